@@ -52,24 +52,29 @@ def with_momentum(trainer: Trainer, beta: float) -> Trainer:
 class FadingMean:
     """A mean of vectors that counts each step of the model once.
 
+    It fades at steps that nothing was made for, too. What is made next counts in their place.
+
     A model may be trained on several times: a round is aborted, or training began ahead on a model
-    that was not decided. What was made for a step last takes the place of what was before.
+    that was not decided, and the step before it comes again. What was made for a step last takes
+    the place of what was made for it and for later ones.
     """
 
     beta: float
-    _before: NDArray[np.float64] | None = attrs.field(default=None, init=False)
-    _value: NDArray[np.float64] | None = attrs.field(default=None, init=False)
-    _step: int = attrs.field(default=-1, init=False)
+    # the mean after each of the last steps, ascending: training is at most a step ahead
+    _after: dict[int, NDArray[np.float64]] = attrs.field(
+        factory=dict[int, NDArray[np.float64]], init=False
+    )
 
     def after(self, step: int, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean after a step; ``vector``: what was made for it, float64, shape ``(d,)``."""
-        if step != self._step:
-            self._before, self._step = self._value, step
-        if self._before is None:
-            self._value = vector
-        else:
-            self._value = (1.0 - self.beta) * vector + self.beta * self._before
-        return self._value
+        earlier = [(at, mean) for at, mean in self._after.items() if at < step]
+        value = vector
+        if earlier:
+            before, mean = earlier[-1]
+            kept = self.beta ** (step - before)
+            value = (1.0 - kept) * vector + kept * mean
+        self._after = {**dict(earlier[-2:]), step: value}
+        return value
 
 
 @attrs.define(eq=False)

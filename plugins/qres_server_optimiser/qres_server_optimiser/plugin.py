@@ -44,6 +44,8 @@ from qres_server_optimiser.steps import (
     yogi_moment,
 )
 
+NAMES: Final = frozenset({"fedadam", "fedavgm", "fedyogi"})
+"""Of all optimisers."""
 MOST: Final = 1e6
 """Largest learning rate: its products with any merged update stay far within a float64."""
 
@@ -57,11 +59,17 @@ class _ServerOptimiser(ABC):
     _next: tuple[bytes, Arrays] | None = attrs.field(init=False, default=None, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Refuse votes on what would be merged.
+        """Refuse votes on what would be merged, and an optimiser around this one.
 
         Yields QRES-E303: a set that gets no vote leaves the model and the state as they are. So the
-        next step would be the same, and would be refused again, for ever.
+        next step would be the same, and would be refused again, for ever. Around ``fedavgm``,
+        ``fedadam`` would make a whole step again of what is left of its own last one, whatever is
+        merged: the model would go the same way for ever.
         """
+        for other in sorted(NAMES.intersection(around.altered_by)):
+            what = f"plugins.{other} would make a step of this step, and there is one optimiser"
+            fix = f"remove [plugins.{other}] or [plugins.{self._name}]"
+            yield Problem("QRES-E303", f"plugins.{self._name}", what, fix)
         for judge in around.judges:
             what = (
                 f"plugins.{judge} votes on what would be merged, which is a step; a step that is "
@@ -182,12 +190,12 @@ class FedAvgM(_ServerOptimiser):
     @property
     def claims(self) -> Claims:
         """It works with whatever a rule merges, and promises nothing of its own."""
-        reach = f"{self.learning_rate / (1.0 - self.momentum):.3g}"
+        reach = self.learning_rate / (1.0 - self.momentum)
         notice = (
-            f"what the rule promises holds for what it merges: a step is up to {reach} times as "
-            "far off, if liars pull every merge the same way"
+            f"what the rule promises holds for what it merges: a step is up to {reach:.3g} times "
+            "as far off, if liars pull every merge the same way"
         )
-        return Claims(tolerates=None, notices=(notice,) if self.momentum else ())
+        return Claims(tolerates=None, notices=(notice,) if self.momentum or reach > 1 else ())
 
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step == 0
@@ -231,7 +239,8 @@ class _Adaptive(_ServerOptimiser):
         """It works with whatever a rule merges, and promises nothing of its own."""
         notice = (
             "what the rule promises holds for what it merges: each coordinate is divided by its "
-            "own size, so that small errors in quiet coordinates become whole steps"
+            "own size, so that small errors in quiet coordinates become whole steps, and a large "
+            "one leaves short steps until the next restart"
         )
         return Claims(tolerates=None, notices=(notice,))
 

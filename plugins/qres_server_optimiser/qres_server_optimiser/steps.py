@@ -19,7 +19,8 @@ Moment: TypeAlias = Callable[[Reals, Reals, float], Reals]
 """The next second moment from the last one, the squares of this round, and ``beta2``."""
 
 _NEGLIGIBLE: Final = 2.0**-60
-"""Moments below it, in grid steps, count as 0. Some processes treat subnormal numbers as 0 and
+"""First moments below it, in grid steps, count as 0, and second ones below its square: a second one
+that went first would leave steps of any size. Some processes treat subnormal numbers as 0 and
 others do not; so none may ever matter."""
 
 
@@ -96,15 +97,15 @@ def adaptive_step(
         Optimization", ICLR 2021, algorithm 2.
     """
     gradient = merged.astype(np.float64)
-    first = _normal(beta1 * first + (1.0 - beta1) * gradient)
-    second = _normal(moment(second, gradient * gradient, beta2))
+    first = _normal(beta1 * first + (1.0 - beta1) * gradient, _NEGLIGIBLE)
+    second = _normal(moment(second, gradient * gradient, beta2), _NEGLIGIBLE**2)
     with np.errstate(over="ignore"):  # held within the grid
         moved = learning_rate * (first / (np.sqrt(second) + tau))
     return _on_grid(np.rint(moved)), first, second
 
 
-def _normal(moments: Reals) -> Reals:
-    moments[np.abs(moments) < _NEGLIGIBLE] = 0.0
+def _normal(moments: Reals, least: float) -> Reals:
+    moments[np.abs(moments) < least] = 0.0
     return moments
 
 

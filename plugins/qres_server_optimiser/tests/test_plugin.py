@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import pytest
 from qres_server_optimiser import FedAdam, FedAvgM, FedYogi
+from qres_server_optimiser.plugin import NAMES
 
 from qres_core import (
     Needs,
@@ -144,6 +145,35 @@ def test_who_took_a_model_from_others_merges_again_after_a_restart(
         assert play(took, round_of(number), (9, 9)) == play(holds, round_of(number), (9, 9))
 
 
+@pytest.mark.parametrize("make", [FedAdam, FedYogi])
+def test_what_a_lie_leaves_in_the_state_is_gone_after_a_restart_and_not_before(
+    make: Callable[..., FedAdam | FedYogi],
+) -> None:
+    """A rule that is no mean does not merge it; the control is the swarm without the lie."""
+    usual, lie = (650, 650), (-65_000, 65_000)
+    infos = [attrs.evolve(round_of(0), step=n, height=n) for n in range(80)]
+    infos = [attrs.evolve(info, model_digest=bytes([info.step + 1]) * 32) for info in infos]
+
+    def steps(first: tuple[int, int]) -> list[list[int]]:
+        plugin = make()
+        made: list[list[int]] = []
+        for info in infos:
+            step = merge(plugin, info, usual if info.step else first)
+            model = bytes([info.step + 2]) * 32
+            plugin.round_closed(
+                Outcome(info, RoundStatus.CLOSED, model, change=np.array(step, dtype=np.int32))
+            )
+            made.append(step)
+        return made
+
+    clean, poisoned = steps(usual), steps(lie)
+    rate = 655.36
+    assert min(min(step) for step in clean[5:64]) > rate
+    # A tenth of a step, for a lie of a hundred times the usual size.
+    assert max(abs(value) for step in poisoned[50:64] for value in step) < 1.5 * rate / 10
+    assert poisoned[64:] == clean[64:]
+
+
 # ── the disk ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -238,6 +268,7 @@ def test_it_works_on_sums_and_says_what_becomes_of_the_rules_promise() -> None:
         assert claims.alters
         assert "what the rule promises holds for what it merges" in claims.notices[0]
     assert "up to 10 times" in FedAvgM().claims.notices[0]
+    assert "up to 30 times" in FedAvgM(momentum=0, learning_rate=30).claims.notices[0]
     assert FedAvgM(momentum=0).claims.notices == ()
 
 
@@ -250,6 +281,19 @@ def test_votes_on_what_would_be_merged_are_refused() -> None:
         assert (problem.code, problem.where) == ("QRES-E303", f"plugins.{name}")
         assert "plugins.validation votes on what would be merged" in problem.what
         assert f"remove [plugins.validation] or [plugins.{name}]" in problem.fix
+
+
+def test_a_second_optimiser_is_refused() -> None:
+    """``test_swarm`` shows what would happen."""
+    around = Surroundings(nodes=5, byzantine=1, quorum=4)
+    names = {entry.name for entry in entry_points(group="qres.plugins") if entry.load() in KINDS}
+    assert names == NAMES == set(BY_NAME)
+    for name, kind in BY_NAME.items():
+        assert not list(kind().check(attrs.evolve(around, altered_by=("clipping",))))
+        for other in NAMES - {name}:
+            (problem,) = kind().check(attrs.evolve(around, altered_by=("clipping", other)))
+            assert (problem.code, problem.where) == ("QRES-E303", f"plugins.{name}")
+            assert problem.fix == f"remove [plugins.{other}] or [plugins.{name}]"
 
 
 def test_options() -> None:

@@ -95,6 +95,20 @@ def test_a_coordinate_of_fedadam_moves_no_farther_than_said(
         assert np.abs(step).max() <= bound + 1
 
 
+def test_the_bound_holds_where_tau_is_next_to_nothing() -> None:
+    """On the coarsest grid: what is left of a single update dies out in both moments together."""
+    rate, tau, beta1, beta2 = 1e6 * 2.0**-16, 1e-9 * 2.0**-16, 0.9, 0.82
+    bound = rate * (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
+    first, second = np.zeros(1), np.full(1, tau * tau)
+    for merged in [1] + [0] * 1000:
+        step, first, second = adaptive_step(
+            np.array([merged], dtype=np.int32), first, second, adam_moment,
+            learning_rate=rate, tau=tau, beta1=beta1, beta2=beta2,
+        )  # fmt: skip
+        assert abs(step[0]) <= bound
+    assert (first[0], second[0]) == (0.0, 0.0)
+
+
 def test_what_dies_out_is_never_a_subnormal_number() -> None:
     first, second = np.array([1.0]), np.array([1.0])
     nothing = np.zeros(1, dtype=np.int32)
@@ -102,7 +116,8 @@ def test_what_dies_out_is_never_a_subnormal_number() -> None:
         _, first, second = adaptive_step(
             nothing, first, second, adam_moment, learning_rate=1.0, tau=1.0, **BETAS
         )
-        assert all(value == 0.0 or value >= 2.0**-61 for value in (first[0], second[0]))
+        assert first[0] == 0.0 or first[0] >= 2.0**-61
+        assert second[0] == 0.0 or second[0] >= 2.0**-121
     assert (first[0], second[0]) == (0.0, 0.0)
 
 

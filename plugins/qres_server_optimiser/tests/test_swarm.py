@@ -143,9 +143,10 @@ def judged() -> Task:
     return attrs.evolve(task, trainers=trainers)
 
 
-def overshooting(*names: str) -> SimulationResult:
+def overshooting(*names: str, **options: dict[str, float]) -> SimulationResult:
     """Momentum carries the model past its optimum. That raises the loss, so a step is refused."""
-    plugins = {name: {"f": 1} if name == "median" else {} for name in ("memory", *names, "median")}
+    tables: dict[str, Any] = {"median": {"f": 1}, **options}
+    plugins = {name: tables.get(name, {}) for name in ("memory", *names, "median")}
     swarm = {"name": "swinging", "nodes": 5, "byzantine": 1, "quorum": 4, "insecure": True}
     config = parse({"swarm": swarm, "plugins": plugins}, source="test")
     return simulate(config, Scenario(rounds=30, seed=1, engine="vectorised"), task=judged())
@@ -160,6 +161,18 @@ def test_a_step_that_was_refused_after_the_merge_does_not_come_again() -> None:
     assert losses[-1] < losses[0] / 10
 
 
+@pytest.mark.parametrize("name", ["fedadam", "fedyogi"])
+def test_a_first_step_that_is_refused_comes_again_if_its_rate_is_too_high(name: str) -> None:
+    """As the README says; the control is a rate with which the first step is no worse."""
+    low, high = (
+        overshooting("public_validation", name, **{name: {"learning_rate": rate}}).rounds
+        for rate in (0.1, 0.5)
+    )
+    assert all(record.closed for record in low[-5:])
+    assert any(record.closed for record in high[:5])
+    assert not any(record.closed for record in high[5:])
+
+
 def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why such plugins are refused; the control of ``check``."""
     with pytest.raises(Exception, match=r"QRES-E303 plugins\.fedavgm: plugins\.validation votes"):
@@ -172,3 +185,30 @@ def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch)
     closed = [record.closed for record in overshooting("fedavgm", "validation").rounds]
     assert closed == [True] * closed.count(True) + [False] * closed.count(False)
     assert closed.count(True) < 10
+
+
+def test_of_two_optimisers_the_model_would_run_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a second one is refused; the control of ``check``. Alone, each comes to the optimum."""
+
+    def losses(*names: str) -> list[float]:
+        fast: dict[str, Any] = {"fedadam": {"learning_rate": 0.1}, "median": {"f": 1}}
+        plugins = {name: fast.get(name, {}) for name in ("memory", *names, "median")}
+        swarm = {"name": "twice", "nodes": 5, "byzantine": 1, "quorum": 4, "insecure": True}
+        config = parse({"swarm": swarm, "plugins": plugins}, source="test")
+        slow = attrs.evolve(TASK, learning_rate=0.01)
+        result = simulate(config, Scenario(rounds=40, seed=2, engine="vectorised"), task=slow)
+        return [record.metrics["loss"] for record in result.rounds]
+
+    for names in (("fedadam", "fedavgm"), ("fedavgm", "fedyogi")):
+        with pytest.raises(Exception, match=rf"QRES-E303 plugins\.{names[1]}: .* one optimiser"):
+            losses(*names)
+    for name in ("fedadam", "fedavgm"):
+        alone = losses(name)
+        assert alone[-1] < alone[0] / 2
+
+    def nothing(_plugin: FedAvgM, _around: Surroundings) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(FedAvgM, "check", nothing)
+    both = losses("fedadam", "fedavgm")
+    assert both[-1] > 10 * both[0]

@@ -83,6 +83,36 @@ def test_a_model_that_is_trained_on_again_counts_once() -> None:
     assert sent(again, at(2)) == sent(once, at(2)) == 28  # 27.5, to even
 
 
+def test_training_ahead_of_a_height_that_made_no_model_does_not_count() -> None:
+    """The step that it was ahead of comes again; the control is the trainer that was not ahead."""
+    ahead, plain = (
+        with_momentum(Said([10, 20, 999, 30, 40]), 0.5),
+        with_momentum(Said([10, 30, 40]), 0.5),
+    )
+    sent(plain, at(0))
+    for step in range(3):
+        sent(ahead, at(step))  # step 2 is ahead
+    assert sent(ahead, at(1, number=4)) == sent(plain, at(1)) == 20
+    assert sent(ahead, at(2, number=5)) == sent(plain, at(2)) == 30
+
+
+def test_the_mean_fades_while_a_node_is_away() -> None:
+    """Or it would send nine parts in ten of what it found for a model of long ago."""
+    trainer = with_momentum(Said([1000, 0, 0]), 0.9)
+    assert [sent(trainer, at(step)) for step in (0, 1, 51)] == [1000, 900, round(900 * 0.9**50)]
+
+
+def test_a_reference_fades_while_others_propose() -> None:
+    """Only who proposes asks for its reference: the control is the node that always does."""
+    now_and_then, always = (
+        with_momentum(Referring(values), 0.9) for values in ([1000, 0], [1000] + [0] * 10)
+    )
+    for trainer, steps in ((now_and_then, (0, 10)), (always, range(11))):
+        assert isinstance(trainer, Reference)
+        found = [trainer.reference(MODEL, at(step)).tolist() for step in steps]
+        assert found[-1] == [round(1000 * 0.9**10)]
+
+
 def test_nothing_new_to_train_on_stays_nothing() -> None:
     trainer = with_momentum(Said([10, -1, 10]), 0.5)
     sent(trainer, at(0))

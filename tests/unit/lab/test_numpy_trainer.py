@@ -177,6 +177,17 @@ def test_global_momentum_follows_the_model_that_was_decided() -> None:
     np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
 
 
+def test_global_momentum_outlasts_a_height_that_made_no_model() -> None:
+    item = trainer(local_epochs=2, batch_size=1000, global_momentum=0.5)
+    first, decided = start(item), start(item) + np.int32(3000)
+    item.fit(first, at_step(first, 0, 1))
+    item.fit(decided, at_step(decided, 1, 2))
+    item.fit(decided + np.int32(9), at_step(decided + np.int32(9), 2, 3))  # ahead; not decided
+    update = item.fit(decided, at_step(decided, 1, 4))
+    expected = fed_cm(item, first, decided)
+    np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+
+
 def test_global_momentum_begins_anew_after_steps_that_a_node_missed() -> None:
     item = trainer(local_epochs=2, batch_size=1000, global_momentum=0.5)
     first = start(item)
