@@ -140,6 +140,8 @@ class Permission:
     # of so many members: the level after which groups stay as they are
     finest: Callable[[int], int]
     rows: int = 1  # sums that the rule needs, at least
+    # whether updates are weighted: with a new key a member may count otherwise than before
+    weighted: bool = False
 
     def session(self, number: int) -> Session:
         """The session of a round of the height."""
@@ -164,15 +166,16 @@ class Permission:
         info = self.info
         sums: list[list[NodeId]] = []
         rosters = [*(item.roster for item in info.void_sets), info.roster]
-        everybody = {*info.roster}.union(*(item.names for item in info.void_sets))
+        called = [item.roster if self.weighted else item.names for item in info.void_sets]
+        everybody = {*info.roster}.union(*called)
         drawn: dict[tuple[tuple[NodeId, ...], int], Sequence[Sequence[int]]] = {}
-        for item in info.void_sets:
+        for item, names in zip(info.void_sets, called, strict=True):
             least, senders = self.parameters(len(item.roster)).min_survivors, set(item.senders)
             draw = item.roster, item.mismatches
             if draw not in drawn:
                 drawn[draw] = topology(self._session(0, *draw)).groups
             inside = [
-                [item.names[rank] for rank in group if item.roster[rank] in senders]
+                [names[rank] for rank in group if item.roster[rank] in senders]
                 for group in drawn[draw]
             ]
             sums += self._opened(inside, least)

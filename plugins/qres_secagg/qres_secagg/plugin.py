@@ -401,7 +401,9 @@ class Secagg:
         if self._judge is None or self._judge.info != height:
             f, d = height.byzantine, height.dimension
             rows = 1 if self._node is None else self._node.rows
-            self._judge = Permission(height, lambda n: sized(self, n, f, d), self._finest, rows)
+            self._judge = Permission(
+                height, lambda n: sized(self, n, f, d), self._finest, rows, self.max_weight > 1
+            )
         return self._judge
 
     @hookimpl
