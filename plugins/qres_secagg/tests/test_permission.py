@@ -368,6 +368,23 @@ def test_after_a_mismatch_the_same_set_is_opened_in_smaller_groups() -> None:
     assert worst(chain.sums, chain.roster, 1) == set()
 
 
+@pytest.mark.parametrize(("cuts", "left"), [(0, 16), (1, 13), (4, 0)])
+def test_groups_that_are_halved_cost_the_classes_that_are_small_by_then(
+    cuts: int, left: int
+) -> None:
+    """As a page says: nothing may be left, although all are there."""
+    chain = Chain(1, 0, make_node_ids(30)[:16])
+    finer = attrs.evolve(chain.record, info=attrs.evolve(chain.record.info, mismatches=1))
+    ahead = [[chain.roster[rank] for rank in half] for half in topology(finer.session(1)).groups]
+    chain.void(chain.roster)
+    for cut in range(cuts):
+        gone = {ahead[0].pop(), ahead[1].pop(), ahead[cut % 2].pop()}
+        assert chain.void({*chain.roster} - gone) == {*chain.roster} - gone
+    assert chain.record.permits(chain.roster)
+    chain.mismatches += 1
+    assert len(chain.record.permitted(chain.roster)) == left
+
+
 def test_a_full_record_permits_no_other_set() -> None:
     chain = Chain(1, 0, make_node_ids(30)[:9])
     chain.void(chain.roster)
