@@ -155,7 +155,7 @@ class Secagg:
         default=False,
         validator=options.flag(),
         metadata=options.local(
-            "Begin a store of used sessions although the model has rounds behind it: a new node."
+            "Begin a store of used sessions although the swarm has heights behind it: a new node."
         ),
     )
 
