@@ -218,6 +218,21 @@ def test_in_a_history_without_the_set_that_they_stated_nodes_state_no_other(
         assert np.array_equal(rest, updates[victim].vector)
 
 
+def test_a_new_swarm_of_the_same_members_and_model_has_no_record() -> None:
+    """As a page says: begun without a member of the old one, it shows the member's update."""
+    old, updates, total = after_a_void_height()
+    gone, *others = old.roster
+    new = PluginSwarm(12, LARGE)
+    new.plugins.clear()
+    new.model = old.info.model_digest
+    new.change(others)
+    new.open().contribute({node: updates[node] for node in others})
+    assert new.revealable() == new.roster
+    new.decide()
+    rest = total - new.reveal(others[0]).updates.sums[0]
+    assert np.array_equal(rest, updates[gone].vector)
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_who_remembers_no_set_states_one_of_the_other_history(
     tmp_path: Path, *, restarted: bool
