@@ -141,6 +141,43 @@ def test_no_combination_is_about_fewer_than_two_honest_persons(
     assert max(len(history.sums) for history in histories) >= 4
 
 
+class Returning(History):
+    """Two members leave and come back, and get new keys; sets are without them at times."""
+
+    def height(self) -> None:
+        rng, some = self.rng, self.rng.sample
+
+        def without(members: tuple[NodeId, ...], _many: int) -> list[NodeId]:
+            return [m for m in members if self.persons[m] not in (2, 4) or rng.random() < 0.5]
+
+        rng.sample = without  # type: ignore[assignment, method-assign]
+        try:
+            super().height()
+        finally:
+            rng.sample = some  # type: ignore[method-assign]
+
+    def change(self) -> RosterChange | None:
+        roster, rng = self.head.roster, self.rng
+        mine = [member for member in roster.members if self.persons[member] in (2, 4)]
+        there = {self.persons[member] for member in roster.members}
+        away = [who for who, person in self.persons.items() if person not in there]
+        if away and rng.random() < 0.5:
+            return roster.change("members", "add", rng.choice(away))
+        if not mine:
+            return None
+        member, new = rng.choice(mine), self.key()
+        if rng.random() < 0.4 and len(roster) > 7:
+            return roster.change("members", "remove", member)
+        self.persons[new] = self.persons[member]
+        return roster.change("members", "rotate", member, new)
+
+
+def test_nor_where_the_same_members_leave_and_come_back_with_new_keys(swarm: SwarmConfig) -> None:
+    for options in ({}, {"weights": "public", "max_weight": 9}, {"group_size": 4, "min_size": 3}):
+        found = [Returning(seed, swarm, options).play() for seed in range(150)]
+        assert min(size for size in found if size) >= CORRUPT + 2
+
+
 def test_control_where_seats_go_to_whoever_was_there_before_some_are_alone(
     swarm: SwarmConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
