@@ -9,7 +9,9 @@ The record is bounded: a set that is on it already is not noted again, and neith
 come after :data:`~qres_core.contract.rounds.MAX_VOID_SETS`. Members may change in between. Then the
 sets are those of other rosters, which follow from the present one by undoing the changes. A member
 that was there before comes back by ``add`` alone, under its own name: in another's seat it would be
-two members under one name, and whoever judges by names would take the one for the other.
+two members under one name, and whoever judges by names would take the one for the other. If it then
+rotates its key, the sets of before it left name it by the new one as well: else it would be one
+member in some sets and another in the rest.
 """
 
 from __future__ import annotations
@@ -102,6 +104,7 @@ class Record:
         """
         found: list[VoidSet] = []
         names = {member: member for member in members}  # of each member then, that of now
+        back: dict[NodeId, NodeId] = {}  # the same of who was added again later
         for place in range(len(self.sets) - 1, -1, -1):
             roster = tuple(sorted(names))
             now = tuple(names[member] for member in roster)
@@ -110,9 +113,10 @@ class Record:
                 found.append(VoidSet(roster, now, senders, noted[0]))
             if place:
                 gone, came = self.changes[place - 1]
-                name = names.pop(came) if came else gone
+                if came:
+                    back[came] = names.pop(came)
                 if gone:
-                    names[gone] = name
+                    names[gone] = back.pop(came or gone, gone)
         return tuple(reversed(found))
 
     def raw(self) -> list[Any]:

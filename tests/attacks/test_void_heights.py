@@ -19,7 +19,7 @@ from qres_secagg.permission import Classes
 from qres_secagg.revelation import SessionResult
 from qres_zk import Zk
 
-from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, hookimpl
+from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, VoidSet, hookimpl
 from qres_core.contract.errors import RosterError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
@@ -198,6 +198,42 @@ def test_no_seat_goes_to_who_had_another_one_for_the_same_model(
     permission = Secagg()._permission(round_info(config().swarm, head, 1, 3))
     assert permission.permits(head.roster.members)
     assert {*everybody} - {*head.roster.members} == {nodes[8]}
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_was_removed_and_added_again_is_one_member_after_a_new_key_too(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """In the control the first set names it otherwise than the third one, in which it is again.
+
+    Then it is a class of its own, and a set without it may follow one with it.
+    """
+    if not guarded:
+        told = Record.void_sets
+
+        def forgetful(record: Record, members: tuple[bytes, ...]) -> tuple[VoidSet, ...]:
+            first, *later = told(record, members) or [None]
+            return () if first is None else (attrs.evolve(first, names=first.roster), *later)
+
+        monkeypatch.setattr(Record, "void_sets", forgetful)
+    nodes = tuple(bytes([index]) * 32 for index in range(1, 10))
+    head = Head.first("void", bytes(32), Roster(nodes, 1, 6), bytes(32))
+    victim, heir, sums = nodes[4], b"\x63" * 32, list[frozenset[bytes]]()
+
+    def void(present: tuple[bytes, ...], *change: Any) -> Head:
+        info = round_info(config().swarm, head, 1, 1)
+        sums.append(Secagg()._permission(info).permitted(present))
+        members = tuple(Member(sender, bytes(32)) for sender in sorted(sums[-1]))
+        wanted = head.roster.change("void", *change) if change else None
+        chosen = CandidateSet(head.height + 1, members, change=wanted)
+        return head.after(chosen, Void("QRES-E604"))
+
+    head = void(nodes, "remove", victim)
+    head = void(head.roster.members, "add", victim)
+    head = void(head.roster.members, "rotate", victim, heir)
+    void(tuple(node for node in head.roster.members if node != heir))
+    assert [len(item) for item in sums] == [9, 6, 9, 6 if guarded else 8]
+    assert (sums[2] - sums[3] == {victim}) is not guarded
 
 
 # ── rounds go on ──────────────────────────────────────────────────────────────────────────────

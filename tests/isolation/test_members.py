@@ -7,6 +7,7 @@ at how the record names members.
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
 from typing import Any
 
 import attrs
@@ -38,7 +39,9 @@ class History:
     options: dict[str, Any] = attrs.field(factory=dict)
     head: Head = attrs.field(init=False)
     persons: dict[NodeId, int] = attrs.field(init=False, factory=dict)  # of every identity so far
-    sums: list[list[int]] = attrs.field(init=False, factory=list)
+    # how often each person counts in each open sum, by its number
+    sums: list[dict[int, int]] = attrs.field(init=False, factory=list)
+    weights: dict[NodeId, int] = attrs.field(init=False, factory=dict)  # of every identity
     changes: int = attrs.field(init=False, default=0)
     rng: random.Random = attrs.field(init=False)
 
@@ -51,6 +54,11 @@ class History:
 
     def key(self) -> NodeId:
         return self.rng.randbytes(32)
+
+    def weight(self, member: NodeId) -> int:
+        """How often an identity counts: a new folder does not know how often an old one did."""
+        most = self.options.get("max_weight", 1)
+        return self.weights.setdefault(member, 1 + len(self.weights) % most)
 
     def height(self) -> None:
         """A set without some members, of which what may be opened is opened."""
@@ -65,7 +73,7 @@ class History:
         for group in topology(permission.session(1)).groups:
             inside = [members[rank] for rank in group if members[rank] in kept]
             if len(inside) >= permission.parameters(len(members)).min_survivors:
-                self.sums.append([self.persons[member] for member in inside])
+                self.sums.append({self.persons[m]: self.weight(m) for m in inside})
         change = self.change()
         chosen = tuple(Member(member, bytes(32)) for member in sorted(kept))
         candidate = CandidateSet(head.height + 1, chosen, change=change)
@@ -103,8 +111,7 @@ class History:
         """How many persons the smallest combination of all sums is about; 0 without a sum."""
         for _ in range(HEIGHTS):
             self.height()
-        vectors = [{person: item.count(person) for person in item} for item in self.sums]
-        found = algebra.smallest(vectors)
+        found = algebra.smallest([dict[Hashable, int](item) for item in self.sums])
         return 0 if found is None else found.size
 
 
@@ -116,7 +123,13 @@ def swarm() -> SwarmConfig:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"group_size": 4, "min_size": 3}, {"bisect": True, "min_size": 3}]
+    "options",
+    [
+        {},
+        {"group_size": 4, "min_size": 3},
+        {"bisect": True, "min_size": 3},
+        {"weights": "public", "max_weight": 9},
+    ],
 )
 def test_no_combination_is_about_fewer_than_two_honest_persons(
     swarm: SwarmConfig, options: dict[str, Any]
@@ -128,8 +141,56 @@ def test_no_combination_is_about_fewer_than_two_honest_persons(
     assert max(len(history.sums) for history in histories) >= 4
 
 
+class Returning(History):
+    """Two members leave and come back, and get new keys; sets are without them at times."""
+
+    def height(self) -> None:
+        rng, some = self.rng, self.rng.sample
+
+        def without(members: tuple[NodeId, ...], _many: int) -> list[NodeId]:
+            return [m for m in members if self.persons[m] not in (2, 4) or rng.random() < 0.5]
+
+        rng.sample = without  # type: ignore[assignment, method-assign]
+        try:
+            super().height()
+        finally:
+            rng.sample = some  # type: ignore[method-assign]
+
+    def change(self) -> RosterChange | None:
+        roster, rng = self.head.roster, self.rng
+        mine = [member for member in roster.members if self.persons[member] in (2, 4)]
+        there = {self.persons[member] for member in roster.members}
+        away = [who for who, person in self.persons.items() if person not in there]
+        if away and rng.random() < 0.5:
+            return roster.change("members", "add", rng.choice(away))
+        if not mine:
+            return None
+        member, new = rng.choice(mine), self.key()
+        if rng.random() < 0.4 and len(roster) > 7:
+            return roster.change("members", "remove", member)
+        self.persons[new] = self.persons[member]
+        return roster.change("members", "rotate", member, new)
+
+
+def test_nor_where_the_same_members_leave_and_come_back_with_new_keys(swarm: SwarmConfig) -> None:
+    for options in ({}, {"weights": "public", "max_weight": 9}, {"group_size": 4, "min_size": 3}):
+        found = [Returning(seed, swarm, options).play() for seed in range(150)]
+        assert min(size for size in found if size) >= CORRUPT + 2
+
+
 def test_control_where_seats_go_to_whoever_was_there_before_some_are_alone(
     swarm: SwarmConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Record, "must_take", lambda _self, _change: None)
     assert min(History(seed, swarm).play() for seed in range(150)) < CORRUPT + 2
+
+
+def test_control_where_a_new_key_may_count_otherwise_in_the_same_class_some_are_alone(
+    swarm: SwarmConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Secagg._permission
+    monkeypatch.setattr(
+        Secagg, "_permission", lambda self, info: attrs.evolve(made(self, info), weighted=False)
+    )
+    options = {"weights": "public", "max_weight": 9}
+    assert min(filter(None, (History(s, swarm, options).play() for s in range(150)))) == 1

@@ -125,11 +125,19 @@ def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
         gone = part if n - part >= max(needed, least) else n
     else:
         needed = max(stating, least)
+        sizes = group_sizes(n, parameters.group_size)
+        enough = part + max(part, least)
         # Or so many that their group is not opened.
-        gone = max(
-            part if size - part >= max(part, least) else size - least + 1
-            for size in set(group_sizes(n, parameters.group_size))
-        )
+        gone = max(part if size >= enough else size - least + 1 for size in set(sizes))
+        if min(sizes) < enough and len(sizes) == around.rows:
+            lesser = min(sizes) - part
+            fewer = f"min_size = {lesser}, " if lesser >= part else ""
+            yield (
+                f"after a height without a model, a node that stays away stops the swarm until it "
+                f"is back: the sum of its group is not opened without it, and the rule needs all "
+                f"{around.rows} sums. This would do: {fewer}a rule that needs fewer, or {enough} "
+                "nodes in a group"
+            )
     if n - gone >= quorum:
         return
     fix = f"swarm.quorum <= {n - gone}"

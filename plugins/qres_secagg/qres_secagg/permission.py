@@ -22,7 +22,8 @@ import math
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
+from typing import Final
 
 import attrs
 
@@ -34,6 +35,9 @@ from qres_secagg.survivors import cut, exposed
 
 Sums = Iterable[Collection[NodeId]]
 """Whose inputs each of some sums is of."""
+MAX_UNOPENED: Final = MAX_VOID_SETS // 2
+"""Sets of which nothing is opened that one model has on record. Where such sets fill the record,
+no class could be divided any more, and everybody is in no sum yet: nothing could ever be opened."""
 
 
 @attrs.frozen
@@ -140,6 +144,8 @@ class Permission:
     # of so many members: the level after which groups stay as they are
     finest: Callable[[int], int]
     rows: int = 1  # sums that the rule needs, at least
+    # whether updates are weighted: with a new key a member may count otherwise than before
+    weighted: bool = False
 
     def session(self, number: int) -> Session:
         """The session of a round of the height."""
@@ -156,26 +162,36 @@ class Permission:
         return self.session(0).level
 
     @cached_property
-    def classes(self) -> Classes:
-        """The classes of the sums that may have been opened for the model.
+    def _called(self) -> list[tuple[NodeId, ...]]:
+        """By which names the members of each set on record count as the same at the height."""
+        return [item.roster if self.weighted else item.names for item in self.info.void_sets]
 
-        O(n) for each set on record, and the graph's for each roster and level.
+    @cached_property
+    def _sums(self) -> list[list[list[NodeId]]]:
+        """The sums that may have been opened for the model, of each set on record.
+
+        O(n) for each set, and the graph's for each roster and level.
         """
-        info = self.info
-        sums: list[list[NodeId]] = []
-        rosters = [*(item.roster for item in info.void_sets), info.roster]
-        everybody = {*info.roster}.union(*(item.names for item in info.void_sets))
+        sums: list[list[list[NodeId]]] = []
         drawn: dict[tuple[tuple[NodeId, ...], int], Sequence[Sequence[int]]] = {}
-        for item in info.void_sets:
+        for item, names in zip(self.info.void_sets, self._called, strict=True):
             least, senders = self.parameters(len(item.roster)).min_survivors, set(item.senders)
             draw = item.roster, item.mismatches
             if draw not in drawn:
                 drawn[draw] = topology(self._session(0, *draw)).groups
             inside = [
-                [item.names[rank] for rank in group if item.roster[rank] in senders]
+                [names[rank] for rank in group if item.roster[rank] in senders]
                 for group in drawn[draw]
             ]
-            sums += self._opened(inside, least)
+            sums.append(self._opened(inside, least))
+        return sums
+
+    @cached_property
+    def classes(self) -> Classes:
+        """The classes of the sums that may have been opened for the model. O(n) for each."""
+        info, sums = self.info, list(chain.from_iterable(self._sums))
+        rosters = [*(item.roster for item in info.void_sets), info.roster]
+        everybody = {*info.roster}.union(*self._called)
         if len(info.void_sets) >= MAX_VOID_SETS:
             return Classes.told_apart(sums, math.inf)
         # Of each roster so many may be corrupt, and who came may have taken another's place.
@@ -222,24 +238,26 @@ class Permission:
     def permitted(self, senders: Collection[NodeId]) -> frozenset[NodeId]:
         """Those of some members whose sums may be opened together, at the round's level.
 
-        As few leave as are needed; all, if no sum can be opened; none, if too few can be for the
-        rule. A set of all that are left is permitted as it is. Complexity: O(n) for each class that
-        is divided, and the graph's.
+        As few leave as are needed; all, if no sum can be opened. If too few can be for the rule,
+        none leave because of that, or all where the record has :data:`MAX_UNOPENED` such sets. A
+        set of all that are left is permitted as it is. Complexity: O(n) for each class that is
+        divided, and the graph's.
         """
         roster, numbers = self.info.roster, self.parameters(len(self.info.roster))
         graph = topology(self.session(0))
         groups = self._groups(graph)
         left = frozenset(senders)
+        few = frozenset[NodeId]() if self._sums.count([]) >= MAX_UNOPENED else left
         if self.rows > 1 and len(groups) > 1 and not self._opens(left, groups):
-            return left
+            return few
         while True:
             left = self.classes.permitted(left, groups, numbers.min_survivors)
             if all(len(left.intersection(group)) < numbers.min_survivors for group in groups):
                 return frozenset()
             if len(groups) > 1:
-                return left
+                return left if few or self._opens(left, groups) else few
             ranks = {rank for rank, member in enumerate(roster) if member in left}
-            few = exposed(graph.peers, ranks, numbers.t)
-            if not few:
+            near_few = exposed(graph.peers, ranks, numbers.t)
+            if not near_few:
                 return frozenset() if cut(self.session(0), graph, ranks) else left
-            left = left.difference(roster[rank] for rank in few)
+            left = left.difference(roster[rank] for rank in near_few)

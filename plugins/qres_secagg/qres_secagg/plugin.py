@@ -155,7 +155,7 @@ class Secagg:
         default=False,
         validator=options.flag(),
         metadata=options.local(
-            "Begin a store of used sessions although the model has rounds behind it: a new node."
+            "Begin a store of used sessions although the swarm has heights behind it: a new node."
         ),
     )
 
@@ -277,7 +277,7 @@ class Secagg:
         Graph, threshold and groups follow from the members of the round. A node that took part in
         the session before, because it was restarted in the middle of the round, stays out of it
         when the dialogue starts. Raises QRES-E313, QRES-E314, QRES-E604 where it was not set up or
-        is no member, and QRES-E602 where the model has rounds behind it and there is no store of
+        is no member, and QRES-E602 where the swarm has heights behind it and there is no store of
         the sessions the node took part in.
         """
         node = self._node
@@ -314,8 +314,9 @@ class Secagg:
         if node.data_dir is None:
             raise RoundError.of("QRES-E604", "secagg", "not set up")
         folder = Path(node.data_dir)
-        if round_info.step > 0 and not self.new_store:
-            what = f"no store of sessions, and the model has {round_info.step} rounds behind it"
+        # Of a height without a model sums may be open, and the next one is about the same updates.
+        if round_info.height > 0 and not self.new_store:
+            what = f"no store of sessions, and the swarm has {round_info.height} heights behind it"
             fix = "bring it back; for a node that is new in the swarm, new_store = true"
             raise RoundError.of("QRES-E602", str(folder / FILE), what, fix)
         return SessionStore.begin(folder, swarm=node.swarm, node_id=node.node_id)
@@ -401,7 +402,9 @@ class Secagg:
         if self._judge is None or self._judge.info != height:
             f, d = height.byzantine, height.dimension
             rows = 1 if self._node is None else self._node.rows
-            self._judge = Permission(height, lambda n: sized(self, n, f, d), self._finest, rows)
+            self._judge = Permission(
+                height, lambda n: sized(self, n, f, d), self._finest, rows, self.max_weight > 1
+            )
         return self._judge
 
     @hookimpl

@@ -11,8 +11,8 @@ from qres_secagg import Secagg
 from qres_secagg.chances import grouping
 from qres_secagg.fitting import spoiling
 
-from qres_core import Extent, Problem, Surroundings, VoidSet
-from qres_core.testing import make_round_info
+from qres_core import Extent, NodeInfo, Problem, Surroundings, VoidSet
+from qres_core.testing import make_node_ids, make_round_info
 
 FITS = Surroundings(nodes=10, byzantine=2, quorum=8)
 
@@ -272,6 +272,42 @@ def test_a_swarm_too_small_for_that_is_told_so(
     (notice,) = notices(options, Surroundings(nodes=n, byzantine=1, quorum=n - 1))
     assert notice.endswith(remedy)
     assert "a node that stays away stops the swarm until it is back" in notice
+
+
+@pytest.mark.parametrize(
+    ("n", "rows", "options", "enough"),
+    [
+        (40, 5, {"group_size": 8, "min_size": 5, "corrupt": 0.05}, 9),
+        (40, 5, {"group_size": 8, "min_size": 4, "corrupt": 0.05}, 0),
+        (40, 4, {"group_size": 8, "min_size": 5, "corrupt": 0.05}, 0),
+        (24, 3, {"group_size": 8, "min_size": 5, "corrupt": 0.05}, 0),
+        (14, 3, {"group_size": 4, "min_size": 3, "corrupt": 0.0}, 6),
+    ],
+)
+def test_a_rule_that_needs_the_sums_of_all_groups_is_named_if_one_node_can_close_its_group(
+    n: int, rows: int, options: dict[str, Any], enough: int
+) -> None:
+    """By the rule itself: after a set of all, nothing can be opened without the node."""
+    around = Surroundings(nodes=n, byzantine=2 if n == 40 else 1, quorum=n // 2 + 2, rows=rows)
+    plugin = Secagg(**options)
+    plugin.setup(NodeInfo(make_node_ids(n)[0], "testing", make_node_ids(n), 0, rows=rows))
+    info = attrs.evolve(make_round_info(1, nodes=n), byzantine=around.byzantine)
+    everybody = VoidSet(info.roster, info.roster, info.roster)
+    judge = plugin._permission(attrs.evolve(info, void_sets=(everybody,)))
+    alive = [judge.permitted({*info.roster} - {node}) for node in info.roster]
+    stalls = not any(judge.opens(left) for left in alive)
+    found = notices(options, around)
+    assert stalls == bool(found) == bool(enough)
+    if stalls:
+        (notice,) = found
+        assert f"the rule needs all {rows} sums" in notice
+        assert notice.endswith(f"{enough} nodes in a group")
+        larger = attrs.evolve(around, nodes=rows * enough)
+        assert not notices({**options, "group_size": enough}, larger)
+        lesser = re.search(r"min_size = (\d+)", notice)
+        assert bool(lesser) == (n == 40)
+        if lesser:
+            assert not notices({**options, "min_size": int(lesser[1])}, around)
 
 
 CHECKED = frozenset({"verify"})

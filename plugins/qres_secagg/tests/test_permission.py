@@ -12,6 +12,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_secagg import permission
 from qres_secagg.graph import topology
 from qres_secagg.levels import finest
 from qres_secagg.parameters import Parameters
@@ -367,9 +368,57 @@ def test_after_a_mismatch_the_same_set_is_opened_in_smaller_groups() -> None:
     assert worst(chain.sums, chain.roster, 1) == set()
 
 
+@pytest.mark.parametrize(("cuts", "left"), [(0, 16), (1, 13), (4, 0)])
+def test_groups_that_are_halved_cost_the_classes_that_are_small_by_then(
+    cuts: int, left: int
+) -> None:
+    """As a page says: nothing may be left, although all are there."""
+    chain = Chain(1, 0, make_node_ids(30)[:16])
+    finer = attrs.evolve(chain.record, info=attrs.evolve(chain.record.info, mismatches=1))
+    ahead = [[chain.roster[rank] for rank in half] for half in topology(finer.session(1)).groups]
+    chain.void(chain.roster)
+    for cut in range(cuts):
+        gone = {ahead[0].pop(), ahead[1].pop(), ahead[cut % 2].pop()}
+        assert chain.void({*chain.roster} - gone) == {*chain.roster} - gone
+    assert chain.record.permits(chain.roster)
+    chain.mismatches += 1
+    assert len(chain.record.permitted(chain.roster)) == left
+
+
 def test_a_full_record_permits_no_other_set() -> None:
     chain = Chain(1, 0, make_node_ids(30)[:9])
     chain.void(chain.roster)
     chain.sets *= MAX_VOID_SETS
     assert chain.record.permits(chain.roster)
     assert chain.record.permitted(chain.roster[:6]) == frozenset()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_sets_of_which_nothing_is_opened_leave_the_record_room_for_others(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A rule that needs all three groups, and an outage of one of them for seventy heights.
+
+    In the control they fill the record. Then nothing can be opened of anybody any more, even if all
+    are back, and so there is no new model, with which the record would begin anew.
+    """
+    if not guarded:
+        monkeypatch.setattr(permission, "MAX_UNOPENED", MAX_VOID_SETS + 1)
+    chain = Chain(1, 8, make_node_ids(30)[:24])
+
+    def now() -> Permission:
+        return attrs.evolve(chain.record, rows=3)
+
+    first = topology(now().session(1)).groups[0]
+    outages = [{chain.roster[rank] for rank in some} for some in itertools.combinations(first, 2)]
+    late = [{node} for node in chain.roster if node not in outages[0]][:3]
+    for there, gone in itertools.islice(itertools.product(outages, late), 70):
+        present = {*chain.roster} - {chain.roster[rank] for rank in first} | there
+        kept = now().permitted(present - gone)
+        assert not now().opens(kept)
+        if kept and len(chain.sets) < MAX_VOID_SETS:
+            assert kept == present - gone
+            chain.sets.append(VoidSet(chain.roster, chain.roster, tuple(sorted(kept))))
+    assert len(chain.sets) == (permission.MAX_UNOPENED if guarded else MAX_VOID_SETS)
+    assert now().permitted(chain.roster) == (frozenset(chain.roster) if guarded else frozenset())
+    assert now().opens(now().permitted(chain.roster)) is guarded

@@ -112,6 +112,19 @@ def test_who_comes_back_under_its_name_has_one_name() -> None:
     assert [item.names for item in sets(head)] == [nodes(1, 2, 3, 4), nodes(1, 3, 4)]
 
 
+def test_who_comes_back_and_gets_a_new_key_then_has_one_name() -> None:
+    """In the sets of before it left, too: else two sets would name one member otherwise."""
+    head = after(first(), nodes(1, 2), remove=[node(2)])
+    head = after(head, nodes(1, 3), add=[node(2)])
+    head = after(head, nodes(1, 2, 3), rotate=[node(2), node(8)])
+    named = [nodes(1, 8, 3, 4), nodes(1, 3, 4), nodes(1, 8, 3, 4)]
+    assert [item.names for item in sets(head)] == named
+    head = after(head, nodes(1, 8), remove=[node(8)])
+    assert [item.names for item in sets(head)] == [*named, nodes(1, 3, 4, 8)]
+    head = after(after(head, nodes(1), add=[node(8)]), nodes(1), rotate=[node(8), node(7)])
+    assert sets(head)[0].names == nodes(1, 7, 3, 4)
+
+
 @pytest.mark.parametrize("left", ["remove", "rotate"])
 def test_who_gave_up_a_seat_gets_no_other_one_before_there_is_a_new_model(left: str) -> None:
     """Two members of one set would have one name, and one of them would be taken for the other."""

@@ -120,6 +120,46 @@ def test_a_node_that_has_more_examples_at_the_next_height_counts_as_before(
     assert bool(shown.any()) is not guarded
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("public", [True, False])
+def test_a_member_with_a_new_key_is_taken_for_the_same_one_only_if_all_count_once(
+    monkeypatch: pytest.MonkeyPatch, *, public: bool, guarded: bool
+) -> None:
+    """Its new folder does not know how often it counted, and two sums would show its update."""
+    if not guarded:
+        kept = Secagg._permission
+        monkeypatch.setattr(
+            Secagg,
+            "_permission",
+            lambda self, info: attrs.evolve(kept(self, info), weighted=False),
+        )
+    options = {**LARGE, **({"weights": "public", "max_weight": 60} if public else {})}
+    swarm = PluginSwarm(13, options).open()
+    updates = swarm.random_updates(limit=1 << 12)
+    swarm.contribute(updates).decide()
+    first = swarm.reveal(swarm.roster[0]).updates.sums[0].copy()
+    swarm.close(VOID)
+    old, new = swarm.roster[4], b"\x01" * 32
+    names = tuple(new if node == old else node for node in swarm.roster)
+    (void,) = swarm.void_sets
+    swarm.void_sets = (attrs.evolve(void, names=names),)
+    swarm.change(names)
+    swarm.open()
+    more = updates.pop(old)
+    updates[new] = attrs.evolve(more, weight=more.weight + 2)
+    swarm.contribute(updates)
+    kept_in = swarm.revealable()
+    if public and guarded:
+        assert new not in kept_in
+        assert len(swarm.roster) - len(kept_in) == 4  # one liar, and one more that came
+        return
+    assert kept_in == swarm.roster
+    swarm.decide()
+    shown = (swarm.reveal(swarm.roster[0]).updates.sums[0] - first) // 2
+    assert np.array_equal(shown, more.vector) is public
+    assert bool(shown.any()) is public
+
+
 # ── differencing ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -176,6 +216,21 @@ def test_in_a_history_without_the_set_that_they_stated_nodes_state_no_other(
     else:
         rest = total - swarm.reveal(swarm.roster[0], others).updates.sums[0]
         assert np.array_equal(rest, updates[victim].vector)
+
+
+def test_a_new_swarm_of_the_same_members_and_model_has_no_record() -> None:
+    """As a page says: begun without a member of the old one, it shows the member's update."""
+    old, updates, total = after_a_void_height()
+    gone, *others = old.roster
+    new = PluginSwarm(12, LARGE)
+    new.plugins.clear()
+    new.model = old.info.model_digest
+    new.change(others)
+    new.open().contribute({node: updates[node] for node in others})
+    assert new.revealable() == new.roster
+    new.decide()
+    rest = total - new.reveal(others[0]).updates.sums[0]
+    assert np.array_equal(rest, updates[gone].vector)
 
 
 @pytest.mark.parametrize("restarted", [False, True])

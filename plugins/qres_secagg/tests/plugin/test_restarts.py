@@ -18,7 +18,7 @@ from secagg_swarm import PluginSwarm
 from qres_core import NodeInfo, QresError, RoundInfo, Update
 from qres_core.testing import make_node_ids, make_round_info
 
-OLD = attrs.evolve(make_round_info(17, nodes=5, number=9), step=8)
+OLD = attrs.evolve(make_round_info(17, nodes=5, number=9), step=8, height=8)
 """A round of a swarm that is at its ninth."""
 
 
@@ -54,16 +54,18 @@ def test_a_node_that_restarts_in_a_round_stays_out_of_it(tmp_path: Path) -> None
     assert again.round_opened(later).start()  # the next one is another session
 
 
-def test_where_the_store_is_gone_and_the_model_is_not_new_the_node_stays_out(
-    tmp_path: Path,
+@pytest.mark.parametrize("step", [8, 0])
+def test_where_the_store_is_gone_and_heights_were_decided_the_node_stays_out(
+    tmp_path: Path, step: int
 ) -> None:
-    with pytest.raises(QresError, match="8 rounds behind it") as caught:
-        advertised(str(tmp_path))
+    """Also where none of them made a model: sums of the first one may be open."""
+    with pytest.raises(QresError, match="8 heights behind it") as caught:
+        advertised(str(tmp_path), attrs.evolve(OLD, step=step))
     assert caught.value.code == "QRES-E602"
     assert "new_store = true" in str(caught.value)
     assert not list(tmp_path.iterdir())
     # In the swarm's first rounds, and for a node that is said to be new, one is begun.
-    assert advertised(str(tmp_path / "first"), attrs.evolve(OLD, step=0))
+    assert advertised(str(tmp_path / "first"), attrs.evolve(OLD, step=0, height=0))
     assert advertised(str(tmp_path / "new"), new_store=True)
 
 
@@ -140,7 +142,7 @@ def test_killed_between_recording_a_session_and_sending_it_does_not_take_it_agai
     node = killed_at("take", tmp_path)
     folder = folders_of(tmp_path)[node]
     assert node == make_node_ids(5)[0]
-    first = attrs.evolve(OLD, number=1, step=0)
+    first = attrs.evolve(OLD, number=1, step=0, height=0)
     with pytest.raises(QresError, match="session taken part in before") as caught:
         advertised(folder, first)
     assert caught.value.code == "QRES-E604"
