@@ -27,6 +27,10 @@ class _Reported(Collector):
         for outcome, count in said["rounds"].items():
             rounds.add_metric([outcome], count)
         yield rounds
+        last = GaugeMetricFamily("qres_last_round_seconds", "Length of the last round.", labels=())
+        for ended in said["history"][-1:]:
+            last.add_metric((), ended["seconds"])
+        yield last
         metrics = GaugeMetricFamily(
             "qres_model_metric", "Figures of the newest model measured.", labels=["metric"]
         )
@@ -63,12 +67,13 @@ class _Reported(Collector):
         for reason, count in said["rejections"].items():
             rejected.add_metric([reason], count)
         yield rejected
+        privacy = GaugeMetricFamily("qres_privacy_epsilon", "Privacy spent so far.", labels=())
         if said["privacy"] is not None:
-            epsilon = said["privacy"]["epsilon"]
-            yield GaugeMetricFamily("qres_privacy_epsilon", "Privacy spent so far.", epsilon)
+            privacy.add_metric((), said["privacy"]["epsilon"])
+        yield privacy
         yield GaugeMetricFamily("qres_peers", "Neighbours connected.", len(said["peers"]))
         standing = GaugeMetricFamily(
-            "qres_standing", "Weight of a node here, 0 to 1.", labels=["node"]
+            "qres_standing_ratio", "Weight of a node here, 0 to 1.", labels=["node"]
         )
         banned = GaugeMetricFamily("qres_banned", "1 if a node is banned here.", labels=["node"])
         agreed = GaugeMetricFamily(

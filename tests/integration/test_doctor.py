@@ -264,7 +264,9 @@ def test_a_swarm_that_runs_is_well_and_its_clocks_are_compared(place: Place) -> 
             time.sleep(1.0)
         assert code == 0
         assert found["process"]["what"] == "the node runs"
-        assert "is this node's, and answers" in json.dumps(found)
+        said = CliRunner().invoke(command, ["doctor", "node.toml"]).stdout
+        assert "is this node's, and answers" in said
+        assert said.count("answers as a libp2p node") == 4
         # Told to read its file again, it takes another level; another name is refused by name.
         place.change("[node]\n", '[node]\nlog_level = "debug"\n')
         done = qres("node", "reload", "node.toml", cwd=place.home)

@@ -158,6 +158,10 @@ class Network:
             return contextlib.nullcontext()
         return nearby(bound, self.members.own, keeper.found)
 
+    def enter(self, height: int) -> None:
+        """The node is at a height; in the thread."""
+        self._store.enter(height)
+
     def aim(self, peers: tuple[str, ...]) -> None:
         """Keep connected to these from now on; in the thread."""
         self._peers = peers

@@ -108,3 +108,4 @@ class Libp2p(Libp2pOptions):
         """Disconnect who is no member any more, and let those in that are new."""
         for made in self._made:
             made.follow(round_info.roster)
+            made.enter(round_info.height)

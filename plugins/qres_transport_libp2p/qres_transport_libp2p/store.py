@@ -13,6 +13,8 @@ import attrs
 
 from qres_core import CHUNK, BlobRef, TransportError
 
+KEPT_HEIGHTS: Final = 8
+"""Heights after which a blob that nobody asked for is dropped: what is sent again is held anew."""
 _PARTIAL: Final = ".part"
 
 
@@ -24,10 +26,12 @@ class _Blob:
     held: set[int] | None = None
     """Chunks of a blob that is not whole; ``None`` for one that is."""
     pins: int = 0
+    height: int = 0
+    """Of the node when the blob was last used."""
 
 
 class SharedBlobStore:
-    """Holds blobs until newer ones need their room.
+    """Holds blobs until newer ones need their room, or the swarm has long gone on.
 
     Files are named by the blob's root. A whole one is still there after a restart; what had not
     come whole is deleted. Nothing is synced: a blob can be fetched again, and whoever fetches
@@ -42,6 +46,7 @@ class SharedBlobStore:
         self._folder = folder
         self._room = room
         self._used = 0
+        self._height = 0
         self._blobs: OrderedDict[bytes, _Blob] = OrderedDict()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,6 +72,16 @@ class SharedBlobStore:
             self._used += size
         with contextlib.suppress(TransportError):
             self._make_room(0)
+
+    def enter(self, height: int) -> None:
+        """The node is at a height: drop what was last used :data:`KEPT_HEIGHTS` before it."""
+        if self._height == 0:  # of those found in the folder, nobody knows
+            for blob in self._blobs.values():
+                blob.height = height
+        self._height = height
+        for root, blob in list(self._blobs.items()):
+            if not blob.pins and blob.height + KEPT_HEIGHTS < height:
+                self.discard(root)
 
     def _make_room(self, size: int) -> None:
         if size > self._room:
@@ -101,6 +116,7 @@ class SharedBlobStore:
             self._blobs[ref.root] = _Blob(ref.size, path, held=set())
             self._used += ref.size
         blob = self._blobs[ref.root]
+        blob.height = self._height
         blob.pins += 1
         try:
             yield
@@ -132,6 +148,7 @@ class SharedBlobStore:
         if blob is None or (blob.held is not None and index not in blob.held):
             return None
         self._blobs.move_to_end(root)
+        blob.height = self._height
         if blob.path is None:
             return blob.memory.get(index)
         try:

@@ -73,6 +73,7 @@ class Libp2pTransport:
         self._caller: Caller | None = None
         self._thread: TrioThread | None = None
         self._network: Network | None = None
+        self._height = 0
 
     @property
     def limits(self) -> TransportLimits:
@@ -104,6 +105,12 @@ class Libp2pTransport:
         for_now = sorted(members | self._members.peers.keys())
         self._members.follow(self._info.node_id, for_now, self._keys)
         self._thread.post(partial(self._network.part, self._settle))
+
+    def enter(self, height: int) -> None:
+        """The node is at this height: blobs of much earlier ones need not be held."""
+        if self._thread is not None and self._network is not None and height != self._height:
+            self._height = height
+            self._thread.post(partial(self._network.enter, height))
 
     def aim(self, fresh: Libp2pOptions) -> None:
         """Dial the peers of other options from now on, and those of before no more.

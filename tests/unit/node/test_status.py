@@ -173,7 +173,7 @@ def test_the_metrics_are_those_of_the_status(reports: list[dict[str, Any]]) -> N
     }
     assert events["malformed"] == 3
     standings = {
-        sample.labels["node"]: sample.value for sample in families["qres_standing"].samples
+        sample.labels["node"]: sample.value for sample in families["qres_standing_ratio"].samples
     }
     assert standings == dict.fromkeys((item.hex() for item in IDS), 1.0)
     assert families["qres_model_metric"].samples[0].labels == {"metric": "loss"}
@@ -189,7 +189,7 @@ def test_what_plugins_spent_of_privacy_is_shown(reports: list[dict[str, Any]]) -
     assert said == {"plugin": "dp", "epsilon": 1.25, "epsilon_budget": "inf"}
     text = metrics.render({**reports[1], "privacy": said}).decode()
     assert "qres_privacy_epsilon 1.25" in text
-    assert "qres_privacy_epsilon" not in metrics.render(reports[1]).decode()
+    assert "\nqres_privacy_epsilon" not in metrics.render(reports[1]).decode()
 
 
 def test_figures_and_reasons_are_bounded() -> None:
