@@ -273,7 +273,10 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
         if not config.held_out:
             return NumpyTrainer(**options)
         return ValidatingTrainer(
-            **options, held_x=split.train_x[drawn], held_y=split.train_y[drawn]
+            **options,
+            held_x=split.train_x[drawn],
+            held_y=split.train_y[drawn],
+            pooled=config.held_out_from == "pool",
         )
 
     trainers = tuple(trainer(node, part) for node, part in enumerate(parts))
