@@ -368,10 +368,10 @@ def attacks_page() -> str:
             "honest nodes, and finds what does the most harm."
         )
         yield (
-            "`label_flip`, `backdoor` and `backdoor_hidden` change the data that attackers train "
-            "on, so they need a task with labelled examples. Under both backdoors, every round has "
-            "the metric `backdoor`: the share of held-out digits of other classes that the model "
-            "puts into class 0 when they have the trigger."
+            "`label_flip` and the backdoors change the data that attackers train on, so they need "
+            "a task with labelled examples. Under a backdoor, every round has the metric "
+            "`backdoor`: the share of test examples of other classes that the model puts into "
+            "class 0 when they have the trigger."
         )
         yield "## Attacks on the protocol"
         yield (

@@ -166,7 +166,9 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E311": (
             "nothing to validate with",
             "A plugin judges updates by held-out examples, but this node's trainer has none. Give "
-            "the trainer a `validate` method, or set `trainer.task.held_out` for a built-in task.",
+            "the trainer a `validate` method, or set `trainer.task.held_out` for a built-in task. "
+            "An option that holds other nodes to the reference needs examples from a pool of all "
+            "kinds. Leave it out, or let the trainer say `pooled = True`.",
         ),
         "QRES-E312": (
             "validation too late to vote",

@@ -85,6 +85,9 @@ class Reference(Protocol):
                 weights = fixed.decode(vector, scale=round_info.scale)
                 step = -self.rate * self.gradient(weights, self.held_out)
                 return fixed.encode(step, scale=round_info.scale).vector
+
+    It may say ``pooled = True``: the examples come from a pool that stands for the whole task, and
+    not from the node's own share of it. Plugins may then hold others to the reference.
     """
 
     def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
@@ -98,6 +101,25 @@ class Reference(Protocol):
             int32, shape ``(d,)``.
         """
         ...
+
+
+def pooled(trainer: object) -> bool:
+    """Whether a trainer says that its held-out examples stand for the whole task.
+
+    It says so by the attribute ``pooled = True``. A trainer around another, its ``inner``, says
+    what that one says.
+
+    Example:
+        >>> class Clinic:
+        ...     pooled = True
+        >>> pooled(Clinic()), pooled(object())
+        (True, False)
+    """
+    asked: Any = trainer
+    while not hasattr(asked, "pooled") and hasattr(asked, "inner"):
+        asked = asked.inner
+    said: object = getattr(asked, "pooled", False)
+    return said is True
 
 
 @runtime_checkable

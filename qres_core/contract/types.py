@@ -454,6 +454,7 @@ class NodeInfo:
         seed: seed for reproducible experiments, or ``None``. Never a source of secrets.
         validates: whether the node's trainer can judge models on held-out examples.
         references: whether it can make an update of its own from them, to compare others with.
+        pooled: whether it says that they come from a pool that stands for the whole task.
         clipped: what one example may add to the node's update; ``None`` where the trainer does not
             clip single examples.
         visibility: what the enabled ``privatize`` plugins leave visible of contributions.
@@ -472,6 +473,7 @@ class NodeInfo:
     seed: int | None = None
     validates: bool = False
     references: bool = False
+    pooled: bool = False
     clipped: RecordClip | None = None
     visibility: Visibility = Visibility.INDIVIDUAL
     observer: bool = False

@@ -237,7 +237,8 @@ def _options(holder: object, where: str) -> Iterator[tuple[str, Setting]]:
 
 def _number(field: attrs.Attribute[Any], value: object) -> object:
     """The same number, whether a file or Python said it."""
-    return float(value) if type(value) is int and field.type in {float, "float"} else value
+    real = field.type in {float, "float", "float | None"}
+    return float(value) if type(value) is int and real else value
 
 
 def _content(path: object) -> Setting:

@@ -51,6 +51,7 @@ class MomentumTrainer:
         held_x: examples to judge other nodes' updates by, float64, shape ``(k, features)``; a node
             without any has ``k = 0`` and judges nothing.
         held_y: their classes, int64, shape ``(k,)``.
+        pooled: whether these come from a pool that stands for the whole task.
         batch_size: examples in a batch, drawn without replacement.
         learning_rate: step size.
         beta: what is left of the momentum after a round.
@@ -78,6 +79,7 @@ class MomentumTrainer:
     seed: int = 0
     node: int = 0
     scale: int = 0
+    pooled: bool = False
     _own: _Momentum = attrs.field(init=False)
     _trusted: _Momentum = attrs.field(init=False)
 

@@ -217,6 +217,7 @@ class ValidatingTrainer(NumpyTrainer):
 
     held_x: Features  # those examples, float64, shape ``(k, features)``
     held_y: Labels  # their classes, int64, shape ``(k,)``
+    pooled: bool = False  # whether they come from a pool of all classes
 
     def validate(self, vector: Vector) -> float:
         """Mean loss on the examples kept for it.

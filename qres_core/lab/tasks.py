@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -19,25 +20,26 @@ from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import fitted
 from qres_core.contract.types import Update, Vector
 from qres_core.lab.data import (
+    DataSplit,
     Labels,
     Parts,
     Purpose,
+    breast_cancer,
     digits,
     partition_dirichlet,
     partition_iid,
     partition_similarity,
     stream,
+    synthetic,
 )
 from qres_core.lab.models import MLP, Model, Softmax
 from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer, ValidatingTrainer
 
 Choice = TypeVar("Choice")
 
-_FEATURES: Final = 64
-_CLASSES: Final = 10
 _HELD_SHARE: Final = 5
 _LACKING: Final = 3
-"""Classes of which 'lacking' held-out examples have none."""
+"""Of ten classes, those of which 'lacking' held-out examples have none."""
 _SPREAD: Final = 0.1
 """Standard deviation of the quadratic nodes' optima around the common one."""
 
@@ -57,10 +59,13 @@ class TaskConfig:
 
     name: str = attrs.field(
         default="digits",
-        metadata=_help("Task: 'digits' (handwritten digits) or 'quadratic' (cheap, no data)."),
+        metadata=_help(
+            "Task: 'digits' (handwritten digits), 'breast_cancer' (two classes), 'synthetic' "
+            "(eight overlapping classes) or 'quadratic' (cheap, no data)."
+        ),
     )
     model: str = attrs.field(
-        default="softmax", metadata=_help("Model of the digits: 'softmax' or 'mlp'.")
+        default="softmax", metadata=_help("Model of labelled data: 'softmax' or 'mlp'.")
     )
     hidden: int = attrs.field(
         default=64, validator=options.whole(1), metadata=_help("Hidden units of the 'mlp' model.")
@@ -130,8 +135,8 @@ class TaskConfig:
         validator=options.one_of("own", "pool", "lacking"),
         metadata=_help(
             "Source of held-out examples. 'own': the node's share, with the classes that it "
-            "has. 'pool': a fifth of all digits, kept for that. 'lacking': this pool without "
-            "three of the ten classes."
+            "has. 'pool': a fifth of all examples, kept for that. 'lacking': this pool without "
+            "three of ten classes, and at least one."
         ),
     )
     same_held_out: bool = attrs.field(
@@ -235,10 +240,14 @@ def _pick(where: str, name: str, known: Mapping[str, Choice]) -> Choice:
     return known[name]
 
 
-def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
-    model = _pick("task.model", config.model, _MODELS)(config)
+def _labelled(
+    load: Callable[[int], DataSplit], config: TaskConfig, nodes: int, seed: int, scale: int
+) -> Task:
+    kind = _pick("task.model", config.model, _MODELS)
     partition = _pick("task.partition", config.partition, _PARTITIONS)
-    split = digits(seed)
+    split = load(seed)
+    classes = 1 + int(split.train_y.max())
+    model = kind(config, split.train_x.shape[1], classes)
     own = config.held_out_from == "own"
     if own and config.same_held_out:
         what = "nodes that hold out examples of their own hold out different ones"
@@ -247,7 +256,7 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     pool = len(split.train_y) // _HELD_SHARE if config.held_out and not own else 0
     drawable = np.arange(pool, dtype=np.int64)
     if config.held_out_from == "lacking":
-        drawable = drawable[split.train_y[:pool] < _CLASSES - _LACKING]
+        drawable = drawable[split.train_y[:pool] < classes - max(1, classes * _LACKING // 10)]
     if not own:
         _enough(config.held_out, len(drawable), "the pool to draw from")
     parts = partition(config, split.train_y[pool:], nodes, stream(seed, Purpose.PARTITION))
@@ -282,7 +291,10 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
         if not config.held_out:
             return NumpyTrainer(**options)
         return ValidatingTrainer(
-            **options, held_x=split.train_x[drawn], held_y=split.train_y[drawn]
+            **options,
+            held_x=split.train_x[drawn],
+            held_y=split.train_y[drawn],
+            pooled=config.held_out_from == "pool",
         )
 
     trainers = tuple(trainer(node, part) for node, part in enumerate(parts))
@@ -327,12 +339,12 @@ def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     return Task(config.name, initial, trainers, trainer(centre).evaluate, scale)
 
 
-def _softmax(_config: TaskConfig) -> Model:
-    return Softmax(_FEATURES, _CLASSES)
+def _softmax(_config: TaskConfig, features: int, classes: int) -> Model:
+    return Softmax(features, classes)
 
 
-def _mlp(config: TaskConfig) -> Model:
-    return MLP(_FEATURES, config.hidden, _CLASSES)
+def _mlp(config: TaskConfig, features: int, classes: int) -> Model:
+    return MLP(features, config.hidden, classes)
 
 
 def _iid(_config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
@@ -347,6 +359,11 @@ def _similarity(config: TaskConfig, labels: Labels, parts: int, rng: np.random.G
     return partition_similarity(labels, parts, config.gamma, rng)
 
 
-_TASKS: Final = {"digits": _digits, "quadratic": _quadratic}
+_TASKS: Final[Mapping[str, Callable[[TaskConfig, int, int, int], Task]]] = {
+    "digits": partial(_labelled, digits),
+    "breast_cancer": partial(_labelled, breast_cancer),
+    "synthetic": partial(_labelled, synthetic),
+    "quadratic": _quadratic,
+}
 _MODELS: Final = {"softmax": _softmax, "mlp": _mlp}
 _PARTITIONS: Final = {"iid": _iid, "dirichlet": _dirichlet, "similarity": _similarity}

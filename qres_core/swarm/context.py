@@ -8,7 +8,7 @@ import attrs
 
 from qres_core.contract.by_record import ByRecord
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import Reference, Validator
+from qres_core.contract.trainer import Reference, Validator, pooled
 from qres_core.contract.types import NodeId, NodeInfo, Vector
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
@@ -139,5 +139,6 @@ def node_info(
         seed=seed,
         validates=isinstance(trainer, Validator),
         references=isinstance(trainer, Reference),
+        pooled=pooled(trainer),
         clipped=trainer.clip if isinstance(trainer, ByRecord) else None,
     )

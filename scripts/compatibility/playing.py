@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 import numpy as np
@@ -35,6 +35,8 @@ class JudgingTrainer(QuadraticTrainer):
     Attributes:
         known: the optimum it judges by, int32, shape ``(d,)``.
     """
+
+    pooled: ClassVar[bool] = True  # all know the same
 
     known: Vector
 

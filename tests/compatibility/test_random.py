@@ -180,7 +180,10 @@ SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "filter": st.sampled_from([0.5, 2.0]),
         "coordinates": st.sampled_from([1, 5]),
     },
-    "validated_mean": {"tolerance": st.sampled_from([0.0, 50.0])},
+    "validated_mean": {
+        "tolerance": st.sampled_from([0.0, 50.0]),
+        "farthest": st.sampled_from([0.0, 1.0, 50.0]),
+    },
 }
 """Options that a file has now and then: drawn a quarter of the time, else left to their default."""
 NOT_DRAWN = {

@@ -123,7 +123,7 @@ def test_a_swarm_that_is_mostly_away_ends_the_simulation() -> None:
 
 UNDONE: Final = {
     *("sign_flip", "scaled", "noise", "gaussian", "sleeper"),
-    *("nan", "inf", "offset", "foe", "optimised_ipm", "searched", "cancel", "drift"),
+    *("nan", "inf", "offset", "foe", "optimised_ipm", "searched", "cancel", "drift", "aside"),
 }
 """Attacks that undo a plain mean."""
 HINDERED: Final = {"ipm", "optimised_alie", "mirror"}

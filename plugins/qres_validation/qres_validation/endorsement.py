@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+
+import numpy as np
 
 from qres_core import ACCEPT, HeldOut, Vector, Verdict, reject
+from qres_validation.promise import exact_square
 
 
 def highest(loss: float, tolerance: float) -> float:
@@ -18,6 +22,30 @@ def highest(loss: float, tolerance: float) -> float:
         (3.0, -1.0)
     """
     return loss + tolerance * abs(loss)
+
+
+def too_far(merged: Vector, reference: Vector, most: float) -> bool:
+    """Whether an update is farther from a reference than so many lengths of the reference.
+
+    Exact: ``|F - u|**2 > most**2 |u|**2`` in integers. A reference that is no longer than a step of
+    the grid in each coordinate, ``|u|**2 <= d``, is what rounding left of it: nothing is too far
+    from that.
+
+    Args:
+        merged: ``F``, int32, shape ``(d,)``.
+        reference: ``u``, int32, shape ``(d,)``.
+        most: above 0.
+
+    Complexity: O(d).
+
+    Example:
+        >>> u = np.array([30, 40], dtype=np.int32)
+        >>> too_far(-u // 4, u, 1.25), too_far(-u, u, 1.25)
+        (False, True)
+    """
+    length = exact_square(reference.astype(np.int64))
+    away = exact_square(merged.astype(np.int64) - reference)
+    return length > reference.size and away > Fraction(most) ** 2 * length
 
 
 def vote(merged: Vector, held_out: HeldOut, tolerance: float) -> Verdict:

@@ -26,12 +26,15 @@ from qres_core import (
     Visibility,
     hookimpl,
     options,
+    reject,
 )
 from qres_validation.capped_mean import capped_mean, cut_to_length, halvings, usual_rank
-from qres_validation.endorsement import vote
+from qres_validation.endorsement import too_far, vote
 from qres_validation.promise import Fit
 
 MOST_HALVINGS: Final = 8
+FARTHEST: Final = 1.25
+"""Lengths of a reference; above 1, so that a step which is halved often enough is near enough."""
 CALM: Final = 2
 """Sets of a node that must close in a row before its steps are doubled again."""
 
@@ -62,6 +65,13 @@ class StepLength:
                 self._closed, self.halvings = 0, max(0, self.halvings - 1)
         elif outcome.status is RoundStatus.ABORTED:
             self._closed, self.halvings = 0, min(MOST_HALVINGS, self.halvings + 1)
+
+
+@attrs.define
+class Reach:
+    """How far from this node's reference a merged update may be."""
+
+    lengths: float = 0.0  # of the reference; 0 is any distance
 
 
 @attrs.frozen
@@ -119,7 +129,18 @@ class ValidatedMean:
         ),
     )
 
+    farthest: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(options.real(1, or_zero=True)),
+        metadata=options.help_text(
+            "A node votes against a merged update that is farther from its own reference than this "
+            "many lengths of the reference. 0 is any distance. Left out: 1.25 if the trainer says "
+            "that its held-out examples come from a pool of all kinds, and 0 if not."
+        ),
+    )
+
     _step: StepLength = attrs.field(factory=StepLength, init=False, eq=False)
+    _reach: Reach = attrs.field(factory=Reach, init=False, eq=False)
 
     @property
     def claims(self) -> Claims:
@@ -140,7 +161,10 @@ class ValidatedMean:
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        """Refuse a trainer that cannot make the reference: QRES-E311."""
+        """Refuse a trainer that cannot make the reference: QRES-E311.
+
+        The same for a ``farthest`` that asks for a reference which stands for the whole task.
+        """
         if not node_info.references:
             raise CompatibilityError.of(
                 "QRES-E311",
@@ -149,6 +173,17 @@ class ValidatedMean:
                 "makes none",
                 "give the trainer reference(vector, round_info), or set trainer.task.held_out",
             )
+        if self.farthest and not node_info.pooled:
+            raise CompatibilityError.of(
+                "QRES-E311",
+                "plugins.validated_mean.farthest",
+                "holds others to this node's reference, and its held-out examples are not of a "
+                "pool of all kinds: honest nodes would refuse most of what honest nodes propose",
+                "leave it out; or let the trainer say pooled = True, or set "
+                'trainer.task.held_out_from = "pool"',
+            )
+        usual = FARTHEST if node_info.pooled else 0.0
+        self._reach.lengths = usual if self.farthest is None else self.farthest
 
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
@@ -168,7 +203,13 @@ class ValidatedMean:
 
     @hookimpl
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
-        """Accept what does not raise this node's held-out loss beyond the tolerance."""
+        """Accept what is near enough to this node's reference and does not raise its loss.
+
+        Raises what the trainer's ``reference`` refuses with.
+        """
+        # The reference is made in every round: a trainer may keep a momentum of it.
+        if self._reach.lengths and too_far(merged, held_out.reference(), self._reach.lengths):
+            return reject("far-from-reference")
         return vote(merged, held_out, self.tolerance)
 
     @hookimpl

@@ -73,6 +73,13 @@ class Cancel:
         return np.stack([on_grid(centre + length * against) for length in lengths])
 
 
+def largest_share(context: AttackContext) -> float:
+    """The largest share that the attackers can have of a mean with capped weights."""
+    info = context.round_info
+    least = max(1, info.quorum, len(info.roster) - info.byzantine)
+    return min(1.0, context.attackers / least)
+
+
 @register(
     "mirror",
     summary="the row that turns the mean into training on the proposer's held-out examples alone",
@@ -92,9 +99,7 @@ class Mirror:
         """Give the proposer just what it looks for."""
 
         def plan() -> Real:
-            info, honest = context.round_info, mean(context.crowd)
-            least = max(1, info.quorum, len(info.roster) - info.byzantine)
-            share = min(1.0, context.attackers / least)
+            honest, share = mean(context.crowd), largest_share(context)
             made = context.reference()
             aim = np.zeros_like(honest) if made is None else made.astype(np.float64)
             return (aim - (1.0 - share) * honest) / share

@@ -47,12 +47,17 @@ from qres_core.lab.attacks.aimed import Cancel, Drift, Mirror
 
 # isort: split
 from qres_core.lab.attacks.data import Backdoor, HiddenBackdoor, LabelFlip
+
+# isort: split
+from qres_core.lab.attacks.aside import Aside, BackdoorAside
 from qres_core.lab.bad_faith import BadFaith, LyingProposer, WithholdVotes
 from qres_core.lab.sabotage import SABOTAGE
 
 __all__ = [
     "BUILT_IN",
+    "Aside",
     "Backdoor",
+    "BackdoorAside",
     "BadFaith",
     "Cancel",
     "Cancellation",

@@ -55,6 +55,7 @@ class Searched:
     """
 
     probes: ClassVar[bool] = True
+    strengths: ClassVar[tuple[float, ...]] = STRENGTHS
     _last: Real = attrs.field(factory=lambda: np.zeros(0), init=False)
 
     def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
@@ -78,25 +79,41 @@ class Searched:
         if self._last.size == centre.size:
             yield self._last
 
+    def _reach(self, context: AttackContext, centre: Real) -> float:
+        """The unit of strengths."""
+        del context
+        return float(np.linalg.norm(centre))
+
+    def _turned(self, context: AttackContext, centre: Real, way: Real) -> Real:
+        """A direction as it is tried, float64, shape ``(d,)``."""
+        del context, centre
+        return way
+
+    def _row(self, context: AttackContext, centre: Real, moved: Real) -> Real:
+        """What to send to move the mean so far; float64, shape ``(d,)``."""
+        del context
+        return centre + moved
+
     def _worst(self, context: AttackContext) -> Vector:
         centre, harm = mean(context.crowd), harm_of(context)
-        reach = float(np.linalg.norm(centre))
-        most, best, length = -math.inf, -centre, STRENGTHS[0]
+        reach = self._reach(context, centre)
+        most, best, length = -math.inf, -centre, self.strengths[0]
         sent = on_grid(-centre)
 
         def tries(way: Real, strength: float) -> None:
             nonlocal most, best, length, sent
+            way = self._turned(context, centre, way)
             size = float(np.linalg.norm(way))
             if not size:
                 return
-            row = on_grid(centre + strength * reach / size * way)
+            row = on_grid(self._row(context, centre, strength * reach / size * way))
             merged = context.probe(np.tile(row, (context.attackers, 1)))
             damage = -math.inf if merged is None else harm(merged)
             if damage > most:
                 most, best, length, sent = damage, way / size, strength, row
 
         for way in self._directions(context, centre):
-            for strength in STRENGTHS:
+            for strength in self.strengths:
                 tries(way, strength)
         for factor in _FACTORS:
             for strength in (length * factor, length / factor):

@@ -382,7 +382,7 @@ ALIKE: Final[Mapping[str, set[str]]] = {
         *("weights", "max_weight", "bisect"),
     },
     "trimmed_mean": {"f"},
-    "validated_mean": {"f", "tolerance"},
+    "validated_mean": {"f", "farthest", "tolerance"},
     "validation": {"tolerance", "candidate_tolerance", "norm_factor", "weight_limit"},
     "zk": {"bound", "k", "security", "clip", "threshold"},
 }

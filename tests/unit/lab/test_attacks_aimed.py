@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qres_core import RoundInfo, Update, Vector
 from qres_core.lab.attacks import AttackContext, make_attack
+from qres_core.lab.attacks.aside import unseen
 
 Rows = NDArray[np.int32]
 Rule = Callable[[Rows], Vector | None]
@@ -161,3 +162,68 @@ def test_a_search_that_is_refused_everything_still_sends_something() -> None:
     rows = honest_rows(5)
     for name in ("searched", "drift"):
         assert lies(name, context(rows, lambda _rows: None)).shape == (LIARS, 12)
+
+
+# ── where held-out examples do not look ───────────────────────────────────────────────────────
+
+
+def nearest(aim: Vector) -> Rule:
+    """The means of the honest, and with four tenths of the liars: whichever is nearer to an aim."""
+
+    def rule(rows: Rows) -> Vector:
+        plain = rows[:10].mean(axis=0)
+        other = 0.6 * plain + 0.4 * rows[10:].mean(axis=0)
+        near = min((plain, other), key=lambda made: float(np.linalg.norm(made - aim)))
+        return np.rint(near).astype(np.int32)
+
+    return rule
+
+
+def test_what_is_left_of_a_direction_is_at_right_angles_to_all_others() -> None:
+    rng = np.random.default_rng(6)
+    way, first, second = rng.normal(size=(3, 9))
+    left = unseen(way, first, second, first + 2 * second, np.zeros(9))
+    assert abs(left @ first) + abs(left @ second) < 1e-12
+    # Nothing else is taken away.
+    basis = np.linalg.lstsq(np.stack([first, second]).T, way - left, rcond=None)
+    assert basis[1] < 1e-20
+    assert not unseen(3 * first + second, first, second).any()
+
+
+@pytest.mark.parametrize("name", ["aside", "backdoor_aside"])
+def test_a_rule_that_wants_the_nearest_mean_takes_one_that_is_as_far_off_as_its_bound(
+    name: str,
+) -> None:
+    rows = honest_rows(7)
+    centre = rows.mean(axis=0)
+    aim = np.rint(0.5 * centre + 2e4 * np.arange(-6, 6)).astype(np.int32)
+    wanted = unseen(np.eye(12)[0], centre, aim)
+    rule = nearest(aim)
+
+    def loss(merged: Vector) -> float:
+        return float(merged @ wanted)
+
+    poisoned = Update(np.rint(centre + 1e5 * wanted).astype(np.int32))
+    seen = attrs.evolve(context(rows, rule, loss=loss, reference=lambda: aim), own=poisoned)
+    sent = lies(name, seen)
+    merged = rule(np.concatenate([rows, sent]))
+    bound = float(np.linalg.norm(centre - aim))
+    assert 0.4 * bound < np.linalg.norm(merged - aim) <= bound + 12
+    assert float(merged @ wanted) > 0.2 * bound * float(np.linalg.norm(wanted))
+    # It is aside of what the examples ask for, and not less of it.
+    moved = merged - aim.astype(np.float64)
+    assert abs(moved @ aim) < 1e-3 * np.linalg.norm(moved) * np.linalg.norm(aim)
+    # The control: a row that only goes that way is not taken at all.
+    plain = np.tile(np.rint(centre + bound * wanted), (LIARS, 1)).astype(np.int32)
+    assert np.array_equal(rule(np.concatenate([rows, plain])), np.rint(centre))
+
+
+def test_without_a_reference_or_a_direction_the_mean_is_to_stand_still() -> None:
+    rows = honest_rows(8)
+    still = attrs.evolve(
+        context(rows, mean), own=Update(np.rint(rows.mean(axis=0)).astype(np.int32))
+    )
+    for name in ("aside", "backdoor_aside"):
+        sent = lies(name, attrs.evolve(still, probe=lambda _rows: None))
+        merged = 0.6 * rows.mean(axis=0) + 0.4 * sent.mean(axis=0)
+        assert np.linalg.norm(merged) < 2 * np.linalg.norm(rows.mean(axis=0))

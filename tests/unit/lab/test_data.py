@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 
 from qres_core import LabError
 from qres_core.lab.data import (
+    DataSplit,
     Labels,
     Parts,
     Purpose,
     _draw,
+    breast_cancer,
     digits,
     partition_dirichlet,
     partition_iid,
     partition_similarity,
     stream,
+    synthetic,
 )
 
 labels_and_parts = st.lists(st.integers(0, 6), min_size=1, max_size=120).flatmap(
@@ -207,9 +210,30 @@ def test_digits_are_the_bundled_ones_each_used_once() -> None:
     assert sorted(map(tuple, ours)) == sorted(map(tuple, theirs))
 
 
-def test_digits_are_stratified() -> None:
+def test_other_data_sets_are_split_and_scaled() -> None:
+    load = pytest.importorskip("sklearn.datasets").load_breast_cancer
+    split = breast_cancer(5)
+    assert (split.train_x.shape, split.test_x.shape) == ((426, 30), (143, 30))
+    rows = np.concatenate([split.train_x, split.test_x])
+    assert rows.mean(axis=0) == pytest.approx(0.0, abs=1e-9)
+    assert rows.std(axis=0) == pytest.approx(0.5)
+    order = np.lexsort(rows.T)
+    bundled = load().data
+    assert rows[order] * 2 * bundled.std(axis=0) + bundled.mean(axis=0) == pytest.approx(
+        bundled[np.lexsort(bundled.T)]
+    )
+    made, again, other = synthetic(5), synthetic(5), synthetic(6)
+    assert abs(len(made.train_y) - 3000) <= 8
+    assert made.train_x.shape[1] == 40
+    assert set(made.train_y) == set(made.test_y) == set(range(8))
+    np.testing.assert_array_equal(made.train_x, again.train_x)
+    assert not np.array_equal(made.train_x[:100], other.train_x[:100])
+
+
+@pytest.mark.parametrize("load", [digits, breast_cancer, synthetic])
+def test_data_sets_are_stratified(load: Callable[[int], DataSplit]) -> None:
     pytest.importorskip("sklearn")
-    split = digits(5)
+    split = load(5)
     train, test = np.bincount(split.train_y), np.bincount(split.test_y)
     assert np.all(np.abs(test - (train + test) / 4) < 1)
 
@@ -222,9 +246,12 @@ def test_digits_follow_the_seed() -> None:
     assert not np.array_equal(first.train_x, other.train_x)
 
 
-def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("load", [digits, breast_cancer, synthetic])
+def test_data_sets_without_scikit_learn_name_the_extra(
+    load: Callable[[int], DataSplit], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(LabError) as caught:
-        digits(0)
+        load(0)
     assert caught.value.code == "QRES-E802"
     assert caught.value.problems[0].fix == "pip install scikit-learn"

@@ -11,6 +11,7 @@ import pytest
 from qres_core import (
     LabError,
     OptionError,
+    RecordClip,
     RoundInfo,
     Trainer,
     ValueRefusedError,
@@ -18,10 +19,14 @@ from qres_core import (
     fixed,
     vector_digest,
 )
+from qres_core.contract.by_record import by_record
+from qres_core.contract.trainer import pooled
 from qres_core.kernel.config import parse
+from qres_core.lab.momentum import with_momentum
 from qres_core.lab.numpy_trainer import NumpyTrainer, ValidatingTrainer
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.lab.trainer import SECTIONS, notices
+from qres_core.node.trainer import guarded
 
 
 def average(task: Task, rounds: int) -> list[Vector]:
@@ -111,7 +116,7 @@ def test_nobody_trains_on_what_any_node_holds_out() -> None:
 
 def test_own_held_out_examples_are_of_the_nodes_own_share_and_lacking_ones_lack_classes() -> None:
     pytest.importorskip("sklearn")
-    sorted_by_class = TaskConfig(held_out=30, partition="similarity", gamma=0.0)
+    sorted_by_class = TaskConfig(held_out=30, partition="similarity", gamma=0.0, local_epochs=1)
     for source, least, most in (("own", 1, 3), ("pool", 8, 10), ("lacking", 6, 7)):
         task = make_task(attrs.evolve(sorted_by_class, held_out_from=source), nodes=10, seed=3)
         trainers = [trainer for trainer in task.trainers if isinstance(trainer, ValidatingTrainer)]
@@ -122,6 +127,10 @@ def test_own_held_out_examples_are_of_the_nodes_own_share_and_lacking_ones_lack_
             for name in ("x", "held_x")
         )
         assert not trained & held
+        for trainer in task.trainers:
+            fading = guarded(with_momentum(trainer, 0.5))
+            wrapped = (trainer, fading, by_record(trainer, RecordClip(1.0, 300)))
+            assert [pooled(item) for item in wrapped] == [source == "pool"] * 3
         if source == "own":
             assert all(set(trainer.held_y) <= set(trainer.y) for trainer in trainers)
             assert len(trained) + len(held) == 1347  # there is no pool beside

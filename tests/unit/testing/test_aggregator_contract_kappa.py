@@ -134,6 +134,7 @@ def test_every_attack_is_played_or_named_with_the_reason() -> None:
         "label_flip": "poisons training data, not a call",
         "backdoor": "poisons training data, not a call",
         "backdoor_hidden": "poisons training data, not a call",
+        "backdoor_aside": "poisons training data, not a call",
     }
     for item in found.values():
         assert item.rows is None or item.rows.shape == (2, 7)
