@@ -56,8 +56,8 @@ class FadingMean:
     made for a step last takes the place of what was before. At steps that nothing was made for the
     mean fades too, and what is made next counts in their place.
 
-    After a height without a model it begins anew. Training may have been ahead of that height. And
-    where a plugin refused what was merged, the same mean would be refused for ever.
+    After a height without a model it begins anew: training may have been ahead of that height, and
+    a mean that a plugin refused would be refused for ever. It does so in another swarm, too.
     """
 
     beta: float
@@ -70,7 +70,7 @@ class FadingMean:
     def after(self, info: RoundInfo, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean after a step; ``vector``: what was made for it, float64, shape ``(d,)``."""
         voids, step = info.height - info.step, info.step
-        if voids != self._voids:
+        if voids != self._voids or step < self._step:
             self._value, self._step, self._voids = None, -1, voids
         if step != self._step:
             self._before, self._kept = self._value, self.beta ** (step - self._step)

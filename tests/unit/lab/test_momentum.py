@@ -127,6 +127,11 @@ def test_after_a_height_without_a_model_it_begins_anew() -> None:
     assert sent(trainer, at(5, number=11, voids=3)) == 50  # while it was away
 
 
+def test_a_trainer_that_is_used_for_another_swarm_begins_anew() -> None:
+    trainer = with_momentum(Said([10, 20, 30, 40, 60]), 0.5)
+    assert [sent(trainer, at(step)) for step in (0, 5, 2, 2, 3)] == [10, 20, 30, 40, 50]
+
+
 @pytest.mark.parametrize("beta", [0.5, 0.9])
 def test_a_mean_that_a_plugin_refused_does_not_come_again(
     beta: float, monkeypatch: pytest.MonkeyPatch
