@@ -52,29 +52,34 @@ def with_momentum(trainer: Trainer, beta: float) -> Trainer:
 class FadingMean:
     """A mean of vectors that counts each step of the model once.
 
-    It fades at steps that nothing was made for, too. What is made next counts in their place.
+    A model may be trained on several times: a round is aborted, or training began ahead. What was
+    made for a step last takes the place of what was before. At steps that nothing was made for the
+    mean fades too, and what is made next counts in their place.
 
-    A model may be trained on several times: a round is aborted, or training began ahead on a model
-    that was not decided, and the step before it comes again. What was made for a step last takes
-    the place of what was made for it and for later ones.
+    After a height without a model it begins anew: training may have been ahead of that height, and
+    a mean that a plugin refused would be refused for ever. It does so in another swarm, too.
     """
 
     beta: float
-    # the mean after each of the last steps, ascending: training is at most a step ahead
-    _after: dict[int, NDArray[np.float64]] = attrs.field(
-        factory=dict[int, NDArray[np.float64]], init=False
-    )
+    _before: NDArray[np.float64] | None = attrs.field(default=None, init=False)
+    _value: NDArray[np.float64] | None = attrs.field(default=None, init=False)
+    _kept: float = attrs.field(default=0.0, init=False)  # share of what was before
+    _step: int = attrs.field(default=-1, init=False)
+    _voids: int = attrs.field(default=0, init=False)  # heights without a model so far
 
-    def after(self, step: int, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    def after(self, info: RoundInfo, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean after a step; ``vector``: what was made for it, float64, shape ``(d,)``."""
-        earlier = [(at, mean) for at, mean in self._after.items() if at < step]
-        value = vector
-        if earlier:
-            before, mean = earlier[-1]
-            kept = self.beta ** (step - before)
-            value = (1.0 - kept) * vector + kept * mean
-        self._after = {**dict(earlier[-2:]), step: value}
-        return value
+        voids, step = info.height - info.step, info.step
+        if voids != self._voids or step < self._step:
+            self._value, self._step, self._voids = None, -1, voids
+        if step != self._step:
+            self._before, self._kept = self._value, self.beta ** (step - self._step)
+            self._step = step
+        if self._before is None:
+            self._value = vector
+        else:
+            self._value = (1.0 - self._kept) * vector + self._kept * self._before
+        return self._value
 
 
 @attrs.define(eq=False)
@@ -136,5 +141,5 @@ class _ReferringFading(_JudgingFading):
 
 def _faded(mean: FadingMean, made: Vector, round_info: RoundInfo) -> Vector:
     """The mean with what was just made, on the grid; int32, shape ``(d,)``."""
-    real = mean.after(round_info.step, made.astype(np.float64))
+    real = mean.after(round_info, made.astype(np.float64))
     return np.clip(np.rint(real), -fixed.LIMIT, fixed.LIMIT).astype(np.int32)

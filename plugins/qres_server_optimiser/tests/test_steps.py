@@ -43,6 +43,15 @@ def test_fedavgm_is_its_formula_in_python_floats(
     assert np.array_equal(last, before[1])
 
 
+def test_a_steady_update_comes_to_ten_times_its_size_less_what_is_cut() -> None:
+    """As the README says: at ``10 u - 9`` another step would be cut back to the same."""
+    merged = np.arange(1, 20_001, dtype=np.int32)
+    step = np.zeros_like(merged)
+    for _ in range(200):
+        step = momentum_step(merged, step, learning_rate=1.0, momentum=0.9)
+    assert np.array_equal(step, 10 * merged - 9)
+
+
 def test_momentum_dies_out_if_nothing_is_merged() -> None:
     step = np.array([1000, -1000, 7], dtype=np.int32)
     for _ in range(60):

@@ -16,7 +16,7 @@ from qres_core.contract.record_clip import RecordClip
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.attacks.data import LabelFlip
 from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.momentum import FadingTrainer, with_momentum
+from qres_core.lab.momentum import FadingMean, FadingTrainer, with_momentum
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.trainer import SECTIONS, make_work, swarm_task
@@ -50,11 +50,44 @@ class Referring(Judge):
         return made.vector
 
 
+@attrs.define
+class PublicJudge:
+    """A quadratic node that judges models by the distance from an optimum that all nodes know."""
+
+    inner: Any
+    known: Vector
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        made: Update | None = self.inner.fit(vector, round_info)
+        return made
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        figures: Mapping[str, float] = self.inner.evaluate(vector)
+        return figures
+
+    def validate(self, vector: Vector) -> float:
+        way = fixed.decode(vector) - fixed.decode(self.known)
+        return float(way @ way)
+
+
 MODEL = np.zeros(1, dtype=np.int32)
+JUDGED = """
+    [swarm]
+    name = "swinging"
+    nodes = 5
+    byzantine = 1
+    quorum = 4
+    insecure = true
+    [plugins.memory]
+    [plugins.public_validation]
+    [plugins.median]
+    f = 1
+    """
 
 
-def at(step: int, number: int | None = None) -> RoundInfo:
-    return attrs.evolve(make_round_info(number=number or step + 1), step=step)
+def at(step: int, number: int | None = None, *, voids: int = 0) -> RoundInfo:
+    info = make_round_info(number=number or step + 1)
+    return attrs.evolve(info, step=step, height=step + voids)
 
 
 def sent(trainer: Trainer, info: RoundInfo) -> int:
@@ -83,17 +116,49 @@ def test_a_model_that_is_trained_on_again_counts_once() -> None:
     assert sent(again, at(2)) == sent(once, at(2)) == 28  # 27.5, to even
 
 
-def test_training_ahead_of_a_height_that_made_no_model_does_not_count() -> None:
-    """The step that it was ahead of comes again; the control is the trainer that was not ahead."""
-    ahead, plain = (
-        with_momentum(Said([10, 20, 999, 30, 40]), 0.5),
-        with_momentum(Said([10, 30, 40]), 0.5),
-    )
-    sent(plain, at(0))
+def test_after_a_height_without_a_model_it_begins_anew() -> None:
+    """It may have been trained ahead; or a plugin refused the mean, and would again."""
+    trainer = with_momentum(Said([10, 20, 999, 30, 30, 40, 50]), 0.5)
     for step in range(3):
-        sent(ahead, at(step))  # step 2 is ahead
-    assert sent(ahead, at(1, number=4)) == sent(plain, at(1)) == 20
-    assert sent(ahead, at(2, number=5)) == sent(plain, at(2)) == 30
+        sent(trainer, at(step))  # step 2 is ahead of a height that made no model
+    assert sent(trainer, at(1, number=4, voids=1)) == 30
+    assert sent(trainer, at(1, number=5, voids=1)) == 30  # an aborted round
+    assert sent(trainer, at(2, number=6, voids=1)) == 35
+    assert sent(trainer, at(5, number=11, voids=3)) == 50  # while it was away
+
+
+def test_a_trainer_that_is_used_for_another_swarm_begins_anew() -> None:
+    trainer = with_momentum(Said([10, 20, 30, 40, 60]), 0.5)
+    assert [sent(trainer, at(step)) for step in (0, 5, 2, 2, 3)] == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9])
+def test_a_mean_that_a_plugin_refused_does_not_come_again(
+    beta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: a mean that outlasts a height without a model leaves the swarm there."""
+
+    def rounds() -> list[bool]:
+        config = parse(tomllib.loads(JUDGED), source="test", sections=SECTIONS)
+        task = swarm_task(configured(0.0), seed=1)
+        optima: list[Any] = [item.optimum for item in task.trainers]  # type: ignore[attr-defined]
+        known = np.median(np.stack(optima), axis=0).astype(np.int32)
+        judges = [PublicJudge(item, known) for item in task.trainers]
+        task = attrs.evolve(task, trainers=tuple(with_momentum(item, beta) for item in judges))
+        scenario = Scenario(rounds=60, seed=1, engine="vectorised")
+        return [record.closed for record in simulate(config, scenario, task=task).rounds]
+
+    found = rounds()
+    assert not all(found)
+    assert found.count(True) > 40
+    with monkeypatch.context() as patch:
+        after = FadingMean.after
+
+        def kept(mean: FadingMean, info: RoundInfo, vector: Any) -> Any:
+            return after(mean, attrs.evolve(info, height=info.step), vector)
+
+        patch.setattr(FadingMean, "after", kept)
+        assert not any(rounds()[20:])
 
 
 def test_the_mean_fades_while_a_node_is_away() -> None:

@@ -149,7 +149,7 @@ def fed_cm(item: NumpyTrainer, before: Vector | None, vector: Vector) -> Weights
 
 
 def at_step(vector: Vector, step: int, number: int) -> RoundInfo:
-    return attrs.evolve(a_round(vector, number=number), step=step)
+    return attrs.evolve(a_round(vector, number=number), step=step, height=step)
 
 
 def test_global_momentum_is_fed_cm() -> None:
@@ -177,14 +177,20 @@ def test_global_momentum_follows_the_model_that_was_decided() -> None:
     np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
 
 
-def test_global_momentum_outlasts_a_height_that_made_no_model() -> None:
+def test_global_momentum_begins_anew_after_a_height_without_a_model() -> None:
+    """A plugin may have refused what it led to."""
     item = trainer(local_epochs=2, batch_size=1000, global_momentum=0.5)
     first, decided = start(item), start(item) + np.int32(3000)
     item.fit(first, at_step(first, 0, 1))
     item.fit(decided, at_step(decided, 1, 2))
-    item.fit(decided + np.int32(9), at_step(decided + np.int32(9), 2, 3))  # ahead; not decided
-    update = item.fit(decided, at_step(decided, 1, 4))
-    expected = fed_cm(item, first, decided)
+    for number in (3, 4):  # an aborted round too
+        info = attrs.evolve(at_step(decided, 1, number), height=2)
+        update = item.fit(decided, info)
+        expected = fed_cm(item, None, decided)
+        np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+    after = decided + np.int32(2000)
+    update = item.fit(after, attrs.evolve(at_step(after, 2, 5), height=3))
+    expected = fed_cm(item, decided, after)
     np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
 
 

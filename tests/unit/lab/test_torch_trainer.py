@@ -104,7 +104,7 @@ def test_global_momentum_is_that_of_the_numpy_trainer(torch: Any) -> None:
 
     vector = fixed.encode(Softmax(6, 4).initial(np.random.default_rng(3))).vector
     for step in range(3):
-        info = attrs.evolve(a_round(vector, number=step + 1), step=step)
+        info = attrs.evolve(a_round(vector, number=step + 1), step=step, height=step)
         made = other.fit(vector, info).vector
         theirs = item.fit(turned(vector), info).vector
         np.testing.assert_allclose(theirs, turned(made), atol=1)
@@ -118,7 +118,7 @@ def test_global_momentum_leaves_frozen_parameters_alone(torch: Any) -> None:
     first = module_vector(module)
     second = first + np.int32(2000)
     item.fit(first, a_round(first))
-    made = item.fit(second, attrs.evolve(a_round(second, number=2), step=1)).vector
+    made = item.fit(second, attrs.evolve(a_round(second, number=2), step=1, height=1)).vector
     assert made[:24].any()
     assert not made[24:].any()
 
