@@ -65,7 +65,14 @@ def test_what_is_no_node_list_is_refused(script: ModuleType, words: str) -> None
 def test_each_host_has_a_node_of_one_swarm(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["make_nodes.py", str(tmp_path / "swarm"), "--slurm", "gpu[01-07]", "--data", "/scratch/q"]
+    words = [
+        "make_nodes.py",
+        str(tmp_path / "swarm"),
+        "--slurm",
+        "gpu[01-07]",
+        "--data",
+        "/scratch/q",
+    ]
     monkeypatch.setattr(sys, "argv", words)
     script.main()
     configs = [
