@@ -2,6 +2,7 @@
 
     python deploy/make_nodes.py deploy/nodes              for deploy/compose.yaml
     python deploy/make_nodes.py FOLDER --loopback 4100    to run all of them on this machine
+    python deploy/make_nodes.py FOLDER --slurm LIST       for the hosts of a Slurm job
 
 On machines of your own every operator makes the key where it stays, with ``qres keygen``, and tells
 the others the two names that it prints.
@@ -11,27 +12,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 NODES: Final = 5
+MOST: Final = 1000
+PORT: Final = 4001
 NODE: Final = """\
 # Node {index} of {nodes}. Written by deploy/make_nodes.py.
 
 [swarm]                     # the same on every node
 name = "deployed"
 nodes = {nodes}
-byzantine = 1
-quorum = 4
+byzantine = {byzantine}
+quorum = {quorum}
 interval = 1.0              # seconds between two models, at least
 roster = [
 {roster}
 ]
 
 [node]
-data_dir = "data"
+data_dir = {data}
 status = "{status}"
 
 [trainer]                   # in place of this: entry = "your_module:make"
@@ -54,7 +59,7 @@ key = "node.key"
 [plugins.reputation]
 
 [plugins.median]
-f = 1
+f = {byzantine}
 """
 
 
@@ -71,32 +76,82 @@ def keygen(path: Path) -> dict[str, str]:
     return names
 
 
-def make_nodes(folder: Path, loopback: int | None) -> None:
-    """Write ``node-0`` to ``node-4`` below ``folder``, which is made.
+def hosts(words: str) -> list[str]:
+    """The names that a node list of Slurm stands for, in its order.
+
+    Example:
+        >>> hosts("gpu[08-10],login1")
+        ['gpu08', 'gpu09', 'gpu10', 'login1']
+    """
+    made: list[str] = []
+    parts = re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", words)
+    if ",".join(parts) != words:
+        msg = f"{words!r} is no node list of Slurm"
+        raise SystemExit(msg)
+    for part in parts:
+        for name in _expanded(part):
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", name):
+                msg = f"{name!r} of {words!r} is no name of a host"
+                raise SystemExit(msg)
+            made.append(name)
+            if len(made) > MOST:
+                msg = f"{words!r} names more than {MOST} hosts"
+                raise SystemExit(msg)
+    if len(set(made)) != len(made) or not made:
+        msg = f"{words!r} names no host, or one twice"
+        raise SystemExit(msg)
+    return made
+
+
+def _expanded(part: str) -> Iterator[str]:
+    found = re.search(r"\[([^\]]*)\]", part)
+    if found is None:
+        yield part
+        return
+    before, after = part[: found.start()], part[found.end() :]
+    for piece in found[1].split(","):
+        first, _, last = piece.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            msg = f"{piece!r} in {part!r} is no number and no range of numbers"
+            raise SystemExit(msg)
+        for number in range(int(first), int(last or first) + 1):
+            for rest in _expanded(after):
+                yield f"{before}{number:0{len(first)}}{rest}"
+
+
+def make_nodes(
+    folder: Path,
+    places: Sequence[str],
+    listen: Sequence[str],
+    status: Sequence[str],
+    data: str = "data",
+) -> None:
+    """Write ``node-0`` and so on below ``folder``, which is made.
 
     Args:
         folder: where; nothing there is overwritten.
-        loopback: first of the ten ports to use on the loopback interface; ``None`` for containers,
-            which find each other by name.
+        places: where each node is dialled, a multiaddr.
+        listen: where each listens.
+        status: where each serves its status.
+        data: the folder of each for its state; a relative one is below the node's.
     """
-    homes = [folder / f"node-{index}" for index in range(NODES)]
+    count = len(places)
+    byzantine = (count - 1) // 3
+    homes = [folder / f"node-{index}" for index in range(count)]
     for home in homes:
         home.mkdir(mode=0o700, parents=True)
     keys = [keygen(home / "node.key") for home in homes]
+    peers = [f"{place}/p2p/{key['peer_id']}" for place, key in zip(places, keys, strict=True)]
     for index, home in enumerate(homes):
-        if loopback is None:
-            listen, status = "/ip4/0.0.0.0/tcp/4001", "0.0.0.0:8470"
-            places = [f"/dns4/node-{index}/tcp/4001" for index in range(NODES)]
-        else:
-            places = [f"/ip4/127.0.0.1/tcp/{loopback + index}" for index in range(NODES)]
-            listen, status = places[index], f"127.0.0.1:{loopback + NODES + index}"
-        peers = [f"{place}/p2p/{key['peer_id']}" for place, key in zip(places, keys, strict=True)]
         text = NODE.format(
             index=index,
-            nodes=NODES,
+            nodes=count,
+            byzantine=byzantine,
+            quorum=count - byzantine,
             roster="\n".join(f'    "{key["public_key"]}",' for key in keys),
-            status=status,
-            listen=listen,
+            data=json.dumps(data),
+            status=status[index],
+            listen=listen[index],
             peers="\n".join(f'    "{peer}",' for peer in peers if peer != peers[index]),
         )
         (home / "node.toml").write_text(text, encoding="utf-8")
@@ -104,12 +159,27 @@ def make_nodes(folder: Path, loopback: int | None) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Make the keys and files of five nodes.")
+    parser = argparse.ArgumentParser(description="Make the keys and files of a swarm.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--loopback", type=int, metavar="PORT", help="all on this machine")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--loopback", type=int, metavar="PORT", help="five, all on this machine")
+    where.add_argument("--slurm", metavar="LIST", help="one on each host of a list of Slurm")
+    parser.add_argument("--data", default="data", help="folder of each node for its state")
     arguments = parser.parse_args()
-    make_nodes(arguments.folder, arguments.loopback)
-    print(f"keys and node.toml of {NODES} nodes are in {arguments.folder}")
+    if arguments.loopback is not None:
+        port: int = arguments.loopback
+        places = [f"/ip4/127.0.0.1/tcp/{port + index}" for index in range(NODES)]
+        status = [f"127.0.0.1:{port + NODES + index}" for index in range(NODES)]
+        make_nodes(arguments.folder, places, places, status, arguments.data)
+    else:
+        slurm: str | None = arguments.slurm
+        names = [f"node-{index}" for index in range(NODES)] if slurm is None else hosts(slurm)
+        places = [f"/dns4/{name}/tcp/{PORT}" for name in names]
+        listen = [f"/ip4/0.0.0.0/tcp/{PORT}"] * len(places)
+        # In a container the port is published on the host's loopback alone.
+        status = ["0.0.0.0:8470" if slurm is None else "127.0.0.1:8470"] * len(places)
+        make_nodes(arguments.folder, places, listen, status, arguments.data)
+    print(f"keys and node.toml of {len(places)} nodes are in {arguments.folder}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ _SHORT: Final = 16
 
 
 @attrs.frozen
-class Finding:
+class Examined:
     """One thing that was looked at."""
 
     where: str  # what, as a key path where it has one
@@ -43,7 +43,7 @@ class Finding:
     well: bool = True  # whether there is nothing to do
 
     @classmethod
-    def of(cls, problem: Problem) -> Finding:
+    def of(cls, problem: Problem) -> Examined:
         """What is to be mended."""
         return cls(problem.where, f"{problem.what} ({problem.code})", problem.fix, well=False)
 
@@ -55,29 +55,29 @@ class Doctor:
     read: Callable[[], Config]  # reads the file
     installed: Mapping[str, Installed] = attrs.field(factory=scan)  # plugins by name
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Examined]:
         """Everything that can be looked at, in the order in which it should be mended."""
         try:
             config = self.read()
-            yield Finding("file", f"{config.source} is a configuration")
+            yield Examined("file", f"{config.source} is a configuration")
             kernel = Kernel.from_config(config, installed=self.installed)
-            yield Finding("plugins", ", ".join(plugin.name for plugin in kernel.enabled))
+            yield Examined("plugins", ", ".join(plugin.name for plugin in kernel.enabled))
         except QresError as error:
-            yield from map(Finding.of, error.problems)
+            yield from map(Examined.of, error.problems)
             return
         yield from self._of_node(config, kernel)
 
-    def _of_node(self, config: Config, kernel: Kernel) -> Iterator[Finding]:
+    def _of_node(self, config: Config, kernel: Kernel) -> Iterator[Examined]:
         node_id: bytes | None = None
         try:
             node_id = kernel.identity(None)
             if node_id is None:
                 fix = "enable a plugin that keeps a key"
-                yield Finding("key", "no enabled plugin gives this node a key", fix, well=False)
+                yield Examined("key", "no enabled plugin gives this node a key", fix, well=False)
             else:
-                yield Finding("key", f"readable, and nobody else's; it is {node_id.hex()}")
+                yield Examined("key", f"readable, and nobody else's; it is {node_id.hex()}")
         except QresError as error:
-            yield from map(Finding.of, error.problems)
+            yield from map(Examined.of, error.problems)
         info: NodeInfo | None = None
         try:
             roster = roster_of(config)
@@ -85,11 +85,11 @@ class Doctor:
                 info = NodeInfo(node_id, config.swarm.name, roster.members, roster.byzantine)
             yield _membership(node_id, roster.members)
         except QresError as error:
-            yield from map(Finding.of, error.problems)
+            yield from map(Examined.of, error.problems)
         folder = config.node.data_dir
         yield from _disk(None if folder is None else Path(folder))
         runs = folder is not None and node_id is not None and runs_in(Path(folder, node_id.hex()))
-        yield Finding("process", "the node runs" if runs else "the node does not run")
+        yield Examined("process", "the node runs" if runs else "the node does not run")
         status = ask(config.node.status) if config.node.status and runs else None
         yield from _status_port(config.node.status, runs=runs, answers=status is not None)
         yield from _clock(status)
@@ -97,44 +97,44 @@ class Doctor:
             yield from _of_plugins(kernel, info, runs=runs)
 
 
-def _membership(node_id: bytes | None, members: tuple[bytes, ...]) -> Finding:
+def _membership(node_id: bytes | None, members: tuple[bytes, ...]) -> Examined:
     if node_id is None or node_id in members:
         among = "" if node_id is None else ", this node among them"
-        return Finding("swarm.roster", f"{len(members)} members{among}")
+        return Examined("swarm.roster", f"{len(members)} members{among}")
     fix = "name the right key file, or have the members add it: `qres roster add`"
-    return Finding("swarm.roster", "this node's key is no member's", fix, well=False)
+    return Examined("swarm.roster", "this node's key is no member's", fix, well=False)
 
 
-def _disk(folder: Path | None) -> Iterator[Finding]:
+def _disk(folder: Path | None) -> Iterator[Examined]:
     where = "node.data_dir"
     if folder is None:
         fix = "name a folder on a local disk"
-        yield Finding(where, "not set, and a node must remember its votes", fix, well=False)
+        yield Examined(where, "not set, and a node must remember its votes", fix, well=False)
         return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if trouble := disk_trouble(there):
         fix = "give the folder to the user that runs the node, on a disk that is not read-only"
-        yield Finding(where, trouble, fix, well=False)
+        yield Examined(where, trouble, fix, well=False)
         return
     free = shutil.disk_usage(there).free
     what = f"{there} takes what is written, {free // 2**20} MiB are free"
     fix = "" if free >= FREE_BYTES else f"free at least {FREE_BYTES // 2**20} MiB"
-    yield Finding(where, what, fix, well=not fix)
+    yield Examined(where, what, fix, well=not fix)
 
 
-def _status_port(address: str, *, runs: bool, answers: bool) -> Iterator[Finding]:
+def _status_port(address: str, *, runs: bool, answers: bool) -> Iterator[Examined]:
     where = "node.status"
     if not address:
         return
     try:
         host, port = parse_address(address)
     except ConfigError as error:
-        yield from map(Finding.of, error.problems)
+        yield from map(Examined.of, error.problems)
         return
     if runs:
         fix = "" if answers or not port else "look into the node's log; it may hang"
         what = f"{address} answers" if answers else f"{address} does not answer"
-        yield Finding(where, what, fix, well=not fix)
+        yield Examined(where, what, fix, well=not fix)
         return
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(kind, socket.SOCK_STREAM) as probe:
@@ -143,15 +143,15 @@ def _status_port(address: str, *, runs: bool, answers: bool) -> Iterator[Finding
             probe.bind((host, port))
         except OSError as error:
             fix = "end the process that holds it, or choose another address"
-            yield Finding(where, f"{address}: {error.strerror or error}", fix, well=False)
+            yield Examined(where, f"{address}: {error.strerror or error}", fix, well=False)
         else:
-            yield Finding(where, f"{address} is free")
+            yield Examined(where, f"{address} is free")
 
 
-def _clock(status: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _clock(status: Mapping[str, Any] | None) -> Iterator[Examined]:
     where = "clock"
     if status is None:
-        yield Finding(where, UNKNOWN)
+        yield Examined(where, UNKNOWN)
         return
     offsets = {
         str(member.get("id", ""))[:_SHORT]: float(member["clock_offset_seconds"])
@@ -159,32 +159,32 @@ def _clock(status: Mapping[str, Any] | None) -> Iterator[Finding]:
         if isinstance(member.get("clock_offset_seconds"), int | float)
     }
     if not offsets:
-        yield Finding(where, "not compared: no peer's message came yet")
+        yield Examined(where, "not compared: no peer's message came yet")
         return
     ordered = sorted(offsets.values())
     middle = ordered[len(ordered) // 2]
     fix = "set this machine's clock by NTP"
     if abs(middle) > CLOCK_SECONDS:
         said = "ahead of" if middle > 0 else "behind"
-        yield Finding(where, f"{abs(middle):.1f} s {said} most peers'", fix, well=False)
+        yield Examined(where, f"{abs(middle):.1f} s {said} most peers'", fix, well=False)
         return
-    yield Finding(where, f"{abs(middle):.1f} s from most of {len(offsets)} peers'")
+    yield Examined(where, f"{abs(middle):.1f} s from most of {len(offsets)} peers'")
     for peer, offset in sorted(offsets.items()):
         if abs(offset) > CLOCK_SECONDS:
             fix = "have its operator set that machine's clock by NTP"
             what = f"that of {peer} is {abs(offset):.1f} s away"
-            yield Finding(where, what, fix, well=False)
+            yield Examined(where, what, fix, well=False)
 
 
-def _of_plugins(kernel: Kernel, info: NodeInfo, *, runs: bool) -> Iterator[Finding]:
+def _of_plugins(kernel: Kernel, info: NodeInfo, *, runs: bool) -> Iterator[Examined]:
     for plugin in kernel.enabled:
         try:
             found = plugin.examine(info, runs)
         except QresError as error:
-            yield from map(Finding.of, error.problems)
+            yield from map(Examined.of, error.problems)
             continue
         for item in found:
             if isinstance(item, str):
-                yield Finding(f"plugins.{plugin.name}", item)
+                yield Examined(f"plugins.{plugin.name}", item)
             else:
-                yield Finding.of(item)
+                yield Examined.of(item)

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from qres_core.cli.node import command
 from qres_core.node import doctor as room
-from qres_core.node.doctor import Finding
+from qres_core.node.doctor import Examined
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RFC_8032 = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
@@ -243,7 +243,7 @@ def test_a_clock_that_is_wrong_is_named_and_so_is_whose(
     said = [item.what for item in found if not item.well]
     assert len(said) == len(bad)
     assert all(part in what for part, what in zip(bad, said, strict=True))
-    assert list(room._clock(None)) == [Finding("clock", room.UNKNOWN)]
+    assert list(room._clock(None)) == [Examined("clock", room.UNKNOWN)]
 
 
 @pytest.mark.long
