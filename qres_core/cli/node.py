@@ -36,7 +36,9 @@ def command() -> None:
     help="Seconds to go on helping the others after the last of --rounds.",
 )
 @click.option(
-    "--log-level", type=click.Choice(("debug", "info", "warning", "error")), default="info"
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    help="Instead of node.log_level.",
 )
 @click.option(
     "--log-format",
@@ -53,7 +55,7 @@ def run(
     *,
     rounds: int | None,
     linger: float,
-    log_level: Literal["debug", "info", "warning", "error"],
+    log_level: Literal["debug", "info", "warning", "error"] | None,
     log_format: str,
     until_eof: bool,
     settings: tuple[str, ...],
@@ -64,7 +66,7 @@ def run(
 
     Logs go to stderr. A node that was stopped, or killed, goes on where it was when it is started
     again with the same data folder. A second signal stops it without waiting for what is on its
-    way.
+    way. At SIGHUP it reads CONFIG again, as `qres node reload` tells it to.
 
     Exit code 0 if it was stopped, made all rounds or is no member any more, 1 if it took part and
     had to stop (its model differs from a quorum's, or its disk, its transport or a plugin failed),
@@ -76,13 +78,16 @@ def run(
     from qres_core.kernel.policy import in_force  # noqa: PLC0415
     from qres_core.node import daemon, logs  # noqa: PLC0415
 
-    read = read_config(config, [parse_setting(text) for text in settings])
+    given = [parse_setting(text) for text in settings]
+    if log_level is not None:
+        given.append(("node.log_level", log_level))
+    read = read_config(config, given)
     form = log_format if log_format != "auto" else "console" if sys.stderr.isatty() else "json"
 
     def say(report: Mapping[str, Any]) -> None:
         click.echo(json.dumps(report))
 
-    log = logs.set_up(log_level, form)
+    log = logs.set_up(read.node.log_level, form)
     code = daemon.run(
         read,
         log,
@@ -91,6 +96,7 @@ def run(
         policies=in_force(policy_files),
         report=say if as_json else None,
         leash=sys.stdin.fileno() if until_eof else None,
+        reread=lambda: read_config(config, given),
     )
     sys.stdout.flush()
     sys.stderr.flush()
@@ -100,6 +106,41 @@ def run(
         # A fit under way cannot be told to stop, and nobody wants its result.
         os._exit(code)
     sys.exit(code)
+
+
+@command.command("reload")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+def reload(config: Path, *, settings: tuple[str, ...]) -> None:
+    """Have the running node of CONFIG read it again.
+
+    The node takes other `peers` of the transport and another `node.log_level`. If any other key
+    changed, it names the key and takes nothing. `--set` names the node's folder and status address
+    where the running node was given them so.
+
+    Exit code 0 if the node took it, 1 if it refused it or does not answer, 2 if none runs.
+    """
+    from qres_core.kernel.kernel import Kernel  # noqa: PLC0415 - numpy
+    from qres_core.node.ask import ask  # noqa: PLC0415
+    from qres_core.node.calling import call, heard  # noqa: PLC0415
+
+    read = read_config(config, [parse_setting(text) for text in settings])
+    node_id = Kernel.from_config(read).identity(None)
+    if node_id is None or read.node.data_dir is None:
+        what = "the node has no key or no folder, so that none can run"
+        raise ConfigError.of("QRES-E103", "node.data_dir", what, "see `qres check`")
+    url = read.node.status
+    before = ask(url) if url else None
+    call(Path(read.node.data_dir, node_id.hex()))
+    told = heard(lambda: ask(url), before) if url else None
+    if told is None:
+        click.echo("the node was told; it does not say what came of it, so see its log", err=True)
+        sys.exit(1)
+    for problem in told["problems"]:
+        click.echo(problem, err=True)
+    if told["problems"]:
+        sys.exit(1)
+    click.echo(f"taken: {', '.join(told['taken']) or 'nothing changed'}")
 
 
 @command.command("status")

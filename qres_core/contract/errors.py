@@ -52,6 +52,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "value out of range",
             "The value has the right type but cannot work. The message names the bound.",
         ),
+        "QRES-E106": (
+            "cannot change while the node runs",
+            "A reload takes other addresses of peers and another log level, and nothing else. "
+            "No part of the changed file was taken. Bring the key back, or restart the node.",
+        ),
         "QRES-E201": (
             "plugin not installed",
             "The configuration names a plugin that no installed distribution provides. Install "

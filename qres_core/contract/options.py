@@ -44,6 +44,8 @@ PRESENCE: Final = "presence"
 """Value of :data:`SHARING`: all nodes have set it, or none has; what to may differ."""
 CONTENT: Final = "content"
 """Value of :data:`SHARING`: the path of a file, which may differ; the file must not."""
+LIVE: Final = "live"
+"""Key of a field's metadata, true where the plugin's method ``retune`` takes another value."""
 _MOST_BITS: Final = 128
 """Integers of more bits are described and not written out."""
 

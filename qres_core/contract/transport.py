@@ -122,6 +122,39 @@ class PeerChange(StrEnum):
     DOWN = "down"
     REFUSED = "refused"
     BAD = "bad"
+    FAILED = "failed"
+
+
+class LinkReason(StrEnum):
+    """Why a link to a neighbour ended, or did not come to be.
+
+    Attributes:
+        DIAL_FAILED: nobody answers there, or not as a node does.
+        REFUSED_KEY: it proved a key that is no member's.
+        REFUSED_HELLO: it proved a member's key, and this node did not admit it.
+        REFUSED_BY_PEER: it did not admit this node.
+        TIMED_OUT: it let a deadline pass.
+        RESET: the connection broke.
+        CLOSED_BY_PEER: it closed the connection.
+        OVERRAN: it took or sent more than a limit allows.
+        BROKE_PROTOCOL: it sent what no node sends.
+        NO_MEMBER: it is a member no more.
+        REPLACED: a newer connection to it took the place.
+        CLOSED_HERE: this node closed it, for none of these reasons.
+    """
+
+    DIAL_FAILED = "dial_failed"
+    REFUSED_KEY = "refused_key"
+    REFUSED_HELLO = "refused_hello"
+    REFUSED_BY_PEER = "refused_by_peer"
+    TIMED_OUT = "timed_out"
+    RESET = "reset"
+    CLOSED_BY_PEER = "closed_by_peer"
+    OVERRAN = "overran"
+    BROKE_PROTOCOL = "broke_protocol"
+    NO_MEMBER = "no_member"
+    REPLACED = "replaced"
+    CLOSED_HERE = "closed_here"
 
 
 @attrs.frozen
@@ -129,14 +162,18 @@ class TransportEvent:
     """Something an operator, or a reputation plugin, may want to know.
 
     Attributes:
-        change: it came, it went, it was not admitted, or it broke the protocol.
+        change: it came, it went, it was not admitted, it broke the protocol, or a connection to it
+            did not come up.
         peer: its identity, as far as the transport could prove one; else ``None``.
         detail: for people: an address, a reason.
+        reason: why a link ended or did not come to be, in the one event that tells so; ``None`` in
+            others. ``DOWN`` has always one.
     """
 
     change: PeerChange
     peer: NodeId | None
     detail: str = ""
+    reason: LinkReason | None = None
 
 
 @attrs.frozen

@@ -218,6 +218,14 @@ class NodeConfig:
             "Host names under which the status may be requested, beside addresses and localhost."
         ),
     )
+    log_level: str = attrs.field(
+        default="info",
+        validator=options.one_of("debug", "info", "warning", "error"),
+        metadata=_help(
+            "Least level of the log: debug, info, warning or error. `--log-level` overrides it. "
+            "May change while the node runs (`qres node reload`)."
+        ),
+    )
 
 
 @attrs.frozen

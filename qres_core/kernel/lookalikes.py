@@ -19,7 +19,7 @@ from qres_core.contract.errors import Problem
 from qres_core.contract.hookspecs import PROJECT
 from qres_core.kernel.slots import ALL_HOOKS
 
-METHODS: Final = ("check", "passes", "kappa_bound")
+METHODS: Final = ("check", "passes", "retune", "kappa_bound")
 """Methods that are read beside the claims; the last by the conformance suite."""
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(Claims))

@@ -5,6 +5,11 @@ model (Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020, 
 ``mu = 0`` is FedAvg (McMahan et al., AISTATS 2017). The proximal term is taken implicitly,
 ``w <- (w - lr * grad F(w) + lr * mu * w_t) / (1 + lr * mu)``: the same stationary points as a
 gradient step, and stable for every ``mu``, where a gradient step diverges from ``lr * mu > 2``.
+
+SGD also offers FedCM, which keeps nothing of a node's own from round to round, as SCAFFOLD does
+(Xu, Wang, Wang, Yao, arXiv 2106.10874, algorithm 1): with ``b = global_momentum`` each of a round's
+``k`` steps is ``w <- w - lr (1 - b) grad F(w) + b (w_t - w_(t-1)) / k``, so that unlike nodes go
+partly the way that the swarm went last. What the swarm did is taken from its agreed models.
 """
 
 from __future__ import annotations
@@ -42,7 +47,34 @@ def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: 
     return check_vector(vector, "vector", dimension=dimension)
 
 
-def check_single_step(*, local_epochs: int, proximal: float) -> None:
+@attrs.define(eq=False)
+class LastStep:
+    """The swarm's last step, from the models that a node trained on.
+
+    A model may be trained on several times, and training may begin ahead on one that is not decided
+    then: of several at a step the last counts.
+    """
+
+    _step: int = attrs.field(default=-1, init=False)
+    _model: Vector | None = attrs.field(default=None, init=False)
+    _before: Vector | None = attrs.field(default=None, init=False)
+
+    def until(self, vector: Vector, round_info: RoundInfo) -> Weights | None:
+        """The way from the model before to a round's model, float64, shape ``(d,)``.
+
+        ``None`` in a node's first round, and in the first after steps that it did not train at.
+        """
+        if round_info.step != self._step:
+            self._before = self._model if round_info.step == self._step + 1 else None
+            self._step = round_info.step
+        self._model = vector.copy()
+        if self._before is None:
+            return None
+        here = fixed.decode(vector, scale=round_info.scale)
+        return here - fixed.decode(self._before, scale=round_info.scale)
+
+
+def check_single_step(*, local_epochs: int, proximal: float, global_momentum: float) -> None:
     """Refuse options of training that has no place where single examples are clipped.
 
     Raises LabError: QRES-E105.
@@ -53,6 +85,9 @@ def check_single_step(*, local_epochs: int, proximal: float) -> None:
     if proximal:
         what = f"is {proximal:g}, and a single step from the round's model is not pulled back to it"
         raise LabError.of("QRES-E105", "trainer.task.proximal", what, "proximal = 0")
+    if global_momentum:
+        what = f"is {global_momentum:g}, and where single examples are clipped a round is their sum"
+        raise LabError.of("QRES-E105", "trainer.task.global_momentum", what, "global_momentum = 0")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -71,9 +106,14 @@ class NumpyTrainer:
     learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))  # step size
     # FedProx's ``mu``, 0 or more
     proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    # FedCM's ``1 - alpha``: share of the swarm's last step in each step; from 0, below 1
+    global_momentum: float = attrs.field(
+        default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)]
+    )
     seed: int = 0  # with ``node`` and the round's number decides the order of the examples
     node: int = 0  # index of the node
     scale: int = 0  # power-of-two exponent of the grid
+    last: LastStep = attrs.field(factory=LastStep, repr=False)  # that of the swarm
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """Train from the round's model.
@@ -95,15 +135,22 @@ class NumpyTrainer:
         check_grid(vector, round_info, dimension=self.model.dimension, scale=self.scale)
         start = fixed.decode(vector, scale=self.scale)
         rng = stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number)
+        way = self.last.until(vector, round_info) if self.global_momentum else None
         # A diverging run overflows on its way to NaN; the encoder refuses the result by name.
         with np.errstate(over="ignore", invalid="ignore"):
-            trained, loss = self._descend(start, rng)
+            trained, loss = self._descend(start, rng, way)
             encoded = fixed.encode(trained - start, scale=self.scale)
         return Update.of(encoded, weight=len(self.y), metrics={"loss": loss})
 
-    def _descend(self, start: Weights, rng: np.random.Generator) -> tuple[Weights, float]:
+    def _descend(
+        self, start: Weights, rng: np.random.Generator, way: Weights | None
+    ) -> tuple[Weights, float]:
         w = start.copy()
         pull = self.learning_rate * self.proximal
+        rate, carried = self.learning_rate, None
+        if way is not None:
+            steps = self.local_epochs * math.ceil(len(self.y) / self.batch_size)
+            rate, carried = (1 - self.global_momentum) * rate, self.global_momentum / steps * way
         total = 0.0
         for _ in range(self.local_epochs):
             total = 0.0
@@ -111,7 +158,9 @@ class NumpyTrainer:
             for first in range(0, len(order), self.batch_size):
                 batch = order[first : first + self.batch_size]
                 loss, gradient = self.model.loss_and_gradient(w, self.x[batch], self.y[batch])
-                w -= self.learning_rate * gradient
+                w -= rate * gradient
+                if carried is not None:
+                    w += carried
                 if pull:
                     w += pull * start
                     w /= 1.0 + pull
@@ -124,7 +173,11 @@ class NumpyTrainer:
         Raises LabError: QRES-E105 for options that make several steps of a round, or pull at the
         model: a sum of single examples' steps is one step.
         """
-        check_single_step(local_epochs=self.local_epochs, proximal=self.proximal)
+        check_single_step(
+            local_epochs=self.local_epochs,
+            proximal=self.proximal,
+            global_momentum=self.global_momentum,
+        )
         return len(self.y)
 
     def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Weights]:

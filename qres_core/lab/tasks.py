@@ -101,6 +101,14 @@ class TaskConfig:
         validator=options.real(0),
         metadata=_help("FedProx's mu: pull towards the round's model; 0 is FedAvg."),
     )
+    global_momentum: float = attrs.field(
+        default=0.0,
+        validator=options.real(0, below=1),
+        metadata=_help(
+            "FedCM: share of the swarm's last step in each local step of the digits; the "
+            "gradient has the rest. It helps where nodes differ. 0 is FedAvg."
+        ),
+    )
     gamma: float = attrs.field(
         default=1.0,
         validator=options.real(0, 1),
@@ -266,6 +274,7 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
             "batch_size": config.batch_size,
             "learning_rate": config.learning_rate,
             "proximal": config.proximal,
+            "global_momentum": config.global_momentum,
             "seed": seed,
             "node": node,
             "scale": scale,
@@ -293,6 +302,10 @@ def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     if config.held_out:
         what = "the quadratic task has no examples to hold out"
         raise LabError.of("QRES-E105", "task.held_out", what, 'name = "digits", or held_out = 0')
+    if config.global_momentum:
+        what = f"is {config.global_momentum:g}, and the quadratic task has none"
+        fix = 'name = "digits", or global_momentum = 0'
+        raise LabError.of("QRES-E105", "task.global_momentum", what, fix)
     centre = stream(seed, Purpose.OPTIMUM).normal(0.0, 1.0, config.dimension)
 
     def trainer(optimum: np.ndarray[Any, np.dtype[np.float64]]) -> QuadraticTrainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from qres_core.contract.errors import LabError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Purpose, stream
-from qres_core.lab.numpy_trainer import check_grid, check_single_step
+from qres_core.lab.numpy_trainer import LastStep, check_grid, check_single_step
 
 _SEED_BYTES: Final = 32  # of what decides a round's random choices
 
@@ -60,7 +61,7 @@ def module_vector(module: Any, *, scale: int = 0) -> Vector:
 
 @attrs.frozen(eq=False, kw_only=True)
 class TorchTrainer:
-    """Mini-batch SGD on one node's examples, with FedProx's proximal term.
+    """Mini-batch SGD on one node's examples, with FedProx's proximal term and FedCM's momentum.
 
     The step is that of :mod:`qres_core.lab.numpy_trainer`. The module is copied, so that trainers
     made from one module share nothing. Only parameters travel: buffers (running statistics) start
@@ -89,9 +90,14 @@ class TorchTrainer:
     learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))  # step size
     # FedProx's ``mu``, 0 or more
     proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    # FedCM's ``1 - alpha``: share of the swarm's last step in each step; from 0, below 1
+    global_momentum: float = attrs.field(
+        default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)]
+    )
     seed: int = 0  # with ``node`` and the round's number decides every random choice
     node: int = 0  # index of the node
     scale: int = 0  # power-of-two exponent of the grid
+    last: LastStep = attrs.field(factory=LastStep, repr=False)  # that of the swarm
 
     def __attrs_post_init__(self) -> None:
         _torch()
@@ -111,18 +117,23 @@ class TorchTrainer:
         # What was loaded, not the vector: float32 parameters may round it, and that is no training.
         start = _real_parameters(self.module)
         seed = int(stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number).integers(2**63))
+        way = self.last.until(vector, round_info) if self.global_momentum else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            loss = self._descend()
+            loss = self._descend(way)
         encoded = fixed.encode(_real_parameters(self.module) - start, scale=self.scale)
         return Update.of(encoded, weight=len(self.y), metrics={"loss": loss})
 
-    def _descend(self) -> float:
+    def _descend(self, way: NDArray[np.float64] | None) -> float:
         torch = _torch()
         parameters = [each for each in self.module.parameters() if each.requires_grad]
         anchors = [each.detach().clone() for each in parameters]
         x, y = self._tensors(self.x, self.y)
         pull = self.learning_rate * self.proximal
+        rate = (
+            self.learning_rate if way is None else (1 - self.global_momentum) * self.learning_rate
+        )
+        carried = [None] * len(parameters) if way is None else self._carried(way, len(y))
         self.module.train()
         total = 0.0
         for _ in range(self.local_epochs):
@@ -133,12 +144,25 @@ class TorchTrainer:
                 loss.backward()
                 total += float(loss.detach()) * len(batch)
                 with torch.no_grad():
-                    for parameter, anchor in zip(parameters, anchors, strict=True):
+                    for parameter, anchor, along in zip(parameters, anchors, carried, strict=True):
                         if parameter.grad is not None:
-                            parameter.sub_(parameter.grad, alpha=self.learning_rate)
+                            parameter.sub_(parameter.grad, alpha=rate)
+                        if along is not None:
+                            parameter.add_(along)
                         if pull:
                             parameter.add_(anchor, alpha=pull).div_(1.0 + pull)
         return total / len(y)
+
+    def _carried(self, way: NDArray[np.float64], examples: int) -> list[Any]:
+        """The part of the swarm's last step that belongs to a local step, by parameter."""
+        steps = self.local_epochs * math.ceil(examples / self.batch_size)
+        flat = self._flat(self.global_momentum / steps * way)
+        sizes = [int(each.numel()) for each in self.module.parameters()]
+        return [
+            part.view_as(each)
+            for part, each in zip(flat.split(sizes), self.module.parameters(), strict=True)
+            if each.requires_grad
+        ]
 
     def records(self) -> int:
         """How many examples there are.
@@ -146,7 +170,11 @@ class TorchTrainer:
         Raises LabError: QRES-E105 for options that make several steps of a round, or pull at the
         model, and for a module in which examples depend on each other by batch normalisation.
         """
-        check_single_step(local_epochs=self.local_epochs, proximal=self.proximal)
+        check_single_step(
+            local_epochs=self.local_epochs,
+            proximal=self.proximal,
+            global_momentum=self.global_momentum,
+        )
         batched = _torch().nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - torch has no other name
         for name, part in self.module.named_modules():
             if isinstance(part, batched):
@@ -230,11 +258,14 @@ class TorchTrainer:
 
     def _load(self, vector: Vector) -> None:
         torch = _torch()
-        real = fixed.decode(vector, scale=self.scale)
-        like = next(self.module.parameters())
-        flat = torch.as_tensor(real, dtype=like.dtype, device=like.device)
+        flat = self._flat(fixed.decode(vector, scale=self.scale))
         with torch.no_grad():
             torch.nn.utils.vector_to_parameters(flat, self.module.parameters())
+
+    def _flat(self, real: NDArray[np.float64]) -> Any:
+        """Real numbers in the module's precision, on its device."""
+        like = next(self.module.parameters())
+        return _torch().as_tensor(real, dtype=like.dtype, device=like.device)
 
     def _tensors(self, x: Any, y: Any) -> tuple[Any, Any]:
         """The arrays on the module's device, real numbers in its precision."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -24,10 +25,13 @@ from qres_core.kernel.index import plugin_index
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy, in_force
 from qres_core.lab.trainer import make_work
+from qres_core.node.calling import found_in
 from qres_core.node.measuring import Measurer
+from qres_core.node.readiness import Readiness
+from qres_core.node.reloading import Reloader
 from qres_core.node.server import StatusServer, parse_address
 from qres_core.node.status import StatusBoard
-from qres_core.node.stopping import Stopping
+from qres_core.node.stopping import Stopping, at_hangups
 from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded
 from qres_core.swarm.context import round_info
@@ -104,13 +108,17 @@ class Daemon:
     linger: float = 30.0  # seconds to go on helping the others after that
     # a file descriptor; the node stops when there is no more to read from it
     leash: int | None = None
+    # reads the configuration again, at SIGHUP; ``None`` where there is nothing to read
+    reread: Callable[[], Config] | None = None
     board: StatusBoard = attrs.field(factory=StatusBoard, init=False)  # what is served
     # whether the node took part; errors before that are refusals to start
     started: bool = attrs.field(default=False, init=False)
     _stopping: Stopping = attrs.field(init=False)
     _teller: Teller = attrs.field(init=False)
     _measurer: Measurer = attrs.field(init=False)
+    _reloader: Reloader | None = attrs.field(default=None, init=False)
     _begun: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _while_running: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.rounds is None:
@@ -133,15 +141,21 @@ class Daemon:
                 address = self.prepared.config.node.status
                 if address:
                     names = frozenset(self.prepared.config.node.status_names)
-                    server = StatusServer(parse_address(address), self.board.report, names)
+                    ready = Readiness(self.board, self._folder)
+                    report = self.board.report
+                    server = StatusServer(parse_address(address), report, ready.trouble, names)
                     url = await group.start(server.serve)
                     self.log.info("status", url=url)
                 await group.start(self._stopping.at_signals, group.cancel_scope)
+                if self.reread is not None:
+                    await group.start(at_hangups, self.reload)
                 if self.leash is not None:
                     group.start_soon(self._stopping.at_end_of, self.leash, group.cancel_scope)
                 group.start_soon(self._measurer.run)
                 group.start_soon(self._neighbours)
-                done.append(await self._run())
+                group.start_soon(self.board.links.tell_often, self._teller)
+                with ExitStack() as self._while_running:
+                    done.append(await self._run())
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as failed:
             first, *others = failed.exceptions
@@ -149,6 +163,12 @@ class Daemon:
                 raise
             raise first from first.__cause__
         return done[0] if done else None
+
+    @property
+    def _folder(self) -> Path | None:
+        """Where the node keeps its journal."""
+        place = self.prepared.config.node.data_dir
+        return None if place is None else Path(place, self.prepared.node_id.hex())
 
     async def _run(self) -> RoundMachine:
         prepared = self.prepared
@@ -179,6 +199,7 @@ class Daemon:
         )
         if self.rounds is not None or swarm.until:
             await self._last_figures(machine.step)
+        self.board.links.tell(self._teller)
         self._measurer.stop()  # that a node stopped is the last that it says
         self.log.info("node stopped", step=machine.step, model_digest=machine.model_digest.hex())
         return machine
@@ -192,7 +213,10 @@ class Daemon:
         self.board.node = node
         self._begun.set()
         self.started = True
-        machine = node.machine
+        machine, prepared = node.machine, self.prepared
+        self._reloader = Reloader(prepared.config, machine.kernel, prepared.installed)
+        if self.reread is not None and self._folder is not None:
+            self._while_running.enter_context(found_in(self._folder))
         self.log.info(
             "node running",
             step=machine.step,
@@ -207,6 +231,20 @@ class Daemon:
             dimension = int(machine.model.size)
             made_in = round_info(machine.swarm, machine.head, dimension, machine.model_round)
             self._measurer.take(machine.step, machine.model, made_in)
+
+    def reload(self) -> None:
+        """Read the configuration again and take what changed, or nothing; say which."""
+        if self._reloader is None or self.reread is None:
+            self.log.warning("reload refused", problems=["the node is starting"])
+            return
+        try:
+            taken, problems = self._reloader.reload(self.reread), list[str]()
+        except QresError as error:
+            taken, problems = (), [str(item) for item in error.problems]
+            self.log.error("reload refused", problems=problems)  # noqa: TRY400 - named errors
+        else:
+            self.log.info("reloaded", taken=list(taken))
+        self.board.reloaded(taken, problems)
 
     def _event(self, event: Event) -> None:
         self.board.note(event)
@@ -250,7 +288,7 @@ class Daemon:
             self._teller.neighbour(event)
 
 
-def run(
+def run(  # noqa: PLR0913 - all but the first two by name
     config: Config,
     log: Log,
     *,
@@ -260,6 +298,7 @@ def run(
     installed: Mapping[str, Installed] | None = None,
     policies: Sequence[SitePolicy] | None = None,
     report: Callable[[Mapping[str, Any]], None] | None = None,
+    reread: Callable[[], Config] | None = None,
 ) -> int:
     """Run a node to its end.
 
@@ -272,6 +311,7 @@ def run(
         installed: plugins by name instead of those installed in the environment.
         policies: as :func:`prepare`.
         report: given the last word: step, model digest, rejections.
+        reread: as :class:`Daemon`.
 
     Returns:
         0 when it was stopped, made all rounds or is no member any more, 1 when it had to stop.
@@ -279,7 +319,7 @@ def run(
     Raises:
         QresError: it was refused before it took part.
     """
-    daemon = Daemon(prepare(config, installed, policies), log, rounds, linger, leash)
+    daemon = Daemon(prepare(config, installed, policies), log, rounds, linger, leash, reread)
     try:
         anyio.run(daemon.run)
     except QresError as error:

@@ -57,7 +57,7 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.std
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.lastResort = handler  # for libraries that cut their loggers off from the root
-    logging.getLogger(OWN).setLevel(level.upper())
+    set_level(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -66,6 +66,11 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.std
     )
     log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{OWN}.node")
     return log
+
+
+def set_level(level: str) -> None:
+    """From which level on QRES is heard: one of :data:`LEVELS`."""
+    logging.getLogger(OWN).setLevel(level.upper())
 
 
 @attrs.define(eq=False)

@@ -33,6 +33,14 @@ class _Reported(Collector):
         for name, value in said["metrics"].items():
             metrics.add_metric([name], value)
         yield metrics
+        links = CounterMetricFamily(
+            "qres_links_ended",
+            "Links that ended or did not come up, by neighbour and reason; none is a stranger's.",
+            labels=["node", "reason"],
+        )
+        for link in said["links"]:
+            links.add_metric([link["peer"] or "", link["reason"]], link["count"])
+        yield links
         if said["state"] == "running":
             yield from self._running()
 

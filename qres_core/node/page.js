@@ -104,7 +104,12 @@ function show(said) {
   table("connections", [["at"], ["what"], ["peer"], ["detail"]],
     said.connections.slice().reverse().map((one) => [clock(one.at),
       [one.change, one.change === "up" ? "good" : one.change === "down" ? "dim" : "bad"],
-      [one.peer ? short(one.peer) : "", "mono"], [one.detail, "reason"]]), "none yet");
+      [one.peer ? short(one.peer) : "", "mono"],
+      [(one.reason ? one.reason.replaceAll("_", " ") + ": " : "") + one.detail, "reason"]]), "none yet");
+  table("links", [["peer"], ["why"], ["times", 1], ["last at"], ["detail"]],
+    said.links.map((one) => [[one.peer ? short(one.peer) : "strangers", "mono"],
+      [one.reason.replaceAll("_", " "), "warn"], String(one.count), clock(one.at),
+      [one.detail, "reason"]]), "none");
   const roster = said.roster || null;
   put("roster", roster === null ? "" : "roster " + roster.epoch + ", " + short(roster.digest)
     + "; " + roster.threshold + " members must sign");

@@ -1,4 +1,4 @@
-"""A small HTTP server for the status: GET, one request a connection, everything bounded.
+"""A small HTTP server for the status: GET and HEAD, one request a connection, everything bounded.
 
 The parsing is h11's. A browser can be led to this port by any page on the web, so:
 
@@ -39,11 +39,14 @@ _COMMON: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+PATHS: Final = ("/", "/status", "/metrics", "/healthz", "/readyz")
+_METHODS: Final = "GET, HEAD"
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
 
 _LOG: Final = logging.getLogger(__name__)
 
 Report: TypeAlias = Callable[[], Mapping[str, Any]]
+Trouble: TypeAlias = Callable[[], str]
 
 
 @attrs.frozen
@@ -104,10 +107,12 @@ def host_allowed(host: str, names: frozenset[str]) -> bool:
 
 @attrs.define(eq=False)
 class StatusServer:
-    """Serves ``/``, ``/status`` and ``/metrics``."""
+    """Serves the pages of :data:`PATHS`."""
 
     address: tuple[str, int]  # where to listen; port 0 for any
     report: Report  # makes the status, in the event loop's thread
+    # why the node does not take part, asked there too; empty where it does
+    trouble: Trouble
     # names beside addresses and ``localhost`` under which it may be asked
     names: frozenset[str] = frozenset()
     url: str = attrs.field(default="", init=False)
@@ -148,6 +153,7 @@ class StatusServer:
 
     async def _one(self, stream: SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        is_head = False
         try:
             request = await self._request(connection, stream)
         except h11.RemoteProtocolError as error:
@@ -155,6 +161,7 @@ class StatusServer:
         else:
             if request is None:
                 return
+            is_head = request.method == b"HEAD"
             answer = self._answer(request)
         headers = {
             **_COMMON,
@@ -163,10 +170,11 @@ class StatusServer:
             "Content-Security-Policy": answer.policy,
         }
         if answer.status == 405:
-            headers["Allow"] = "GET"
+            headers["Allow"] = _METHODS
         head = h11.Response(status_code=answer.status, headers=list(headers.items()))
         with suppress(h11.LocalProtocolError):  # the request was too broken to be answered
-            sent = (head, h11.Data(data=answer.body), h11.EndOfMessage())
+            body = () if is_head else (h11.Data(data=answer.body),)
+            sent = (head, *body, h11.EndOfMessage())
             await stream.send(b"".join(connection.send(part) or b"" for part in sent))
             await stream.send_eof()
 
@@ -201,13 +209,25 @@ class StatusServer:
         hosts = [value for name, value in request.headers if name == b"host"]
         if len(hosts) != 1 or not host_allowed(hosts[0].decode("latin-1"), self.names):
             return _plain(421, "ask by address, as localhost, or add the name to node.status_names")
-        if request.method != b"GET":
-            return _plain(405, "only GET")
-        path = request.target.partition(b"?")[0]
-        if path == b"/":
-            return HttpResponse(200, "text/html; charset=utf-8", self._page.html, self._page.policy)
-        if path == b"/status":
+        if request.method not in {b"GET", b"HEAD"}:
+            return _plain(405, f"only {_METHODS}")
+        made = zip(PATHS, self._pages(), strict=True)
+        pages: dict[str, Callable[[], HttpResponse]] = dict(made)
+        page = pages.get(request.target.partition(b"?")[0].decode("latin-1"))
+        return _plain(404, f"there are {', '.join(PATHS)}") if page is None else page()
+
+    def _pages(self) -> tuple[Callable[[], HttpResponse], ...]:
+        """What makes each page of :data:`PATHS`."""
+
+        def status() -> HttpResponse:
             return HttpResponse(200, "application/json", json.dumps(self.report()).encode())
-        if path == b"/metrics":
+
+        def numbers() -> HttpResponse:
             return HttpResponse(200, metrics.CONTENT_TYPE, metrics.render(self.report()))
-        return _plain(404, "there are /, /status and /metrics")
+
+        def ready() -> HttpResponse:
+            why = self.trouble()
+            return _plain(503, why) if why else _plain(200, "ok")
+
+        html = HttpResponse(200, "text/html; charset=utf-8", self._page.html, self._page.policy)
+        return lambda: html, status, numbers, lambda: _plain(200, "ok"), ready

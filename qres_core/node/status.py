@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
-from qres_core.contract.transport import TransportEvent
+from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.contract.types import FULL_STANDING
 from qres_core.contract.version import __version__
+from qres_core.node.links import LinkBook
 from qres_core.swarm.chain import SILENT
 from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
 from qres_core.swarm.node import Event, Node
@@ -61,6 +62,7 @@ class StatusBoard:
     connections: deque[dict[str, Any]] = attrs.field(
         factory=lambda: deque[dict[str, Any]](maxlen=CONNECTIONS), init=False
     )
+    links: LinkBook = attrs.field(factory=LinkBook, init=False)  # why links ended
     closed: int = attrs.field(default=0, init=False)
     void: int = attrs.field(default=0, init=False)
     aborted: int = attrs.field(default=0, init=False)
@@ -77,6 +79,8 @@ class StatusBoard:
         default=None, init=False
     )
     node: Node | None = attrs.field(default=None, init=False)
+    reloads: int = attrs.field(default=0, init=False)
+    _reload: dict[str, Any] | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
     _failure: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -114,9 +118,13 @@ class StatusBoard:
 
     def neighbour(self, event: TransportEvent) -> None:
         """Take what the transport reports."""
+        self.links.note(event, self.clock())
+        if event.change is PeerChange.FAILED:  # again and again, while a peer is away
+            return
         peer = None if event.peer is None else event.peer.hex()
         said = {"at": self.clock(), "change": str(event.change), "peer": peer}
-        self.connections.append({**said, "detail": event.detail[:MAX_DETAIL]})
+        reason = None if event.reason is None else str(event.reason)
+        self.connections.append({**said, "reason": reason, "detail": event.detail[:MAX_DETAIL]})
 
     def _ended(self, event: RoundEnded) -> None:
         outcome = event.outcome
@@ -157,6 +165,12 @@ class StatusBoard:
         if self.on_measured is not None:
             self.on_measured(step, self.metrics)
 
+    def reloaded(self, taken: Sequence[str], problems: Sequence[str]) -> None:
+        """The configuration was read again: what was taken of it, or why nothing was."""
+        self.reloads += 1
+        told = {"at": self.clock(), "taken": list(taken), "problems": list(problems)}
+        self._reload = {"times": self.reloads, **told}
+
     def report(self) -> dict[str, Any]:
         """The status, ready for JSON."""
         node = self.node
@@ -180,6 +194,8 @@ class StatusBoard:
             "metrics_step": self.metrics_step,
             "goal": self.goal,
             "connections": list(self.connections),
+            "reload": self._reload,
+            "links": self.links.facts(),
             "history": [attrs.asdict(record) for record in self.history],
             "privacy": None,
             "roster": None,

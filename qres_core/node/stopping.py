@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Final
@@ -88,6 +88,20 @@ class Stopping:
             scope.cancel()
         else:
             self.node.stop()
+
+
+async def at_hangups(
+    told: Callable[[], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Call back at each SIGHUP, until cancelled; never where there is no such signal."""
+    number: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if number is None:
+        task_status.started()
+        return
+    with anyio.open_signal_receiver(number) as signals:
+        task_status.started()
+        async for _number in signals:
+            told()
 
 
 @contextmanager

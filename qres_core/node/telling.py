@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import structlog
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import PeerChange, TransportEvent
+from qres_core.contract.types import NodeId
 from qres_core.node.logs import Throttle
 from qres_core.swarm.effects import (
     NOTHING_NEW,
@@ -91,13 +93,21 @@ class Teller:
         )
 
     def neighbour(self, event: TransportEvent) -> None:
-        """A neighbour came, went or was not let in."""
+        """A neighbour came, went or was not let in; what did not come up is for :meth:`links`."""
+        if event.change is PeerChange.FAILED:
+            return
         peer = None if event.peer is None else event.peer.hex()
         kind = f"peer {event.change}"
+        why = {} if event.reason is None else {"reason": str(event.reason)}
         if event.change in {PeerChange.UP, PeerChange.DOWN}:
-            self.log.info(kind, peer=peer, detail=event.detail)
+            self.log.info(kind, peer=peer, detail=event.detail, **why)
         else:
-            self.throttled(kind, kind, peer=peer, detail=event.detail)
+            self.throttled(kind, kind, peer=peer, detail=event.detail, **why)
+
+    def links(self, peer: NodeId | None, reasons: Mapping[str, int], detail: str) -> None:
+        """Why links of a neighbour ended since the last time, and how often."""
+        name = None if peer is None else peer.hex()
+        self.log.info("links ended", peer=name, reasons=reasons, detail=detail)
 
     def throttled(self, kind: str, event: str, **fields: Any) -> None:
         """Warn, but not of too many events of a kind; say how many were held back."""

@@ -20,6 +20,7 @@ from qres_core.contract.transport import (
     BlobRef,
     Delivery,
     Handler,
+    LinkReason,
     PeerChange,
     PeerInfo,
     TransportEvent,
@@ -39,6 +40,7 @@ REQUESTS: Final = 8
 REQUEST_BYTES: Final = 2**20
 BLOB_BYTES: Final = 2**28
 """By default; four messages of the default ``swarm.max_message_bytes``."""
+_ENDINGS: Final = {"no member": LinkReason.NO_MEMBER, "out of reach": LinkReason.RESET}
 LIMITS: Final = TransportLimits(CHUNK, REQUEST_BYTES, BLOB_BYTES)
 
 
@@ -300,7 +302,8 @@ class MemoryTransport:
             accepted, why = False, f"admission raised {type(error).__name__}"
         if not accepted:
             self._counts["refused"] += 1
-            self._events.put(TransportEvent(PeerChange.REFUSED, other.node_id, why))
+            reason = LinkReason.REFUSED_HELLO
+            self._events.put(TransportEvent(PeerChange.REFUSED, other.node_id, why, reason))
         return accepted
 
     def linked(self, node_id: NodeId) -> bool:
@@ -319,7 +322,8 @@ class MemoryTransport:
         if link is not None:
             for scope in list(link.answering):
                 scope.cancel()
-            self._events.put(TransportEvent(PeerChange.DOWN, node_id, why))
+            reason = _ENDINGS.get(why, LinkReason.CLOSED_BY_PEER)
+            self._events.put(TransportEvent(PeerChange.DOWN, node_id, why, reason))
 
 
 def _option(default: int, text: str) -> Any:

@@ -296,7 +296,7 @@ class TransportContract:
         self._play(2, scene)
 
     def test_trn_10_knows_its_peers(self) -> None:
-        """QRES-TRN-10: peers are complete and ascending, and events tell who came and who went."""
+        """QRES-TRN-10: peers are complete and ascending; events tell who came, and who went why."""
 
         async def scene(first: Endpoint, second: Endpoint, third: Endpoint) -> None:
             ids = [peer.node_id for peer in first.transport.peers()]
@@ -307,7 +307,9 @@ class TransportContract:
                 event = await self._notices("QRES-TRN-10", first, PeerChange.UP, *others)
                 others.discard(event.peer or b"")
             await third.transport.aclose()
-            await self._notices("QRES-TRN-10", first, PeerChange.DOWN, third.node_id)
+            gone = await self._notices("QRES-TRN-10", first, PeerChange.DOWN, third.node_id)
+            if gone.reason is None:
+                broken("QRES-TRN-10", "the event of a peer that went has no reason")
             await self._until(
                 "QRES-TRN-10",
                 lambda: [peer.node_id for peer in first.transport.peers()] == [second.node_id],

@@ -80,6 +80,12 @@ def opened(frame: bytes, *, max_bytes: int = 2**26) -> Envelope:
     return _decode(frame, max_bytes=max_bytes)
 
 
+@lru_cache(maxsize=4096)
+def members_after(payload: bytes) -> Roster:
+    """Who are members after links. Many nodes are told the same."""
+    return decode_links(payload)[-1].next.roster
+
+
 class ViolationError(Exception):
     """What must hold does not."""
 
@@ -685,7 +691,7 @@ class World:
             envelope = opened(frame)
             if envelope.kind != LINKS:
                 return False
-            after = decode_links(envelope.payload)[-1].next.roster
+            after = members_after(envelope.payload)
         except QresError:
             return False
         author = self.index_of.get(envelope.sender)

@@ -248,6 +248,7 @@ def boosted(request: pytest.FixtureRequest) -> Played:
     return play(summed(request.param, zk=ZK), 2, hostile=boosting, attack=BOOST)
 
 
+@pytest.mark.long
 def test_boosted_updates_move_the_model_where_nothing_is_proved() -> None:
     without = play(summed(), 1, hostile=lambda _number: local(dp=Unclipped), attack=BOOST)
     assert [fate.merged for fate in without.result.fates] == [1] * len(PROVERS)
@@ -345,6 +346,7 @@ def swapped() -> Played:
     return play(grouped(TIGHT, zk=ZK), 12, hostile=swapping, attack=BOOST, until=banned)
 
 
+@pytest.mark.long
 def test_another_vector_is_masked_unnoticed_where_nothing_is_committed_to() -> None:
     without = play(grouped(), 1, hostile=lambda _number: local(dp=Unclipped), attack=BOOST)
     assert [fate.merged for fate in without.result.fates] == [1]
@@ -455,6 +457,7 @@ class Credulous(Zk):
         return Revelation(updates)
 
 
+@pytest.mark.long
 def test_false_sums_are_merged_where_nothing_is_committed_to() -> None:
     without = play(summed(), 1, installed=local(secagg=FalseSums))
     assert without.result.unanimous

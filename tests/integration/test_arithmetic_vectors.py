@@ -314,11 +314,13 @@ def script() -> Iterator[ModuleType]:
     del sys.modules[spec.name]
 
 
+@pytest.mark.long
 def test_the_script_writes_the_file_to_the_byte(script: ModuleType) -> None:
     assert script.document().encode() == FILE.read_bytes()
     assert script.main(["--check"]) == 0
 
 
+@pytest.mark.long
 def test_a_changed_file_is_found(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from qres_core.lab.trainer import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-LONG = ("dp", "full-stack")
+LONG = ("dp", "full-stack", "large", "secagg", "zk")
 NOISY = {"dp": 0.3, "dp-records": 0.3}
 """How well a model has to follow the honest mean where noise is in it."""
 

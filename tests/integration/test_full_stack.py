@@ -38,6 +38,7 @@ def _script() -> ModuleType:
 stack = _script()
 
 
+@pytest.mark.long
 def test_groups_and_a_median_stand_a_liar_and_dropouts() -> None:
     verdict = stack.run(stack.groups(16), rounds=2, seed=1)
     assert verdict.stack.unanimous
@@ -78,6 +79,7 @@ def test_one_sum_and_a_mean_stand_a_fifth_of_liars_within_their_proofs() -> None
     assert result.final("accuracy") > 0.4
 
 
+@pytest.mark.long
 def test_noise_on_top_runs_in_the_vectorised_engine() -> None:
     setting = stack.private(24, rounds=1)
     result = stack.attacked(setting, rounds=1, seed=0)

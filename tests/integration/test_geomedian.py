@@ -62,6 +62,7 @@ def trial(**plugins: Any) -> Config:
     return attrs.evolve(config, plugins=plugins or config.plugins)
 
 
+@pytest.mark.long
 def test_the_example_passes_its_own_tests() -> None:
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLE), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTEST_ADDOPTS", None)  # meant for the run that this is a part of

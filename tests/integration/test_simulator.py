@@ -89,6 +89,7 @@ def test_the_seed_of_the_network_does_not_change_what_is_learned() -> None:
 # ── bad networks ──────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     "network",
@@ -146,6 +147,7 @@ def clean_loss() -> float:
     return loss
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", UNLABELLED)
 def test_what_each_attack_does_to_the_mean_and_to_krum(name: str, clean_loss: float) -> None:
     mean = attacked(name, MEAN)
@@ -291,14 +293,17 @@ def clean() -> float:
     return digits(MEAN)
 
 
+@pytest.mark.long
 def test_the_clean_swarm_learns(clean: float) -> None:
     assert clean > 85.0
 
 
+@pytest.mark.long
 def test_sign_flip_ruins_the_mean(clean: float) -> None:
     assert digits(MEAN, attack="sign_flip") <= clean - 30.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("select", "points"), [(8, 5.0), (1, 8.0)])
 def test_krum_withstands_sign_flip(clean: float, select: int, points: float) -> None:
     rule = {"memory": {}, "krum": {"f": F, "select": select}}

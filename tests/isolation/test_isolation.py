@@ -45,7 +45,7 @@ def test_two_honest_inputs_stay_together_or_more_in_larger_swarms() -> None:
     [
         ("record", range(4)),
         ("honest", range(4)),
-        ("neighbours", range(4)),
+        pytest.param("neighbours", range(4), marks=pytest.mark.long),
         pytest.param("draws", range(20), marks=pytest.mark.long),
         pytest.param("cuts", range(8, 20), marks=pytest.mark.long),
     ],

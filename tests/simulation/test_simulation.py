@@ -77,6 +77,7 @@ def played(setting: Setting, plugins: Mapping[str, Any] = INSTALLED) -> World:
     return world
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [SEED, MASKED])
 def test_a_seed_replays_exactly_whatever_the_order_of_sets_and_maps(seed: int) -> None:
     assert ("secagg" in draw(seed).plugins) is (seed == MASKED)

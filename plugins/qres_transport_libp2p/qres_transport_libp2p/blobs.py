@@ -196,7 +196,9 @@ class Blobs:
                         await trio.sleep(MISS_SECONDS * misses)  # it may be fetching too
         except BadBytesError as error:
             fetch.lied.add(peer)
-            self._sessions.bad_peer(peer, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}")
+            self._sessions.bad_peer(
+                peer, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}", error.reason
+            )
         except BrokenStreamError:
             pass
         finally:

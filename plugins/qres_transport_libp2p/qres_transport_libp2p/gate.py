@@ -14,6 +14,7 @@ from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as Noise
 
+from qres_transport_libp2p.endings import watch
 from qres_transport_libp2p.slots import CountedSocket
 
 Judge = Callable[[CountedSocket, ID], Awaitable[str]]
@@ -36,10 +37,12 @@ class GatedNoise(Noise):
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         """Answer a handshake. Raises HandshakeFailure for whoever may not go on."""
+        watch(conn)
         return await self._admit(conn, await super().secure_inbound(conn))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
         """Begin a handshake. Raises HandshakeFailure for whoever may not go on."""
+        watch(conn)
         return await self._admit(conn, await super().secure_outbound(conn, peer_id))
 
     async def _admit(self, raw: IRawConnection, conn: ISecureConn) -> ISecureConn:

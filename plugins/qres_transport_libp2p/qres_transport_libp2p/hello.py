@@ -110,16 +110,9 @@ class Greeter:
         conn: Any = link.conn
         if conn.direction.name == "OUTBOUND":
             if not await self._hello_until_heard(link):
-                await self._give_up(link, "no hello in time")
+                await self.sessions.give_up(link, "no hello in time")
         elif not await link.wait(2 * self.options.hello_seconds):
-            await self._give_up(link, "no hello")
-
-    async def _give_up(self, link: PeerConnection, why: str) -> None:
-        if not link.over:
-            _LOG.info("closing a connection to %s: %s", link.peer, why)
-            link.over = True
-            link.decided.set()
-            await self.sessions.abort(link)
+            await self.sessions.give_up(link, "no hello")
 
     async def _hello_until_heard(self, link: PeerConnection) -> bool:
         with patience(self.options.hello_seconds):
@@ -153,7 +146,7 @@ class Greeter:
             else:
                 self.sessions.admit(link, theirs.nonce)
         except BadBytesError as error:
-            self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}")
+            self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}", error.reason)
 
     async def _open(self, link: PeerConnection) -> INetStream:
         """A stream over this connection and no other, which ``host.new_stream`` cannot promise."""
@@ -194,7 +187,7 @@ class Greeter:
                     await wire.send((await self._mine()).dumps(), before=WELCOME)
                     self.sessions.admit(link, theirs.nonce)
             except BadBytesError as error:
-                self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}")
+                self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}", error.reason)
             except BrokenStreamError:
                 pass
         except Exception:  # noqa: BLE001 - one stream must not end the others

@@ -19,7 +19,7 @@ from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from qres_core import Handler, LinkKeys, NodeId, PeerChange, PeerInfo, TransportEvent
+from qres_core import Handler, LinkKeys, LinkReason, NodeId, PeerChange, PeerInfo, TransportEvent
 from qres_transport_libp2p.blobs import Blobs
 from qres_transport_libp2p.clock import first_error, patience, spawn
 from qres_transport_libp2p.discovery import nearby
@@ -78,6 +78,8 @@ class Network:
     emit: Callable[[TransportEvent], object]  # takes events
     parts: HostParts | None = None  # what is up now, or ``None``
     addresses: tuple[str, ...] = ()  # where others can reach this node, once it is up
+    _peers: tuple[str, ...] = attrs.field(init=False)  # whom to keep connected to
+    _keeper: Reconnector | None = attrs.field(default=None, init=False)
     _store: SharedBlobStore = attrs.field(init=False)
 
     @property
@@ -89,6 +91,7 @@ class Network:
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Run until told to stop. What fails before it is ready is raised."""
         _quiet()
+        self._peers = self.options.peers
         self._store = SharedBlobStore(self.folder, self.options.spool_bytes)
         listen = Multiaddr(self.options.listen)
         was_ready = False
@@ -109,7 +112,7 @@ class Network:
                 what = f"libp2p failed and is started again: {type(first).__name__}: {first}"
                 self.emit(TransportEvent(PeerChange.BAD, None, what))
             finally:
-                self.parts = None
+                self.parts = self._keeper = None
             if stop.is_set():
                 return
             listen = _bound(self.addresses) or listen  # the others know the old port
@@ -155,6 +158,12 @@ class Network:
             return contextlib.nullcontext()
         return nearby(bound, self.members.own, keeper.found)
 
+    def aim(self, peers: tuple[str, ...]) -> None:
+        """Keep connected to these from now on; in the thread."""
+        self._peers = peers
+        if self._keeper is not None:
+            self._keeper.aim(map(split, peers))
+
     def part(self, settle: Callable[[], None]) -> None:
         """Let go of those that are no members any more; in the thread.
 
@@ -188,17 +197,19 @@ class Network:
     def _stranger(self, peer: ID) -> None:
         self.tally.refuse("stranger")
         what = f"{peer} has no key of the roster"
-        self.emit(TransportEvent(PeerChange.REFUSED, None, what))
+        self.emit(TransportEvent(PeerChange.REFUSED, None, what, LinkReason.REFUSED_KEY))
 
     def _misused(self, muxed: IMuxedConn, why: str) -> None:
         if self.parts is not None:
-            self.parts.sessions.bad(self.parts.sessions.link(muxed), why, why)
+            link = self.parts.sessions.link(muxed)
+            self.parts.sessions.bad(link, why, why, LinkReason.OVERRAN)
 
     def _barred(self, peer: ID, node: NodeId, why: str) -> None:
         self.tally.refuse("barred")
         if self.parts is not None:
             self.parts.sessions.refusals[peer] += 1  # it is dialled less often
-        self.emit(TransportEvent(PeerChange.REFUSED, node, f"{why} (before its hello)"))
+        said = f"{why} (before its hello)"
+        self.emit(TransportEvent(PeerChange.REFUSED, node, said, LinkReason.REFUSED_HELLO))
 
     async def _run_once(
         self, listen: Multiaddr, ready: Callable[[], None], stop: trio.Event
@@ -247,9 +258,8 @@ class Network:
                 if not self.addresses:
                     what = f"cannot listen on {listen}"
                     raise OSError(what)
-                for address in self.options.peers:
-                    peer, where = split(address)
-                    keeper.want(peer, where)
+                self._keeper = keeper
+                keeper.aim(map(split, self._peers))
                 start(keeper.watch)
                 start(keeper.readmit)
                 async with self._nearby(keeper):

@@ -46,7 +46,9 @@ class Libp2pOptions:
         metadata={
             "help": "Nodes to keep a connection to, as multiaddrs that end in /p2p/ and the PeerId "
             "(`qres key show` prints it). Of two nodes, one must name the other. /dns4/NAME may "
-            "stand for /ip4/ADDRESS: a name is looked up at every attempt."
+            "stand for /ip4/ADDRESS: a name is looked up at every attempt. May change while the "
+            "node runs (`qres node reload`).",
+            options.LIVE: True,
         },
     )
     # look for nodes of the roster in the local network

@@ -88,6 +88,14 @@ class Libp2p(Libp2pOptions):
         self._made[:] = [made]
         return made
 
+    def retune(self, fresh: Libp2p) -> None:
+        """Keep connections to the peers of other options from now on.
+
+        Raises ConfigError: QRES-E105 for addresses that are none.
+        """
+        for made in self._made:
+            made.aim(fresh)
+
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> None:
         """Disconnect who is no member any more, and let those in that are new."""

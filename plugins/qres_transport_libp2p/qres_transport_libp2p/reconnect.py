@@ -11,11 +11,13 @@ from typing import Any, Final
 
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import MultiError
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from qres_transport_libp2p.clock import patience, spawn
+from qres_core import LinkReason
+from qres_transport_libp2p.clock import first_error, patience, spawn
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.options import Libp2pOptions
@@ -62,29 +64,37 @@ class Reconnector:
         self._allow = allow
         self._told: dict[ID, list[Multiaddr]] = {}
         self._found: dict[ID, list[Multiaddr]] = {}
+        self._kept: set[ID] = set()
         self._missed: Counter[ID] = Counter()
         self._deaf: Counter[ID] = Counter()
+
+    def aim(self, places: Iterable[tuple[ID, Multiaddr]]) -> None:
+        """Keep connected to these peers from now on, and not to those of before."""
+        self._told.clear()
+        for peer, place in places:
+            self.want(peer, place)
 
     def want(self, peer: ID, place: Multiaddr) -> None:
         """Keep connected to a peer for as long as it is a member, now or later."""
         if peer != self._sessions.members.own:
-            self._begin(peer)
             self._told.setdefault(peer, []).append(place)
+            self._begin(peer)
 
     def found(self, peer: ID, places: Iterable[Multiaddr]) -> None:
         """Try these places too, the newest few: who says that the peer is there is not known."""
         if peer in self._sessions.members.nodes:
-            self._begin(peer)
             known = self._found.setdefault(peer, [])
             known += [place for place in places if place not in known]
             del known[:-MAX_FOUND]
+            self._begin(peer)
 
     def places(self, peer: ID) -> list[Multiaddr]:
         """Where a peer may be: what the operator named, then what was found."""
         return [*self._told.get(peer, ()), *self._found.get(peer, ())]
 
     def _begin(self, peer: ID) -> None:
-        if not self.places(peer):
+        if peer not in self._kept:
+            self._kept.add(peer)
             self._sessions.start(self._keep, peer)
 
     # ── dialling ──────────────────────────────────────────────────────────────────────────────
@@ -94,7 +104,8 @@ class Reconnector:
         own = self._sessions.members.own.to_bytes()
         await trio.sleep(_CHANCE.uniform(0, 0.3) + (0.7 if own > peer.to_bytes() else 0.0))
         while True:
-            if peer in self._sessions.members.nodes and not self._sessions.of(peer):
+            wanted = self.places(peer) and peer in self._sessions.members.nodes
+            if wanted and not self._sessions.of(peer):
                 await self._dial(peer)
             pause = self._options.reconnect_seconds * _CHANCE.uniform(1.0, 2.5)
             await trio.sleep(pause * min(SLOWEST, 2 ** self._sessions.refusals[peer]))
@@ -102,7 +113,7 @@ class Reconnector:
     async def _dial(self, peer: ID) -> None:
         host: Any = self._sessions.host
         network = host.get_network()
-        with patience(2 * self._options.dial_seconds):
+        with patience(2 * self._options.dial_seconds) as scope:
             try:
                 await network.close_peer(peer)
                 network.unblock_peer(peer)  # libp2p bars a peer for a minute after a failed dial
@@ -111,7 +122,10 @@ class Reconnector:
                 self._allow(peer, places)
                 await host.connect(PeerInfo(peer, places))
             except Exception as error:  # noqa: BLE001 - it is away; it is dialled again
-                _LOG.debug("dialling %s: %s: %s", peer, type(error).__name__, error)
+                self._sessions.failed(peer, LinkReason.DIAL_FAILED, _cause(error))
+        if scope.cancelled_caught:
+            what = f"no connection in {2 * self._options.dial_seconds:g} s"
+            self._sessions.failed(peer, LinkReason.TIMED_OUT, what)
 
     async def _resolved(self, peer: ID) -> list[Multiaddr]:
         made: list[Multiaddr] = []
@@ -166,3 +180,18 @@ class Reconnector:
                         await self._greeter.hello(link)
                     except BrokenStreamError as error:
                         _LOG.debug("greeting %s again: %s", peer, error)
+
+
+def _cause(error: BaseException) -> str:
+    """What a dial came to, from the innermost error: libp2p wraps it several times."""
+    found = first_error(error)
+    while (inner := _inner(found)) is not None:
+        found = first_error(inner)
+    return f"{type(found).__name__}: {found}"
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    if isinstance(error, MultiError):  # of the addresses tried
+        first: BaseException | None = next(iter(error.errors), None)
+        return first
+    return error.__cause__ or error.__context__

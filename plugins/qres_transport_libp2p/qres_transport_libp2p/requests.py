@@ -81,7 +81,9 @@ class Requests:
                 reply = await wire.block(self._options.request_bytes)
         except BadBytesError as error:
             for link in self._sessions.of(peer)[:1]:
-                self._sessions.bad(link, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}")
+                self._sessions.bad(
+                    link, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}", error.reason
+                )
             raise TransportError.of("QRES-E907", where, str(error)) from error
         except BrokenStreamError as error:
             what = f"{type(error).__name__}: {error}"

@@ -16,8 +16,9 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from qres_core import NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
+from qres_core import LinkReason, NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
 from qres_transport_libp2p.clock import patience
+from qres_transport_libp2p.endings import ending
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.tally import Tally
@@ -41,6 +42,7 @@ class PeerConnection:
     nonce: bytes = b""  # drawn anew by every start of the peer; empty before it said so
     admitted: bool = False  # it has been greeted and may go on
     over: bool = False  # it was refused, or is closed
+    reason: LinkReason | None = None  # why it is over
     decided: trio.Event = attrs.field(factory=trio.Event)  # set with either
 
     async def wait(self, within: float) -> bool:
@@ -79,6 +81,8 @@ class Sessions(INotifee):
     refusals: Counter[ID] = attrs.field(factory=Counter[ID])
     _links: dict[IMuxedConn, PeerConnection] = attrs.field(factory=dict[IMuxedConn, PeerConnection])
     _up: dict[ID, PeerInfo] = attrs.field(factory=dict[ID, PeerInfo])
+    # why the last link of each peer that is, or was just, up ended
+    _why: dict[ID, LinkReason] = attrs.field(factory=dict[ID, LinkReason])
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────
@@ -92,7 +96,7 @@ class Sessions(INotifee):
             found = PeerConnection(muxed, peer, node, trio.current_time())
             self._links[muxed] = found
             if not node:  # it was removed after the gate let it through
-                self._end_peer(found)
+                self._end_peer(found, LinkReason.NO_MEMBER)
         return found
 
     def of(self, peer: ID) -> list[PeerConnection]:
@@ -131,7 +135,7 @@ class Sessions(INotifee):
             redialled = link.since - other.since > SETTLE_SECONDS
             if restarted or redialled:
                 # The peer knows better: it would not have dialled again over a living connection.
-                self._end(other)
+                self._end(other, LinkReason.REPLACED)
                 ghosts.append(other)
         self._refresh()
         self.start(self._succeed, link.peer, ghosts)
@@ -147,46 +151,85 @@ class Sessions(INotifee):
             if ours:
                 self.tally.refuse("not admitted")
             self.refusals[link.peer] += 1
-            self.emit(TransportEvent(PeerChange.REFUSED, link.node, f"{why} ({link.address})"))
-        self._end_peer(link)
+            said = f"{why} ({link.address})"
+            reason = LinkReason.REFUSED_HELLO if ours else LinkReason.REFUSED_BY_PEER
+            self._tell(PeerChange.REFUSED, link, said, reason)
+        self._end_peer(link, LinkReason.REFUSED_HELLO if ours else LinkReason.REFUSED_BY_PEER)
 
-    def bad(self, link: PeerConnection, what: str, reason: str) -> None:
+    def bad(
+        self,
+        link: PeerConnection,
+        what: str,
+        reason: str,
+        why: LinkReason = LinkReason.BROKE_PROTOCOL,
+    ) -> None:
         """End every link of a peer that broke the protocol; ``reason`` is counted."""
         self.tally.spoilt(reason)
-        self.emit(TransportEvent(PeerChange.BAD, link.node, what))
-        self._end_peer(link)
+        self._tell(PeerChange.BAD, link, what, why)
+        self._end_peer(link, why)
 
-    def bad_peer(self, peer: ID, what: str, reason: str) -> None:
+    def bad_peer(
+        self, peer: ID, what: str, reason: str, why: LinkReason = LinkReason.BROKE_PROTOCOL
+    ) -> None:
         """As :meth:`bad`, for a peer known by its PeerId alone."""
         for link in self.of(peer)[:1]:
-            self.bad(link, what, reason)
+            self.bad(link, what, reason, why)
 
     def lost(self, peer: ID) -> None:
         """End every link of a peer that does not answer."""
         for link in self.of(peer)[:1]:
-            self._end_peer(link)
+            self._end_peer(link, LinkReason.TIMED_OUT)
+
+    def failed(self, peer: ID, reason: LinkReason, detail: str) -> None:
+        """A connection to a member did not come up."""
+        node = self.members.nodes.get(peer)
+        if node is not None:
+            self.emit(TransportEvent(PeerChange.FAILED, node, detail, reason))
+
+    async def give_up(self, link: PeerConnection, why: str) -> None:
+        """End a link on which no hello came."""
+        if not link.over:
+            self._end(link, LinkReason.TIMED_OUT)
+            self.failed(link.peer, LinkReason.TIMED_OUT, f"{why} ({link.address})")
+            await self.abort(link)
+
+    def _tell(self, change: PeerChange, link: PeerConnection, what: str, why: LinkReason) -> None:
+        """Say what a peer did; why it ends is said once, and by ``DOWN`` where that follows."""
+        told = None if link.peer in self._up or link.over else why
+        self.emit(TransportEvent(change, link.node, what, told))
 
     def expel(self) -> None:
         """End every link of a peer that is no member any more."""
         for link in list(self._links.values()):
             if link.peer not in self.members.nodes and not link.over:
-                self._end_peer(link)
+                self._end_peer(link, LinkReason.NO_MEMBER)
 
-    def _end_peer(self, link: PeerConnection) -> None:
+    def _end_peer(self, link: PeerConnection, reason: LinkReason) -> None:
         for item in [link, *self.of(link.peer)]:
-            self._end(item)
+            self._end(item, reason)
             self.start(self.abort, item)
         self._refresh()
 
-    def _end(self, link: PeerConnection) -> None:
+    def _end(self, link: PeerConnection, reason: LinkReason) -> None:
         link.over = True
+        link.reason = link.reason or reason
+        if link.peer in self._up:
+            self._why[link.peer] = link.reason
         link.decided.set()
+
+    def _closed(self, link: PeerConnection) -> None:
+        """A link's connection is closed; what was not ended here ended by itself."""
+        if not link.over:
+            reason = ending(link.muxed)
+            if link.peer not in self._up and reason is not LinkReason.CLOSED_HERE:
+                self.failed(link.peer, reason, f"before it was admitted ({link.address})")
+            self._end(link, reason)
 
     def _refresh(self) -> None:
         now = {link.peer: link for link in self._links.values() if link.admitted and not link.over}
         for peer in self._up.keys() - now.keys():
-            gone = self._up.pop(peer)
-            self.emit(TransportEvent(PeerChange.DOWN, gone.node_id, gone.address))
+            gone, why = self._up.pop(peer), self._why.pop(peer, LinkReason.CLOSED_HERE)
+            self.emit(TransportEvent(PeerChange.DOWN, gone.node_id, gone.address, why))
         for peer, link in now.items():
             if peer not in self._up:
                 self.refusals[peer] = 0
@@ -212,7 +255,7 @@ class Sessions(INotifee):
         """Forget links that closed without a notification."""
         for link in list(self._links.values()):
             if link.muxed.is_closed:
-                self._end(link)
+                self._closed(link)
                 self._links.pop(link.muxed, None)
         self._refresh()
 
@@ -230,7 +273,7 @@ class Sessions(INotifee):
         del network
         link = self._links.pop(conn.muxed_conn, None)
         if link is not None:
-            self._end(link)
+            self._closed(link)
             self._refresh()
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
@@ -291,7 +334,7 @@ class Sessions(INotifee):
                     async with closing(stream):
                         await handle(link, Wire(stream, self.options.read_seconds))
                 except BadBytesError as error:
-                    self.bad(link, f"{protocol}: {error}", f"malformed: {protocol}")
+                    self.bad(link, f"{protocol}: {error}", f"malformed: {protocol}", error.reason)
                 except BrokenStreamError:
                     pass
             except Exception:  # noqa: BLE001 - one stream must not end the others

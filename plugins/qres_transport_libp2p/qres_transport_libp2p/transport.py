@@ -26,6 +26,7 @@ from qres_core import (
 )
 from qres_transport_libp2p.bridge import TrioThread, closed
 from qres_transport_libp2p.caller import Caller
+from qres_transport_libp2p.checks import check_addresses
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.mailbox import Mailbox
@@ -103,6 +104,15 @@ class Libp2pTransport:
         for_now = sorted(members | self._members.peers.keys())
         self._members.follow(self._info.node_id, for_now, self._keys)
         self._thread.post(partial(self._network.part, self._settle))
+
+    def aim(self, fresh: Libp2pOptions) -> None:
+        """Dial the peers of other options from now on, and those of before no more.
+
+        Raises ConfigError: QRES-E105 for addresses that are none.
+        """
+        check_addresses(fresh, self._info, self._keys)
+        if self._thread is not None and self._network is not None:
+            self._thread.post(partial(self._network.aim, fresh.peers))
 
     def _settle(self) -> None:
         self._members.follow(self._info.node_id, sorted(self._now), self._keys)

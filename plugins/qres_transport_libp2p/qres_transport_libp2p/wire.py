@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import ClassVar, Final
 
 from libp2p.abc import INetStream
 
+from qres_core import LinkReason
 from qres_transport_libp2p.clock import patience
 
 _HEAD: Final = 4
@@ -30,6 +31,14 @@ class SilentPeerError(BrokenStreamError):
 
 class BadBytesError(BrokenStreamError):
     """The other end broke the protocol."""
+
+    reason: ClassVar[LinkReason] = LinkReason.BROKE_PROTOCOL
+
+
+class TooManyBytesError(BadBytesError):
+    """The other end sends more than it may."""
+
+    reason = LinkReason.OVERRAN
 
 
 class Wire:
@@ -81,13 +90,13 @@ class Wire:
     async def block(self, limit: int, first: float | None = None) -> bytes:
         """The next block.
 
-        ``first``: seconds to wait for its first byte. Raises BadBytesError: larger than allowed.
-        Raises SilentPeerError, BrokenStreamError: as :meth:`exactly`.
+        ``first``: seconds to wait for its first byte. Raises TooManyBytesError: larger than
+        allowed. Raises SilentPeerError, BrokenStreamError: as :meth:`exactly`.
         """
         size = int.from_bytes(await self.exactly(_HEAD, first), "big")
         if size > limit:
             what = f"a block of {size} bytes, at most {limit} are allowed"
-            raise BadBytesError(what)
+            raise TooManyBytesError(what)
         return await self.exactly(size) if size else b""
 
     async def write(self, data: bytes) -> None:

@@ -21,15 +21,17 @@ from qres_transport_libp2p.wire import (
     BadBytesError,
     BrokenStreamError,
     SilentPeerError,
+    TooManyBytesError,
     Wire,
     closing,
     reset,
 )
 
-from qres_core import ACCEPT, TransportError, Verdict, canonical, reject
+from qres_core import ACCEPT, LinkReason, TransportError, Verdict, canonical, reject
 
 NODE = bytes(32)
 PEER = peer_id(NODE)
+NO_HELLO = ("bad", "no hello", "malformed: /qres/hello/1", LinkReason.BROKE_PROTOCOL)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -105,7 +107,7 @@ def test_a_block_arrives_whole_however_it_is_cut() -> None:
         (Stream(b"\0\0\0\x09abc", then=OSError("gone")), BrokenStreamError, "OSError: gone"),
         (Stream(then=60.0), SilentPeerError, ""),
         (Stream(*[b"\0"] * 60, b"x", pause=0.9), SilentPeerError, ""),
-        (Stream(b"\0\0\0\x0b"), BadBytesError, "a block of 11 bytes, at most 10 are allowed"),
+        (Stream(b"\0\0\0\x0b"), TooManyBytesError, "a block of 11 bytes, at most 10 are allowed"),
     ],
 )
 def test_what_is_no_block_is_refused_by_name(
@@ -216,6 +218,10 @@ class Sessions:
             raise stream
         return wire(stream)
 
+    async def give_up(self, gone: PeerConnection, why: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("give_up", gone, why))
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda _link, *details, **more: self.calls.append((name, *details, *more.items()))
 
@@ -315,7 +321,7 @@ def test_whoever_is_welcomed_and_welcomes_is_admitted() -> None:
         (
             Stream(hello.WELCOME, block(b"nonsense")),
             None,
-            ("bad", "no hello", "malformed: /qres/hello/1"),
+            NO_HELLO,
         ),
     ],
 )
@@ -375,7 +381,11 @@ def test_a_hello_is_answered_with_a_hello() -> None:
             [("refuse", "of another swarm")],
             hello.REFUSED,
         ),
-        (block(b"x"), [("bad", "no hello", "malformed: /qres/hello/1")], b""),
+        (
+            block(b"x"),
+            [NO_HELLO],
+            b"",
+        ),
         (b"\0\0", [], b""),  # it went away: nobody's fault
     ],
 )
@@ -401,30 +411,20 @@ def test_an_error_in_answering_ends_that_stream_alone(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("direction", ["INBOUND", "OUTBOUND"])
-def test_a_connection_without_a_hello_is_given_up(
-    direction: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_connection_without_a_hello_is_given_up(direction: str) -> None:
     sessions = Sessions()
     made = greeter(sessions)
-    aborted: list[object] = []
-
-    async def abort(gone: object) -> None:
-        await trio.lowlevel.checkpoint()
-        aborted.append(gone)
 
     async def broken(_link: object) -> None:
         await trio.lowlevel.checkpoint()
         raise BrokenStreamError
 
-    sessions.abort = abort
     made.hello = broken
     silent = link()
     silent.conn = SimpleNamespace(direction=SimpleNamespace(name=direction))
-    with caplog.at_level("INFO"):
-        run(lambda: made.greet(silent))
-    assert aborted == [silent]
-    assert silent.over
-    assert "no hello" in caplog.text
+    run(lambda: made.greet(silent))
+    why = "no hello" if direction == "INBOUND" else "no hello in time"
+    assert sessions.calls == [("give_up", silent, why)]
 
 
 def test_no_stream_is_opened_where_there_is_no_connection() -> None:

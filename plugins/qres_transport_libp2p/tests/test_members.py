@@ -8,9 +8,10 @@ from typing import Any
 
 import anyio
 import attrs
+import pytest
 from qres_transport_libp2p import Libp2p
 
-from qres_core import NodeInfo, PeerChange
+from qres_core import ConfigError, NodeInfo, PeerChange
 from qres_core.testing import make_round_info
 
 
@@ -125,3 +126,22 @@ def test_the_plugin_hands_the_members_of_a_round_to_its_transport(
     before = transport._members.nodes
     plugin.round_opened(round_info)
     assert transport._members.nodes is before, "nothing is made anew where nothing changed"
+
+
+def test_other_addresses_are_dialled_while_the_node_runs(lab: SimpleNamespace) -> None:
+    first, second = both = lab.members(2)
+    nowhere = type(second)(second.key, lab.free_ports(1)[0])
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            here = lab.transport(first, list(both), dial=[nowhere])
+            there = lab.transport(second, list(both), dial=[])
+            await swarm.start(here, there)
+            await lab.noticed(here, PeerChange.FAILED)
+            assert here.peers() == (), "control: the address is wrong"
+            with pytest.raises(ConfigError, match="QRES-E105"):
+                here.aim(attrs.evolve(here._options, peers=("/ip4/127.0.0.1/tcp/1",)))
+            here.aim(attrs.evolve(here._options, peers=(second.address,)))
+            await lab.connected(here, there)
+
+    anyio.run(main)

@@ -17,7 +17,7 @@ from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import BrokenStreamError
 
-from qres_core import PeerChange, TransportError, TransportEvent
+from qres_core import LinkReason, PeerChange, TransportError, TransportEvent
 
 NODE = bytes(32)
 PEER = peer_id(NODE)
@@ -118,6 +118,20 @@ def test_a_peer_that_does_not_answer_is_down_and_its_connections_are_closed() ->
         assert muxed.is_closed
         made.lost(PEER)  # nobody is there: nothing happens
         assert len(events) == 2
+
+    run(main)
+
+
+def test_a_connection_that_is_given_up_let_its_deadline_pass() -> None:
+    async def main() -> None:
+        made, events, _tasks = sessions()
+        muxed: Any = Muxed(("10.0.0.1", 7))
+        link = made.link(muxed)
+        await made.give_up(link, "no hello")
+        await made.give_up(link, "no hello")  # once is enough
+        assert (link.over, link.reason, muxed.is_closed) == (True, LinkReason.TIMED_OUT, True)
+        said = "no hello (10.0.0.1:7)"
+        assert events == [TransportEvent(PeerChange.FAILED, NODE, said, LinkReason.TIMED_OUT)]
 
     run(main)
 

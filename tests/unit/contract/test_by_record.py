@@ -325,7 +325,9 @@ def test_an_update_of_the_lab_moves_by_at_most_the_bound_and_one_of_sgd_farther(
     assert farthest(list(data)) > clip.steps(0) ** 2
 
 
-@pytest.mark.parametrize("options", [{"local_epochs": 2}, {"proximal": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{"local_epochs": 2}, {"proximal": 0.1}, {"global_momentum": 0.1}]
+)
 def test_several_steps_of_a_round_have_no_place(options: dict[str, Any]) -> None:
     with pytest.raises(LabError, match="QRES-E105"):
         by_record(numpy_trainer(MODELS[0], **options), RecordClip(1.0, 100))

@@ -134,6 +134,59 @@ def test_fedprox_reduces_drift_between_unlike_nodes() -> None:
     assert all(more < 0.9 * less for less, more in itertools.pairwise(drifts))
 
 
+def fed_cm(item: NumpyTrainer, before: Vector | None, vector: Vector) -> Weights:
+    """Algorithm 1 of arXiv 2106.10874 with full batches: what a round adds to its model."""
+    alpha, w = 1 - item.global_momentum, fixed.decode(vector)
+    delta = None  # the last step, as a gradient of one local step
+    if before is not None:
+        way = fixed.decode(vector) - fixed.decode(before)
+        delta = -way / (item.learning_rate * item.local_epochs)
+    for _ in range(item.local_epochs):
+        _loss, gradient = item.model.loss_and_gradient(w, item.x, item.y)
+        direction = gradient if delta is None else alpha * gradient + (1 - alpha) * delta
+        w = w - item.learning_rate * direction
+    return w - fixed.decode(vector)
+
+
+def at_step(vector: Vector, step: int, number: int) -> RoundInfo:
+    return attrs.evolve(a_round(vector, number=number), step=step)
+
+
+def test_global_momentum_is_fed_cm() -> None:
+    item = trainer(local_epochs=3, batch_size=1000, learning_rate=0.25, global_momentum=0.8)
+    models = [start(item)]
+    for step in range(3):
+        update = item.fit(models[-1], at_step(models[-1], step, step + 1))
+        expected = fed_cm(item, models[-2] if step else None, models[-1])
+        np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+        models.append(fixed.add_saturating(models[-1], update.vector).vector)
+
+
+def test_global_momentum_follows_the_model_that_was_decided() -> None:
+    item = trainer(local_epochs=2, batch_size=1000, global_momentum=0.5)
+    first, decided = start(item), start(item) + np.int32(3000)
+    thought = first - np.int32(70000)
+    item.fit(first, at_step(first, 0, 1))
+    item.fit(thought, at_step(thought, 1, 2))  # ahead, on a model that is not decided
+    for number in (3, 4):  # and a round that is aborted
+        update = item.fit(decided, at_step(decided, 1, number))
+        expected = fed_cm(item, first, decided)
+        np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+    update = item.fit(thought, at_step(thought, 2, 5))
+    expected = fed_cm(item, decided, thought)
+    np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+
+
+def test_global_momentum_begins_anew_after_steps_that_a_node_missed() -> None:
+    item = trainer(local_epochs=2, batch_size=1000, global_momentum=0.5)
+    first = start(item)
+    later = first + np.int32(5000)
+    item.fit(first, at_step(first, 0, 1))
+    update = item.fit(later, at_step(later, 2, 3))
+    expected = fed_cm(item, None, later)
+    np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+
+
 @pytest.mark.parametrize("model", [Softmax(6, 4), MLP(6, 5, 4)], ids=["softmax", "mlp"])
 def test_large_mu_holds_the_model_still(model: Model) -> None:
     item = trainer(model, proximal=1e9)
@@ -201,7 +254,13 @@ def test_rounds_of_another_model_or_grid_are_refused(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("local_epochs", 0), ("batch_size", 0), ("learning_rate", 0.0), ("proximal", -1.0)],
+    [
+        ("local_epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("proximal", -1.0),
+        ("global_momentum", 1.0),
+    ],
 )
 def test_options_out_of_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):

@@ -186,6 +186,7 @@ def test_options_reach_the_trainers() -> None:
         "batch_size": 9,
         "learning_rate": 0.3,
         "proximal": 0.7,
+        "global_momentum": 0.4,
     }
     task = make_task(TaskConfig(**options), nodes=2, seed=8, scale=1)
     for node, trainer in enumerate(task.trainers):
@@ -193,6 +194,12 @@ def test_options_reach_the_trainers() -> None:
         found = attrs.asdict(trainer, recurse=False)
         assert {name: found[name] for name in options} == options
         assert (found["seed"], found["node"], found["scale"]) == (8, node, 1)
+
+
+def test_the_quadratic_task_refuses_global_momentum() -> None:
+    with pytest.raises(LabError, match="QRES-E105") as caught:
+        make_task(TaskConfig(name="quadratic", global_momentum=0.5), nodes=2, seed=0)
+    assert caught.value.problems[0].where == "trainer.task.global_momentum"
 
 
 def test_equal_arguments_make_equal_tasks_and_another_seed_another() -> None:
@@ -233,6 +240,7 @@ def test_unknown_names_are_refused_with_the_nearest_known(
         ("learning_rate", "0.1"),
         ("proximal", -0.1),
         ("proximal", True),
+        ("global_momentum", 1.0),
     ],
 )
 def test_values_out_of_range_are_refused_naming_the_field(field: str, value: Any) -> None:

@@ -92,6 +92,37 @@ def test_one_step_on_all_examples_is_minus_the_gradient_of_softmax_regression(to
     assert update.weight == 50
 
 
+def test_global_momentum_is_that_of_the_numpy_trainer(torch: Any) -> None:
+    options: dict[str, Any] = {"local_epochs": 3, "batch_size": 1000, "global_momentum": 0.75}
+    item = trainer(torch.nn.Linear(6, 4).double(), **options)
+    other = NumpyTrainer(
+        model=Softmax(6, 4), x=item.x, y=item.y, test_x=item.test_x, test_y=item.test_y, **options
+    )
+
+    def turned(vector: Vector) -> Vector:  # torch stores the matrix as (classes, features)
+        return np.concatenate([vector[:24].reshape(6, 4).T.ravel(), vector[24:]])
+
+    vector = fixed.encode(Softmax(6, 4).initial(np.random.default_rng(3))).vector
+    for step in range(3):
+        info = attrs.evolve(a_round(vector, number=step + 1), step=step)
+        made = other.fit(vector, info).vector
+        theirs = item.fit(turned(vector), info).vector
+        np.testing.assert_allclose(theirs, turned(made), atol=1)
+        vector = fixed.add_saturating(vector, made).vector
+
+
+def test_global_momentum_leaves_frozen_parameters_alone(torch: Any) -> None:
+    module = torch.nn.Linear(6, 4).double()
+    module.bias.requires_grad_(requires_grad=False)
+    item = trainer(module, local_epochs=2, global_momentum=0.75)
+    first = module_vector(module)
+    second = first + np.int32(2000)
+    item.fit(first, a_round(first))
+    made = item.fit(second, attrs.evolve(a_round(second, number=2), step=1)).vector
+    assert made[:24].any()
+    assert not made[24:].any()
+
+
 def mlp(torch: Any) -> Any:
     return torch.nn.Sequential(
         torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(8, 4)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import logging
@@ -22,6 +23,7 @@ from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.nodes import node_ids
 from qres_core.lab.trainer import TrainerConfig
 from qres_core.node import daemon, extra, logs, stopping
+from qres_core.node.calling import FILE, call
 from qres_core.swarm.memory import MemoryTransport
 
 (ME,) = node_ids(1, 5)
@@ -254,6 +256,73 @@ def test_a_node_that_is_not_in_its_roster_follows_and_takes_no_part(
     assert "no member" in [line["event"] for line in lines(stream)]
     report = board.board.report()
     assert (report["step"], report["rounds"]["closed"]) == (0, 0)
+
+
+def test_a_node_that_runs_is_ready_where_its_disk_takes_what_it_keeps(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    prepared = daemon.prepare(configure(tmp_path), INSTALLED, ())
+    running = daemon.Daemon(prepared, logs.set_up("info", "json", stream))
+    seen: list[int] = []
+
+    def code(url: str) -> int:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=300)
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    async def look() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(running.run)
+            while running.board.node is None or running.board.node.meeting:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            (url,) = [line["url"] for line in lines(stream) if line["event"] == "status"]
+            seen.append(await anyio.to_thread.run_sync(code, url))
+            running.board.node.stop()
+
+    anyio.run(look)
+    assert seen == [200]
+
+
+def test_a_hangup_has_the_file_read_again(tmp_path: Path, stream: io.StringIO) -> None:
+    files = iter(
+        [
+            configure(tmp_path, node={"log_level": "debug"}),
+            configure(tmp_path, node={"log_level": "error", "name": "other"}),
+        ]
+    )
+    prepared = daemon.prepare(configure(tmp_path), INSTALLED, ())
+    log = logs.set_up("info", "json", stream)
+    running = daemon.Daemon(prepared, log, reread=lambda: next(files))
+    running.reload()  # too early: nothing runs
+    said: list[Any] = []
+
+    async def look() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(running.run)
+            while running.board.node is None:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            for times in (1, 2):
+                assert call(tmp_path / ME.hex()) == os.getpid()
+                while running.board.reloads < times:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                said.append(running.board.report()["reload"])
+            running.board.node.stop()
+
+    anyio.run(look)
+    assert [(it["times"], it["taken"]) for it in said] == [(1, ["node.log_level"]), (2, [])]
+    assert said[0]["problems"] == []
+    (problem,) = said[1]["problems"]
+    assert problem.startswith("QRES-E106 node.name: cannot change while the node runs")
+    assert logging.getLogger(logs.OWN).level == logging.DEBUG
+    events = [line["event"] for line in lines(stream)]
+    assert [event for event in events if event.startswith("reload")] == [
+        "reload refused",
+        "reloaded",
+        "reload refused",
+    ]
+    assert not (tmp_path / ME.hex() / FILE).exists()
 
 
 def test_a_store_that_is_damaged_is_refused_before_anything(

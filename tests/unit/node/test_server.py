@@ -19,11 +19,14 @@ def report() -> Mapping[str, Any]:
     return StatusBoard(clock=lambda: 7.0).report()
 
 
-def served(scene: Callable[[int], Any], *, made: Callable[[], Any] = report) -> Any:
+def served(
+    scene: Callable[[int], Any], *, made: Callable[[], Any] = report, trouble: str = ""
+) -> Any:
     """What ``scene`` returns, called in a thread with the port of a server that runs."""
 
     async def play() -> Any:
-        serving = StatusServer(("127.0.0.1", 0), made, frozenset({"node.example"}))
+        names = frozenset({"node.example"})
+        serving = StatusServer(("127.0.0.1", 0), made, lambda: trouble, names)
         async with anyio.create_task_group() as group:
             url: str = await group.start(serving.serve)
             result = await anyio.to_thread.run_sync(scene, int(url.rpartition(":")[2]))
@@ -65,6 +68,31 @@ def test_the_page_the_status_and_the_metrics_are_served() -> None:
     assert metrics.CONTENT_TYPE.encode() in text
 
 
+def test_a_node_that_answers_is_well_and_one_that_takes_part_is_ready() -> None:
+    def scene(port: int) -> list[bytes]:
+        return [talk(port, get(target)) for target in ("/healthz", "/readyz")]
+
+    well, ready = served(scene)
+    assert well.startswith(b"HTTP/1.1 200")
+    assert ready.startswith(b"HTTP/1.1 200")
+    well, ready = served(scene, trouble="2 of the 3 nodes that a round needs are connected")
+    assert well.startswith(b"HTTP/1.1 200")
+    assert ready.startswith(b"HTTP/1.1 503")
+    assert ready.endswith(b"\r\n\r\n2 of the 3 nodes that a round needs are connected\n")
+
+
+@pytest.mark.parametrize("path", server.PATHS)
+def test_head_answers_as_get_does_without_the_body(path: str) -> None:
+    def scene(port: int) -> list[bytes]:
+        return [talk(port, get(path, method=method)) for method in ("GET", "HEAD")]
+
+    whole, head = served(scene)
+    first, _, body = whole.partition(b"\r\n\r\n")
+    assert head == first + b"\r\n\r\n"
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    assert body
+
+
 def test_the_page_may_do_nothing_but_what_is_in_it() -> None:
     head, _, body = served(lambda port: talk(port, get("/"))).partition(b"\r\n\r\n")
     (policy,) = [line for line in head.split(b"\r\n") if line.startswith(b"Content-Security")]
@@ -92,6 +120,8 @@ def test_the_page_may_do_nothing_but_what_is_in_it() -> None:
         (get("/", method="OPTIONS"), 405),
         (get("/../etc/passwd"), 404),
         (get("//status"), 404),
+        (get("/nothing", method="HEAD"), 404),
+        (get("/readyz", host="evil.example"), 421),
         (b"garbage\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (get("/", more=f"X: {'x' * server.MAX_HEAD}\r\n"), 431),
@@ -166,7 +196,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
-        serving = StatusServer(holder.getsockname(), report)
+        serving = StatusServer(holder.getsockname(), report, str)
         with pytest.raises(ConfigError, match="cannot listen"):
             anyio.run(serving.serve)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from structlog.testing import CapturingLogger
 
-from qres_core import Outcome, PeerChange, RoundInfo, RoundStatus, TransportEvent
+from qres_core import LinkReason, Outcome, PeerChange, RoundInfo, RoundStatus, TransportEvent
 from qres_core.contract.training import TrainerFailure
 from qres_core.node.logs import BURST
 from qres_core.node.telling import Teller
@@ -122,9 +122,11 @@ def test_nothing_new_is_no_warning_and_an_agreed_model_is_for_who_looks_closely(
 def test_neighbours_come_and_go_without_a_warning() -> None:
     up, down, refused = said(
         TransportEvent(PeerChange.UP, NODE, "10.0.0.1:7"),
-        TransportEvent(PeerChange.DOWN, NODE, "10.0.0.1:7"),
+        TransportEvent(PeerChange.DOWN, NODE, "10.0.0.1:7", LinkReason.RESET),
+        TransportEvent(PeerChange.FAILED, NODE, "", LinkReason.DIAL_FAILED),
         TransportEvent(PeerChange.REFUSED, None, "of another swarm"),
     )
     assert (up[0], down[0], refused[0]) == ("info", "info", "warning")
     assert up[2] == {"peer": NODE.hex(), "detail": "10.0.0.1:7"}
+    assert down[2]["reason"] == "reset"
     assert refused[2]["peer"] is None

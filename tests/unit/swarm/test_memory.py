@@ -13,6 +13,7 @@ import pytest
 from qres_core import (
     ACCEPT,
     Delivery,
+    LinkReason,
     NodeInfo,
     PeerChange,
     RoundError,
@@ -216,7 +217,7 @@ def test_an_admission_that_raises_admits_nobody() -> None:
     async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
         assert (a.peers(), b.peers()) == ((), ())
         assert await a.event() == TransportEvent(
-            PeerChange.REFUSED, B, "admission raised LookupError"
+            PeerChange.REFUSED, B, "admission raised LookupError", LinkReason.REFUSED_HELLO
         )
         assert (a.stats().refused, b.stats().refused) == (1, 0)
 

@@ -1,0 +1,70 @@
+"""Whether a node takes part in its swarm now, for those that start, stop and watch nodes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from qres_core.node.status import StatusBoard
+
+PROBE: Final = "writable.probe"
+"""File by which the disk is tried; gone again at once."""
+PROBE_BYTES: Final = 4096
+PROBE_SECONDS: Final = 5.0
+"""Least time between two trials: whoever asks often must not keep the disk busy."""
+
+
+def disk_trouble(folder: Path) -> str:
+    """Why nothing can be written into a folder; empty where it can."""
+    probe = folder / PROBE
+    try:
+        number = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(number, bytes(PROBE_BYTES))
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        return f"cannot write into {folder}: {error.strerror or error}"
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return ""
+
+
+@attrs.define(eq=False)
+class Readiness:
+    """Judges one node when asked."""
+
+    board: StatusBoard  # what is known of the node
+    folder: Path | None  # where its journal is; ``None`` for a node that keeps none
+    clock: Callable[[], float] = time.monotonic
+    _disk: str = attrs.field(default="", init=False)
+    _tried: float = attrs.field(default=float("-inf"), init=False)
+
+    def trouble(self) -> str:
+        """Why the node does not take part; empty where it does."""
+        node = self.board.node
+        if node is None:
+            return "the node is starting"
+        machine = node.machine
+        if not machine.is_member:
+            return "this node is no member where its history is"
+        if machine.node_id in machine.head.bans:
+            return "the members banned this node"
+        here, quorum = len(node.transport.peers()) + 1, machine.head.roster.quorum
+        if here < quorum:
+            return f"{here} of the {quorum} nodes that a round needs are connected, with this one"
+        return self._disk_trouble()
+
+    def _disk_trouble(self) -> str:
+        if self.folder is not None and self.clock() >= self._tried + PROBE_SECONDS:
+            self._tried = self.clock()
+            self._disk = disk_trouble(self.folder)
+        return self._disk
