@@ -11,7 +11,7 @@ from libp2p.abc import INetStream
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 
-from qres_core import NodeId
+from qres_core import LinkReason, NodeId
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
@@ -54,7 +54,10 @@ class Gossip:
                 deliver(node, data, members.nodes.get(author))
 
         def bad(peer: ID, fault: ProtocolFault, detail: str) -> None:
-            sessions.bad_peer(peer, f"gossip: {detail}", f"gossip: {fault}")
+            why = (
+                LinkReason.OVERRAN if fault is ProtocolFault.CONTROL else LinkReason.BROKE_PROTOCOL
+            )
+            sessions.bad_peer(peer, f"gossip: {detail}", f"gossip: {fault}", why)
 
         def dropped(why: str) -> None:
             sessions.tally.drop(f"gossip: {why}")

@@ -205,7 +205,8 @@ class Network:
 
     def _misused(self, muxed: IMuxedConn, why: str) -> None:
         if self.parts is not None:
-            self.parts.sessions.bad(self.parts.sessions.link(muxed), why, why)
+            link = self.parts.sessions.link(muxed)
+            self.parts.sessions.bad(link, why, why, LinkReason.OVERRAN)
 
     def _barred(self, peer: ID, node: NodeId, why: str) -> None:
         self.tally.refuse("barred")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.utils import encode_varint_prefixed
+from qres_transport_libp2p import hello
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.control import (
     CONTROL_BURST,
@@ -25,6 +28,8 @@ from qres_transport_libp2p.control import (
 )
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.pubsub import GOSSIPSUB, Gate, ProtocolFault, SafePubsub, tuned_gossipsub
+
+from qres_core import PeerChange
 
 TOPIC = "qres/test"
 PEER, OTHER = peer_id(bytes([2]) * 32), peer_id(bytes([3]) * 32)
@@ -188,3 +193,35 @@ def test_a_heartbeat_of_a_busy_swarm_is_far_within_the_budget() -> None:
     node.hear(*[beat] * 10)
     assert not node.dropped
     assert isinstance(node.router, FrugalGossipSub)
+
+
+def test_a_flood_of_topics_costs_the_flooder_its_connection(lab: SimpleNamespace) -> None:
+    """The short form of `graftx` in `make hostile`; the others meanwhile hear each other."""
+    me, good, evil = roster = lab.members(3)
+    flood = rpc_pb2.RPC(control=graft(*[f"x{number}" for number in range(500)]))
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
+            node = lab.transport(me, roster, dial=[])
+            other = lab.transport(good, roster, dial=[me])
+            await swarm.start(node, other)
+            await lab.connected(node, other)
+            assert await lab.greet(host, me) == hello.WELCOME
+            stream = await host.new_stream(await lab.dial(host, me), [GOSSIPSUB])
+
+            async def pour() -> None:
+                while True:
+                    await stream.write(encode_varint_prefixed(flood.SerializeToString()))
+                    await trio.sleep(0.01)
+
+            with pytest.raises(Exception):  # noqa: B017, PT011 - libp2p says it in several ways
+                await pour()
+            event = await lab.noticed(node, PeerChange.BAD)
+            assert (event.peer, event.detail) == (evil.node_id, "gossip: control flood")
+            reasons = node.stats().reasons
+            assert reasons[f"gossip: {TOO_FAST}"] >= 1
+            assert reasons["gossip: control flood"] == 1
+            await lab.reaches(other, node, b"as before")
+            assert OTHER_TOPIC not in str(reasons)  # not even looked at
+
+    trio.run(main)

@@ -23,6 +23,7 @@ from qres_transport_libp2p.slots import (
     TOO_MANY,
     TOO_MANY_HANDSHAKES,
     TOO_SLOW,
+    CountedSocket,
     FairPlaces,
     Slots,
 )
@@ -71,6 +72,66 @@ def test_a_place_is_given_back_once() -> None:
         shares.give("a", 1)
     shares.give("b", 2)
     assert len(shares) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1:2", "2001:db8::/64"),  # one host may have all of it
+        ("fe80::1%eth0", "fe80::/64"),
+        ("nowhere", ""),
+    ],
+)
+def test_places_are_shared_by_address(said: str, address: str) -> None:
+    sock = SimpleNamespace(getpeername=lambda: (said, 7, 0, 0), close=lambda: None)
+    stream: Any = SimpleNamespace(socket=sock)
+
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        assert CountedSocket(stream, lambda _sock: None).address == address
+
+    trio.run(main)
+
+
+def test_a_socket_that_is_gone_already_is_of_no_address() -> None:
+    def gone() -> Any:
+        raise OSError
+
+    stream: Any = SimpleNamespace(socket=SimpleNamespace(getpeername=gone, close=lambda: None))
+    told: list[CountedSocket] = []
+
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        sock = CountedSocket(stream, told.append)
+        assert sock.address == ""
+        sock.cut()
+        sock.cut()
+        assert told == [sock]  # once
+        assert not Slots(4, Tally()).prove(sock, peer_id(bytes([1]) * 32))
+
+    trio.run(main)
+
+
+def test_where_no_place_is_left_a_member_gets_none() -> None:
+    """Each of the others holds as few."""
+    tally = Tally()
+    slots = Slots(2, tally)
+    stream: Any = SimpleNamespace(
+        socket=SimpleNamespace(getpeername=lambda: ("127.0.0.1", 7), close=lambda: None)
+    )
+
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        socks = [CountedSocket(stream, slots.over) for _ in range(3)]
+        fits = [slots.prove(sock, peer_id(bytes([n]) * 32)) for n, sock in enumerate(socks)]
+        assert fits == [True, True, False]
+        assert tally.reasons == {TOO_MANY: 1}
+        socks[0].cut()
+        assert len(slots.members) == 1
+
+    trio.run(main)
 
 
 # ── connections, one after the other ──────────────────────────────────────────────────────────────
@@ -186,6 +247,63 @@ def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) 
             assert (await transport._running.call(given))["members"] == 1
 
     trio.run(main)
+
+
+def test_every_place_of_a_connection_that_lives_comes_back(lab: SimpleNamespace) -> None:
+    """Requests and fetches that are given up at whatever moment cost no stream."""
+    me, peer = roster = lab.members(2)
+
+    async def answer(_node: bytes, data: bytes) -> bytes:
+        await trio.sleep(0.02)
+        return data
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            node = lab.transport(me, roster, dial=[])
+            other = lab.transport(peer, roster, dial=[me])
+            node.handle("ask", answer)
+            await swarm.start(node, other)
+            await lab.connected(node, other)
+            ref = await node.publish_blob(bytes(3 * 2**20))
+            for number in range(30):
+                with trio.move_on_after(0.0005 * 1.2**number):
+                    await other.request(me.node_id, "ask", b"?", lab.PATIENCE)
+                with trio.move_on_after(0.0005 * 1.2**number):
+                    await other.fetch_blob(ref, [me.node_id], lab.PATIENCE)
+
+            async def held() -> tuple[int, int, dict[str, int]]:
+                """Streams that this end opened, and places that are taken for them."""
+                (conn,) = other._parts.host.get_network().get_connections()
+                muxed = conn.muxed_conn
+                opened = sum(1 for item in muxed.streams.values() if item.is_initiator)
+                return opened, 256 - muxed.stream_backlog_semaphore.value, resources(other)
+
+            with trio.fail_after(lab.PATIENCE):
+                while True:
+                    opened, taken, counts = await other._running.call(held)
+                    idle = not counts["requests asked"] and not counts["blobs fetched"]
+                    if idle and opened <= 2 and taken <= opened:  # gossip's, and one more
+                        break
+                    await trio.sleep(0.05)
+            served = await node._running.call(given_away(node))
+            assert served["requests answered"] == served["blobs served"] == 0
+            assert served["members"] == served["connections"] == 1
+
+    trio.run(main)
+
+
+def given_away(transport: Any) -> Callable[[], Any]:
+    """What :func:`resources` says, in the thread of the transport."""
+
+    async def look() -> dict[str, int]:
+        with trio.fail_after(300):
+            while True:
+                found = resources(transport)
+                if not found["requests answered"] and not found["blobs served"]:
+                    return found
+                await trio.sleep(0.05)
+
+    return look
 
 
 class Cutter:
@@ -333,9 +451,8 @@ def test_a_member_has_three_connections_at_most_and_loses_the_oldest(lab: Simple
 # ── dialling ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_the_places_of_the_roster_are_dialled(lab: SimpleNamespace) -> None:
+def test_only_the_places_of_the_roster_are_dialled() -> None:
     """Neither another place, nor that of another peer; the control is a place that is allowed."""
-    (me,) = lab.members(1)
     peer, other = peer_id(bytes([1]) * 32), peer_id(bytes([2]) * 32)
 
     async def main() -> None:
@@ -360,7 +477,39 @@ def test_only_the_places_of_the_roster_are_dialled(lab: SimpleNamespace) -> None
         await listeners[0].aclose()
 
     trio.run(main)
-    assert me
+
+
+def test_a_dial_that_is_cancelled_leaves_nothing(lab: SimpleNamespace) -> None:
+    """At whatever moment: before, within and after a handshake that is never answered."""
+    me, peer = lab.members(2)
+    heard = bytearray()
+
+    async def listen(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async with stream:
+                async for data in stream:
+                    heard.extend(data)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, listen, [listener])
+            there = type(peer)(peer.key, listener.socket.getsockname()[1])
+            slots = Slots(64, Tally())
+            tcp = TidyTCP(slots)
+            name = peer_id(peer.node_id)
+            tcp.allow(name, [Multiaddr(there.listen)])
+            async with lab.stock_host(me, transports=[tcp]) as host:
+                for number in range(40):
+                    with trio.move_on_after(0.0005 * 1.2**number), contextlib.suppress(Exception):
+                        await lab.dial(host, there)
+                    host.get_network().unblock_peer(name)
+                await until(lambda: not tcp._dialled, lab)
+                assert heard
+                assert len(slots.members) == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
 
 
 def test_a_stream_is_not_worth_a_dial(lab: SimpleNamespace) -> None:
