@@ -1,7 +1,7 @@
 """validated_mean where nodes hold out examples of their own share, and liars propose and vote.
 
 Run ``python benchmarks/own_held_out.py [--seeds 101,102,103] [--attacks NAME ...]
-[--tolerance SHARE] [--held-out own|pool] [--full-steps]``.
+[--tolerance SHARE] [--held-out own|pool] [--farthest LENGTHS] [--full-steps]``.
 
 The setting is that of ``attack_grid.py`` (10 honest nodes, 4 liars, 200 rounds, digits), but every
 node proposes in turn and votes, and judges by up to 100 examples of its own share. The liars know
@@ -20,6 +20,7 @@ silent        as mirror; nothing
 ============  =====================================================================================
 
 ``--held-out pool`` draws the examples from a fifth of all digits, which no node trains on.
+With a pool, ``--farthest`` has the nodes vote by the distance from their references too.
 ``--full-steps`` is the control: proposers never halve a step.
 """
 
@@ -43,6 +44,7 @@ from qres_core import (
     ACCEPT,
     FULL_STANDING,
     HeldOut,
+    NodeInfo,
     Outcome,
     QresError,
     RoundInfo,
@@ -110,6 +112,7 @@ class Swarm:
     tolerance: float = 0.1
     full_steps: bool = False
     pool: bool = False
+    farthest: float = 0.0
     nodes: list[MomentumTrainer] = attrs.field(init=False)
     rules: list[ValidatedMean] = attrs.field(init=False)
     rng: np.random.Generator = attrs.field(init=False)
@@ -119,7 +122,12 @@ class Swarm:
 
     def __attrs_post_init__(self) -> None:
         self.nodes = trainers(self.gamma, self.seed, pool=self.pool)
-        self.rules = [ValidatedMean(f=LIARS, tolerance=self.tolerance) for _node in range(HONEST)]
+        self.rules = [
+            ValidatedMean(f=LIARS, tolerance=self.tolerance, farthest=self.farthest)
+            for _node in range(HONEST)
+        ]
+        for rule, node_id in zip(self.rules, IDS, strict=False):
+            rule.setup(NodeInfo(node_id, "own", IDS, LIARS, references=True, pooled=self.pool))
         self.rng = np.random.default_rng((self.seed, 5))
         self.model = np.zeros(self.nodes[0].model.dimension, dtype=np.int32)
         self.missed = [0] * NODES
@@ -281,6 +289,7 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="*", default=list(ATTACKS), choices=ATTACKS)
     parser.add_argument("--tolerance", type=float, default=0.1)
     parser.add_argument("--held-out", choices=("own", "pool"), default="own")
+    parser.add_argument("--farthest", type=float, default=0.0)
     parser.add_argument("--full-steps", action="store_true", help="the control")
     options = parser.parse_args()
     print("| gamma | attack | accuracy | aborted | of honest proposals | lying sets merged |")
@@ -295,6 +304,7 @@ def main() -> None:
                     options.tolerance,
                     options.full_steps,
                     options.held_out == "pool",
+                    options.farthest,
                 )
                 for seed in options.seeds.split(",")
             ]
