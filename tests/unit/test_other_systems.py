@@ -16,7 +16,11 @@ import pytest
 from qres_core.node import stopping
 
 ROOT = Path(__file__).resolve().parents[2]
-OWNERS = {ROOT / "qres_core/contract/stores/system.py", ROOT / "qres_core/node/stopping.py"}
+OWNERS = {
+    ROOT / "qres_core/contract/stores/system.py",
+    ROOT / "qres_core/node/calling.py",
+    ROOT / "qres_core/node/stopping.py",
+}
 SOURCES = sorted(
     path
     for pattern in ("qres_core/**/*.py", "plugins/*/qres_*/**/*.py", "libraries/*/qres_*/**/*.py")
