@@ -36,7 +36,7 @@ class Libp2p(Libp2pOptions):
     """
 
     # the transport of the node, once it is made; of a class that imports libp2p
-    _made: list[Any] = attrs.field(factory=list, init=False, eq=False, repr=False)
+    _made: list[Any] = attrs.field(factory=list[Any], init=False, eq=False, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether another plugin lends the key to connect with, and messages can be carried.
