@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from qres_core.contract.stores.system import sync
 from qres_core.node.status import StatusBoard
 
 PROBE: Final = "writable.probe"
@@ -27,7 +28,7 @@ def disk_trouble(folder: Path) -> str:
         number = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             os.write(number, bytes(PROBE_BYTES))
-            os.fsync(number)
+            sync(number)
         finally:
             os.close(number)
     except OSError as error:
