@@ -17,8 +17,8 @@ the plugins of all nodes. ``bad_faith`` is that alone, beside honest updates.
 What a rule knows: ``pool``: each node holds out up to 100 examples of a fifth of the training data,
 which nobody trains on; ``own``: up to 30 % of its own share; ``nothing``. The row ``held-out
 examples alone`` is what one node learns from its pooled examples without a swarm. No rule was tuned
-on ``breast_cancer`` and ``synthetic``, and none on seeds 12 and 13: the tolerance of 0.02 was chosen
-with seed 11.
+on ``breast_cancer`` and ``synthetic``, and none on seeds 12 and 13: the tolerance of 0.02 was
+chosen with seed 11.
 
 ``--engine vectorised`` is the grid without agreement, and a tenth of the work: the first node alone
 proposes and votes, and it is honest. ``bad_faith`` cannot be played there.
