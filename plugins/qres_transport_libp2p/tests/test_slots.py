@@ -198,6 +198,7 @@ def resources(transport: Any) -> dict[str, int]:
     }
 
 
+@pytest.mark.long
 def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) -> None:
     """More connections than places, ended in six ways; then everything counted is as it was."""
     me, good, evil, stranger = lab.members(4)
@@ -249,6 +250,7 @@ def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) 
     trio.run(main)
 
 
+@pytest.mark.long
 def test_every_place_of_a_connection_that_lives_comes_back(lab: SimpleNamespace) -> None:
     """Requests and fetches that are given up at whatever moment cost no stream."""
     me, peer = roster = lab.members(2)
