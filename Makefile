@@ -89,9 +89,9 @@ hostile: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_frames.py
 	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_links.py
 
-# Attacks on whole swarms of 100 and 200 nodes: tens of minutes, and up to 4 GB.
+# Attacks on whole swarms of 100 and 200 nodes, and boxes of processes that die: tens of minutes, and up to 4 GB.
 large: $(VENV)/.test
-	QRES_LARGE=1 $(BIN)/python -P -m pytest -m long tests/attacks/test_left_out.py
+	QRES_LARGE=1 $(BIN)/python -P -m pytest -m long tests/attacks/test_left_out.py tests/integration/test_swarm_up.py
 
 # Whole swarms in trouble on a virtual clock, as seeds decide. One, told: make swarm-simulation SEED=17
 SEEDS ?= 0:500

@@ -301,6 +301,9 @@ def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
         assert process.returncode == 0, errors  # stopped when told, and of one mind
 
 
+large = pytest.mark.skipif(
+    not os.environ.get("QRES_LARGE"), reason="processes for two minutes: make large"
+)
 in_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
 
 
@@ -443,6 +446,7 @@ def test_two_of_nine_nodes_are_killed_and_the_box_goes_on_and_both_catch_up(
 
 
 @pytest.mark.long
+@large
 @in_proc
 @pytest.mark.parametrize("killed", [1, 2])
 def test_dead_nodes_end_a_box_only_where_no_round_can_close_without_them(
@@ -471,6 +475,7 @@ def test_dead_nodes_end_a_box_only_where_no_round_can_close_without_them(
 
 
 @pytest.mark.long
+@large
 @in_proc
 def test_a_node_that_is_refused_when_it_starts_again_is_left_dead_with_the_reason(
     tmp_path: Path,
