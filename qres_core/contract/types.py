@@ -461,6 +461,7 @@ class NodeInfo:
         colluding: share of the nodes that the plugin that hides them takes for colluding; in a
             round of so many members count them with :func:`~qres_core.most_colluders`.
         rows: fewest rows that the enabled rule and the wrappers around it work with.
+        noised: whether an enabled plugin adds noise to contributions.
         observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
             no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
     """
@@ -479,3 +480,4 @@ class NodeInfo:
     observer: bool = False
     colluding: float = 0.0
     rows: int = 1
+    noised: bool = False

@@ -6,7 +6,8 @@ From it follow what every plugin is told of its surroundings, and how many rows 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -114,6 +115,17 @@ def behind_the_hider(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enab
             yield plugin, hider
         elif plugin.claims.hides.leaves is not Visibility.INDIVIDUAL:
             hider = plugin
+
+
+def noised(enabled: Sequence[Enabled], told: Mapping[str, Surroundings]) -> bool:
+    """Whether any plugin adds noise to what a node contributes; ``told``: see :func:`check_all`."""
+    with suppress(QresError):  # said already, as a reason not to start
+        return any(
+            plugin.passes(around.extent, around).noise > 0.0
+            for plugin in having(enabled, "privatize")
+            if (around := told.get(plugin.name)) is not None
+        )
+    return False
 
 
 def check_all(

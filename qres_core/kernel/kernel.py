@@ -320,6 +320,7 @@ class Kernel:
             visibility=found.visibility,
             colluding=found.colluding,
             rows=found.rows,
+            noised=found.noised,
         )
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})

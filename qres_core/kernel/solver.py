@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.claims import NO_CLAIMS
+from qres_core.contract.claims import NO_CLAIMS, Surroundings
 from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
@@ -26,6 +26,7 @@ from qres_core.kernel.chain import (
     hiding,
     least_rows,
     mergers,
+    noised,
     rows_needed,
 )
 from qres_core.kernel.config import SwarmConfig, committee_size
@@ -64,6 +65,7 @@ class Solution:
     # share of the nodes that may collude against what is hidden
     colluding: float = 0.0
     rows: int = 1  # fewest that the rule and the wrappers around it work with
+    noised: bool = False  # whether a plugin adds noise to contributions
 
 
 def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0) -> Solution:
@@ -102,7 +104,8 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
     ]
     # Numbers are looked at where the parts fit: a plugin need not judge what cannot be run.
     notices = list(_notices(enabled, swarm))
-    for found in check_all(enabled, swarm, hidden, dimension):
+    told: dict[str, Surroundings] = {}
+    for found in check_all(enabled, swarm, hidden, dimension, told):
         if isinstance(found, str):
             notices.append(found)
         else:
@@ -113,6 +116,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         hidden.visibility,
         hidden.colluding,
         least_rows(enabled),
+        noised(enabled, told),
     )
 
 

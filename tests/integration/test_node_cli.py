@@ -277,7 +277,7 @@ def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
     events = [line["event"] for line in places[3].log()]
     told = events[events.index("stopping") :]
     # What was measured, and who hangs up, it may still tell meanwhile; no round any more.
-    assert set(told[1:-1]) <= {"peer down", "peer up", "model measured"}
+    assert set(told[1:-1]) <= {"peer down", "peer up", "links ended", "model measured"}
     assert told[-1] == "node stopped"
 
     assert [place.end(signal.SIGINT) for place in places[:3]] == [0, 0, 0]

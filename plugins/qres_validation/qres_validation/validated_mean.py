@@ -135,7 +135,8 @@ class ValidatedMean:
         metadata=options.help_text(
             "A node votes against a merged update that is farther from its own reference than this "
             "many lengths of the reference. 0 is any distance. Left out: 1.25 if the trainer says "
-            "that its held-out examples come from a pool of all kinds, and 0 if not."
+            "that its held-out examples come from a pool of all kinds and no plugin adds noise, "
+            "and 0 if not."
         ),
     )
 
@@ -182,7 +183,15 @@ class ValidatedMean:
                 "leave it out; or let the trainer say pooled = True, or set "
                 'trainer.task.held_out_from = "pool"',
             )
-        usual = FARTHEST if node_info.pooled else 0.0
+        if self.farthest and node_info.noised:
+            raise CompatibilityError.of(
+                "QRES-E311",
+                "plugins.validated_mean.farthest",
+                "holds others to this node's reference, and a plugin adds noise to what they send: "
+                "honest nodes would refuse what honest nodes propose",
+                "leave it out",
+            )
+        usual = FARTHEST if node_info.pooled and not node_info.noised else 0.0
         self._reach.lengths = usual if self.farthest is None else self.farthest
 
     @hookimpl

@@ -111,6 +111,17 @@ def test_by_default_only_nodes_with_pooled_examples_vote_by_it(
     assert verdict == (ACCEPT if accepted else reject("far-from-reference"))
 
 
+def test_where_noise_is_added_nobody_votes_by_it() -> None:
+    """Noise is farther from any reference than honest updates are."""
+    node = attrs.evolve(make_node_info(), references=True, pooled=True, noised=True)
+    rule = ValidatedMean(f=1)
+    rule.setup(node)
+    aside = np.array([300, 4000], dtype=np.int32)
+    assert rule.endorse(aside, held_out([300, 400])) == ACCEPT
+    with pytest.raises(CompatibilityError, match=r"QRES-E311 .*farthest.*noise.*leave it out"):
+        ValidatedMean(f=1, farthest=1.25).setup(node)
+
+
 def test_it_is_refused_where_examples_are_of_a_nodes_own_share() -> None:
     node = attrs.evolve(make_node_info(), references=True)
     with pytest.raises(CompatibilityError, match=r"QRES-E311 .*farthest.*pooled = True"):

@@ -17,6 +17,7 @@ from qres_core import (
     Contribution,
     DialogueMessage,
     Evidence,
+    Extent,
     Fault,
     HeldOut,
     Hides,
@@ -870,6 +871,31 @@ def test_setup_says_how_many_rows_the_rule_and_its_wrappers_need(make_kernel: Ma
     make_kernel({"a": plugin(setup=setup)})
     make_kernel({"a": plugin(setup=setup), "pairs": Pairs})
     assert seen == [1, 2]
+
+
+def test_setup_says_whether_noise_is_added(make_kernel: MakeKernel) -> None:
+    seen: list[bool] = []
+
+    def setup(_self: object, node_info: Any) -> None:
+        seen.append(node_info.noised)
+
+    @attrs.frozen
+    class Noisy:
+        claims = Claims(tolerates=None)
+        noise: float = 0.0
+
+        @hookimpl
+        def privatize(self, update: Update) -> Update:
+            return update
+
+        def passes(self, extent: Extent, around: Surroundings) -> Extent:
+            del around
+            return attrs.evolve(extent, noise=self.noise)
+
+    make_kernel({"a": plugin(setup=setup)})
+    make_kernel({"a": plugin(setup=setup), "quiet": Noisy})
+    make_kernel({"a": plugin(setup=setup), "noisy": Noisy}, {"noisy": {"noise": 0.5}})
+    assert seen == [False, False, True]
 
 
 def test_proofs_are_kept_by_plugin(make_kernel: MakeKernel) -> None:
