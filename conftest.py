@@ -20,7 +20,7 @@ from hypothesis import settings
 settings.register_profile("qres", settings.default, deadline=None)
 settings.load_profile("qres")
 # Where lines are counted, which makes all slower: `--hypothesis-profile counted`.
-settings.register_profile("counted", settings.get_profile("qres"), max_examples=20)
+settings.register_profile("counted", settings.get_profile("qres"), max_examples=10)
 
 # A shell without job control starts background jobs deaf to ctrl-C; so would be what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
