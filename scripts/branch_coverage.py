@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,10 +25,9 @@ TESTS = {
         for project in sorted(ROOT.glob(f"{kind}/*/pyproject.toml"))
     },
 }
-WORKERS = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
-"""For the tests of the core. To start workers takes longer than many a plugin's tests."""
 EVERY = (
-    *("-m", "not long", "--hypothesis-profile", "counted"),
+    *("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", "-m", "not long"),
+    *("--hypothesis-profile", "counted"),
     # These play millions of steps of few modules, which counting lines makes three times slower.
     # What they reach, others reach too; without counting, `make test` plays all of them.
     *(
@@ -66,26 +64,9 @@ def measure(name: str, words: list[str], folder: Path) -> tuple[bool, dict[str, 
         cwd=ROOT,
         env=environment,
         check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
     )
-    sys.stdout.write(run.stdout)  # in one piece: others run beside it
-    sys.stdout.flush()
     found = json.loads(totals.read_text("utf-8"))["totals"] if totals.exists() else {}
     return run.returncode == 0, found
-
-
-def _measured(
-    names: list[str], words: list[str], folder: Path
-) -> list[tuple[str, tuple[bool, dict[str, float]]]]:
-    """The figures of each: the core with a worker for each processor, then a plugin for each."""
-    core = [name for name in names if name == "qres_core"]
-    others = [name for name in names if name != "qres_core"]
-    found = [(name, measure(name, [*WORKERS, *words], folder)) for name in core]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        plain = pool.map(lambda name: measure(name, words, folder), others)
-        return [*found, *zip(others, plain, strict=True)]
 
 
 def main(arguments: list[str]) -> int:
@@ -101,7 +82,8 @@ def main(arguments: list[str]) -> int:
     rows: list[tuple[str, float, float, float]] = []
     short: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, (passed, totals) in _measured(names, words, Path(folder)):
+        for name in names:
+            passed, totals = measure(name, words, Path(folder))
             percent = totals.get("percent_covered", 0.0)
             rows.append(
                 (name, totals.get("num_statements", 0), totals.get("num_branches", 0), percent)
