@@ -407,7 +407,7 @@ dimension = 12
 
 @pytest.mark.long
 @in_proc
-@pytest.mark.parametrize("transport", ["loopback", "libp2p"])
+@pytest.mark.parametrize("transport", [pytest.param("loopback", marks=large), "libp2p"])
 def test_two_of_nine_nodes_are_killed_and_the_box_goes_on_and_both_catch_up(
     tmp_path: Path, transport: str
 ) -> None:
