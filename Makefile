@@ -30,7 +30,7 @@ demo: $(VENV)/.demo
 node: $(VENV)/.node
 	$(BIN)/qres plugins
 
-# What a change needs: three workers for two cores, without the experiments marked `long`. Minutes.
+# What a change needs: a worker for each core, without the experiments marked `long`. Minutes.
 test: $(VENV)/.test
 	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m "not long"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import selectors
 import signal
 import threading
@@ -25,13 +24,6 @@ settings.register_profile("counted", settings.get_profile("qres"), max_examples=
 # A shell without job control starts background jobs deaf to ctrl-C; so would be what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for two cores: a third of the time tests wait for peers and processes."""
-    return max(1, 3 * (os.cpu_count() or 1) // 2)
-
 
 STUCK_SECONDS = 600.0
 """Real seconds after which an event loop that waits for a thread gives up."""
