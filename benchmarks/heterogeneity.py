@@ -14,13 +14,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import attrs
 from harness import Record, main
+from server_optimisers import LIARS, accuracy
 
-from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 
-LIARS = 4
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "FedAvg": {},
     "FedProx, mu 0.1": {"proximal": 0.1},
@@ -39,17 +36,8 @@ TASK = TaskConfig(
 
 def _accuracy(method: str, rule: str, attack: str, rounds: int, seeds: int) -> float:
     f = 0 if rule == "mean" else LIARS
-    swarm = {"name": "bench", "nodes": 14, "byzantine": f, "quorum": 14, "insecure": True}
-    plugins = {"memory": {}, rule: {"f": f} if f else {}}
-    config = parse({"swarm": swarm, "plugins": plugins}, source="benchmark")
-    task, total = attrs.evolve(TASK, **METHODS[method]), 0.0
-    for seed in range(1, seeds + 1):
-        liars = LIARS if attack else 0
-        scenario = Scenario(
-            rounds=rounds, seed=seed, attack=attack, attackers=liars, engine="vectorised"
-        )
-        total += simulate(config, scenario, task=task).rounds[-1].metrics["accuracy"]
-    return 100 * total / seeds
+    task = attrs.evolve(TASK, **METHODS[method])
+    return accuracy({rule: {"f": f} if f else {}}, task, attack, rounds, seeds, f)
 
 
 def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it

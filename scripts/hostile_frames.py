@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,11 +41,13 @@ WARM: Final = 20
 SHARES: Final = {"sockets": 0.5, "requests": 0.25, "streams": 0.02, "frames": 0.25}
 
 
-def tables() -> dict[str, Any]:
-    """The configuration."""
+def tables(
+    name: str = "hostile", credentials: Mapping[str, Any] | None = None, dimension: int = 16
+) -> dict[str, Any]:
+    """The configuration of a swarm; ``credentials``: plugins that say who is a member."""
     return {
         "swarm": {
-            "name": "hostile",
+            "name": name,
             "nodes": NODES,
             "byzantine": 1,
             "quorum": NODES - 1,
@@ -55,12 +58,13 @@ def tables() -> dict[str, Any]:
         "plugins": {
             "libp2p": {"reconnect_seconds": 0.5},
             "ed25519": {},
+            **(credentials or {}),
             "replay": {"window": 4096},
             # So lightly that no ban comes to the nodes' help.
             "reputation": {"punish": 0.0001},
             "krum": {"f": 1},
         },
-        "trainer": {"task": {"name": "quadratic", "dimension": 16, "learning_rate": 0.002}},
+        "trainer": {"task": {"name": "quadratic", "dimension": dimension, "learning_rate": 0.002}},
     }
 
 

@@ -32,6 +32,7 @@ from typing import Any, Final
 
 import attrs
 import trio
+from hostile_frames import tables
 from nacl.signing import SigningKey
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.curves import without_fastecdsa
@@ -46,7 +47,6 @@ from qres_core import ACCEPT, LinkKeys, NodeInfo
 from qres_core.node.box import BoxNode, free_ports, prepare
 from qres_core.node.fleet import Fleet
 
-NODES: Final = 6
 ROOM: Final = 60 * MIB
 START_SECONDS: Final = 120.0
 WARM: Final = 10
@@ -64,29 +64,10 @@ ALONE: Final = 3
 # ── attacks on processes ──────────────────────────────────────────────────────────────────────────
 
 
-def tables(members: Path) -> dict[str, Any]:
-    """The configuration."""
-    return {
-        "swarm": {
-            "name": "links",
-            "nodes": NODES,
-            "byzantine": 1,
-            "quorum": NODES - 1,
-            "deadline": 0.5,
-            "vote_timeout": 2.0,
-        },
-        "plugins": {
-            "libp2p": {"reconnect_seconds": 0.5},
-            "ed25519": {},
-            "pki": {"members_file": str(members), "reload_seconds": 0.5},
-            "replay": {"window": 4096},
-            # So lightly that no ban comes to the nodes' help.
-            "reputation": {"punish": 0.0001},
-            "krum": {"f": 1},
-        },
-        # Large enough for an amplifier, and small enough to travel in gossip.
-        "trainer": {"task": {"name": "quadratic", "dimension": 3000, "learning_rate": 0.002}},
-    }
+def _tables(members: Path) -> dict[str, Any]:
+    # Updates large enough for an amplifier, and small enough to travel in gossip.
+    known = {"members_file": str(members), "reload_seconds": 0.5}
+    return tables("links", {"pki": known}, 3000)
 
 
 @contextmanager
@@ -175,7 +156,7 @@ def processes(seconds: float, folder: Path) -> dict[str, Any]:
     """The attacks on five processes, one after the other; their reports."""
     members = folder / "members"
     members.write_text("", encoding="utf-8")
-    _config, seats = prepare(tables(members), "links", folder / "box")
+    _config, seats = prepare(_tables(members), "links", folder / "box")
     members.write_text("".join(f"{seat.node_id}\n" for seat in seats), encoding="utf-8")
     listed = f"members_file = {json.dumps(str(members))}\n"
     for seat in seats:  # the file alone says who is a member: it may change while they run

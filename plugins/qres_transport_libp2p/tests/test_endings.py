@@ -70,21 +70,6 @@ def test_a_peer_that_is_away_is_a_dial_that_failed(lab: SimpleNamespace) -> None
     anyio.run(main)
 
 
-def test_a_stranger_s_key_is_told_of_nobody(lab: SimpleNamespace) -> None:
-    me, peer, stranger = lab.members(3)
-
-    async def main() -> None:
-        async with lab.Swarm() as swarm, lab.stock_host(stranger) as host:
-            transport = lab.transport(me, [me, peer], dial=[])
-            await swarm.start(transport)
-            with pytest.raises(Exception):  # noqa: B017, PT011 - libp2p says it in several ways
-                await lab.greet(host, me)
-            told = await why(lab, transport, None)
-            assert told == (PeerChange.REFUSED, LinkReason.REFUSED_KEY)
-
-    trio.run(main)
-
-
 def test_both_ends_of_a_refused_hello_say_who_refused(lab: SimpleNamespace) -> None:
     me, peer = lab.members(2)
     verdicts = {me.node_id: ACCEPT, peer.node_id: reject("no-credential")}

@@ -12,7 +12,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from qres_transport_libp2p import blobs, frames, hello, pubsub, requests
 
-from qres_core import ACCEPT, PeerChange, RoundError, reject
+from qres_core import ACCEPT, LinkReason, PeerChange, RoundError, reject
 
 OURS = (blobs.PROTOCOL, frames.PROTOCOL, requests.PROTOCOL, pubsub.GOSSIPSUB)
 
@@ -48,6 +48,7 @@ def test_a_stranger_is_refused_before_it_has_a_stream(lab: SimpleNamespace) -> N
                 await lab.greet(host, me)
             event = await lab.noticed(transport, PeerChange.REFUSED)
             assert event.peer is None
+            assert event.reason is LinkReason.REFUSED_KEY
             assert "no key of the roster" in event.detail
             assert transport.stats().refused >= 1
             assert transport.peers() == ()
