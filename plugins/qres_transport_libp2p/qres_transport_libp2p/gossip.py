@@ -43,7 +43,9 @@ class Gossip:
         members = sessions.members
 
         async def inbound(stream: INetStream) -> bool:
-            return await sessions.link(stream.muxed_conn).wait(options.hello_seconds)
+            muxed = stream.muxed_conn
+            # A connection is closed some time before libp2p says so.
+            return not muxed.is_closed and await sessions.link(muxed).wait(options.hello_seconds)
 
         async def outbound(peer: ID) -> bool:
             return await sessions.wait_up(peer, 2 * options.hello_seconds)

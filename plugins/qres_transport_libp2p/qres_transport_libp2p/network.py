@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost, IMuxedConn
+from libp2p.abc import IHost, IMuxedConn, INetConn
 from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -142,7 +142,7 @@ class Network:
             transports=[tcp],
             connection_config=config,
         )
-        shield(host, self._misused)
+        shield(host, self._misused, self._connections)
         # Nobody is dialled but by the keeper.
         connector: Any = getattr(host.get_network(), "auto_connector", None)
         connector.maybe_connect = _nobody
@@ -207,6 +207,9 @@ class Network:
         if self.parts is not None:
             link = self.parts.sessions.link(muxed)
             self.parts.sessions.bad(link, why, why, LinkReason.OVERRAN)
+
+    def _connections(self, peer: ID) -> list[INetConn]:
+        return [] if self.parts is None else self.parts.sessions.connections(peer)
 
     def _barred(self, peer: ID, node: NodeId, why: str) -> None:
         self.tally.refuse("barred")

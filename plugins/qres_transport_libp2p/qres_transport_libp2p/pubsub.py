@@ -40,8 +40,9 @@ SEEN_MESSAGES: Final = 4096
 SEQNO_BYTES: Final = 8
 TOO_FAST: Final = "too fast"
 UNKNOWN_AUTHOR: Final = "author is no member"
-RENEWALS: Final = 5
 RENEWAL_SECONDS: Final = 0.3
+"""Least pause before a peer that is up and not reached is tried again; it doubles each time."""
+RENEWAL_MOST: Final = 5.0
 
 
 class _NoSeenCache(dict[Any, Any]):
@@ -160,7 +161,7 @@ class SafePubsub(Pubsub):
         self._gate = gate
         self._locks: weakref.WeakKeyDictionary[INetStream, trio.Lock] = weakref.WeakKeyDictionary()
         self._carriers: dict[bytes, ID] = {}
-        self._opening: set[ID] = set()
+        self._opening: dict[ID, trio.Event] = {}  # set when the attempt is over
 
     # ── inbound ───────────────────────────────────────────────────────────────────────────────
 
@@ -237,7 +238,7 @@ class SafePubsub(Pubsub):
         """Send nothing to a peer before it is admitted, and to each over one stream."""
         if peer_id in self.peers or peer_id in self._opening:
             return
-        self._opening.add(peer_id)
+        over = self._opening[peer_id] = trio.Event()
         try:
             if not await self._gate.outbound(peer_id):
                 return
@@ -246,7 +247,8 @@ class SafePubsub(Pubsub):
             if queue is not None:  # room for a burst of votes
                 queue._queue.max_size = self._queue  # noqa: SLF001 - no argument leads there
         finally:
-            self._opening.discard(peer_id)
+            del self._opening[peer_id]
+            over.set()
 
     async def handle_sending_messages(
         self, peer_id: ID, stream: INetStream, queue: RpcQueue
@@ -261,7 +263,8 @@ class SafePubsub(Pubsub):
                 async with self._locks.setdefault(stream, trio.Lock()):
                     await stream.write(written)
         except Exception:  # noqa: BLE001 - as in libp2p: whatever goes wrong, the peer is gone
-            self._handle_dead_peer(peer_id)
+            if self.peers.get(peer_id, stream) is stream:  # else it is reached another way by now
+                self._handle_dead_peer(peer_id)
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Write an RPC as a whole: late joiners are sent the history beside the queue's task."""
@@ -281,19 +284,34 @@ class SafePubsub(Pubsub):
             self._peer_subscription_count[peer_id] = len(topics)
 
     async def renew(self, peer: ID) -> None:
-        """Reach a peer over the connection it now has, if the stream to it runs over another."""
-        stream = self.peers.get(peer)
-        if stream is not None and not await self._gate.inbound(stream):
-            self.peers.pop(peer, None)
-            queue = self.peer_queues.pop(peer, None)
-            if queue is not None:
-                queue.close()
-            self.router.remove_peer(peer)
-        for _attempt in range(RENEWALS):
-            if peer in self.peers or not await self._gate.outbound(peer):
+        """Reach a peer over a connection that it now has, if the stream to it runs over none.
+
+        Goes on until it is reached, or not up any more.
+        """
+        pause = RENEWAL_SECONDS
+        while True:
+            stream = self.peers.get(peer)
+            if stream is not None:
+                if await self._gate.inbound(stream):
+                    return
+                if self.peers.get(peer) is stream:
+                    self._leave(peer)
+            if not await self._gate.outbound(peer):
                 return
-            await self._handle_new_peer_with_retry(peer, 5.0)
-            await trio.sleep(RENEWAL_SECONDS)
+            opening = self._opening.get(peer)
+            if opening is not None:  # it may come to nothing
+                await opening.wait()
+            else:
+                await self._handle_new_peer_with_retry(peer, 5.0)
+            await trio.sleep(pause)
+            pause = min(2 * pause, RENEWAL_MOST)
+
+    def _leave(self, peer: ID) -> None:
+        del self.peers[peer]
+        queue = self.peer_queues.pop(peer, None)
+        if queue is not None:
+            queue.close()
+        self.router.remove_peer(peer)
 
     def hears(self, peer: ID) -> bool:
         """Whether a peer is reached and has subscribed."""

@@ -73,7 +73,7 @@ class Sessions(INotifee):
     emit: Callable[[TransportEvent], object]  # where events go
     start: Callable[..., None]  # starts a task in the transport's nursery
     on_link: Callable[[PeerConnection], Awaitable[None]]  # called with every new link, to greet it
-    # called with a peer that has just become reachable, or changed its connection
+    # called with a peer that has just become reachable, or lost one of its connections
     on_up: Callable[[ID], Awaitable[None]]
     # the peers that are up, ascending; replaced as a whole, so any thread may read it
     infos: tuple[PeerInfo, ...] = ()
@@ -94,6 +94,10 @@ class Sessions(INotifee):
             peer = muxed.peer_id
             node = self.members.nodes.get(peer, b"")
             found = PeerConnection(muxed, peer, node, trio.current_time())
+            if muxed.is_closed:  # nothing would ever take it out of the table
+                found.over = True
+                found.decided.set()
+                return found
             self._links[muxed] = found
             if not node:  # it was removed after the gate let it through
                 self._end_peer(found, LinkReason.NO_MEMBER)
@@ -102,6 +106,17 @@ class Sessions(INotifee):
     def of(self, peer: ID) -> list[PeerConnection]:
         """The open links of a peer, oldest first."""
         return [link for link in self._links.values() if link.peer == peer and not link.over]
+
+    def connections(self, peer: ID) -> list[INetConn]:
+        """Those over which streams to a peer may be opened, newest first.
+
+        libp2p prefers the one with most streams, which is the one that is about to be replaced.
+        """
+        return [
+            link.conn
+            for link in reversed(self.of(peer))
+            if link.admitted and link.conn is not None and not link.muxed.is_closed
+        ]
 
     def is_up(self, peer: ID) -> bool:
         """Whether a peer is connected and admitted."""
@@ -255,9 +270,14 @@ class Sessions(INotifee):
         """Forget links that closed without a notification."""
         for link in list(self._links.values()):
             if link.muxed.is_closed:
-                self._closed(link)
-                self._links.pop(link.muxed, None)
+                self._forget(link)
         self._refresh()
+
+    def _forget(self, link: PeerConnection) -> None:
+        self._links.pop(link.muxed, None)
+        self._closed(link)
+        if self.is_up(link.peer):  # what ran over this one has to run over another
+            self.start(self.on_up, link.peer)
 
     # ── libp2p's notifications ────────────────────────────────────────────────────────────────
 
@@ -271,9 +291,9 @@ class Sessions(INotifee):
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         """Forget a connection."""
         del network
-        link = self._links.pop(conn.muxed_conn, None)
+        link = self._links.get(conn.muxed_conn)
         if link is not None:
-            self._closed(link)
+            self._forget(link)
             self._refresh()
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:

@@ -8,12 +8,13 @@ And a stream that is cancelled while it is opened would keep its place in the co
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import trio
-from libp2p.abc import IHost, IMuxedConn, INetStream, ISecureConn
+from libp2p.abc import IHost, IMuxedConn, INetConn, INetStream, ISecureConn
 from libp2p.custom_types import TProtocol
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
@@ -126,10 +127,20 @@ async def whole(opening: Callable[[], Awaitable[T]]) -> T:
     raise MuxedStreamError(what)
 
 
-def shield(host: IHost, fault: Fault | None = None) -> None:
+def _any(_peer: ID) -> Iterable[INetConn]:
+    return ()
+
+
+def shield(
+    host: IHost,
+    fault: Fault | None = None,
+    choose: Callable[[ID], Iterable[INetConn]] = _any,
+) -> None:
     """Have a host, before it runs, make its connections and their streams this way.
 
-    ``fault``: told of connections whose other end sends what it may not, and how.
+    ``fault``: told of connections whose other end sends what it may not, and how. ``choose``:
+    the connections of a peer that streams are opened over, the first that works; if there is none,
+    libp2p chooses.
     """
     library: Any = yamux
     library.YamuxStream = GatheringStream  # no argument leads there
@@ -141,6 +152,9 @@ def shield(host: IHost, fault: Fault | None = None) -> None:
         if not network.get_connections(peer_id):  # libp2p would dial
             what = f"{peer_id} is not connected"
             raise SwarmException(what)
+        for conn in choose(peer_id):
+            with suppress(Exception):  # it is closing; another may do
+                return await whole(conn.new_stream)
         return await whole(partial(plain, peer_id))
 
     network.new_stream = new_stream

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.stream.exceptions import StreamReset
@@ -320,3 +321,46 @@ def test_a_stream_over_a_connection_that_is_gone_is_replaced(
     trio.run(pubsub.renew, NEIGHBOUR)
     assert NEIGHBOUR not in pubsub.peers
     assert (removed, closed) == ([NEIGHBOUR], [True])
+
+
+def test_who_comes_back_while_an_attempt_is_under_way_is_reached_when_that_fails(
+    pubsub: SafePubsub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the attempt takes: it may wait for a stream over a connection that is gone."""
+    stream: Any = Stream()
+    attempts: list[float] = []
+
+    async def reach(_pubsub: object, peer: Any) -> None:
+        attempts.append(trio.current_time())
+        if len(attempts) == 1:
+            await trio.sleep(240)
+            what = "no stream in time"
+            raise OSError(what)
+        pubsub.peers[peer] = stream
+
+    monkeypatch.setattr(Pubsub, "_handle_new_peer", reach)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pubsub._handle_new_peer_with_retry, NEIGHBOUR)
+            await trio.testing.wait_all_tasks_blocked()
+            await pubsub.renew(NEIGHBOUR)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert pubsub.peers[NEIGHBOUR] is stream
+    assert attempts == [0.0, pytest.approx(240.0, abs=5.0)]
+
+
+def test_what_is_written_to_a_stream_that_was_replaced_does_not_end_the_other(
+    pubsub: SafePubsub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead: list[object] = []
+    monkeypatch.setattr(SafePubsub, "_handle_dead_peer", lambda _self, peer: dead.append(peer))
+    old: Any = Sink(breaks=0)
+    new: Any = Stream()
+    for now, ended in ((new, []), (old, [NEIGHBOUR])):
+        queue = RpcQueue(max_size=100)
+        queue.push(rpc_pb2.RPC(publish=[signed()]))
+        pubsub.peers[NEIGHBOUR] = now
+        trio.run(pubsub.handle_sending_messages, NEIGHBOUR, old, queue)
+        assert dead == ended

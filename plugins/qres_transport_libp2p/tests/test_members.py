@@ -9,7 +9,9 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from multiaddr import Multiaddr
 from qres_transport_libp2p import Libp2p
+from qres_transport_libp2p.identity import peer_id
 
 from qres_core import ConfigError, NodeInfo, PeerChange
 from qres_core.testing import make_round_info
@@ -77,6 +79,52 @@ def test_who_is_removed_is_told_so_disconnected_and_may_come_back(lab: SimpleNam
             for node in (here, other):
                 node.follow(ids(*everybody))
             await lab.connected(*all_of_them)
+
+    anyio.run(main)
+
+
+def test_gossip_goes_on_over_the_connection_that_is_left(lab: SimpleNamespace) -> None:
+    """What a peer that returned found: its old connection was over, and had not said so yet.
+
+    Nobody says anything meanwhile, and no ping looks after anybody.
+    """
+    first, second = both = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            quiet = {"ping_seconds": 10 * lab.PATIENCE}
+            dialler = lab.transport(first, list(both), **quiet)
+            listener = lab.transport(second, list(both), dial=[], **quiet)
+            await swarm.start(dialler, listener)
+            await lab.connected(dialler, listener)
+            there, here = peer_id(second.node_id), peer_id(first.node_id)
+
+            async def again() -> None:
+                network: Any = dialler._parts.host.get_network()
+                await network.dial_addr(Multiaddr(second.address), there)
+
+            async def links(node: Any, peer: Any) -> int:
+                return sum(link.admitted for link in node._parts.sessions.of(peer))
+
+            async def end_the_first() -> None:
+                sessions = dialler._parts.sessions
+                await sessions.abort(sessions.of(there)[0])
+
+            async def is_reached() -> bool:
+                stream = listener._parts.gossip.pubsub.peers.get(here)
+                return stream is not None and not stream.muxed_conn.is_closed
+
+            with anyio.fail_after(lab.PATIENCE):
+                await dialler._running.call(again)
+                for node, peer in ((dialler, there), (listener, here)):
+                    while await node._running.call(links, node, peer) < 2:  # noqa: ASYNC110
+                        await anyio.sleep(0.02)
+                await dialler._running.call(end_the_first)
+                while await listener._running.call(links, listener, here) > 1:  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+                while not await listener._running.call(is_reached):  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+                assert await lab.hears_all(dialler, {second.node_id})
 
     anyio.run(main)
 

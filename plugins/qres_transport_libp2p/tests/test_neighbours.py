@@ -171,6 +171,39 @@ def test_connections_that_closed_without_a_word_are_swept_away() -> None:
     run(main)
 
 
+def test_a_connection_that_is_over_is_not_taken_into_the_table_again() -> None:
+    """Who asks about it late, a stream of it for one, would leave it there for ever."""
+
+    async def main() -> None:
+        made, _events, _tasks = sessions()
+        muxed: Any = Muxed()
+        await muxed.close()
+        link = made.link(muxed)
+        assert not await link.wait(1000.0)
+        assert trio.current_time() == 0.0, "it is decided"
+        assert made.of(PEER) == []
+
+    run(main)
+
+
+def test_streams_are_opened_over_the_newest_connection_that_is_admitted() -> None:
+    async def main() -> None:
+        made, _events, tasks = sessions()
+        first, second, third, closed = (admitted(made, Muxed()) for _ in range(4))
+        undecided: Any = Muxed()
+        for number, link in enumerate((first, second, closed, made.link(undecided))):
+            conn: Any = number
+            link.conn = conn
+        await closed.muxed.close()
+        assert made.connections(PEER) == [1, 0]
+        assert third.conn is None, "control: libp2p has not named it yet"
+        tasks.clear()
+        made.sweep()  # the closed one
+        assert [arguments for _work, *arguments in tasks] == [[PEER]], "the others are looked at"
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("opened", "said"),
     [(None, "no stream in time"), (OSError("reset"), "OSError: reset")],
