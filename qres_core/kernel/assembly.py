@@ -50,6 +50,20 @@ class Enabled:
     hooks: tuple[str, ...]  # hooks it implements, in life-cycle order
 
     @cached_property
+    def manager(self) -> pluggy.PluginManager:
+        """A manager for it alone: results keep their author, and a mismatch names this plugin.
+
+        So plugins need be neither hashable nor different from each other.
+
+        Raises PluginValidationError, of pluggy: a hook does not fit its specification.
+        """
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(HookSpecs)
+        manager.register(self.instance, name=self.name)
+        manager.check_pending()
+        return manager
+
+    @cached_property
     def claims(self) -> Claims:
         """What the plugin claims, as configured: read once, so that nothing changes in between.
 
@@ -194,10 +208,10 @@ def enable(instance: object, name: str) -> Enabled:
 
 
 def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: str) -> Enabled:
-    _verify_instance(instance, hooks, origin, where)
+    plugin = Enabled(origin.name, origin, instance, hooks)
+    _verify_instance(plugin, where)
     if problems := tuple(strays(instance, f"{where}: {origin.provenance}")):
         raise PluginError(problems)
-    plugin = Enabled(origin.name, origin, instance, hooks)
     _ = plugin.claims  # read now, so that a fault in them is reported with all the others
     return plugin
 
@@ -290,22 +304,17 @@ def _verify_hook(function: Any, options: Mapping[str, Any], spot: str) -> list[P
     return problems
 
 
-def _verify_instance(
-    instance: object, hooks: tuple[str, ...], origin: Installed, where: str
-) -> None:
-    """Register with a manager of its own, so that a mismatch names this plugin."""
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(HookSpecs)
+def _verify_instance(enabled: Enabled, where: str) -> None:
+    origin = enabled.origin
     try:
-        manager.register(instance, name=origin.name)
-        manager.check_pending()
+        manager = enabled.manager
     except Exception as error:
         what = f"{origin.provenance}: {' '.join(str(error).split())}"
         fix = "name only arguments of the hook's specification, in docs/reference/hooks.md"
         raise PluginError.of("QRES-E206", where, what, fix) from error
     # Plugins are not compared here: one whose fields ``setup`` fills cannot be yet.
     registered = {hook for hook in ALL_HOOKS if getattr(manager.hook, hook).get_hookimpls()}
-    if odd := sorted(registered.symmetric_difference(hooks)):
+    if odd := sorted(registered.symmetric_difference(enabled.hooks)):
         # A class method or a function in a field: one of two readers would not see the hook.
         what = f"{origin.provenance}: hook {odd[0]!r} is not a plain method of the class"
         raise PluginError.of("QRES-E206", where, what, "define it with def, marked @hookimpl")

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final, cast
 
 import attrs
-import pluggy
 
 from qres_core.contract import faults
 from qres_core.contract.dialogue import Dialogue
@@ -32,7 +31,6 @@ from qres_core.contract.evidence import (
 )
 from qres_core.contract.faults import Fault
 from qres_core.contract.held_out import HeldOut, Screening
-from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.rounds import Outcome, OwnContributions, RoundInfo
 from qres_core.contract.transport import LinkKeys, Transport
@@ -69,14 +67,6 @@ _SAID_BY: Final[Mapping[str, frozenset[Fault]]] = {"replay_check": frozenset({Fa
 """The faults of the kernel that a plugin may name, by hook. All others are the kernel's to find."""
 
 
-def _hold(plugin: Enabled) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(HookSpecs)
-    manager.register(plugin.instance, name=plugin.name)
-    manager.check_pending()
-    return manager
-
-
 class Kernel:
     """The plugins of one node, composed, in file order.
 
@@ -103,13 +93,11 @@ class Kernel:
         self._dimension = 0  # of the model, 0 while it is not known
         self.roster: frozenset[NodeId] = frozenset()
         self.banned: frozenset[NodeId] = frozenset()
-        # One manager per plugin: results keep their author, order is file order, and plugins need
-        # be neither hashable nor different from each other.
-        managers = [(plugin, _hold(plugin)) for plugin in enabled]
+        # In file order.
         self._callers: Mapping[str, tuple[tuple[str, Caller], ...]] = {
             hook: tuple(
-                (plugin.name, getattr(manager.hook, hook))
-                for plugin, manager in managers
+                (plugin.name, getattr(plugin.manager.hook, hook))
+                for plugin in enabled
                 if hook in plugin.hooks
             )
             for hook in ALL_HOOKS

@@ -6,7 +6,6 @@ import attrs
 import pluggy
 
 from qres_core.contract.claims import Claims
-from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.kernel.assembly import enable
 
 
@@ -48,8 +47,4 @@ class Seated:
 def seat(plugin: object, *, name: str = "plugin") -> Seated:
     """:func:`host`, with what the plugin claims."""
     enabled = enable(plugin, name)
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(HookSpecs)
-    manager.register(enabled.instance, name=name)
-    manager.check_pending()
-    return Seated(plugin, manager, enabled.claims)
+    return Seated(plugin, enabled.manager, enabled.claims)

@@ -93,4 +93,4 @@ def test_control_a_journal_that_drops_nothing_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SqliteJournal, "_drop_unnamed", lambda _journal: None)
-    assert grown(tmp_path, 10 * SETTLED) > 1.1
+    assert grown(tmp_path, 4 * SETTLED) > 1.1
