@@ -30,13 +30,14 @@ demo: $(VENV)/.demo
 node: $(VENV)/.node
 	$(BIN)/qres plugins
 
-# What a change needs: a worker for each core, without the experiments marked `long`. Minutes.
+# What a change needs: a worker for each core, without the experiments marked `long`, with at most
+# fifty random examples for each test. Minutes.
 test: $(VENV)/.test
 	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m "not long"
 
-# Everything, as the gate does.
+# Everything, as the gate does, with as many random examples as each test asks for.
 test-all: $(VENV)/.test
-	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal
+	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal --hypothesis-profile thorough
 
 # Peers that others wrote: Node.js from the lint requirements, its packages from npm's registry.
 interop: $(VENV)/.dev

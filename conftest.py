@@ -20,6 +20,9 @@ settings.register_profile("qres", settings.default, deadline=None)
 settings.load_profile("qres")
 # Where lines are counted, which makes all slower: `--hypothesis-profile counted`.
 settings.register_profile("counted", settings.get_profile("qres"), max_examples=10)
+# As many examples as each test asks for; by default no test draws more than HASTY.
+settings.register_profile("thorough", settings.get_profile("qres"))
+HASTY = 50
 
 # A shell without job control starts background jobs deaf to ctrl-C; so would be what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -27,6 +30,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 STUCK_SECONDS = 600.0
 """Real seconds after which an event loop that waits for a thread gives up."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Draw at most :data:`HASTY` examples, also where a test asks for more, by default."""
+    label = "_hypothesis_internal_use_settings"  # a profile cannot overrule what a test asks for
+    function: Any = getattr(item, "obj", None)
+    function = getattr(function, "__func__", function)
+    asked: settings | None = getattr(function, label, None)
+    if asked is None or settings.get_current_profile_name() != "qres":
+        return
+    if asked.max_examples > HASTY:
+        setattr(function, label, settings(asked, max_examples=HASTY))
 
 
 class VirtualTime:

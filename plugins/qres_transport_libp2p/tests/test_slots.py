@@ -336,6 +336,7 @@ class Cutter:
             self._open.pop().socket.close()
 
 
+@pytest.mark.long
 def test_a_line_that_flaps_makes_nobody_deaf(lab: SimpleNamespace) -> None:
     """`make hostile` cuts it 500 times."""
     me, far, third = roster = lab.members(3)
