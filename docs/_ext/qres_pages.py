@@ -227,7 +227,10 @@ def _meaning(field: attrs.Attribute[Any]) -> str:
         options.PRESENCE: " Local, but all nodes must set it, or none.",
         options.CONTENT: " Local, but the file must be the same on all nodes.",
     }
-    return str(field.metadata["help"]) + marks.get(field.metadata.get(options.SHARING, ""), "")
+    mark = marks.get(field.metadata.get(options.SHARING, ""), "")
+    if options.READS in field.metadata:
+        mark = " Local, but what the file stands for must be the same on all nodes."
+    return str(field.metadata["help"]) + mark
 
 
 def configuration_page() -> str:

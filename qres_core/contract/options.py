@@ -44,6 +44,8 @@ PRESENCE: Final = "presence"
 """Value of :data:`SHARING`: all nodes have set it, or none has; what to may differ."""
 CONTENT: Final = "content"
 """Value of :data:`SHARING`: the path of a file, which may differ; the file must not."""
+READS: Final = "reads"
+"""Key of metadata beside :data:`CONTENT`: a function that says what of the file must not differ."""
 LIVE: Final = "live"
 """Key of a field's metadata, true where the plugin's method ``retune`` takes another value."""
 _MOST_BITS: Final = 128
@@ -249,7 +251,9 @@ def help_text(words: str) -> dict[str, str]:
     return {"help": words}
 
 
-def local(words: str, *, presence: bool = False, content: bool = False) -> dict[str, str]:
+def local(
+    words: str, *, presence: bool = False, content: bool | Callable[[bytes], bytes] = False
+) -> dict[str, Any]:
     """Metadata of an option that is each node's own business: a path, a key, a number of threads.
 
     Nothing that another node computes or checks may depend on it. An option whose validator is
@@ -260,14 +264,16 @@ def local(words: str, *, presence: bool = False, content: bool = False) -> dict[
         presence: all nodes must set it, or none: the path of a file that changes what they check
             and that each may renew. An option counts as set if it is true to Python.
         content: the path of a file that has the same bytes on all nodes, because what they compute
-            or check depends on them.
+            or check depends on them. Or a function: what it makes of the bytes must be the same,
+            for example the key in a certificate. It raises ValueError for what it cannot read.
 
     Example:
         >>> local("Threads that expand masks.")
         {'help': 'Threads that expand masks.', 'sharing': 'local'}
     """
     sharing = CONTENT if content else PRESENCE if presence else LOCAL
-    return {"help": words, SHARING: sharing}
+    reads = {READS: content} if callable(content) else {}
+    return {"help": words, SHARING: sharing, **reads}
 
 
 def _limits(low: float | None, high: float | None, above: float | None, below: float | None) -> str:

@@ -41,6 +41,8 @@ _DOMAIN: Final = b"qres/settings/v1\0"
 _FLOAT: Final = 0
 """Key of the map that stands for a float, which the encoding does not have."""
 _DEEPEST: Final = canonical.MAX_DEPTH - 4
+_MOST_READ: Final = 2**23
+"""Most bytes of a file of which a plugin says what must not differ."""
 _SHOWN: Final = 60
 """Most characters of a value in a sentence."""
 
@@ -228,7 +230,7 @@ def _options(holder: object, where: str) -> Iterator[tuple[str, Setting]]:
         if sharing == options.PRESENCE:
             yield key, bool(value)
         elif sharing == options.CONTENT:
-            yield key, _content(value) if value else None
+            yield key, _content(value, field.metadata.get(options.READS)) if value else None
         elif attrs.has(type(value)):
             yield from _options(value, key)
         else:
@@ -241,13 +243,18 @@ def _number(field: attrs.Attribute[Any], value: object) -> object:
     return float(value) if type(value) is int and real else value
 
 
-def _content(path: object) -> Setting:
+def _content(path: object, reads: Callable[[bytes], bytes] | None) -> Setting:
     """What stands for a file. One that cannot be read is for the plugin's ``setup`` to refuse."""
     try:
         with Path(str(path)).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            if reads is None:
+                return hashlib.file_digest(file, "sha256").digest()
+            octets = file.read(_MOST_READ + 1)
+        if len(octets) <= _MOST_READ:
+            return hashlib.sha256(reads(octets)).digest()
     except (OSError, ValueError):
-        return "unreadable"
+        pass
+    return "unreadable"
 
 
 def _secret(validator: object) -> bool:

@@ -3,8 +3,8 @@
 Both cost the swarm members, from the next height on. Where plugins tell which sets may be revealed
 after those on record, that can leave no set at all: a sum without one member, after a sum of
 everybody, would show the member's update. Nothing could be decided then, not even to take the
-member in again. So such a set leaves out whom it takes away, or what it carries waits for its
-model: it holds only if the set makes one, and the record of a new model is empty.
+member in again. So such a set leaves out whom it takes away, or what it carries waits for a model,
+whose record is empty: a change holds only if the set makes one, a ban with the next one.
 """
 
 from __future__ import annotations
@@ -109,11 +109,12 @@ class Amendments:
         if not (candidate.waits or context.kernel.has("revealable")):
             return True
         try:
-            if candidate.waits:
-                head = context.head.after(candidate, Merged(bytes(DIGEST_BYTES)))
-                return len(head.roster) - len(head.bans) >= head.roster.quorum
-            if merger is None:
+            # With a model the bans hold that wait since earlier heights.
+            head = context.head.after(candidate, Merged(bytes(DIGEST_BYTES)))
+            if len(head.roster) - len(head.bans) < head.roster.quorum:
                 return False
+            if candidate.waits or merger is None:
+                return candidate.waits
             names = {m: m if change is None else change.renamed(m) for m in context.roster}
             return all(
                 merger.remain(candidate.members, head, names) >= head.roster.quorum
@@ -190,8 +191,14 @@ class Amendments:
             for carrying in (full, self._without_leavers(full)):
                 if self._may_be_proposed(carrying, candidate, merger):
                     return carrying
-        waiting = (attrs.evolve(full, waits=True) for full in some)
+        waiting = (self._that_waits(full) for full in some)
         return next((full for full in waiting if self.leave_sets(full, merger)), candidate)
+
+    def _that_waits(self, full: CandidateSet) -> CandidateSet:
+        """The set with what it carries for its model alone, and no ban that waits already."""
+        known = self._context.head.waiting
+        fresh = tuple(item for item in full.evidence if item.subject not in known)
+        return attrs.evolve(full, evidence=fresh, waits=bool(fresh or full.change))
 
     def _without_leavers(self, candidate: CandidateSet) -> CandidateSet:
         """The set without those whom what it carries takes away."""

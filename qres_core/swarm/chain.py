@@ -71,6 +71,7 @@ class Head:
     # for each member in order: decided sets in a row without it, up to SILENT
     missed: bytes = b""
     record: Record = EMPTY  # the sets that were decided for the model and made no new one
+    waiting: tuple[NodeId, ...] = ()  # members that are banned with the next model, ascending
 
     @classmethod
     def first(cls, swarm: str, model: bytes, roster: Roster, settings: bytes) -> Head:
@@ -84,7 +85,7 @@ class Head:
     @cached_property
     def digest(self) -> bytes:
         """What messages name; 32 bytes. O(n), once."""
-        return hashlib.sha256(b"qres/head/v2\0" + canonical.dumps(self.raw())).digest()
+        return hashlib.sha256(b"qres/head/v3\0" + canonical.dumps(self.raw())).digest()
 
     @cached_property
     def proposers(self) -> tuple[NodeId, ...]:
@@ -117,9 +118,12 @@ class Head:
         """The head that a height leads to.
 
         A change of members and bans hold whatever becomes of the contributions, unless the set says
-        that they wait for its model. Raises QresError: QRES-E607 for a change that is impossible.
+        that they wait for its model. If it makes none, the bans wait for the next one: what proves
+        them is too old by then to be carried again. Raises QresError: QRES-E607 for a change that
+        is impossible.
         """
-        holds = isinstance(result, Merged) or not chosen.waits
+        made = isinstance(result, Merged)
+        holds = made or not chosen.waits
         change = chosen.change if holds else None
         roster = self.roster if change is None else self.changed(change)
         there = {member.sender for member in chosen.members}
@@ -127,12 +131,15 @@ class Head:
             member: 0 if member in there else min(count + 1, SILENT)
             for member, count in zip(self.roster.members, self.missed, strict=True)
         }
-        banned = {*self.bans, *(item.subject for item in chosen.evidence if holds)}
+        accused = {item.subject for item in chosen.evidence}
+        banned = {*self.bans, *(accused if holds else ()), *(self.waiting if made else ())}
+        waiting = {*self.waiting, *accused} - banned
         if change is not None:
             names = {member: change.renamed(member) for member in self.roster.members}
             missed = {name: missed[m] for m, name in names.items() if name is not None}
             banned = {name for m, name in names.items() if name is not None and m in banned}
-        record, made = EMPTY, isinstance(result, Merged)
+            waiting = {name for m, name in names.items() if name is not None and m in waiting}
+        record = EMPTY
         if isinstance(result, Void):
             record = self.record.after(self.roster.members, there, result, change)
         return Head(
@@ -146,6 +153,7 @@ class Head:
             tuple(member for member in roster.members if member in banned),
             bytes(missed.get(member, 0) for member in roster.members),
             record,
+            tuple(member for member in roster.members if member in waiting),
         )
 
     def changed(self, change: RosterChange) -> Roster:
@@ -169,23 +177,19 @@ class Head:
             b"".join(self.bans),
             self.missed,
             self.record.raw(),
+            b"".join(self.waiting),
         ]
 
     @classmethod
     def from_raw(cls, value: object) -> Head:
         """From plain data. Raises WireError: QRES-E404."""
-        swarm, height, step, model, roster, settings, previous, bans, missed, record = _list(
-            value, 10, "head"
+        swarm, height, step, model, roster, settings, previous, bans, missed, record, waiting = (
+            _list(value, 11, "head")
         )
         if type(swarm) is not str:
             raise _bad("head.swarm", "expected a name")
         members = Roster.from_raw(roster)
-        if type(bans) is not bytes or len(bans) % NODE_ID_BYTES:
-            raise _bad("head.bans", f"expected identities of {NODE_ID_BYTES} bytes, joined")
-        starts = range(0, min(len(bans), MAX_MEMBERS * NODE_ID_BYTES), NODE_ID_BYTES)
-        banned = tuple(bans[start : start + NODE_ID_BYTES] for start in starts)
-        if any(a >= b for a, b in pairwise(banned)) or any(who not in members for who in banned):
-            raise _bad("head.bans", "expected distinct members, ascending")
+        banned = _of_them(bans, members, "head.bans")
         _octets(missed, len(members), "head.missed")
         if max(missed) > SILENT:
             raise _bad("head.missed", f"expected numbers in 0..{SILENT}")
@@ -200,7 +204,19 @@ class Head:
             banned,
             missed,
             Record.from_raw(record, members.members),
+            _of_them(waiting, members, "head.waiting"),
         )
+
+
+def _of_them(joined: object, members: Roster, field: str) -> tuple[NodeId, ...]:
+    """Some of the members, from their joined identities. Raises WireError: QRES-E404."""
+    if type(joined) is not bytes or len(joined) % NODE_ID_BYTES:
+        raise _bad(field, f"expected identities of {NODE_ID_BYTES} bytes, joined")
+    starts = range(0, min(len(joined), MAX_MEMBERS * NODE_ID_BYTES), NODE_ID_BYTES)
+    some = tuple(joined[start : start + NODE_ID_BYTES] for start in starts)
+    if any(a >= b for a, b in pairwise(some)) or any(who not in members for who in some):
+        raise _bad(field, "expected distinct members, ascending")
+    return some
 
 
 @attrs.frozen(slots=False, eq=False)

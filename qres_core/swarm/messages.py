@@ -240,7 +240,8 @@ class CandidateSet:
     # proofs that a member lied, ascending by subject, distinct: they ban it from the next height
     evidence: tuple[Misbehaviour, ...] = ()
     change: RosterChange | None = None  # of the members, from the next height
-    waits: bool = False  # whether evidence and change hold only if the set makes a model
+    # whether the change holds only if the set makes a model, and a ban with the next model
+    waits: bool = False
 
     def digest(self, head: bytes) -> bytes:
         """Names the set, bound to the head by its digest; what votes are about. 32 bytes.

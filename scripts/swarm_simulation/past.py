@@ -152,7 +152,8 @@ class Past:
     def _of(link: Link, head: Head, roster: Roster) -> Link:
         """A link whose head has other members."""
         missed = bytes(len(roster))
-        head = attrs.evolve(head, roster=roster, bans=(), missed=missed, record=type(head.record)())
+        none = type(head.record)()
+        head = attrs.evolve(head, roster=roster, bans=(), missed=missed, record=none, waiting=())
         chosen = attrs.evolve(link.chosen, evidence=(), change=None)
         return attrs.evolve(link, head=head, chosen=chosen)
 
@@ -199,7 +200,7 @@ class Past:
         if rng.random() < 0.5:
             first_model = rng.randbytes(32)
             common = beginning(settings.digest, first_model)
-            head = attrs.evolve(head, height=10**6, settings=common, bans=())
+            head = attrs.evolve(head, height=10**6, settings=common, bans=(), waiting=())
         return canonical.dumps([head.raw(), settings.to_bytes(), first_model])
 
     def question(self, *, of_model: bool = False) -> tuple[str, bytes]:

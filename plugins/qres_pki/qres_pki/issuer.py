@@ -82,6 +82,14 @@ def raw_key(certificate: x509.Certificate) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
+def authority_key(pem: bytes) -> bytes:
+    """The key of a CA certificate, 32 bytes: what nodes must have alike.
+
+    Raises ValueError as :meth:`Issuer.from_pem`.
+    """
+    return raw_key(Issuer.from_pem(pem).certificate)
+
+
 def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
 

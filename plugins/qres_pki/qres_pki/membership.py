@@ -20,6 +20,7 @@ from qres_pki.refusal import (
     EXPIRED,
     NOT_A_MEMBER,
     NOT_YET_VALID,
+    OTHER_AUTHORITY,
     OTHER_KEY,
     REVOKED,
     ROLE_MISSING,
@@ -147,11 +148,14 @@ def _may(roles: frozenset[str], kind: str | None) -> bool:
     return wanted in roles if wanted is not None else not roles.isdisjoint(ROLES)
 
 
-def load(sources: Sources, swarm: str, high_water: HighWater) -> Membership:
+def load(
+    sources: Sources, swarm: str, high_water: HighWater, fingerprint: bytes | None = None
+) -> Membership:
     """Read every source.
 
-    ``swarm``: name of the swarm the CA must speak for. Returns the membership. Raises
-    UnusableError: a file that cannot be read, or a CRL older than one seen before.
+    ``swarm``: name of the swarm the CA must speak for; ``fingerprint``: of the key that the CA must
+    have, ``None`` for any. Returns the membership. Raises UnusableError: a file that cannot be
+    read, a CA of another key, or a CRL older than one seen before.
     """
     members = sources.members
     if sources.members_file:
@@ -172,6 +176,10 @@ def load(sources: Sources, swarm: str, high_water: HighWater) -> Membership:
     if issuer.swarm != swarm:
         what = f"{sources.ca}: the CA of swarm {issuer.swarm!r}, this is {swarm!r}"
         raise UnusableError("ca", what, "name the CA certificate of this swarm")
+    if fingerprint not in {None, issuer.fingerprint}:
+        what = f"{sources.ca}: a CA of another key than the swarm's"
+        fix = "put the CA certificate back: a new one of the same key may take its place"
+        raise UnusableError("ca", what, fix, OTHER_AUTHORITY)
     revocations = _revocations(sources, issuer, high_water) if sources.crl else None
     return Membership(members, issuer, revocations, sources.require_crl)
 

@@ -30,6 +30,7 @@ from qres_core import (
     reject,
 )
 from qres_pki.high_water import HighWater
+from qres_pki.issuer import authority_key
 from qres_pki.members import parse_member
 from qres_pki.membership import Membership, Sources, load, read_file
 from qres_pki.refusal import (
@@ -75,8 +76,8 @@ class Pki:
     not who spoke: a certificate is public. It therefore needs another ``authenticate`` plugin that
     checks signatures, and it never blames the claimed sender.
 
-    The files are read again when they change. One that cannot be read, or a CRL older than one
-    seen before, lets nobody in until it is put right.
+    The files are read again when they change. One that cannot be read, a CA of another key, or a
+    CRL older than one seen before lets nobody in until it is put right.
 
     Attributes:
         members: whitelist: public keys, 64 hex digits, or PeerIds.
@@ -114,7 +115,9 @@ class Pki:
     ca: str = attrs.field(
         default="",
         metadata=options.local(
-            "PEM file of the swarm CA's certificate, from `qres ca init`.", presence=True
+            "PEM file of the swarm CA's certificate, from `qres ca init`. The CA's key stays as "
+            "long as the swarm lasts.",
+            content=authority_key,
         ),
     )
     certificates: str = attrs.field(
@@ -142,6 +145,7 @@ class Pki:
     _looked: float = attrs.field(default=-math.inf, init=False)
     _node: NodeInfo | None = attrs.field(default=None, init=False)
     _high_water: HighWater | None = attrs.field(default=None, init=False)
+    _authority: bytes | None = attrs.field(default=None, init=False)  # fingerprint of its key
     _own: bytes = attrs.field(default=b"", init=False)
     _own_path: str = attrs.field(default="", init=False)
     _sources: Sources = attrs.field(init=False)
@@ -230,6 +234,7 @@ class Pki:
             self.teardown()
             raise
         self._membership, self._own = membership, own
+        self._authority = None if membership.issuer is None else membership.issuer.fingerprint
 
     @hookimpl
     def teardown(self) -> None:
@@ -317,7 +322,8 @@ class Pki:
         # Closed first: an error nobody thought of must not leave the last reading in force.
         self._membership, self._closed = None, reject(UNREADABLE)
         try:
-            self._membership = load(self._sources, self._node.swarm, self._high_water)
+            swarm = self._node.swarm
+            self._membership = load(self._sources, swarm, self._high_water, self._authority)
         except UnusableError as error:
             self._closed = reject(error.reason)
         try:

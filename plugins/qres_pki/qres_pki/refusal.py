@@ -8,6 +8,7 @@ from qres_core import Blame, Verdict, reject
 
 UNREADABLE: Final = "membership-unreadable"
 ROLLED_BACK: Final = "crl-rolled-back"
+OTHER_AUTHORITY: Final = "ca-of-another-key"
 
 
 class UnusableError(Exception):

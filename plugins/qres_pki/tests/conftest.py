@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,22 @@ class Swarm:
     def renew_crl(self, now: int = NOW, days: int | None = None) -> None:
         with Authority.open(self.folder) as authority:
             authority.renew_crl(now, days)
+
+    def renewed_ca(self) -> bytes:
+        """A new certificate of the CA's key, PEM."""
+        old = x509.load_pem_x509_certificate(self.ca.read_bytes())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(old.subject)
+            .issuer_name(old.issuer)
+            .public_key(old.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.fromtimestamp(NOW - DAY, UTC))
+            .not_valid_after(datetime.fromtimestamp(NOW + 4000 * DAY, UTC))
+        )
+        for extension in old.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        return builder.sign(self.ca_key, None).public_bytes(Encoding.PEM)
 
     def options(self, **changes: Any) -> dict[str, Any]:
         return {

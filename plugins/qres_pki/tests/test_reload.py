@@ -250,19 +250,37 @@ def test_a_renewed_own_certificate_is_shown(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.a, new) is ACCEPT
 
 
-def test_a_new_ca_needs_its_own_crl(
+def test_a_ca_of_another_key_lets_nobody_in(
     swarm: Any, b: bytes, make_swarm: Callable[[str, str], Any]
 ) -> None:
+    """Others would judge by the CA that the swarm began with: who is a member is no own view."""
     successor = make_swarm("successor", "testing")
     fresh = successor.issue(swarm.b).certificate
     plugin = swarm.pki()
-    swarm.renew_crl(NOW + 5)
-    assert swarm.ask(plugin, swarm.b, b) is ACCEPT
+    before = swarm.ca.read_bytes(), swarm.crl.read_bytes()
     swarm.ca.write_bytes(successor.ca.read_bytes())
-    assert swarm.ask(plugin, swarm.b, b) == UNREADABLE
+    swarm.crl.write_bytes(successor.crl.read_bytes())
+    for certificate in (b, fresh):
+        assert swarm.ask(plugin, swarm.b, certificate) == reject("ca-of-another-key")
+        assert plugin.admit(swarm.b, certificate) == reject("ca-of-another-key")
+    assert plugin.approve(bytes(32), bytes(64), NOW) == reject("ca-of-another-key")
+    for file, octets in zip((swarm.ca, swarm.crl), before, strict=True):
+        file.write_bytes(octets)
+    assert swarm.ask(plugin, swarm.b, b) is ACCEPT
+    plugin._authority = None  # the control
+    swarm.ca.write_bytes(successor.ca.read_bytes())
     swarm.crl.write_bytes(successor.crl.read_bytes())  # its numbers are counted apart
     assert swarm.ask(plugin, swarm.b, fresh) is ACCEPT
     assert swarm.ask(plugin, swarm.b, b).reason == "unknown-issuer"
+
+
+def test_a_new_ca_certificate_of_the_same_key_is_taken(swarm: Any, b: bytes) -> None:
+    plugin = swarm.pki()
+    first = swarm.ca.read_bytes()
+    swarm.ca.write_bytes(swarm.renewed_ca())
+    assert swarm.ca.read_bytes() != first
+    assert swarm.ask(plugin, swarm.b, b, now=NOW + DAY) is ACCEPT
+    assert plugin._membership.issuer.not_after == NOW + 4000 * DAY
 
 
 def test_a_ca_of_another_swarm_closes(swarm: Any, b: bytes, make_swarm: Any) -> None:

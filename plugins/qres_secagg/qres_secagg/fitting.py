@@ -132,12 +132,17 @@ def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
         if min(sizes) < enough and len(sizes) == around.rows:
             lesser = min(sizes) - part
             fewer = f"min_size = {lesser}, " if lesser >= part else ""
+            room = ""
+            if n - part < quorum:
+                able = n - part >= needed
+                room = f", with swarm.quorum <= {n - part}" if able else ", with more nodes"
             yield (
                 f"after a height without a model, a node that stays away stops the swarm until it "
                 f"is back: the sum of its group is not opened without it, and the rule needs all "
-                f"{around.rows} sums. This would do: {fewer}a rule that needs fewer, or {enough} "
-                "nodes in a group"
+                f"{around.rows} sums. This would do{room}: {fewer}a rule that needs fewer, or "
+                f"{enough} nodes in a group"
             )
+            return  # without one of these no quorum would help
     if n - gone >= quorum:
         return
     fix = f"swarm.quorum <= {n - gone}"

@@ -310,6 +310,47 @@ def test_a_rule_that_needs_the_sums_of_all_groups_is_named_if_one_node_can_close
             assert not notices({**options, "min_size": int(lesser[1])}, around)
 
 
+@pytest.mark.parametrize(
+    ("n", "rows", "options", "quorum", "enough"),
+    [
+        (24, 3, {"group_size": 7, "min_size": 5}, 21, 9),  # examples/secagg.toml
+        (40, 5, {"group_size": 8, "min_size": 5, "corrupt": 0.05}, 40, 9),
+    ],
+)
+def test_each_of_its_remedies_is_one_with_the_quorum_that_goes_with_it(
+    n: int, rows: int, options: dict[str, Any], quorum: int, enough: int
+) -> None:
+    """A smaller quorum alone would not do: the rule needs the sum of the group that is closed."""
+    around = Surroundings(nodes=n, byzantine=n // 20, quorum=quorum, rows=rows)
+    (notice,) = notices(options, around)
+    said = re.search(r"with swarm.quorum <= (\d+): min_size = (\d+), a rule", notice)
+    assert said is not None, notice
+    lower = attrs.evolve(around, quorum=int(said[1]))
+    assert "the rule needs all" in "".join(notices(options, lower))
+    min_size = {**options, "min_size": int(said[2])}
+    fewer = attrs.evolve(lower, rows=rows - 1)
+    larger = attrs.evolve(lower, nodes=rows * enough)
+    for chosen, swarm in (
+        (min_size, lower),
+        (options, fewer),
+        (larger_groups(options, enough), larger),
+    ):
+        assert notices(chosen, swarm) == []
+        assert problems(chosen, swarm) == []
+    above = attrs.evolve(lower, quorum=lower.quorum + 1)
+    assert notices(min_size, above) != []
+
+
+def larger_groups(options: dict[str, Any], size: int) -> dict[str, Any]:
+    return {**options, "group_size": size}
+
+
+def test_with_too_few_nodes_for_a_lower_quorum_more_of_them_are_named() -> None:
+    options: dict[str, Any] = {"group_size": 7, "min_size": 5}
+    around = Surroundings(nodes=7, byzantine=1, quorum=6)
+    assert any("This would do, with more nodes: " in item for item in notices(options, around))
+
+
 CHECKED = frozenset({"verify"})
 
 

@@ -237,6 +237,34 @@ def test_of_a_file_that_changes_what_is_checked_the_content_is_shared(tmp_path: 
     assert len({found.digest for found in (here, other, at("none"), settings(("p", Bound())))}) == 4
 
 
+def first_line(octets: bytes) -> bytes:
+    line, _, rest = octets.partition(b"\n")
+    if not rest:
+        raise ValueError(octets)
+    return line
+
+
+@attrs.frozen
+class Headed(Bound):
+    """Of its file the first line counts."""
+
+    center: str = attrs.field(default="", metadata=options.local("A file.", content=first_line))
+
+
+def test_a_plugin_may_say_what_of_its_file_must_be_the_same(tmp_path: Path) -> None:
+    def of(content: bytes) -> SharedSettings:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        path.write_bytes(content)
+        return settings(("p", Headed(str(path))))
+
+    here = of(b"key\n2023")
+    assert here == of(b"key\n2033")
+    unreadable = of(b"key")
+    assert unreadable == of(b"key\n" + bytes(2**23)), "it has a limit"
+    assert unreadable.values["plugins.p.center"] == "unreadable"
+    assert len({found.digest for found in (here, of(b"lock\n2023"), unreadable)}) == 3
+
+
 def test_a_secret_is_not_in_the_settings_among_several_validators_either() -> None:
     @attrs.frozen
     class Two(Signer):
@@ -340,8 +368,8 @@ LOCAL: Final[Mapping[str, set[str]]] = {
     "secagg": {"patience", "threads", "new_store"},
     "validation": {"candidates", "seconds"},
 }
-PRESENCE: Final[Mapping[str, set[str]]] = {"pki": {"ca"}}
-CONTENT: Final[Mapping[str, set[str]]] = {"zk": {"center", "direction"}}
+PRESENCE: Final[Mapping[str, set[str]]] = {}
+CONTENT: Final[Mapping[str, set[str]]] = {"pki": {"ca"}, "zk": {"center", "direction"}}
 ALTOGETHER: Final = {"libp2p", "memory"}
 """Transports."""
 ALIKE: Final[Mapping[str, set[str]]] = {

@@ -123,8 +123,9 @@ def test_the_digest_of_a_head_names_every_part() -> None:
         attrs.evolve(head, missed=b"\0\1\0\0"),
         attrs.evolve(head, record=Record(1)),
         attrs.evolve(head, record=Record(0, ((b"\0\7",),))),
+        attrs.evolve(head, waiting=(node(2),)),
     ]
-    assert len({item.digest for item in (head, *others)}) == 12
+    assert len({item.digest for item in (head, *others)}) == 13
     assert Head.from_raw(plain(head.raw())) == head
 
 
@@ -160,13 +161,17 @@ def test_as_many_propose_as_can_lie_and_more_whoever_is_silent() -> None:
     assert head.proposers == head.roster.members  # two of seven may both lie
 
 
-def test_proven_misbehaviour_bans_from_the_next_height_on() -> None:
-    head, liar = first(), node(2)
+def lie_of(head: Head, liar: NodeId) -> tuple[Misbehaviour, ...]:
     pair = [
         Envelope(SWARM, "choice/prevote", 1, head.digest, liar, number, 0, encode_vote(said))
         for number, said in ((1, None), (2, b"\x01" * 32))
     ]
-    evidence = (Misbehaviour.of(Fault.EQUIVOCATION, *pair),)
+    return (Misbehaviour.of(Fault.EQUIVOCATION, *pair),)
+
+
+def test_proven_misbehaviour_bans_from_the_next_height_on() -> None:
+    head, liar = first(), node(2)
+    evidence = lie_of(head, liar)
     after = head.after(chosen(head, evidence=evidence), merged(head))
     assert head.bans == ()
     assert after.bans == (liar,)
@@ -178,6 +183,28 @@ def test_proven_misbehaviour_bans_from_the_next_height_on() -> None:
     assert after.after(chosen(after, change=rotation), merged(after)).bans == (node(50),)
     removal = after.roster.change(SWARM, "add", node(60))
     assert after.after(chosen(after, change=removal), merged(after)).bans == (liar,)
+
+
+def test_a_ban_that_waits_holds_with_the_next_model_however_many_heights_are_void() -> None:
+    head, liar = first(roster(5)), node(2)
+    now = head.after(chosen(head, evidence=lie_of(head, liar), waits=True), Void("QRES-E604"))
+    for _void in range(3):
+        assert (now.bans, now.waiting) == ((), (liar,))
+        assert liar in now.proposers
+        assert Head.from_raw(plain(now.raw())) == now
+        now = now.after(chosen(now), Void("QRES-E508"))
+    made = now.after(chosen(now), merged(now))
+    assert (made.bans, made.waiting) == ((liar,), ())
+    # It may hold sooner, and is of the seat.
+    sooner = now.after(chosen(now, evidence=lie_of(now, liar)), Void("QRES-E508"))
+    assert (sooner.bans, sooner.waiting) == ((liar,), ())
+    rotation = now.roster.change(SWARM, "rotate", liar, node(50))
+    rotated = now.after(chosen(now, change=rotation), Void("QRES-E508"))
+    assert (rotated.bans, rotated.waiting) == ((), (node(50),))
+    assert rotated.after(chosen(rotated), merged(rotated)).bans == (node(50),)
+    removal = now.roster.change(SWARM, "remove", liar)
+    assert now.after(chosen(now, change=removal), Void("QRES-E508")).waiting == ()
+    assert now.after(chosen(now, change=removal), merged(now)).bans == ()
 
 
 def test_votes_of_who_is_banned_do_not_count_in_a_link() -> None:

@@ -153,6 +153,7 @@ def heads(draw: st.DrawFn) -> Head:
         draw(octets32),
         tuple(sorted(draw(st.sets(st.sampled_from(roster.members))))),
         bytes(draw(st.lists(st.integers(0, SILENT), min_size=size, max_size=size))),
+        waiting=tuple(sorted(draw(st.sets(st.sampled_from(roster.members))))),
     )
 
 
@@ -637,6 +638,8 @@ def of_head(place: int, value: Any) -> list[Any]:
         (of_head(7, b"\x0a" * 32), "head.bans"),  # not a member
         (of_head(7, b"\x02" * 32 + b"\x01" * 32), "head.bans"),
         (of_head(7, b"\x01" * 64), "head.bans"),
+        (of_head(10, b"\x0a" * 32), "head.waiting"),  # not a member
+        (of_head(10, None), "head.waiting"),
         (of_head(8, bytes(3)), "head.missed"),
         (of_head(8, bytes([0, 0, 0, SILENT + 1])), "head.missed"),
         (of_link(1, [1]), "set"),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
+import attrs
 import numpy as np
 import pytest
 
-from qres_core import NodeId, RoundError, RoundInfo, RoundStatus, Update, VoidSet
+from qres_core import Fault, NodeId, RoundError, RoundInfo, RoundStatus, Update, VoidSet
 from qres_core.swarm.amendments import Amendments
-from qres_core.swarm.chain import Link, encode_links
+from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.effects import Diverged
+from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion
-from qres_core.swarm.results import Conclusion, Void
+from qres_core.swarm.misbehaviour import Misbehaviour
+from qres_core.swarm.results import Conclusion, Result, Void
 
 PLUGINS: Mapping[str, Any] = {"opener": {}}
 Senders = tuple[NodeId, ...]
@@ -324,6 +327,73 @@ def test_a_ban_that_waits_holds_with_the_model_of_its_set(
     assert all(link.next.bans == () for link in links if link.head.height < 5)
     (made,) = [link for link in links if link.head.height == 5]
     assert made.next.bans == ((net.ids[4],) if waits else ())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_ban_that_waits_is_not_lost_although_its_evidence_is_too_old(
+    harness: ModuleType,
+    opener: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    """The member lies at one height. The model comes when nobody could carry the proof again."""
+    opener(allows=only_the_same_again, refuses=void_until(6))
+    if not kept:
+        lossless = Head.after
+
+        def after(self: Head, chosen: CandidateSet, result: Result) -> Head:
+            return attrs.evolve(lossless(self, chosen, result), waiting=())
+
+        monkeypatch.setattr(Head, "after", after)
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert at(net, 1, range(5))
+    for vote in double_vote(net, 4).messages:
+        net.inject(vote, range(4))
+    assert at(net, 4, range(5))
+    net.restart(2)
+    assert at(net, 7, range(4))
+    links = net.machine(0)._catching_up.recent.values()
+    carry = [(link.head.height, link.chosen.waits) for link in links if link.chosen.evidence]
+    assert carry[0] == (1, True)
+    assert max(carry)[0] <= 2, "once it is known that the ban waits, nobody carries it again"
+    assert all(link.next.bans == () for link in links if link.head.height < 6)
+    assert net.machine(2).head.bans == ((net.ids[4],) if kept else ())
+    assert not net.forks()
+
+
+def test_a_ban_at_once_is_not_carried_where_one_that_waits_leaves_too_few(
+    harness: ModuleType,
+    opener: Any,
+) -> None:
+    """A model would make both hold, and six of seven must be in a set: five would be left."""
+    opener(refuses=void_until(9))
+    net = harness.Net(7, byzantine=2, quorum=6, plugins=PLUGINS)
+    net.start()
+    assert at(net, 1, range(7))
+    machine = net.machine(0)
+    amendments = machine._choice._amendments
+    senders = tuple(Member(member, bytes(32)) for member in machine.head.roster.members)
+    chosen = CandidateSet(1, senders, (double_vote(net, 5),))
+    merger = cast("Merger", SimpleNamespace(remain=all_but_the_banned))
+    assert amendments.leave_sets(chosen, merger)
+    machine._context.head = attrs.evolve(machine.head, waiting=(net.ids[6],))
+    assert not amendments.leave_sets(chosen, merger)
+    assert not amendments.leave_sets(attrs.evolve(chosen, waits=True), merger)
+    machine._context.head = attrs.evolve(machine.head, waiting=(net.ids[5],))
+    assert amendments.leave_sets(chosen, merger), "it is the same member"
+
+
+def all_but_the_banned(members: tuple[Member, ...], head: Head, _names: object) -> int:
+    return len(members) - len(head.bans)
+
+
+def double_vote(net: Any, liar: int) -> Misbehaviour:
+    machine = net.machine(0)
+    facts = {"number": machine.number, "model": machine.head.digest}
+    said = (None, bytes(32))
+    votes = (net.vote(liar, "choice/prevote", value, **facts) for value in said)
+    return Misbehaviour.of(Fault.EQUIVOCATION, *votes)
 
 
 @pytest.mark.parametrize("asks", [True, False])
