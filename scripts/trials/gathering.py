@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import attrs
 
+from qres_core.kernel.config import read_toml
 from qres_core.node import box, toml
 from qres_core.node.box import BoxNode
 from qres_core.node.fleet import FleetAgreement, judge
@@ -112,7 +113,7 @@ class Gathering:
     def write(self, index: int, **keys: Any) -> None:
         """Change keys of ``[plugins.libp2p]`` in a node's configuration."""
         seat = self.places[index].seat
-        tables = box.read_toml(seat.config)
+        tables = read_toml(seat.config)
         tables["plugins"]["libp2p"] |= keys
         seat.config.write_text(toml.render(tables), encoding="utf-8")
 

@@ -42,8 +42,8 @@ def main() -> None:
         arguments = (index, where, queues[index])
         threading.Thread(target=serve, args=arguments, daemon=True).start()
     for line in sys.stdin:
-        index, url = line.split()
-        queues[int(index)].put(url)
+        asked, url = line.split()
+        queues[int(asked)].put(url)
 
 
 if __name__ == "__main__":
