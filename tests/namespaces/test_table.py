@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import attrs
+import network_table as table
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "network_table.py"
-
-
-@pytest.fixture(scope="module", name="table")
-def _table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("network_table", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    sys.modules["network_table"] = made  # attrs looks its classes' module up
-    spec.loader.exec_module(made)
-    return made
+from trials.routed import unavailable
 
 
-def measured(table: ModuleType, **changes: Any) -> Any:
+def measured(**changes: Any) -> Any:
     figures = {
         "models": 3,
         "seconds": 12.34,
@@ -40,7 +27,7 @@ def measured(table: ModuleType, **changes: Any) -> Any:
     return table.Measured(**{**figures, **changes})
 
 
-def test_plain_updates_and_their_time_on_a_line(table: ModuleType) -> None:
+def test_plain_updates_and_their_time_on_a_line() -> None:
     cell = table.Cell(5, 10**6, 200, 20, 2)
     assert cell.plain == 16_000_000  # 4 MB to each of four others
     assert cell.ideal == pytest.approx(6.4)
@@ -49,17 +36,16 @@ def test_plain_updates_and_their_time_on_a_line(table: ModuleType) -> None:
     assert (cell.mtu, attrs.evolve(cell, loss=0).mtu) == (1500, 9000)
 
 
-def test_a_cell_without_a_model_is_told_so(table: ModuleType) -> None:
+def test_a_cell_without_a_model_is_told_so() -> None:
     cell = table.Cell(5, 10**4, 20, 10, 0)
-    assert table.row(cell, measured(table))[4:] == ("12.3", "0.1", "1.06", "2", "1", "3")
-    none = measured(table, models=0, seconds=None, over=None)
+    assert table.row(cell, measured())[4:] == ("12.3", "0.1", "1.06", "2", "1", "3")
+    none = measured(models=0, seconds=None, over=None)
     assert table.row(cell, none)[4:7] == ("none in 60", "0.1", "(50 MB a node)")
     lines = table.text([table.row(cell, none)]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
 
 
 def test_cells_that_a_file_has_are_not_measured_again(
-    table: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -70,7 +56,7 @@ def test_cells_that_a_file_has_are_not_measured_again(
         if len(tried) == 3:
             raise KeyboardInterrupt
         tried.append(cell)
-        return measured(table, seconds=None, over=None, models=0) if cell.loss else measured(table)
+        return measured(seconds=None, over=None, models=0) if cell.loss else measured()
 
     path = tmp_path / "table.json"
     words = ["--json", str(path), "--dimensions", "10", "100", "--mbits", "10"]
@@ -93,12 +79,12 @@ def test_cells_that_a_file_has_are_not_measured_again(
 
 
 @pytest.mark.long
-def test_a_cell_is_measured_over_a_shaped_network(table: ModuleType, tmp_path: Path) -> None:
-    if why := table_unavailable():
+def test_a_cell_is_measured_over_a_shaped_network(tmp_path: Path) -> None:
+    if why := unavailable():
         pytest.skip(why)
     pytest.importorskip("qres_transport_libp2p")
-    # 20,000 parameters at 0.4 Mbit/s each way: a model takes at least its plain updates.
-    cell = table.Cell(3, 20_000, 40, 0.4, 0)
+    # 20,000 parameters at 2 Mbit/s each way: a model takes at least its plain updates.
+    cell = table.Cell(3, 20_000, 40, 2, 0)
     found = table.measure(cell, 1, 600.0, tmp_path / "box")
     assert found.models >= 1
     assert found.over > 0
@@ -106,9 +92,3 @@ def test_a_cell_is_measured_over_a_shaped_network(table: ModuleType, tmp_path: P
     models = found.models + 1
     assert found.sent * 1e6 > 0.8 * cell.plain * models
     assert found.took > 0.8 * cell.ideal * models
-
-
-def table_unavailable() -> str:
-    from trials.routed import unavailable  # noqa: PLC0415 - found after the folder's conftest
-
-    return unavailable()
