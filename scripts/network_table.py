@@ -1,0 +1,276 @@
+"""What a swarm costs on slow, long and lossy lines: a table over networks and sizes of model.
+
+    PYTHONPATH=scripts python -P scripts/network_table.py --json table.json
+    PYTHONPATH=scripts python -P scripts/network_table.py --quick
+
+Five real nodes, each in a network namespace of its own, learn a task whose dimension is chosen. A
+router of ours shapes what they send: the rate of each node's line, the time there and back, and a
+share of packets that is lost. For each cell the table has the seconds that a model takes, the bytes
+that a node sends over those of its plain updates, and the pulls that failed.
+
+Each cell is written to the file as soon as it is measured; cells that the file has are not measured
+again. Exit code 0: each cell made models. 1: some made none. 2: no namespaces here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from trials.gathering import Gathering
+from trials.processes import end_in_order
+from trials.routed import Routed
+
+BYTES: Final = 4
+"""Of a parameter in a plain update."""
+POLL: Final = 0.5
+PATIENCE: Final = 4.0
+"""A round's deadline, as a multiple of the time that its plain updates take on the line."""
+LEAST_DEADLINE: Final = 30.0
+JUMBO: Final = 9000
+ETHERNET: Final = 1500
+
+
+@attrs.frozen
+class Cell:
+    """One network, and one size of model."""
+
+    nodes: int
+    dimension: int
+    milliseconds: float  # there and back
+    mbits: float  # of each node's line, each way
+    loss: float  # per cent of the packets
+
+    @property
+    def plain(self) -> int:
+        """Bytes that a node sends for a model, if it sends its plain update to every other."""
+        return (self.nodes - 1) * BYTES * self.dimension
+
+    @property
+    def ideal(self) -> float:
+        """Seconds that they take on its line."""
+        return self.plain * 8 / (self.mbits * 1e6)
+
+    @property
+    def deadline(self) -> float:
+        """Of a round: an operator who knows the line would set it so."""
+        return max(LEAST_DEADLINE, PATIENCE * self.ideal)
+
+    @property
+    def mtu(self) -> int:
+        """Ethernet's where packets are lost, for TCP's speed then follows it; else large ones."""
+        return ETHERNET if self.loss else JUMBO
+
+    def tables(self) -> dict[str, Any]:
+        """The configuration of its nodes."""
+        faulty = (self.nodes - 1) // 4
+        swarm = {
+            "name": "table",
+            "nodes": self.nodes,
+            "byzantine": faulty,
+            "quorum": self.nodes - faulty,
+            "deadline": self.deadline,
+            "vote_timeout": 10.0,
+        }
+        plugins = {"libp2p": {}, "ed25519": {}, "replay": {}, "reputation": {}}
+        task = {"name": "quadratic", "dimension": self.dimension, "learning_rate": 0.002}
+        return {
+            "swarm": swarm,
+            "plugins": {**plugins, "median": {"f": faulty}},
+            "simulation": {"seed": 1},
+            "trainer": {"task": task},
+        }
+
+
+@attrs.frozen
+class Measured:
+    """What came of a cell.
+
+    Attributes:
+        models: that were made while it was measured.
+        seconds: for each of them; ``None`` where none was made.
+        over: bytes that a node sent for each, headers included, over ``Cell.plain``.
+        failed: pulls that failed, of all nodes, from the start.
+        aborted: rounds that were given up, of the node with most.
+        sent: megabytes that a node sent in all.
+        late: seconds, the most that the router was late.
+        took: seconds, the start of the processes included.
+        load: of the machine, at the end.
+    """
+
+    models: int
+    seconds: float | None
+    over: float | None
+    failed: int
+    aborted: int
+    sent: float
+    late: float
+    took: float
+    load: float
+
+
+def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
+    """Run a cell: the first model is made unmeasured, then so many more, if there is time."""
+    started = time.monotonic()
+    with Routed(cell.nodes, seed=1, mtu=cell.mtu) as network:
+        network.rate(cell.mbits * 1e6 / 8)
+        network.shape(delay=cell.milliseconds / 2000, loss=cell.loss / 100)
+        with Gathering.of(cell.tables(), network, folder) as swarm:
+            left = seconds - (time.monotonic() - started)
+            swarm.until(lambda: min(swarm.steps()) >= 1, left, POLL)
+            first, began, before = min(swarm.steps()), time.monotonic(), network.counts()
+            left = seconds - (began - started)
+            if first and left > 0:
+                swarm.until(lambda: min(swarm.steps()) >= first + models, left, POLL)
+            made, took, after = (
+                min(swarm.steps()) - first,
+                time.monotonic() - began,
+                network.counts(),
+            )
+            reports = list(swarm.reports.values())
+            failed = sum(report["transport"]["blobs_failed"] for report in reports)
+            aborted = max((report["rounds"]["aborted"] for report in reports), default=0)
+        agreed = swarm.agreement()
+    if agreed.split is not None:
+        what = f"nodes have different models of step {agreed.split}"
+        raise RuntimeError(what)
+    spent = after.total("octets") - before.total("octets")
+    return Measured(
+        models=made,
+        seconds=took / made if made else None,
+        over=spent / cell.nodes / made / cell.plain if made else None,
+        failed=failed,
+        aborted=aborted,
+        sent=after.total("octets") / cell.nodes / 1e6,
+        late=max(before.late, after.late),
+        took=time.monotonic() - started,
+        load=os.getloadavg()[0],
+    )
+
+
+# ── the table ─────────────────────────────────────────────────────────────────────────────────────
+
+HEADS: Final = (
+    *("parameters", "there and back", "line", "lost", "seconds a model", "alone on the line"),
+    *("bytes over plain", "failed pulls", "rounds given up", "models"),
+)
+
+
+def row(cell: Cell, measured: Measured) -> tuple[str, ...]:
+    """A cell as words."""
+    made = measured.seconds is not None and measured.over is not None
+    return (
+        f"{cell.dimension:,}",
+        f"{cell.milliseconds:g} ms",
+        f"{cell.mbits:g} Mbit/s",
+        f"{cell.loss:g} %",
+        f"{measured.seconds:.1f}" if made else f"none in {measured.took:.0f}",
+        f"{cell.ideal:.1f}",
+        f"{measured.over:.2f}" if made else f"({measured.sent:.0f} MB a node)",
+        str(measured.failed),
+        str(measured.aborted),
+        str(measured.models),
+    )
+
+
+def text(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    widths = [max(map(len, column)) for column in zip(HEADS, *rows, strict=True)]
+    lines = [HEADS, ["-" * width for width in widths], *rows]
+    padded = [
+        [word.ljust(width) for word, width in zip(line, widths, strict=True)] for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+@attrs.define
+class TableFile:
+    """Cells that were measured, in a file of JSON or in memory alone."""
+
+    path: Path | None
+    cells: dict[Cell, Measured] = attrs.field(factory=dict[Cell, Measured])
+
+    def read(self) -> None:
+        """Take what the file has. Raises ValueError: it is no such file."""
+        if self.path is None or not self.path.exists():
+            return
+        found: Sequence[Mapping[str, Any]] = json.loads(self.path.read_bytes())
+        try:
+            self.cells = {Cell(**item["cell"]): Measured(**item["measured"]) for item in found}
+        except (KeyError, TypeError) as error:
+            what = f"{self.path} holds no table of this script: {error}"
+            raise ValueError(what) from error
+
+    def write(self) -> None:
+        """Replace the file in one step: a run that is ended keeps what it measured."""
+        if self.path is None:
+            return
+        told = [
+            {"cell": attrs.asdict(cell), "measured": attrs.asdict(measured)}
+            for cell, measured in self.cells.items()
+        ]
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        fresh.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(self.path)
+
+    def shown(self, wanted: Iterable[Cell]) -> str:
+        """The table of some cells, as far as they were measured."""
+        return text([row(cell, self.cells[cell]) for cell in wanted if cell in self.cells])
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--nodes", type=int, default=5)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[10**4, 10**6, 10**7])
+    parser.add_argument("--milliseconds", type=float, nargs="+", default=[20, 200])
+    parser.add_argument("--mbits", type=float, nargs="+", default=[100, 20, 10])
+    parser.add_argument("--loss", type=float, nargs="+", default=[0, 2], help="per cent")
+    parser.add_argument("--models", type=int, default=3, help="measured in each cell")
+    parser.add_argument("--seconds", type=float, default=600.0, help="for each cell")
+    parser.add_argument("--quick", action="store_true", help="two cells, the smallest model")
+    parser.add_argument("--json", type=Path, help="cells that are measured, and were")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.dimensions, chosen.milliseconds, chosen.mbits = [10**4], [200.0], [20.0]
+    axes = (chosen.dimensions, chosen.mbits, chosen.milliseconds, chosen.loss)
+    cells = [
+        Cell(chosen.nodes, dimension, delay, rate, loss)
+        for dimension, rate, delay, loss in itertools.product(*axes)
+    ]
+    table = TableFile(chosen.json)
+    try:
+        table.read()
+        for cell in cells:
+            if cell not in table.cells:
+                table.cells[cell] = _try(cell, chosen.models, chosen.seconds)
+                table.write()
+            print("  ".join(row(cell, table.cells[cell])), flush=True)
+    except (OSError, ValueError) as error:
+        print(f"cannot be tried: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{table.shown(cells)}")
+    return int(any(table.cells[cell].seconds is None for cell in cells))
+
+
+def _try(cell: Cell, models: int, seconds: float) -> Measured:
+    home = Path(tempfile.mkdtemp(prefix="qres-table-"))
+    try:
+        return measure(cell, models, seconds, home / "box")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    end_in_order()
+    sys.exit(main())
