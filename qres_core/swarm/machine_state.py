@@ -82,6 +82,7 @@ class MachineState:
         self._left: int | None = None  # from which height on it is no member any more
         self._beyond: set[NodeId] = set()  # who knows of that
         self._needed = 0.0  # when a node was last heard that does not, seconds
+        self._sure_at = 0.0  # when it has asked enough others whether that is still so, seconds
         last = self._catching_up.last
         if last is not None and isinstance(last.result, Merged):
             self._proof, self._model_round = last.precommits, last.chosen.origin
@@ -153,13 +154,23 @@ class MachineState:
         """When the clock next matters, in seconds; never, for a node that stopped."""
         if self._is_over:
             return math.inf
-        due = min(self._choice.due(), self._outcome.due(), self._quiet_at)
+        due = min(self._choice.due(), self._outcome.due(), self._leaves_at)
         return min(self._round.due(self._now), due if due > self._now else math.inf)
 
     @property
-    def _quiet_at(self) -> float:
+    def is_out(self) -> bool:
+        """Whether it has heard that it is no member any more, and of no decision that it is."""
+        return self._left is not None
+
+    @property
+    def _leaves_at(self) -> float:
         """When a node that is no member any more has helped for long enough, seconds."""
-        return math.inf if self._left is None else self._needed + QUIET * self.swarm.vote_timeout
+        if self._left is None:
+            return math.inf
+        quiet_at = self._needed + QUIET * self.swarm.vote_timeout
+        aware = self._beyond.union(self._catching_up.told_removed_by)
+        known = len(aware.intersection(self._context.roster)) > self._context.byzantine
+        return min(quiet_at, self._sure_at) if known else quiet_at
 
     @property
     def waits_until(self) -> float | None:

@@ -105,7 +105,7 @@ class RoundMachine(Heights):
             with self._recorded():
                 self._dispatch(result, now)
                 self._advance(now)
-                self._leave_if_known(result, now)
+                self._hear_of_removal(result, now)
         return self._parts.outlet.take()
 
     def tick(self, now: float) -> list[Effect]:
@@ -120,7 +120,7 @@ class RoundMachine(Heights):
             self._outcome.tick(now)
             self._advance(now)
             self._repeat(now)
-            self._leave_if_quiet(now)
+            self._leave_if_due(now)
         return self._parts.outlet.take()
 
     def trained(

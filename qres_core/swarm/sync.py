@@ -94,6 +94,7 @@ class CatchingUp:
         self.apart = Apart(speaker)
         self._looked = -math.inf
         self._moved = -math.inf
+        self._doubts_until = -math.inf
         for link in links:
             self._remember(link)
 
@@ -135,9 +136,14 @@ class CatchingUp:
         """A peer speaks of a head that is unknown here: it may be ahead, or lying."""
         self._ahead.setdefault(peer, now)
 
+    def doubt(self, now: float, until: float) -> None:
+        """Ask the members of now for a while, one after the other, whether they are further."""
+        self._looked, self._doubts_until = now, until
+
     def due(self) -> float:
         """When :meth:`ask_if_behind` may have a reason to ask, seconds; never, without one."""
-        if not self._ahead and self.pending is None:
+        doubts = self._looked + self._patience <= self._doubts_until
+        if not self._ahead and self.pending is None and not doubts:
             return math.inf
         since = min(self._ahead.values(), default=-math.inf)
         return max(since, self._looked) + self._patience
@@ -153,7 +159,8 @@ class CatchingUp:
         model = wanted if pending is None else pending.last.next.model
         ahead = {peer for peer, since in self._ahead.items() if now >= since + self._patience}
         peers = set(ahead)
-        if model is not None:
+        doubts = now <= self._doubts_until
+        if model is not None or doubts:
             peers.update(self._holders())
         peers.discard(self._context.node_id)
         if not peers:
@@ -166,7 +173,7 @@ class CatchingUp:
         self._asked[peer] = now
         if model is not None:
             self.fetch_model(model, peer, now)
-        if pending is not None or model is None or peer in ahead:
+        if pending is not None or model is None or doubts or peer in ahead:
             self._speaker.send(peer, self._speaker.make(SYNC, self._where(), now))
 
     def _holders(self) -> tuple[NodeId, ...]:

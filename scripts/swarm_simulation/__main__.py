@@ -19,7 +19,7 @@ from functools import cache, partial
 
 import attrs
 
-from swarm_simulation.setting import LIES, draw
+from swarm_simulation.setting import KEPT_WORDS, LIES, draw
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
@@ -70,9 +70,10 @@ def _all(seeds: range, jobs: int, lies: tuple[str, ...]) -> Iterator[Played]:
 
 def _lies(text: str) -> tuple[str, ...]:
     told = tuple(lie for lie in text.split(",") if lie)
-    unknown = [lie for lie in told if lie not in LIES]
+    known = (*LIES, KEPT_WORDS)
+    unknown = [lie for lie in told if lie not in known]
     if unknown:
-        what = f"{', '.join(unknown)}: expected some of {', '.join(LIES)}"
+        what = f"{', '.join(unknown)}: expected some of {', '.join(known)}"
         raise argparse.ArgumentTypeError(what)
     return told
 

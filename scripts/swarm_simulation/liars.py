@@ -34,7 +34,7 @@ from qres_core.swarm.messages import (
 )
 from qres_core.swarm.results import Conclusion, Merged, Void
 from swarm_simulation.past import Past
-from swarm_simulation.setting import PAST, Character
+from swarm_simulation.setting import KEPT_WORDS, PAST, Character
 
 if TYPE_CHECKING:
     from swarm_simulation.world import World
@@ -91,6 +91,7 @@ class Liar:
             "private faults": self._private_faults,
             "garbage": self._garbage,
             **dict.fromkeys(PAST, self._feed),
+            KEPT_WORDS: self._kept_words,
         }
         if any(lie in character.rates for lie in self._unasked):
             world.clock.after(0.1, self._act)
@@ -419,6 +420,12 @@ class Liar:
         if links:
             self._streams = True
             self._stream(encode_links(links[:3]), victim, 20, self._at.get(victim, (b"",))[0])
+
+    def _kept_words(self) -> None:
+        """What told members truly that they were removed, once they are members again."""
+        for victim, told in sorted(self._world.told_removed.items()):
+            for envelope, frame in told if self._world.is_back(victim) else ():
+                self._give(envelope, frame, victim)
 
     def _lags(self, node: int) -> bool:
         """Whether the last that a node spoke of is a head that the liar left."""

@@ -40,6 +40,9 @@ LIES: Final = (
     *PAST,
 )
 """What liars do. Those of a character each happen at a rate of their own."""
+KEPT_WORDS: Final = "kept words"
+"""Honest nodes told a member that it was removed. The network kept their words until it was added
+again. Told only if it is asked for: no seed draws it."""
 LIE_RATES: Final = (1.0, 0.4, 0.1)
 MOST_SPARES: Final = 4
 """Nodes that may join."""
@@ -353,7 +356,7 @@ def draw(seed: int, lies: tuple[str, ...] = ()) -> Setting:
         revocations=tuple(revocations),
         heals=heals,
     )
-    if any(lie in PAST for how in liars.values() for lie in how.rates):
+    if any(lie in (*PAST, KEPT_WORDS) for how in liars.values() for lie in how.rates):
         setting = _with_a_past(rng, setting)
     spares = sum(shift.action in {"add", "rotate"} for shift in setting.shifts)
     return attrs.evolve(setting, spares=spares)

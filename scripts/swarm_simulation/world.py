@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache, partial
@@ -57,7 +57,7 @@ from qres_core.swarm.roster import Roster, RosterChange
 from qres_core.swarm.rounds import RoundMachine, round_machine
 from qres_core.swarm.timeouts import MAX_BACKOFF
 from swarm_simulation.journals import BrokenPromiseError, Fuse, KilledError, Notebook
-from swarm_simulation.liars import Liar
+from swarm_simulation.liars import KEPT, Liar
 from swarm_simulation.setting import NAME, Setting, Shift
 from swarm_simulation.stack import Examples, drawn_secrets
 
@@ -128,6 +128,8 @@ class Node:
     removed: bool = False
     returns: bool = False  # operators want it back
     is_told: bool = False  # an honest node told it that it was removed
+    was_back: bool = False  # it was a member again when it heard of its removal
+    hears: bool = False  # it has heard of it, and has not stopped
     seat_of_liar: bool = False  # it took over a liar's seat, and the bans go with the seat
     checked: int = -1  # the last height at which its model was compared with its head
     kernel: WatchedKernel | None = None
@@ -167,6 +169,10 @@ class World:
         self._folder: Path | None = None
         self._heads: dict[int, tuple[bytes, int]] = {}  # by height; who was first
         self._models: dict[int, tuple[bytes, int]] = {}  # by step
+        # by node: what told it that it was removed
+        self.told_removed: defaultdict[int, deque[tuple[Envelope, bytes]]] = defaultdict(
+            lambda: deque(maxlen=KEPT)
+        )
         self._slander = ""
         self._said: dict[tuple[Any, ...], bytes] = {}
         shape = random.Random(f"model {setting.seed}")  # noqa: S311 - a seed decides
@@ -536,6 +542,7 @@ class World:
             what = f"node {node.index} raised {type(error).__name__}: {error}"
             place_of = f"{Path(where.filename).name}:{where.lineno}"
             raise ViolationError(f"{what} ({place_of})") from error
+        self._notes_removal(node)
         for effect in effects:
             self._apply(node, effect)
         self._check(node)
@@ -606,6 +613,8 @@ class World:
         if node.liar is None:
             self._promised(node, envelope)
             for other in receivers:
+                if envelope.kind == LINKS and self._tells_removal(frame, other):
+                    self.told_removed[other.index].append((envelope, frame))
                 self.carry(node, other, frame, envelope)
             return
         for other in receivers:
@@ -682,6 +691,12 @@ class World:
             if node.liar is None and not node.seat_of_liar:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
 
+    def is_back(self, index: int) -> bool:
+        """Whether an honest node that may have been removed runs, and is a member in truth."""
+        node = self.nodes[index]
+        is_honest = node.liar is None and node.machine is not None
+        return is_honest and node.node_id in self._top().roster
+
     def _tells_removal(self, frame: bytes, to: Node) -> bool:
         """Whether an honest node says that a node is no member, whoever carries its words.
 
@@ -697,11 +712,19 @@ class World:
         author = self.index_of.get(envelope.sender)
         return author is not None and self.nodes[author].liar is None and to.node_id not in after
 
+    def _notes_removal(self, node: Node) -> None:
+        """Whether a node that hears that it was removed has been added again by then."""
+        out = node.machine is not None and node.machine.is_out
+        if out and not node.hears:
+            node.was_back = self.is_back(node.index)
+        node.hears = out
+
     def _judge_removal(self, node: Node) -> None:
         """Liars alone stop nobody. Who is stopped in truth and wanted is started again."""
         assert node.machine is not None  # noqa: S101 - it stopped just now
         if node.liar is None and not node.is_told and node.node_id in node.machine.head.roster:
             raise ViolationError(f"liars tell node {node.index} that it is removed, and it stops")
+        self.counts["stopped in vain"] += node.was_back
         if node.returns:
             self.clock.after(0.5, partial(self._return, node))
 

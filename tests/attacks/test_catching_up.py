@@ -16,7 +16,7 @@ import pytest
 from qres_core import ACCEPT, Envelope, Fault, NodeInfo, Verdict, hookimpl, reject
 from qres_core.kernel.discovery import Installed
 from qres_core.swarm import chain
-from qres_core.swarm.chain import Head, Link, encode_links, follow
+from qres_core.swarm.chain import Head, Link, decode_links, encode_links, follow
 from qres_core.swarm.effects import Removed
 from qres_core.swarm.machine_state import QUIET
 from qres_core.swarm.messages import (
@@ -51,8 +51,11 @@ def grows(net: Any, indices: list[int], models: int = 2) -> bool:
 # ── the first half of the truth ───────────────────────────────────────────────────────────────────
 
 
-def shown_its_removal(harness: ModuleType, *, with_model: bool) -> Any:
-    """Node 2 was removed and added again while it was away; the liar shows it the first half."""
+def shown_its_removal(harness: ModuleType, *, with_model: bool, kept: bool = False) -> Any:
+    """Node 2 was removed and added again while it was away; the liar shows it the first half.
+
+    ``kept``: the liar gives it the messages with which all others told it then that it is removed.
+    """
     liar, others = 4, [0, 1, 3, 4]
     net = harness.Net(5, byzantine=1)
     net.start()
@@ -74,6 +77,12 @@ def shown_its_removal(harness: ModuleType, *, with_model: bool) -> Any:
     assert net.ids[2] not in removal.next.roster
     net.down = set()
     facts = {"number": net.machine(liar).number, "model": net.machine(liar).head.digest}
+    if kept:
+        told = [m for m in net.sent if m.kind == "links" and m.receiver == 2 and m.sender != liar]
+        assert {message.sender for message in told} == {0, 1, 3}
+        for message in told:
+            assert net.ids[2] not in decode_links(message.envelope.payload)[-1].next.roster
+            net.inject(message.envelope, [2], link=liar)
     net.inject(net.forge(liar, "links", encode_links([removal]), **facts), [2])
     if with_model:
         net.inject(net.forge(liar, "model", encode_model(model), **facts), [2], delay=0.001)
@@ -105,6 +114,45 @@ def test_a_member_that_believes_the_first_to_show_its_removal_is_stopped_by_one_
     monkeypatch.setattr(RoundMachine, "_expect_removal", at_once)
     net = shown_its_removal(harness, with_model=False)
     assert [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_all_said_of_a_removal_then_does_not_stop_a_member_that_was_added_again(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, with_model: bool, asks: bool
+) -> None:
+    """Somebody kept their words until now. They were true, so the node asks whether they still are.
+
+    The control believes what more than f said, and does not ask.
+    """
+    if not asks:
+        is_out = RoundMachine._is_out
+
+        def believes(self: RoundMachine, height: int, now: float) -> None:
+            is_out(self, height, now)
+            self._sure_at = now
+
+        monkeypatch.setattr(RoundMachine, "_is_out", believes)
+    net = shown_its_removal(harness, with_model=with_model, kept=True)
+    stopped = [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
+    assert bool(stopped) != asks
+    if asks:
+        assert net.machine(2).is_member
+        net.run(seconds=QUIET * 0.5 + 0.5)
+        assert grows(net, FIVE, 1)
+        assert not [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
+
+
+def test_what_was_said_of_a_removal_is_nothing_to_a_member_whose_roster_is_later(
+    harness: ModuleType,
+) -> None:
+    net = shown_its_removal(harness, with_model=False)
+    assert net.machine(2).head.roster.epoch == 2
+    for message in [m for m in net.sent if m.kind == "links" and m.receiver == 2]:
+        net.inject(message.envelope, [2], link=4)
+    net.run(seconds=QUIET * 0.5 + 0.5)
+    assert grows(net, FIVE, 1)
+    assert net.machine(2).is_member
 
 
 def catches_up(harness: ModuleType, *, liar_speaks: bool) -> bool:

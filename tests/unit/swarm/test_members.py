@@ -105,6 +105,7 @@ def test_a_member_that_is_removed_stops_and_the_others_go_on(harness: ModuleType
     net.hand_over(net.change("remove", 2, signers=[0, 1, 3, 4]), [0, 1])
     assert epochs(net, [0, 1, 3, 4], 1)
     assert grows(net, [0, 1, 3, 4])
+    assert net.run(seconds=20, until=lambda: removed(net, 2))
     assert len(removed(net, 2)) == 1
     assert is_one_chain(net, FIVE)
     assert not net.machine(2).is_member
@@ -147,6 +148,7 @@ def test_the_successor_of_a_rotated_key_takes_the_seat(harness: ModuleType) -> N
     assert epochs(net, [0, 1, 2], 1)
     net.start([4])
     assert grows(net, now)
+    assert net.run(seconds=20, until=lambda: removed(net, 3))
     assert len(removed(net, 3)) == 1
     assert is_one_chain(net, FIVE)
     assert len(net.machine(0).head.roster) == 4
