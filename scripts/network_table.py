@@ -82,7 +82,9 @@ class Cell:
             "deadline": self.deadline,
             "vote_timeout": 10.0,
         }
-        plugins = {"libp2p": {}, "ed25519": {}, "replay": {}, "reputation": {}}
+        plugins: dict[str, Any] = {
+            name: {} for name in ("libp2p", "ed25519", "replay", "reputation")
+        }
         task = {"name": "quadratic", "dimension": self.dimension, "learning_rate": 0.002}
         return {
             "swarm": swarm,

@@ -24,8 +24,8 @@ import attrs
 
 from qres_core.node.box import BoxNode
 
-from .networks import DELAY, LOSS
 from .router import NetworkPlan
+from .shaping import DELAY, LOSS
 
 PORT: Final = 4001
 """Where every node listens, at its own addresses."""
@@ -92,7 +92,7 @@ class Routed:
         OSError: it cannot be made here.
     """
 
-    name = "routed namespaces"
+    name = "namespaces"
     weathers = True
     means = f"our router, {DELAY * 1000:.0f} ms delay and {LOSS:.0%} of packets lost"
 
