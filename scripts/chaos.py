@@ -26,8 +26,9 @@ from typing import Any, Final
 import attrs
 from trials import invariants
 from trials.invariants import Violation
-from trials.networks import Namespaces, Relays, networks
+from trials.networks import Relays, networks
 from trials.processes import Place, Swarm, end_in_order, prepare, until
+from trials.routed import Routed
 from trials.trouble import Fault, describe, plan, strike
 from trials.witness import REPLAYER
 
@@ -85,7 +86,7 @@ class Trial:
         }
 
 
-def run(trial: Trial, kind: type[Namespaces | Relays], folder: Path) -> dict[str, Any]:
+def run(trial: Trial, kind: type[Routed | Relays], folder: Path) -> dict[str, Any]:
     """One seed; its report."""
     network = kind(trial.nodes)
     try:
@@ -217,7 +218,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the reports here")
     parser.add_argument("--keep", type=Path, help="an empty folder for data, logs and witnesses")
     chosen = parser.parse_args()
-    home = chosen.keep or Path(tempfile.mkdtemp(prefix="qres-chaos-"))
+    home = (chosen.keep or Path(tempfile.mkdtemp(prefix="qres-chaos-"))).resolve()
     reports: list[dict[str, Any]] = []
     ends = time.monotonic() + chosen.budget
     try:

@@ -37,6 +37,8 @@ POLL: Final = 0.5
 PATIENCE: Final = 4.0
 """A round's deadline, as a multiple of the time that its plain updates take on the line."""
 LEAST_DEADLINE: Final = 30.0
+CONGESTION: Final = "reno"
+"""Every kernel has it, so that tables of different machines are alike; no other is more careful."""
 JUMBO: Final = 9000
 ETHERNET: Final = 1500
 
@@ -82,7 +84,9 @@ class Cell:
             "deadline": self.deadline,
             "vote_timeout": 10.0,
         }
-        plugins = {"libp2p": {}, "ed25519": {}, "replay": {}, "reputation": {}}
+        plugins: dict[str, Any] = {
+            name: {} for name in ("libp2p", "ed25519", "replay", "reputation")
+        }
         task = {"name": "quadratic", "dimension": self.dimension, "learning_rate": 0.002}
         return {
             "swarm": swarm,
@@ -122,7 +126,7 @@ class Measured:
 def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
     """Run a cell: the first model is made unmeasured, then so many more, if there is time."""
     started = time.monotonic()
-    with Routed(cell.nodes, seed=1, mtu=cell.mtu) as network:
+    with Routed(cell.nodes, seed=1, mtu=cell.mtu, congestion=CONGESTION) as network:
         network.rate(cell.mbits * 1e6 / 8)
         network.shape(delay=cell.milliseconds / 2000, loss=cell.loss / 100)
         with Gathering.of(cell.tables(), network, folder) as swarm:
@@ -162,7 +166,7 @@ def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
 
 HEADS: Final = (
     *("parameters", "there and back", "line", "lost", "seconds a model", "alone on the line"),
-    *("bytes over plain", "failed pulls", "rounds given up", "models"),
+    *("bytes over plain", "failed pulls", "rounds given up", "models", "load"),
 )
 
 
@@ -180,6 +184,7 @@ def row(cell: Cell, measured: Measured) -> tuple[str, ...]:
         str(measured.failed),
         str(measured.aborted),
         str(measured.models),
+        f"{measured.load:.0f}",
     )
 
 

@@ -1,6 +1,6 @@
 """Where the nodes of a trial meet: namespaces of the kernel's network, or relays on loopback.
 
-Namespaces need root and ``ip``; their bad weather needs ``tc`` with netem. Relays need nothing:
+Namespaces, of ``trials.routed``, are what some machines do not let us make. Relays need nothing:
 each node dials the others through sockets that hold what they carry while a partition lasts, and
 delay it in bad weather.
 """
@@ -8,20 +8,16 @@ delay it in bad weather.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import shutil
-import subprocess
 import threading
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from qres_core.node.box import BoxNode, free_ports
 
-DELAY = 0.1
-"""Seconds that everything takes one way in bad weather."""
-LOSS = 0.05
-"""Share of packets lost in bad weather."""
+from .routed import Routed
+from .shaping import DELAY, LOSS
+
 RETRANSMISSION = 0.2
 """Seconds that TCP takes, at least, to see that a packet is lost: what a loss costs in a relay."""
 
@@ -60,117 +56,6 @@ class Network(Protocol):
     def close(self) -> None:
         """Undo everything; idempotent."""
         ...
-
-
-def _run(*words: str) -> bool:
-    done = subprocess.run(words, capture_output=True, check=False)
-    return done.returncode == 0
-
-
-class Namespaces:
-    """A network namespace for every node, joined by a bridge in one more.
-
-    Args:
-        nodes: how many.
-
-    Raises:
-        OSError: it cannot be made here.
-    """
-
-    name = "namespaces"
-
-    def __init__(self, nodes: int) -> None:
-        self._names = [f"qres-{os.getpid()}-{index}" for index in range(nodes)]
-        self._hub = f"qres-{os.getpid()}-hub"
-        try:
-            self._make()
-        except BaseException:
-            self.close()
-            raise
-        self.weathers = self._netem(0, bad=True) and self._netem(0, bad=False)
-
-    def _make(self) -> None:
-        if os.geteuid() or shutil.which("ip") is None:
-            msg = "namespaces need root and ip"
-            raise OSError(msg)
-        hub = ("ip", "-n", self._hub, "link")
-        steps: list[tuple[str, ...]] = [("ip", "netns", "add", self._hub)]
-        for bridge in ("main", "apart"):
-            steps += [(*hub, "add", bridge, "type", "bridge"), (*hub, "set", bridge, "up")]
-        for index, name in enumerate(self._names):
-            port, inside = f"port{index}", ("ip", "-n", name)
-            steps += [
-                ("ip", "netns", "add", name),
-                (*hub, "add", port, "type", "veth", "peer", "name", "eth0", "netns", name),
-                (*hub, "set", port, "master", "main", "up"),
-                (*inside, "addr", "add", f"{self._address(index)}/24", "dev", "eth0"),
-                (*inside, "link", "set", "lo", "up"),
-                (*inside, "link", "set", "eth0", "up"),
-            ]
-        for step in steps:
-            if not _run(*step):
-                msg = f"{' '.join(step)} failed"
-                raise OSError(msg)
-
-    @property
-    def means(self) -> str:
-        """Of bad weather."""
-        if self.weathers:
-            return f"tc netem, {DELAY * 1000:.0f} ms delay and {LOSS:.0%} of packets lost"
-        why = "the kernel has no netem" if shutil.which("tc") else "there is no tc"
-        return f"none: {why}, so delay and loss are left out of the faults"
-
-    @staticmethod
-    def _address(index: int) -> str:
-        return f"10.213.77.{index + 1}"
-
-    def wiring(self, seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
-        """Every node dials every other."""
-        return {
-            "listen": f"/ip4/{self._address(seat.index)}/tcp/{seat.port}",
-            "peers": [
-                f"/ip4/{self._address(item.index)}/tcp/{item.port}/p2p/{item.peer_id}"
-                for item in seats
-                if item is not seat
-            ],
-        }
-
-    def command(self, index: int, words: Sequence[str]) -> list[str]:
-        """``ip netns exec`` becomes the node: it has the id of the process."""
-        return ["ip", "netns", "exec", self._names[index], *words]
-
-    def _move(self, index: int, bridge: str) -> None:
-        _run("ip", "-n", self._hub, "link", "set", f"port{index}", "master", bridge)
-
-    def part(self, away: Collection[int]) -> None:
-        """Put them on another bridge."""
-        for index in away:
-            self._move(index, "apart")
-
-    def heal(self) -> None:
-        """Put all on one bridge."""
-        for index in range(len(self._names)):
-            self._move(index, "main")
-
-    def _netem(self, index: int, *, bad: bool) -> bool:
-        if shutil.which("tc") is None:
-            return False
-        device = ("dev", "eth0", "root")
-        tc = ("tc", "-n", self._names[index], "qdisc")
-        if not bad:
-            return _run(*tc, "del", *device)
-        how = ("delay", f"{DELAY * 1000:.0f}ms", "loss", f"{LOSS * 100:.0f}%")
-        return _run(*tc, "replace", *device, "netem", *how)
-
-    def weather(self, *, bad: bool) -> None:
-        """By netem, on what every node sends."""
-        for index in range(len(self._names)):
-            self._netem(index, bad=bad)
-
-    def close(self) -> None:
-        """Namespaces take their devices with them."""
-        for name in (*self._names, self._hub):
-            _run("ip", "netns", "del", name)
 
 
 class Relays:
@@ -321,7 +206,7 @@ class Relays:
             await asyncio.gather(arriving, return_exceptions=True)
 
 
-def networks(wanted: str, nodes: int) -> list[type[Namespaces | Relays]]:
+def networks(wanted: str, nodes: int) -> list[type[Routed | Relays]]:
     """The kinds of network to use in turn.
 
     Args:
@@ -334,10 +219,9 @@ def networks(wanted: str, nodes: int) -> list[type[Namespaces | Relays]]:
     if wanted == "relays":
         return [Relays]
     try:
-        made = Namespaces(nodes)
+        Routed(nodes).close()
     except OSError:
         if wanted == "namespaces":
             raise
         return [Relays]
-    made.close()
-    return [Namespaces] if wanted == "namespaces" else [Namespaces, Relays]
+    return [Routed] if wanted == "namespaces" else [Routed, Relays]

@@ -24,8 +24,8 @@ import attrs
 
 from qres_core.node.box import BoxNode
 
-from .networks import DELAY, LOSS
 from .router import NetworkPlan
+from .shaping import DELAY, LOSS
 
 PORT: Final = 4001
 """Where every node listens, at its own addresses."""
@@ -87,12 +87,13 @@ class Routed:
         mtu: bytes of the largest packet.
         user: whether to use a user namespace; by default where this is not root.
         mutual: whether all name each other; else each names those before it.
+        congestion: TCP's control of congestion, ``reno`` for example; by default the machine's.
 
     Raises:
         OSError: it cannot be made here.
     """
 
-    name = "routed namespaces"
+    name = "namespaces"
     weathers = True
     means = f"our router, {DELAY * 1000:.0f} ms delay and {LOSS:.0%} of packets lost"
 
@@ -105,6 +106,7 @@ class Routed:
         mtu: int = 1500,
         user: bool | None = None,
         mutual: bool = True,
+        congestion: str = "",
     ) -> None:
         self.nodes, self.form, self.mutual = nodes, form, mutual
         self._user = os.name == "posix" and bool(os.geteuid()) if user is None else user
@@ -120,6 +122,7 @@ class Routed:
             [[address(index, *kind) for kind in kinds] for index in range(nodes)],
             PREFIXES,
             hosts(nodes),
+            congestion,
         )
         self._router = _helper("trials.router", json.dumps(attrs.asdict(plan)))
         told = self._answer()

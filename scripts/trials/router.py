@@ -38,6 +38,7 @@ NEWNET: Final = 0x40000000
 _TUNSETIFF: Final = 0x400454CA
 _TUN_NO_PI: Final = 0x1001
 DEVICE: Final = "line"
+CONGESTION: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 BATCH: Final = 64
 """Packets taken from a device before the others have their turn."""
 GRACE: Final = 3.0
@@ -57,6 +58,7 @@ class NetworkPlan:
     addresses: Sequence[Sequence[str]]  # of each node, IPv4 and IPv6
     prefixes: tuple[int, int]  # of the network, IPv4 and IPv6
     hosts: str  # what /etc/hosts says in the namespaces
+    congestion: str = ""  # how TCP reacts to losses there; by default as on the machine
 
 
 def call(name: str, *arguments: Any) -> None:
@@ -108,6 +110,8 @@ def _namespace(plan: NetworkPlan, addresses: Sequence[str]) -> tuple[int, int]:
         length = f"{address}/{plan.prefixes[wide]}"
         steps.append(f"addr add {length} dev {DEVICE}{' nodad' if wide else ''}")
     _run("ip", "-batch", "-", given="\n".join(steps) + "\n")
+    if plan.congestion:
+        CONGESTION.write_text(plan.congestion, encoding="ascii")
     return device, os.open("/proc/thread-self/ns/net", os.O_RDONLY)
 
 

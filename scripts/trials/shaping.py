@@ -19,6 +19,10 @@ from typing import Final
 
 import attrs
 
+DELAY: Final = 0.1
+"""Seconds that everything takes one way in bad weather."""
+LOSS: Final = 0.05
+"""Share of packets lost in bad weather."""
 QUEUE: Final = 0.25
 """Seconds of traffic that may wait at a line; what comes later is dropped."""
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trials.networks import Namespaces, Relays
+from trials.networks import Relays
+from trials.routed import Routed
 
 pytest.importorskip("qres_transport_libp2p")
 
@@ -42,11 +43,7 @@ def test_nodes_that_are_killed_stay_of_one_mind(tmp_path: Path) -> None:
 
 
 def test_it_is_said_how_delay_and_loss_are_made() -> None:
-    made = Namespaces.__new__(Namespaces)  # no network is needed to say it
-    made.weathers = True
-    assert made.means.startswith("tc netem, 100 ms delay and 5%")
-    made.weathers = False
-    assert "left out" in made.means
+    assert Routed.means == "our router, 100 ms delay and 5% of packets lost"
     assert "no packet is lost" in Relays.means
 
 

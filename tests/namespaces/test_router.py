@@ -137,6 +137,14 @@ def test_names_are_looked_up_in_the_namespaces_and_follow_a_node(
     assert Path("/etc/hosts").read_bytes() == outside
 
 
+def test_tcp_is_as_it_is_told_to_be(routed: Callable[..., Any]) -> None:
+    file = "/proc/sys/net/ipv4/tcp_congestion_control"
+    outside = Path(file).read_text("ascii")
+    network = routed(2, congestion="reno")
+    assert [network.run(index, "cat", file).stdout for index in (0, 1)] == ["reno\n", "reno\n"]
+    assert Path(file).read_text("ascii") == outside
+
+
 def test_root_is_not_needed_where_everybody_may_make_user_namespaces() -> None:
     if why := unavailable():
         pytest.skip(why)
