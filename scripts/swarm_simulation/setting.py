@@ -180,6 +180,9 @@ def _stack(rng: random.Random, nodes: int, f: int) -> tuple[dict[str, Any], bool
     if rng.random() < 0.2:
         plugins["prover"] = {}
     if masked:
+        # A sum of everybody may have to wait for a member until its private ban ends.
+        if "reputation" in plugins:
+            plugins["reputation"]["ban_rounds"] = 16
         plugins["secagg"] = {"patience": 0.15, "corrupt": 0.0}
     if rng.random() < 0.25:
         stuck, broken = rng.choice([0.0, 0.05, 0.2]), rng.choice([0.0, 0.0, 0.1])

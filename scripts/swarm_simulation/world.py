@@ -720,9 +720,10 @@ class World:
         node.hears = out
 
     def _judge_removal(self, node: Node) -> None:
-        """Liars alone stop nobody. Who is stopped in truth and wanted is started again."""
+        """Liars alone stop no member. Who is stopped in truth and wanted is started again."""
         assert node.machine is not None  # noqa: S101 - it stopped just now
-        if node.liar is None and not node.is_told and node.node_id in node.machine.head.roster:
+        member = node.node_id in node.machine.head.roster and node.node_id in self._top().roster
+        if node.liar is None and not node.is_told and member:
             raise ViolationError(f"liars tell node {node.index} that it is removed, and it stops")
         self.counts["stopped in vain"] += node.was_back
         if node.returns:
