@@ -258,6 +258,7 @@ def measured(home: Path, dimension: int, nodes: int, rounds: int, seconds: float
         "seconds a round": (after.at - before.at) / made,
         "MB a node and round": each / 1e6,
         "of the updates": each / ((nodes - 1) * WORD * dimension),
+        # Votes and all; a blob counts once for each node that pulled it from this one.
         "payload, MB": (sum(after.said) - sum(before.said)) / made / nodes / 1e6,
         "links": links,
     }

@@ -94,7 +94,12 @@ class Libp2pOptions:
         0.1,
     )
     ingress_burst: int = _whole(400, "Gossip messages a neighbour may send at once.", 1)
-    mesh_degree: int = _whole(6, "Neighbours that each gossip message is sent on to.", 2, 32)
+    mesh_degree: int = _whole(
+        6,
+        "Most neighbours that pass gossip on to this node while it does not reach some member.",
+        2,
+        32,
+    )
 
     # ── streams ───────────────────────────────────────────────────────────────────────────────
 

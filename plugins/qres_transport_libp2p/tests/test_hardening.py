@@ -303,7 +303,7 @@ def test_the_router_is_tuned(lab: SimpleNamespace) -> None:
     assert router.adaptive_gossip_enabled is False
     assert router.spam_protection_enabled is False
     assert list(router.protocols) == ["/meshsub/1.1.0"]
-    assert (router.degree_low, router.degree, router.degree_high) == (4, 6, 12)
+    assert (router.degree_low, router.degree, router.degree_high) == (0, 6, 12)
     assert lab
 
 
