@@ -93,6 +93,11 @@ class Gossip:
         finally:
             self.pubsub.seen_messages.stop()  # or its thread is left behind
 
+    @property
+    def passed_on(self) -> bool:
+        """Whether what is said goes over the line more than once, because a link is missing."""
+        return self._router.passed_on
+
     async def publish(self, frame: bytes) -> None:
         """Send a frame to everybody; waits while frames go out faster than the limit."""
         wait = self._pace.wait()

@@ -52,6 +52,8 @@ NEGOTIATION_SECONDS: Final = 30.0
 LEAVING_SECONDS: Final = 1.0
 """How long a member that was removed is still connected: it is told so."""
 RESTART_SECONDS: Final = 1.0
+INLINE_BYTES: Final = 4096
+"""Larger frames are pulled where others pass gossip on: it costs less than to hear them twice."""
 IDENTIFY_PUSH: Final = "/ipfs/id/push/1.0.0"
 
 _LOG: Final = logging.getLogger(__name__)
@@ -95,6 +97,12 @@ class Network:
         """Who is up; from any thread."""
         parts = self.parts
         return () if parts is None else parts.sessions.infos
+
+    @property
+    def inline(self) -> int:
+        """The largest frame that should travel in gossip now, or 0; from any thread."""
+        parts = self.parts
+        return INLINE_BYTES if parts is not None and parts.gossip.passed_on else 0
 
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Run until told to stop. What fails before it is ready is raised."""

@@ -7,7 +7,9 @@ here, and the task that holds one is cancelled as soon as its socket is closed.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,6 +33,8 @@ LATE_SECONDS: Final = 0.5
 """A deadline that is noticed so much later is not one: this node did not read meanwhile either."""
 CONNECTIONS_EACH: Final = 3
 """Connections of one member: one, the other of two that dialled at once, and a ghost."""
+UNSENT_BYTES: Final = 128 * 1024
+"""What the kernel takes of a connection beyond what is on its way."""
 TOO_MANY_HANDSHAKES: Final = "too many handshakes"
 TOO_SLOW: Final = "handshake too slow"
 TOO_MANY: Final = "too many connections"
@@ -92,6 +96,7 @@ class CountedSocket(TrioTCPStream):
 
     def __init__(self, stream: trio.SocketStream, over: Callable[[CountedSocket], None]) -> None:
         super().__init__(stream)
+        _keep_short(stream)
         self.closed = trio.Event()
         self.proved = trio.Event()
         self.peer: ID | None = None  # the key that was proved
@@ -215,6 +220,15 @@ async def _first(*events: trio.Event) -> None:
 
         for event in events:
             spawn(nursery, wait, event)
+
+
+def _keep_short(stream: trio.SocketStream) -> None:
+    """Have what is written wait here and not in the kernel, where a vote comes after megabytes."""
+    option: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None:
+        untyped: Any = stream
+        with contextlib.suppress(OSError):  # closed already
+            untyped.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def _address(stream: trio.SocketStream) -> str:

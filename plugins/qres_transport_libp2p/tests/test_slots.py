@@ -433,6 +433,31 @@ def test_who_says_nothing_is_cut_after_a_while_and_counted(
     trio.run(main)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="no such option here")
+def test_the_kernel_takes_little_that_it_does_not_send(lab: SimpleNamespace) -> None:
+    """A vote would wait behind megabytes of a model there, for as long as a slow line takes."""
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            nodes = [lab.transport(me, roster) for me in roster]
+            await swarm.start(*nodes)
+            await lab.connected(*nodes)
+            held = [
+                sock
+                for node in nodes
+                for socks in node._parts.slots.members._held.values()
+                for sock in socks
+            ]
+            assert held
+            for sock in held:
+                option = socket.TCP_NOTSENT_LOWAT
+                found = sock.stream.socket.getsockopt(socket.IPPROTO_TCP, option)
+                assert found == places.UNSENT_BYTES
+
+    trio.run(main)
+
+
 class Dripping:
     """A socket whose other end says something every so often, and never proves a key."""
 
