@@ -88,11 +88,13 @@ class TransportLimits:
         frame: largest frame of ``broadcast`` and ``send``.
         request: largest request and largest reply.
         blob: largest blob, published or fetched.
+        inline: frames larger than this cost fewer bytes as blobs, at present; 0: none does.
     """
 
     frame: int
     request: int
     blob: int
+    inline: int = 0
 
 
 @attrs.frozen
@@ -293,11 +295,17 @@ class Transport(Protocol):
     async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
         """Pull a blob, in chunks, from those who may have it, in turn where one fails.
 
-        Who has fetched a blob holds it for others.
+        Who has fetched a blob holds it for others. A pull lives while something of it comes, and
+        the next one need not fetch again what came of it.
+
+        Args:
+            ref: which.
+            holders: who may have it, the likeliest first.
+            within: seconds that may pass without anything of it.
 
         Raises:
-            TransportError: QRES-E901 too large, QRES-E905 not in time, QRES-E906 whoever answered
-                sent something else, QRES-E904 no holder is connected.
+            TransportError: QRES-E901 too large, QRES-E905 nothing came in time, QRES-E906 whoever
+                answered sent something else, QRES-E904 no holder is connected.
         """
         ...
 

@@ -12,7 +12,9 @@ and nobody is sent megabytes it did not ask for::
 
 The source is the author where the transport proves one, else the link. Each has a short queue, from
 which one blob at a time is pulled, so what a source announces delays no other. Of the slots in
-which blobs are pulled, one for every liar is counted as lost to it.
+which blobs are pulled, one for every liar is counted as lost to it. The others are as many as the
+line bears: a little more of them with every blob that comes, and half as many when one stalls. A
+pull has no end while something of it comes, and the next one has what came of it.
 
 A small frame stands for a large one::
 
@@ -40,7 +42,11 @@ from qres_core.contract.transport import CHUNK, BlobRef, Delivery, Transport
 from qres_core.contract.types import DIGEST_BYTES, NodeId
 
 PULLS: Final = 4
-"""Blobs pulled at once beside those of liars: enough to keep a connection busy, each in memory."""
+"""Blobs pulled at once at first, beside those of liars; of large ones never more: all in memory."""
+MOST_PULLS: Final = 16
+"""Small blobs pulled at once at most: over a long line most of a pull is waiting."""
+PULLED_BYTES: Final = 2**26
+"""Blobs are small if so many of them take no more than this together."""
 PENDING: Final = 8
 """Announcements of one source that may wait: as many messages of the largest size as an outbox
 holds."""
@@ -49,9 +55,9 @@ SOURCES: Final = 1024
 OTHERS: Final = 8
 """Neighbours asked for a blob that its sender does not give."""
 PULL_SECONDS: Final = 10.0
-"""Time to pull a small blob, from the sender and then again from the others."""
-PULL_RATE: Final = 2**20
-"""Slowest useful pull, bytes per second: a model of 40 MB takes less than a minute."""
+"""How long nothing may come of a blob, from the sender and then again from the others."""
+LONGEST_PULL: Final = 60.0
+"""The same, of a source whose last blobs stalled: it doubles each time, and may just be slow."""
 PAUSES: Final = (0.5, 2.0, 8.0)
 """Seconds until a blob is asked for again that nobody had: where its author is no neighbour, those
 who passed its announcement on have yet to pull it themselves."""
@@ -74,8 +80,40 @@ class Pulls:
     malformed: int = 0
 
 
-def _allowed(size: int) -> float:
-    return PULL_SECONDS + size / PULL_RATE
+@attrs.define(eq=False)
+class PullPace:
+    """How many blobs are pulled at once, and how long nothing may come of each."""
+
+    spare: int  # slots that count as lost to liars
+    at_once: float = attrs.field(factory=lambda: float(PULLS))  # the others
+    slots: anyio.CapacityLimiter = attrs.field(init=False)
+    _patience: dict[NodeId, float] = attrs.field(factory=dict[NodeId, float])
+
+    def __attrs_post_init__(self) -> None:
+        self.slots = anyio.CapacityLimiter(self._places)
+
+    @property
+    def _places(self) -> int:
+        return int(self.at_once) + self.spare
+
+    def patience(self, source: NodeId) -> float:
+        """Seconds without anything of a blob."""
+        return self._patience.get(source, PULL_SECONDS)
+
+    def came(self, source: NodeId, size: int) -> None:
+        """A blob of so many bytes came whole."""
+        self._patience.pop(source, None)
+        most = max(PULLS, min(MOST_PULLS, PULLED_BYTES // max(1, size)))
+        self.at_once = min(float(most), self.at_once + 1 / self.at_once)
+        self.slots.total_tokens = self._places
+
+    def stalled(self, source: NodeId) -> None:
+        """Of one nothing came any more."""
+        self._patience[source] = min(LONGEST_PULL, 2 * self.patience(source))
+        while len(self._patience) > SOURCES:
+            del self._patience[next(iter(self._patience))]
+        self.at_once = max(1.0, self.at_once / 2)
+        self.slots.total_tokens = self._places
 
 
 @attrs.frozen
@@ -94,10 +132,6 @@ class _Waiting:
     def root(self) -> bytes:
         return self.announce.ref.root
 
-    @property
-    def size(self) -> int:
-        return self.announce.ref.size
-
 
 @attrs.define(eq=False)
 class Carrier:
@@ -114,10 +148,10 @@ class Carrier:
     _known: dict[tuple[NodeId, bytes], None] = attrs.field(
         factory=dict[tuple[NodeId, bytes], None], init=False
     )
-    _slots: anyio.Semaphore = attrs.field(init=False)
+    _pace: PullPace = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._slots = anyio.Semaphore(PULLS + self.liars)
+        self._pace = PullPace(self.liars)
 
     def check(self) -> None:
         """See that the transport can carry every frame.
@@ -149,7 +183,8 @@ class Carrier:
         await self.transport.send(to, await self._small(frame, private=True))
 
     async def _small(self, frame: bytes, *, private: bool) -> bytes:
-        if len(frame) <= self.transport.limits.frame:
+        limits = self.transport.limits
+        if len(frame) <= min(limits.frame, limits.inline or limits.frame):
             return frame
         ref = await self.transport.publish_blob(frame)
         self.pulls.announced += 1
@@ -200,7 +235,7 @@ class Carrier:
         while queue:
             for pause in (*PAUSES, None):
                 await self._await_others(queue[0])
-                async with self._slots:  # until it is handed on: so many frames are in memory
+                async with self._pace.slots:  # until it is handed on: so many frames are in memory
                     found = await self._pull(queue[0], take)
                 if found or pause is None:
                     break
@@ -215,7 +250,7 @@ class Carrier:
         """
         active = self._active.get(waiting.root)
         if active is not None:
-            with anyio.move_on_after(_allowed(waiting.size) / 4):
+            with anyio.move_on_after(PULL_SECONDS / 4):
                 await active.wait()
 
     async def _pull(self, waiting: _Waiting, take: Take) -> bool:
@@ -227,12 +262,15 @@ class Carrier:
                 frame = await self._ask(waiting)
         except TransportError as error:
             self.pulls.failed += 1
+            if error.code == "QRES-E905":
+                self._pace.stalled(waiting.source)
             return error.code != "QRES-E904"
         finally:
             done.set()
             if self._active.get(waiting.root) is done:
                 del self._active[waiting.root]
         self.pulls.pulled += 1
+        self._pace.came(waiting.source, len(frame))
         self._known[waiting.link, waiting.root] = None
         while len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
@@ -241,7 +279,7 @@ class Carrier:
 
     async def _ask(self, waiting: _Waiting) -> bytes:
         """The blob, from its source or else from others. Raises TransportError."""
-        ref, within = waiting.announce.ref, _allowed(waiting.size)
+        ref, within = waiting.announce.ref, self._pace.patience(waiting.source)
         # The author first: who passed the announcement on may not have pulled the blob yet.
         first = tuple(dict.fromkeys((waiting.source, waiting.link)))
         try:

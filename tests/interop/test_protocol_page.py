@@ -33,7 +33,6 @@ DEFAULTS = Libp2p()
         requests.PROTOCOL,
         blobs.PROTOCOL,
         pubsub.GOSSIPSUB,
-        reconnect.PING,
         topic_of(""),
     ],
 )
@@ -61,8 +60,8 @@ def test_protocols(protocol: str) -> None:
         f"without a question for {blobs.IDLE_SECONDS:.0f} s",
         f"A handler has {requests.HANDLER_SECONDS:.0f} s",
         f"no complete answer after {DEFAULTS.hello_seconds:.0f} s",
-        f"Every {DEFAULTS.ping_seconds:.0f} s",
-        f"within {reconnect.DEAF} pings",
+        f"about {DEFAULTS.ping_seconds:.0f} s of silence",
+        f"within {reconnect.DEAF * DEFAULTS.ping_seconds:.0f} s",
         f"silent for {DEFAULTS.read_seconds:.0f} s",
         f"`{hello.WELCOME.hex()}` and a block with its own hello, or `{hello.REFUSED.hex()}`",
         f"| `{requests.ANSWERED.hex()}` | answered",

@@ -2,7 +2,8 @@
 
 A request is a blob's root and the number of a chunk, in 4 bytes; an answer is a status byte and a
 block. A stream carries any number of them, answered in order. Chunks are checked as they come, and
-served to others as soon as they are.
+served to others as soon as they are. A pull lives while something of it comes; chunks that came are
+kept for the next one, from whomever.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -31,6 +32,8 @@ HERE: Final = b"\0"
 ABSENT: Final = b"\1"
 BUSY: Final = b"\2"
 IDLE_SECONDS: Final = 30.0
+PAUSES: Final = 3
+"""How many times ``read_seconds`` a holder may take to begin: it may serve many others."""
 PAUSE_SECONDS: Final = 0.5
 MISSES: Final = 6
 MISS_SECONDS: Final = 0.03
@@ -46,6 +49,8 @@ class _Fetch:
 
     ref: BlobRef
     missing: deque[int]
+    alive: Callable[[], None]  # told whenever something came of what was asked for
+    within: float  # seconds that may pass without
     lied: set[ID] = attrs.field(factory=set[ID])
     left: int = 0
 
@@ -110,14 +115,15 @@ class Blobs:
         lock = self._fetching.setdefault(ref.root, trio.Lock())
         where = f"blob {ref.root.hex()[:16]}"
         try:
+            # Whoever pulls it already leaves what came, but may have been told of worse holders.
             with patience(within):
-                async with lock:
-                    data = self._store.read(ref)
-                    if data is None:
-                        data = await self._pull(ref, holders, where)
-                        self._sessions.tally.blobs_fetched += 1
-                    return data
-            raise TransportError.of("QRES-E905", where, f"{within:g} seconds are over")
+                await lock.acquire()
+            mine = lock.statistics().owner is trio.lowlevel.current_task()
+            try:
+                return await self._have(ref, holders, where, within)
+            finally:
+                if mine:
+                    lock.release()
         except TransportError:
             self._sessions.tally.blobs_failed += 1
             raise
@@ -125,16 +131,40 @@ class Blobs:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._fetching.pop(ref.root, None)
 
-    async def _pull(self, ref: BlobRef, holders: Sequence[NodeId], where: str) -> bytes:
-        # Every receiver in an order of its own: then they have different chunks to give each other.
-        order = _CHANCE.sample(range(len(ref.chunks)), len(ref.chunks))
-        fetch = _Fetch(ref, deque(order), left=len(ref.chunks))
+    async def _have(
+        self, ref: BlobRef, holders: Sequence[NodeId], where: str, within: float
+    ) -> bytes:
+        data = self._store.read(ref)
+        if data is None:
+            data = await self._in_time(ref, holders, where, within)
+            self._sessions.tally.blobs_fetched += 1
+        return data
+
+    async def _in_time(
+        self, ref: BlobRef, holders: Sequence[NodeId], where: str, within: float
+    ) -> bytes:
+        with patience(within) as scope:
+
+            def alive() -> None:
+                scope.deadline = trio.current_time() + within
+
+            return await self._pull(_Fetch(ref, deque(), alive, within), holders, where)
+        raise TransportError.of("QRES-E905", where, f"nothing of it came for {within:g} seconds")
+
+    async def _pull(self, fetch: _Fetch, holders: Sequence[NodeId], where: str) -> bytes:
+        ref = fetch.ref
         peers = self._sessions.members.peers
         asked = list(dict.fromkeys(peers[node] for node in holders if node in peers))
         asked[1:] = _CHANCE.sample(asked[1:], len(asked[1:]))  # the first one knows why it is
         ready: list[ID] = []
         with self._store.filling(ref):
+            missing = sorted(set(range(len(ref.chunks))) - self._store.held(ref))
+            # Every receiver in an order of its own: then they have different chunks to give.
+            fetch.missing.extend(_CHANCE.sample(missing, len(missing)))
+            fetch.left = len(missing)
             for attempt in range(ATTEMPTS):
+                if not fetch.left:
+                    return self._whole(ref, where)
                 if attempt:
                     await trio.sleep(PAUSE_SECONDS)
                 ready = [
@@ -143,17 +173,20 @@ class Blobs:
                 if not ready:
                     break
                 await self._ask_all(fetch, ready)
-                if not fetch.left:
-                    data = self._store.read(ref, check=False)
-                    if data is None:
-                        what = "the stored blob cannot be read"
-                        raise TransportError.of("QRES-E906", where, what)
-                    return data
+            if not fetch.left:
+                return self._whole(ref, where)
         if fetch.lied:
             what = f"{len(fetch.lied)} of {len(asked)} holders sent something else"
             raise TransportError.of("QRES-E906", where, what)
         what = "no holder is connected" if not ready else "no holder has all of it"
         raise TransportError.of("QRES-E904", where, what)
+
+    def _whole(self, ref: BlobRef, where: str) -> bytes:
+        data = self._store.read(ref, check=False)
+        if data is None:
+            what = "the stored blob cannot be read"
+            raise TransportError.of("QRES-E906", where, what)
+        return data
 
     async def _ask_all(self, fetch: _Fetch, holders: Sequence[ID]) -> None:
         """Ask holders, a few at once, each next one when another has failed."""
@@ -181,8 +214,10 @@ class Blobs:
                         # The rest is on its way from others, who may yet fail.
                         await trio.sleep(0.02)
                         continue
-                    status = await wire.exactly(1)
-                    data = await wire.block(CHUNK)
+                    status = await wire.exactly(
+                        1, min(fetch.within, PAUSES * self._options.read_seconds)
+                    )
+                    data = await wire.block(CHUNK, progress=fetch.alive)
                     if status == HERE:
                         self._take(fetch, flying[0], data)
                         flying.popleft()

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.utils import safe_bytes_from_hex
 
 from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.mesh import SparseGossipSub
 
 CONTROL_PER_SECOND: Final = 100.0
 """Control messages a second taken from a neighbour, on average; a heartbeat sends a few."""
@@ -31,18 +31,15 @@ TOO_FAST: Final = "control too fast"
 OTHER_TOPIC: Final = "control for another topic"
 
 
-class FrugalGossipSub(GossipSub):
+class FrugalGossipSub(SparseGossipSub):
     """A gossipsub router whose neighbours cannot make it work, or talk, without end."""
 
-    def keep_to(
-        self, topic: str, dropped: Callable[[str], object], flooded: Callable[[ID], object]
-    ) -> None:
-        """Begin, for one topic.
+    def keep_to(self, dropped: Callable[[str], object], flooded: Callable[[ID], object]) -> None:
+        """Begin, after :meth:`join_members`.
 
         ``dropped``: told why control messages are dropped; ``flooded``: told of a neighbour that
         sends far too many.
         """
-        self._topic = topic
         self._dropped = dropped
         self._flooded = flooded
         self._budgets: dict[ID, tuple[TokenBucket, TokenBucket]] = {}

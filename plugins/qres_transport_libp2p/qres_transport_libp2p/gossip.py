@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,7 +64,10 @@ class Gossip:
         def dropped(why: str) -> None:
             sessions.tally.drop(f"gossip: {why}")
 
-        gate = Gate(inbound, outbound, members.knows, take, bad, dropped)
+        def others() -> Collection[ID]:
+            return members.nodes.keys()
+
+        gate = Gate(inbound, outbound, members.knows, take, bad, dropped, others)
         self._pace = TokenBucket(options.publish_per_second, options.publish_burst)
         self._tally = sessions.tally
         self._router = tuned_gossipsub(options.mesh_degree)
@@ -89,6 +92,11 @@ class Gossip:
                 yield
         finally:
             self.pubsub.seen_messages.stop()  # or its thread is left behind
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether what is said goes over the line more than once, because a link is missing."""
+        return self._router.passed_on
 
     async def publish(self, frame: bytes) -> None:
         """Send a frame to everybody; waits while frames go out faster than the limit."""

@@ -111,11 +111,14 @@ class Greeter:
         if conn.direction.name == "OUTBOUND":
             if not await self._hello_until_heard(link):
                 await self.sessions.give_up(link, "no hello in time")
-        elif not await link.wait(2 * self.options.hello_seconds):
+        elif not await link.wait(2 * self._allowed(link)):
             await self.sessions.give_up(link, "no hello")
 
+    def _allowed(self, link: PeerConnection) -> float:
+        return self.options.hello_seconds * self.sessions.stretch.of(link.peer)
+
     async def _hello_until_heard(self, link: PeerConnection) -> bool:
-        with patience(self.options.hello_seconds):
+        with patience(self._allowed(link)):
             while not link.over:
                 try:
                     await self.hello(link)

@@ -30,20 +30,30 @@ from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members, key_pair
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import split
+from qres_transport_libp2p.pulse import SLOWEST
 from qres_transport_libp2p.reconnect import Reconnector
 from qres_transport_libp2p.requests import Requests
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
-from qres_transport_libp2p.slots import HANDSHAKE_SECONDS, HANDSHAKES, CountedSocket, Slots
+from qres_transport_libp2p.slots import (
+    HANDSHAKE_MOST,
+    HANDSHAKE_SECONDS,
+    HANDSHAKES,
+    CountedSocket,
+    Slots,
+)
 from qres_transport_libp2p.store import SharedBlobStore
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.tcp import TidyTCP, check_free
 from qres_transport_libp2p.yamux import shield
 
 CLOSING_SECONDS: Final = 3.0
-UPGRADE_SECONDS: Final = 5.0
+NEGOTIATION_SECONDS: Final = 30.0
+"""libp2p's own limit for each step of a connection or a stream; all have limits above it."""
 LEAVING_SECONDS: Final = 1.0
 """How long a member that was removed is still connected: it is told so."""
 RESTART_SECONDS: Final = 1.0
+INLINE_BYTES: Final = 4096
+"""Larger frames are pulled where others pass gossip on: it costs less than to hear them twice."""
 IDENTIFY_PUSH: Final = "/ipfs/id/push/1.0.0"
 
 _LOG: Final = logging.getLogger(__name__)
@@ -88,6 +98,12 @@ class Network:
         parts = self.parts
         return () if parts is None else parts.sessions.infos
 
+    @property
+    def inline(self) -> int:
+        """The largest frame that should travel in gossip now, or 0; from any thread."""
+        parts = self.parts
+        return INLINE_BYTES if parts is not None and parts.gossip.passed_on else 0
+
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Run until told to stop. What fails before it is ready is raised."""
         _quiet()
@@ -130,10 +146,10 @@ class Network:
             high_watermark=most,
             max_connections_per_peer=3,
             dial_timeout=self.options.dial_seconds,
-            inbound_upgrade_timeout=HANDSHAKE_SECONDS + UPGRADE_SECONDS,
-            outbound_upgrade_timeout=UPGRADE_SECONDS,
-            inbound_stream_protocol_negotiation_timeout=UPGRADE_SECONDS,
-            outbound_stream_protocol_negotiation_timeout=UPGRADE_SECONDS,
+            inbound_upgrade_timeout=HANDSHAKE_MOST + NEGOTIATION_SECONDS,
+            outbound_upgrade_timeout=2 * self.options.dial_seconds * SLOWEST,  # as the keeper
+            inbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
+            outbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         )
         host = new_host(
             key_pair=pair,

@@ -94,7 +94,12 @@ class Libp2pOptions:
         0.1,
     )
     ingress_burst: int = _whole(400, "Gossip messages a neighbour may send at once.", 1)
-    mesh_degree: int = _whole(6, "Neighbours that each gossip message is sent on to.", 2, 32)
+    mesh_degree: int = _whole(
+        6,
+        "Most neighbours that pass gossip on to this node while it does not reach some member.",
+        2,
+        32,
+    )
 
     # ── streams ───────────────────────────────────────────────────────────────────────────────
 
@@ -115,7 +120,13 @@ class Libp2pOptions:
     # ── connections ───────────────────────────────────────────────────────────────────────────
 
     max_connections: int = _whole(64, "Connections in all.", 1, 4096)
-    dial_seconds: float = _seconds(10.0, "Time limit for connecting.", 0.1, 600)
+    dial_seconds: float = _seconds(
+        10.0,
+        "Time limit for connecting. It doubles, three times at most, for a peer that does not keep "
+        "it, and so does that for the first exchange.",
+        0.1,
+        600,
+    )
     hello_seconds: float = _seconds(
         15.0, "Time limit for the first exchange, including admission.", 0.1, 600
     )
@@ -123,8 +134,12 @@ class Libp2pOptions:
         2.0, "Least pause between attempts to reach a peer; at most 2.5 times that.", 0.05, 3600
     )
     ping_seconds: float = _seconds(
-        5.0, "Time between pings of a neighbour. Two unanswered pings end the connection.", 0.1
+        5.0,
+        "Silence after which a neighbour is pinged, about. Two pings in a row after which nothing "
+        "comes end the connection. A ping waits this long for an answer, or longer where earlier "
+        "answers took longer.",
+        0.1,
     )
     readmit_seconds: float = _seconds(
-        60.0, "Time after which a connected neighbour must be admitted again.", 0.5
+        60.0, "Time after which a connected neighbour must be admitted again, about.", 0.5
     )

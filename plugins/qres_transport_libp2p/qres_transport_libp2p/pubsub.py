@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from enum import StrEnum
 from typing import Any, Final
 
@@ -55,12 +55,12 @@ class _NoSeenCache(dict[Any, Any]):
 def tuned_gossipsub(degree: int) -> FrugalGossipSub:
     """A gossipsub 1.1 router for a roster.
 
-    ``degree``: neighbours in the mesh; 2/3 of it is the least, twice it the most.
+    ``degree``: most neighbours that are asked to pass messages on.
     """
     router = FrugalGossipSub(
         protocols=[GOSSIPSUB],
         degree=degree,
-        degree_low=max(1, degree * 2 // 3),
+        degree_low=0,  # both follow from the members that are missed
         degree_high=2 * degree,
         heartbeat_interval=HEARTBEAT_SECONDS,  # by default two minutes
         adaptive_gossip_enabled=False,  # a steady heartbeat
@@ -100,6 +100,7 @@ class Gate:
     # told of peers that broke the protocol, how, and the detail
     bad: Callable[[ID, ProtocolFault, str], None]
     dropped: Callable[[str], None]  # told why a message is dropped that breaks no rule
+    members: Callable[[], Collection[ID]] = tuple  # all the other members
 
 
 def _framed(rpc: rpc_pb2.RPC) -> bytes:
@@ -146,8 +147,8 @@ class SafePubsub(Pubsub):
             max_inbound_rpc_size=MAX_RPC_BYTES,
             allowed_topics={topic},
         )
+        router.join_members(topic, gate.members, router.degree)
         router.keep_to(
-            topic,
             gate.dropped,
             lambda peer: gate.bad(peer, ProtocolFault.CONTROL, ProtocolFault.CONTROL),
         )

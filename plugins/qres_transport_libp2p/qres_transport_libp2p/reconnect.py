@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import trio
-from libp2p.custom_types import TProtocol
 from libp2p.exceptions import MultiError
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from qres_core import LinkReason
-from qres_transport_libp2p.clock import first_error, patience, spawn
+from qres_transport_libp2p.clock import first_error, patience
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import resolved
-from qres_transport_libp2p.sessions import Sessions
-from qres_transport_libp2p.wire import BrokenStreamError, closing
+from qres_transport_libp2p.pulse import Pulse, PulseStep
+from qres_transport_libp2p.sessions import PeerConnection, Sessions
+from qres_transport_libp2p.wire import BrokenStreamError
 
-PING: Final = TProtocol("/ipfs/ping/1.0.0")
-PING_BYTES: Final = 32
-MISSES: Final = 2
+LOOKS: Final = 4
+"""How often each ``ping_seconds`` connections are looked at; each time costs next to nothing."""
 DEAF: Final = 4
-"""Pings after which a peer that answers them and does not subscribe is dialled anew."""
+"""``ping_seconds`` after which a peer that lives and does not subscribe is dialled anew."""
+READMITS: Final = 4
+"""How often each ``readmit_seconds`` is looked who must be admitted again."""
 MAX_FOUND: Final = 8
 """Places that somebody in the local network names for a peer, remembered beside the operator's."""
 SLOWEST: Final = 32
@@ -39,7 +38,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Reconnector:
-    """Dials, pings, and asks to be admitted again.
+    """Dials, looks for signs of life, and asks to be admitted again.
 
     Args:
         sessions: who is connected.
@@ -65,8 +64,7 @@ class Reconnector:
         self._told: dict[ID, list[Multiaddr]] = {}
         self._found: dict[ID, list[Multiaddr]] = {}
         self._kept: set[ID] = set()
-        self._missed: Counter[ID] = Counter()
-        self._deaf: Counter[ID] = Counter()
+        self._deaf: dict[ID, float] = {}  # since when, trio's clock
 
     def aim(self, places: Iterable[tuple[ID, Multiaddr]]) -> None:
         """Keep connected to these peers from now on, and not to those of before."""
@@ -113,7 +111,8 @@ class Reconnector:
     async def _dial(self, peer: ID) -> None:
         host: Any = self._sessions.host
         network = host.get_network()
-        with patience(2 * self._options.dial_seconds) as scope:
+        allowed = 2 * self._options.dial_seconds * self._sessions.stretch.of(peer)
+        with patience(allowed) as scope:
             try:
                 await network.close_peer(peer)
                 network.unblock_peer(peer)  # libp2p bars a peer for a minute after a failed dial
@@ -124,7 +123,8 @@ class Reconnector:
             except Exception as error:  # noqa: BLE001 - it is away; it is dialled again
                 self._sessions.failed(peer, LinkReason.DIAL_FAILED, _cause(error))
         if scope.cancelled_caught:
-            what = f"no connection in {2 * self._options.dial_seconds:g} s"
+            what = f"no connection in {allowed:g} s"
+            self._sessions.stretch.late(peer)
             self._sessions.failed(peer, LinkReason.TIMED_OUT, what)
 
     async def _resolved(self, peer: ID) -> list[Multiaddr]:
@@ -139,47 +139,76 @@ class Reconnector:
     # ── watching ──────────────────────────────────────────────────────────────────────────────
 
     async def watch(self) -> None:
-        """Ping everybody, and end the connections of those who do not answer, or do not hear."""
+        """Ask those who are quiet, and end the connections of those who do not answer, or hear.
+
+        Nothing is ended by a look that comes late: this node did not read either meanwhile.
+        """
+        pause = self._options.ping_seconds / LOOKS
+        last = trio.current_time()
         while True:
-            await trio.sleep(self._options.ping_seconds)
+            await trio.sleep(pause)
+            now = trio.current_time()
+            late, last = now - last - pause, now
             self._sessions.sweep()
-            async with trio.open_nursery() as nursery:
-                for peer in self._sessions.up():
-                    spawn(nursery, self._look_after, peer)
+            peers = self._sessions.up()
+            self._deaf = {peer: since for peer, since in self._deaf.items() if peer in peers}
+            for peer in peers:
+                links = [link for link in self._sessions.of(peer) if link.admitted]
+                if late > pause:
+                    for link in links:
+                        self._pulse(link).forgive(late)
+                    self._deaf.pop(peer, None)
+                    continue
+                for link in links:
+                    self._look_after(link, now)
+                self._listen_to(peer, now)
 
-    async def _look_after(self, peer: ID) -> None:
-        alive = await self._ping(peer)
-        self._missed[peer] = 0 if alive else self._missed[peer] + 1
-        self._deaf[peer] = 0 if self._gossip.pubsub.hears(peer) else self._deaf[peer] + 1
-        if self._missed[peer] >= MISSES or self._deaf[peer] >= DEAF:
-            _LOG.info("%s does not answer", peer)
-            self._missed[peer] = self._deaf[peer] = 0
-            self._sessions.lost(peer)
-        elif alive and self._deaf[peer]:
-            self._sessions.start(self._gossip.pubsub.renew, peer)
-
-    async def _ping(self, peer: ID) -> bool:
-        told = secrets.token_bytes(PING_BYTES)
-        with patience(self._options.ping_seconds):
-            try:
-                wire = await self._sessions.open(peer, PING)
-                async with closing(wire.stream):
-                    await wire.write(told)
-                    return await wire.exactly(PING_BYTES) == told
-            except BrokenStreamError:
+    def _look_after(self, link: PeerConnection, now: float) -> None:
+        pause = self._options.ping_seconds
+        match self._pulse(link).step(now, pause, pause * self._sessions.stretch.of(link.peer)):
+            case PulseStep.NOTHING:
                 pass
-        return False
+            case PulseStep.ASK:
+                muxed: Any = link.muxed
+                self._sessions.start(muxed.ping)
+            case PulseStep.GIVE_UP:
+                _LOG.info("%s does not answer", link.peer)
+                self._sessions.silent(link)
+
+    def _listen_to(self, peer: ID, now: float) -> None:
+        if self._gossip.pubsub.hears(peer):
+            self._deaf.pop(peer, None)
+            return
+        pause = self._options.ping_seconds
+        if peer not in self._deaf:
+            self._deaf[peer] = now
+            self._sessions.start(self._gossip.pubsub.renew, peer)
+        elif now - self._deaf[peer] >= DEAF * pause * self._sessions.stretch.of(peer):
+            del self._deaf[peer]
+            _LOG.info("%s does not subscribe", peer)
+            self._sessions.lost(peer)
+
+    @staticmethod
+    def _pulse(link: PeerConnection) -> Pulse:
+        muxed: Any = link.muxed
+        pulse: Pulse = muxed.pulse
+        return pulse
 
     async def readmit(self) -> None:
-        """Say hello again to everybody, from time to time."""
+        """Say hello again, from time to time, over connections where neither end has."""
+        every = self._options.readmit_seconds
         while True:
-            await trio.sleep(self._options.readmit_seconds * _CHANCE.uniform(0.8, 1.2))
+            await trio.sleep(every / READMITS * _CHANCE.uniform(0.8, 1.2))
             for peer in self._sessions.up():
                 for link in [item for item in self._sessions.of(peer) if item.admitted][-1:]:
+                    if trio.current_time() - link.greeted < every * _CHANCE.uniform(0.75, 1.0):
+                        continue
                     try:
                         await self._greeter.hello(link)
                     except BrokenStreamError as error:
                         _LOG.debug("greeting %s again: %s", peer, error)
+                    else:
+                        self._sessions.stretch.in_time(peer)
 
 
 def _cause(error: BaseException) -> str:

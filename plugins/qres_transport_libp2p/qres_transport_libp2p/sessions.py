@@ -21,6 +21,7 @@ from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.endings import ending
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.pulse import Stretch
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing, reset
 
@@ -41,6 +42,7 @@ class PeerConnection:
     conn: INetConn | None = None  # its end in libp2p's swarm, once that is known
     nonce: bytes = b""  # drawn anew by every start of the peer; empty before it said so
     admitted: bool = False  # it has been greeted and may go on
+    greeted: float = -math.inf  # when the two ends last admitted each other, trio's clock
     over: bool = False  # it was refused, or is closed
     reason: LinkReason | None = None  # why it is over
     decided: trio.Event = attrs.field(factory=trio.Event)  # set with either
@@ -79,6 +81,8 @@ class Sessions(INotifee):
     infos: tuple[PeerInfo, ...] = ()
     # how often in a row each peer was refused, or refused us
     refusals: Counter[ID] = attrs.field(factory=Counter[ID])
+    # how much longer than the options say each peer may take
+    stretch: Stretch = attrs.field(factory=Stretch)
     _links: dict[IMuxedConn, PeerConnection] = attrs.field(factory=dict[IMuxedConn, PeerConnection])
     _up: dict[ID, PeerInfo] = attrs.field(factory=dict[ID, PeerInfo])
     # why the last link of each peer that is, or was just, up ended
@@ -139,6 +143,7 @@ class Sessions(INotifee):
         """Let a greeted link go on, and end those that it replaces."""
         fresh = not link.admitted or link.nonce != nonce
         link.nonce, link.admitted = nonce, not link.over
+        link.greeted = trio.current_time()
         link.decided.set()
         if link.over or not fresh:
             return
@@ -191,9 +196,23 @@ class Sessions(INotifee):
             self.bad(link, what, reason, why)
 
     def lost(self, peer: ID) -> None:
-        """End every link of a peer that does not answer."""
+        """End every link of a peer that does not subscribe."""
+        self.stretch.late(peer)
         for link in self.of(peer)[:1]:
             self._end_peer(link, LinkReason.TIMED_OUT)
+
+    def silent(self, link: PeerConnection) -> None:
+        """End a link over which nothing comes; the peer's others may live."""
+        if not link.over:
+            self.stretch.late(link.peer)
+            self._end(link, LinkReason.TIMED_OUT)
+            self._refresh()
+            self.start(self._fall_back, link)
+
+    async def _fall_back(self, link: PeerConnection) -> None:
+        await self.abort(link)
+        if self.is_up(link.peer):
+            await self.on_up(link.peer)
 
     def failed(self, peer: ID, reason: LinkReason, detail: str) -> None:
         """A connection to a member did not come up."""
@@ -204,6 +223,7 @@ class Sessions(INotifee):
     async def give_up(self, link: PeerConnection, why: str) -> None:
         """End a link on which no hello came."""
         if not link.over:
+            self.stretch.late(link.peer)
             self._end(link, LinkReason.TIMED_OUT)
             self.failed(link.peer, LinkReason.TIMED_OUT, f"{why} ({link.address})")
             await self.abort(link)

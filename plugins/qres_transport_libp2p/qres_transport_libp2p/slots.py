@@ -7,7 +7,9 @@ here, and the task that holds one is cancelled as soon as its socket is closed.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, Generic, TypeVar
 
@@ -24,9 +26,15 @@ HANDSHAKES: Final = 64
 HANDSHAKES_EACH: Final = 32
 """Such connections from one address."""
 HANDSHAKE_SECONDS: Final = 5.0
-"""How long a connection may take to prove a key."""
+"""How long a connection that has not proved a key may be silent."""
+HANDSHAKE_MOST: Final = 30.0
+"""How long it may take to prove one, at a byte at a time or among many that begin at once."""
+LATE_SECONDS: Final = 0.5
+"""A deadline that is noticed so much later is not one: this node did not read meanwhile either."""
 CONNECTIONS_EACH: Final = 3
 """Connections of one member: one, the other of two that dialled at once, and a ghost."""
+UNSENT_BYTES: Final = 128 * 1024
+"""What the kernel takes of a connection beyond what is on its way."""
 TOO_MANY_HANDSHAKES: Final = "too many handshakes"
 TOO_SLOW: Final = "handshake too slow"
 TOO_MANY: Final = "too many connections"
@@ -88,11 +96,19 @@ class CountedSocket(TrioTCPStream):
 
     def __init__(self, stream: trio.SocketStream, over: Callable[[CountedSocket], None]) -> None:
         super().__init__(stream)
+        _keep_short(stream)
         self.closed = trio.Event()
         self.proved = trio.Event()
         self.peer: ID | None = None  # the key that was proved
         self.address = _address(stream)
+        self.heard = trio.current_time()  # when anything last came
         self._over = over
+
+    async def read(self, n: int | None = None) -> bytes:
+        """As any stream; what comes is a sign of life."""
+        data: bytes = await super().read(n)
+        self.heard = trio.current_time()
+        return data
 
     async def close(self) -> None:
         """Close it; the socket is closed before anything is awaited."""
@@ -152,9 +168,7 @@ class Slots:
 
         async with trio.open_nursery() as nursery:
             spawn(nursery, work)
-            with patience(HANDSHAKE_SECONDS):
-                await _first(sock.proved, sock.closed)
-            if not sock.proved.is_set() and not sock.closed.is_set():
+            if not await _in_time(sock):
                 self.tally.refuse(TOO_SLOW)
                 sock.cut()
             await sock.closed.wait()
@@ -182,6 +196,21 @@ class Slots:
             self.members.give(sock.peer, sock)
 
 
+async def _in_time(sock: CountedSocket) -> bool:
+    """Whether a socket proved a key, or closed, before it was too slow for it."""
+    since = begun = trio.current_time()
+    while True:
+        due = min(max(sock.heard, since) + HANDSHAKE_SECONDS, begun + HANDSHAKE_MOST)
+        now = trio.current_time()
+        if due <= now:
+            return False
+        with patience(due - now):
+            await _first(sock.proved, sock.closed)
+            return True
+        if trio.current_time() - due > LATE_SECONDS:
+            since = trio.current_time()
+
+
 async def _first(*events: trio.Event) -> None:
     async with trio.open_nursery() as nursery:
 
@@ -191,6 +220,15 @@ async def _first(*events: trio.Event) -> None:
 
         for event in events:
             spawn(nursery, wait, event)
+
+
+def _keep_short(stream: trio.SocketStream) -> None:
+    """Have what is written wait here and not in the kernel, where a vote comes after megabytes."""
+    option: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None:
+        untyped: Any = stream
+        with contextlib.suppress(OSError):  # closed already
+            untyped.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def _address(stream: trio.SocketStream) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ class _Blob:
     memory: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
     held: set[int] | None = None
     """Chunks of a blob that is not whole; ``None`` for one that is."""
+    checked: bool = True
+    """Whether it is known which chunks are there: of what a restart found, it is not."""
     pins: int = 0
     height: int = 0
     """Of the node when the blob was last used."""
@@ -33,9 +36,9 @@ class _Blob:
 class SharedBlobStore:
     """Holds blobs until newer ones need their room, or the swarm has long gone on.
 
-    Files are named by the blob's root. A whole one is still there after a restart; what had not
-    come whole is deleted. Nothing is synced: a blob can be fetched again, and whoever fetches
-    checks.
+    Files are named by the blob's root. They are still there after a restart, also those that had
+    not come whole: their chunks are checked when the rest is fetched. Nothing is synced: a blob can
+    be fetched again, and whoever fetches checks.
 
     Args:
         folder: where, or ``None`` for memory.
@@ -61,14 +64,21 @@ class SharedBlobStore:
         found: list[tuple[float, bytes, int, Path]] = []
         for path in folder.iterdir():
             with contextlib.suppress(ValueError, OSError):
-                root, info = bytes.fromhex(path.name), path.stat()
+                root, info = bytes.fromhex(path.name.removesuffix(_PARTIAL)), path.stat()
                 if len(root) == 32 and info.st_size:
                     found.append((info.st_mtime, root, info.st_size, path))
                     continue
             if path.suffix == _PARTIAL:
                 path.unlink(missing_ok=True)
         for _time, root, size, path in sorted(found):
-            self._blobs[root] = _Blob(size, path)
+            partial = path.suffix == _PARTIAL
+            if root in self._blobs:  # whole and in part: a restart came between
+                if partial:
+                    path.unlink(missing_ok=True)
+                    continue
+                self.discard(root)
+            held: set[int] | None = set() if partial else None
+            self._blobs[root] = _Blob(size, path, held=held, checked=not partial)
             self._used += size
         with contextlib.suppress(TransportError):
             self._make_room(0)
@@ -102,11 +112,12 @@ class SharedBlobStore:
 
     @contextmanager
     def filling(self, ref: BlobRef) -> Generator[None]:
-        """Keep room for a blob while its chunks come; what did not come whole is dropped.
+        """Keep room for a blob while its chunks come.
 
-        Raises TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit now.
+        Those that came are kept for another try, until their room is needed. Raises TransportError:
+        QRES-E901 if it never fits, QRES-E902 if it does not fit now.
         """
-        if not self.whole(ref.root):
+        if not self._resume(ref):
             self._make_room(ref.size)
             path = None
             if self._folder is not None:
@@ -122,8 +133,35 @@ class SharedBlobStore:
             yield
         finally:
             blob.pins -= 1
-            if blob.held is not None:
+            if blob.held is not None and not blob.held and not blob.pins:
                 self.discard(ref.root)
+
+    def _resume(self, ref: BlobRef) -> bool:
+        """Whether a blob is here, whole or in part; what a restart found of it is looked at."""
+        blob = self._blobs.get(ref.root)
+        if blob is None or blob.size != ref.size:
+            self.discard(ref.root)
+            return False
+        if not blob.checked and blob.held is not None and blob.path is not None:
+            blob.checked = True
+            with contextlib.suppress(OSError), blob.path.open("rb") as file:
+                for index, digest in enumerate(ref.chunks):
+                    if hashlib.sha256(file.read(CHUNK)).digest() == digest:
+                        blob.held.add(index)
+            if len(blob.held) == len(ref.chunks):
+                self._complete(blob)
+        return True
+
+    def held(self, ref: BlobRef) -> frozenset[int]:
+        """The chunks that are here of a blob that is being filled."""
+        blob = self._blobs[ref.root]
+        return frozenset(range(len(ref.chunks)) if blob.held is None else blob.held)
+
+    @staticmethod
+    def _complete(blob: _Blob) -> None:
+        blob.held = None
+        if blob.path is not None:
+            blob.path = blob.path.replace(blob.path.with_suffix(""))
 
     def put(self, ref: BlobRef, index: int, data: bytes) -> None:
         """Add a checked chunk of a blob that is being filled; the last one makes it whole."""
@@ -138,9 +176,7 @@ class SharedBlobStore:
                 file.write(data)
         blob.held.add(index)
         if len(blob.held) == len(ref.chunks):
-            blob.held = None
-            if blob.path is not None:
-                blob.path = blob.path.replace(blob.path.with_suffix(""))
+            self._complete(blob)
 
     def chunk(self, root: bytes, index: int) -> bytes | None:
         """A chunk, if it is here; the blob counts as used now."""

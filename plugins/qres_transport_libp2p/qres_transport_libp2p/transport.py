@@ -83,6 +83,7 @@ class Libp2pTransport:
             options.frame_bytes,
             options.request_bytes,
             min(options.blob_bytes, options.spool_bytes),
+            0 if self._network is None else self._network.inline,
         )
 
     @property

@@ -67,6 +67,7 @@ class FrameGuard:
         secured: the connection; all but reading is left to it.
         look: what is wrong with a header: kind, flags, stream and length; or nothing.
         fault: told what was wrong, once.
+        heard: called whenever something came.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class FrameGuard:
         secured: Any,
         look: Callable[[int, int, int, int], str],
         fault: Callable[[str], object],
+        heard: Callable[[], object],
     ) -> None:
         self._secured = secured
+        self._heard = heard
         self._look = look
         self._fault = fault
         self._head = bytearray()
@@ -87,6 +90,8 @@ class FrameGuard:
     async def read(self, size: int | None = None) -> bytes:
         """As the connection's. Raises BeyondWindowError: after the header of a forbidden frame."""
         data: bytes = await self._secured.read(size)
+        if data:
+            self._heard()
         if self._body:  # yamux reads a header as a whole, then the body as a whole
             self._body -= len(data)
             return data

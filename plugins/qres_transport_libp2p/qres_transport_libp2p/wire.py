@@ -7,7 +7,7 @@ waits for the rest of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import ClassVar, Final
 
@@ -53,21 +53,31 @@ class Wire:
         self.stream = stream
         self._patience = patience
 
-    async def exactly(self, size: int, first: float | None = None) -> bytes:
+    async def exactly(
+        self,
+        size: int,
+        first: float | None = None,
+        progress: Callable[[], object] | None = None,
+    ) -> bytes:
         """``size`` bytes; the first may take ``first`` seconds where that is given.
+
+        ``progress``: told whenever something came.
 
         Every read that brings something starts the patience anew, but the whole takes at most ten
         times that: a neighbour that sends a byte at a time does not hold a place for long. Raises
         SilentPeerError: not in time. Raises BrokenStreamError: the stream ended.
         """
         wait = self._patience if first is None else first
+        told = progress or _nobody
         data = await self._some(size, wait)
+        told()
         if len(data) == size:
             return data
         parts = bytearray(data)
         with patience(10 * self._patience) as whole:
             while len(parts) < size:
                 parts += await self._some(min(size - len(parts), _SLICE), self._patience)
+                told()
         if whole.cancelled_caught:
             raise SilentPeerError
         return bytes(parts)
@@ -87,17 +97,23 @@ class Wire:
             raise BrokenStreamError(what)
         return data
 
-    async def block(self, limit: int, first: float | None = None) -> bytes:
+    async def block(
+        self,
+        limit: int,
+        first: float | None = None,
+        progress: Callable[[], object] | None = None,
+    ) -> bytes:
         """The next block.
 
-        ``first``: seconds to wait for its first byte. Raises TooManyBytesError: larger than
+        ``first``: seconds to wait for its first byte. ``progress``: told whenever some of what it
+        holds came. Raises TooManyBytesError: larger than
         allowed. Raises SilentPeerError, BrokenStreamError: as :meth:`exactly`.
         """
         size = int.from_bytes(await self.exactly(_HEAD, first), "big")
         if size > limit:
             what = f"a block of {size} bytes, at most {limit} are allowed"
             raise TooManyBytesError(what)
-        return await self.exactly(size) if size else b""
+        return await self.exactly(size, progress=progress) if size else b""
 
     async def write(self, data: bytes) -> None:
         """Send bytes; ten times the patience for all of them.
@@ -116,6 +132,10 @@ class Wire:
     async def send(self, data: bytes, before: bytes = b"") -> None:
         """Send a block, after some other bytes. Raises as :meth:`write`."""
         await self.write(before + len(data).to_bytes(_HEAD, "big") + data)
+
+
+def _nobody() -> None:
+    """Nobody is told."""
 
 
 async def reset(stream: INetStream) -> None:

@@ -4,10 +4,12 @@ A deadline is a cancellation, and a frame that is cancelled on its way into the 
 leave the two ends of the connection at different nonces. So frames are written under a shield: a
 deadline costs a stream, never the connection. Reads need it too, because they send window updates.
 And a stream that is cancelled while it is opened would keep its place in the connection for ever.
+What comes is noted as a sign of life, and libp2p's own pings are left to who looks after them.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -21,9 +23,18 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux import yamux
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_ACK,
+    FLAG_SYN,
+    PROTOCOL_ID,
+    TYPE_PING,
+    YAMUX_HEADER_FORMAT,
+    Yamux,
+    YamuxStream,
+)
 
 from qres_transport_libp2p.clock import patience, shielded
+from qres_transport_libp2p.pulse import Pulse
 from qres_transport_libp2p.windows import FrameGuard, fault_of, may_grow
 
 WRITE_SECONDS: Final = 10.0
@@ -76,8 +87,31 @@ class ShieldedYamux(Yamux):
             if fault is not None:
                 fault(self, why)
 
-        guard: Any = FrameGuard(secured, partial(fault_of, self), told)
+        self.pulse = Pulse(trio.current_time())
+        guard: Any = FrameGuard(secured, self._look, told, self._hear)
         super().__init__(guard, peer, is_initiator=is_initiator, on_close=_nothing)
+
+    def _hear(self) -> None:
+        self.pulse.heard = trio.current_time()
+
+    def _look(self, kind: int, flags: int, stream_id: int, length: int) -> str:
+        if kind == TYPE_PING and flags & FLAG_ACK:
+            self.pulse.answered(length, trio.current_time())
+        return fault_of(self, kind, flags, stream_id, length)
+
+    async def ping(self) -> None:
+        """Ask for a sign of life. A connection that cannot be written to closes by itself."""
+        self._ping_id = (self._ping_id + 1) % 2**32
+        number = self._ping_id
+        try:
+            await self._write_frame(
+                struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, number)
+            )
+        finally:
+            self.pulse.sent(number, trio.current_time())
+
+    async def _measure_rtt_loop(self) -> None:
+        """Nothing: who looks after all connections pings those that are quiet."""
 
     async def _write_frame(self, data: bytes) -> None:
         secured: Any = self.secured_conn

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from libp2p.io.trio import TrioTCPStream
-from qres_transport_libp2p.store import SharedBlobStore
+from qres_transport_libp2p import blobs
+from qres_transport_libp2p.blobs import Blobs
+from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.store import KEPT_HEIGHTS, SharedBlobStore
+from qres_transport_libp2p.tally import Tally
+from qres_transport_libp2p.wire import Wire
 
 from qres_core import CHUNK, BlobRef, PeerChange, TransportError
 
@@ -133,13 +142,14 @@ def test_who_has_part_of_a_blob_serves_that_part(lab: SimpleNamespace) -> None:
                 with pytest.raises(TransportError, match=r"QRES-E904.*no holder has all"):
                     await two.fetch_blob(ref, [roster[0].node_id], lab.PATIENCE)
                 assert two.stats().bytes_received >= CHUNK
-            assert store.used == 0
-            assert two._network._store.used == 0
+            assert store.used == len(data)
+            with two._network._store.filling(ref):
+                assert two._network._store.held(ref) == {0}, "kept for another try"
 
     anyio.run(main)
 
 
-def test_a_fetch_that_is_cancelled_or_late_leaves_nothing_and_can_be_repeated(
+def test_a_fetch_that_is_cancelled_or_late_can_be_repeated(
     lab: SimpleNamespace,
 ) -> None:
     roster = lab.members(2)
@@ -203,15 +213,164 @@ def test_what_is_being_fetched_is_not_thrown_out(folder: Path | None) -> None:
     assert store.used == 0
 
 
-def test_blobs_outlive_a_restart_and_halves_do_not(tmp_path: Path) -> None:
+def test_blobs_outlive_a_restart_and_so_do_halves(tmp_path: Path) -> None:
     store = SharedBlobStore(tmp_path, 8 * MIB)
     whole = fill(store, noise(MIB + 1))
-    (tmp_path / ("00" * 32 + ".part")).write_bytes(b"half")
+    data = noise(3 * MIB, 7)
+    half = BlobRef.of(data)
+    with store.filling(half):
+        store.put(half, 2, data[2 * MIB :])
+    (tmp_path / "half.part").write_bytes(b"half")
+    (tmp_path / (whole.root.hex() + ".part")).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("not ours", encoding="utf-8")
     again = SharedBlobStore(tmp_path, 8 * MIB)
     assert again.read(whole) == noise(MIB + 1)
-    assert again.used == MIB + 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [whole.root.hex(), "notes.txt"]
+    assert again.used == 4 * MIB + 1
+    kept = [whole.root.hex(), half.root.hex() + ".part", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    assert again.chunk(half.root, 2) is None, "nobody has looked at it yet"
+    with again.filling(half):
+        assert again.held(half) == {2}
+        assert again.chunk(half.root, 2) == data[2 * MIB :]
+        for index in range(2):
+            again.put(half, index, data[index * MIB : (index + 1) * MIB])
+    assert again.read(half) == data
+    with again.filling(half):
+        assert again.held(half) == {0, 1, 2}
+
+
+def test_a_half_that_was_changed_while_the_node_was_away_is_fetched_again(tmp_path: Path) -> None:
+    data = noise(2 * MIB)
+    ref = BlobRef.of(data)
+    store = SharedBlobStore(tmp_path, 8 * MIB)
+    with store.filling(ref):
+        store.put(ref, 0, data[:MIB])
+    (path,) = tmp_path.iterdir()
+    for content, held in ((data[:MIB] + bytes(MIB), {0}), (bytes(2 * MIB), set()), (b"x", set())):
+        path.write_bytes(content)
+        again = SharedBlobStore(tmp_path, 8 * MIB)
+        with again.filling(ref):
+            assert again.held(ref) == held
+            again.put(ref, 0, data[:MIB])
+    path.write_bytes(data)  # whole, and not named so
+    again = SharedBlobStore(tmp_path, 8 * MIB)
+    with again.filling(ref):
+        assert again.whole(ref.root)
+    assert again.read(ref) == data
+
+
+def test_a_half_makes_room_for_what_is_new_and_goes_with_its_height(folder: Path | None) -> None:
+    data = noise(2 * MIB)
+    ref = BlobRef.of(data)
+    for full in (True, False):
+        store = SharedBlobStore(folder, 3 * MIB)
+        store.enter(1)
+        with store.filling(ref):
+            store.put(ref, 0, data[:MIB])
+        assert store.chunk(ref.root, 0) == data[:MIB]
+        if full:
+            fill(store, noise(2 * MIB, 1))
+        else:
+            store.enter(2 + KEPT_HEIGHTS)
+        assert store.chunk(ref.root, 0) is None
+
+
+def test_a_pull_goes_on_where_the_last_one_stopped(lab: SimpleNamespace, tmp_path: Path) -> None:
+    """Over a time-out, a restart, and a change of the source: no chunk comes twice."""
+    roster = lab.members(3)
+    data = noise(8 * MIB)
+    ref = BlobRef.of(data)
+    has = {0: range(3), 1: range(3, 8)}
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            givers = [lab.transport(me, roster, dial=[]) for me in roster[:2]]
+            await swarm.start(*givers)
+            for number, giver in enumerate(givers):
+                with giver._network._store.filling(ref):
+                    for index in has[number]:
+                        giver._network._store.put(ref, index, data[index * MIB : (index + 1) * MIB])
+            received = 0
+            for number in range(2):
+                async with lab.Swarm() as run:
+                    taker = lab.transport(
+                        roster[2], roster, dial=roster[:2], data_dir=tmp_path, ping_seconds=60.0
+                    )
+                    await run.start(taker)
+                    await lab.connected(taker, givers[number])
+                    fetch = taker.fetch_blob(ref, [roster[number].node_id], lab.PATIENCE)
+                    if number:
+                        assert await fetch == data
+                    else:
+                        with pytest.raises(TransportError, match=r"QRES-E904.*no holder has all"):
+                            await fetch
+                    received += taker.stats().bytes_received
+            assert received == len(data)
+
+    anyio.run(main)
+
+
+class Slow:
+    """A holder's stream, which gives 256 KiB of what is asked every so often, and then stops."""
+
+    def __init__(self, data: bytes, pause: float, most: int) -> None:
+        self.data, self.pause, self.left = data, pause, most
+        self.out = b""
+
+    async def write(self, asked: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        for start in range(0, len(asked), blobs.REQUEST_BYTES):
+            index = int.from_bytes(asked[start + 32 : start + blobs.REQUEST_BYTES], "big")
+            chunk = self.data[index * MIB : (index + 1) * MIB]
+            self.out += blobs.HERE + len(chunk).to_bytes(4, "big") + chunk
+
+    async def read(self, size: int) -> bytes:
+        if size > 4:
+            await trio.sleep(self.pause)
+            if self.left <= 0:
+                await trio.sleep_forever()
+        size = min(size, MIB // 4)
+        given, self.out = self.out[:size], self.out[size:]
+        self.left -= len(given)
+        return given
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def reset(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("most", [8 * (MIB + 5), 3 * (MIB + 5)])
+def test_a_pull_lives_while_something_comes_and_no_longer(most: int) -> None:
+    """It takes ten times as long as it may go without anything; or all stops after three chunks."""
+    data, peer = noise(8 * MIB), peer_id(bytes(32))
+    ref, within, pause = BlobRef.of(data), 3.0, 1.0
+    store = SharedBlobStore(None, 16 * MIB)
+
+    async def main() -> None:
+        async def open_(_peer: object, _protocol: object) -> Wire:
+            await trio.lowlevel.checkpoint()
+            stream: Any = Slow(data, pause, most)
+            return Wire(stream, 10.0)
+
+        sessions: Any = SimpleNamespace(
+            serve=lambda *_arguments: None,
+            members=SimpleNamespace(peers={bytes(32): peer}),
+            is_up=lambda _peer: True,
+            open=open_,
+            tally=Tally(),
+        )
+        pulling = Blobs(sessions, Libp2pOptions(), store)
+        whole = most > 4 * MIB
+        with nullcontext() if whole else pytest.raises(TransportError, match="QRES-E905"):
+            assert await pulling.fetch(ref, [bytes(32)], within) == data
+        taken = trio.current_time()
+        assert taken == pytest.approx(32.0 if whole else 12.0 + within, abs=1.0)
+        with store.filling(ref):
+            assert len(store.held(ref)) == (8 if whole else 3)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_a_file_that_was_changed_is_not_taken_for_the_blob(tmp_path: Path) -> None:

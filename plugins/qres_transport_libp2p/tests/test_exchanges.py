@@ -14,6 +14,7 @@ from qres_transport_libp2p.frames import Frames
 from qres_transport_libp2p.hello import Greeter, Hello
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.pulse import Stretch
 from qres_transport_libp2p.requests import Requests
 from qres_transport_libp2p.sessions import PeerConnection
 from qres_transport_libp2p.tally import Tally
@@ -194,6 +195,7 @@ class Sessions:
         self.links = [link()]
         self.served: list[object] = []
         self.here = True
+        self.stretch = Stretch()
         self.tasks: list[tuple[Callable[..., Awaitable[None]], tuple[object, ...]]] = []
 
     def serve(self, protocol: object, _handle: object) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.network import Network
 from qres_transport_libp2p.options import Libp2pOptions
-from qres_transport_libp2p.reconnect import DEAF, MISSES, Reconnector
+from qres_transport_libp2p.pulse import MISSES, Pulse
+from qres_transport_libp2p.reconnect import DEAF, LOOKS, Reconnector
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import BrokenStreamError
@@ -232,67 +234,117 @@ def test_who_is_not_there_is_named() -> None:
 
 # ── looking after neighbours ──────────────────────────────────────────────────────────────────────
 
-
-class Watched:
-    """Sessions of which a keeper asks who is up, and tells what it wants."""
-
-    def __init__(self) -> None:
-        self.lost_peers: list[object] = []
-        self.renewed: list[object] = []
-        self.swept = 0
-
-    def lost(self, peer: object) -> None:
-        self.lost_peers.append(peer)
-
-    def start(self, _work: object, peer: object) -> None:
-        self.renewed.append(peer)
-
-    def sweep(self) -> None:
-        self.swept += 1
-
-    def up(self) -> list[object]:
-        return [PEER]
+PAUSE = 10.0
 
 
-def watched(*, alive: bool, hears: bool, rounds: int) -> Watched:
-    """What a keeper did in some rounds of pings."""
-    seen = Watched()
-    gossip: Any = SimpleNamespace(pubsub=SimpleNamespace(hears=lambda _peer: hears, renew=None))
-    nothing: Any = None
-    use: Any = seen
-    keeper = Reconnector(use, nothing, gossip, Libp2pOptions(ping_seconds=10.0), nothing)
+class Watched(Muxed):
+    """A connection that answers pings, or does not."""
 
-    async def ping(_peer: object) -> bool:
+    def __init__(self, *, answers: bool) -> None:
+        super().__init__()
+        self.answers, self.pings = answers, 0
+        self.pulse = Pulse(0.0)
+
+    async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
-        return alive
+        self.pings += 1
+        self.pulse.sent(self.pings, trio.current_time())
+        if self.answers:
+            self.pulse.answered(self.pings, trio.current_time())
+            self.pulse.heard = trio.current_time()
 
-    keeper._ping = ping
 
-    async def main() -> None:
-        with trio.move_on_after(10.0 * rounds + 5):
-            await keeper.watch()
+@attrs.define
+class Keeping:
+    """A keeper that watches some connections of a peer for a while."""
 
-    run(main)
-    return seen
+    connections: list[Watched]
+    hears: bool = True
+    freezes: float = 0.0  # seconds for which this node does nothing, after the first half
+    seconds: float = 1000.0
+    renewed: int = 0
+    lost_at: float | None = None  # when the peer went down
+    table: Any = None
+
+    def run(self) -> Keeping:
+        run(self._main)
+        return self
+
+    async def _main(self) -> None:
+        async with trio.open_nursery() as nursery:
+            made, _events, _tasks = sessions()
+            self.table = made
+            for muxed in self.connections:
+                admitted(made, muxed)
+            made.start = nursery.start_soon
+
+            async def renew(_peer: object) -> None:
+                await trio.lowlevel.checkpoint()
+                self.renewed += 1
+
+            made.on_up = renew
+            pubsub = SimpleNamespace(hears=lambda _peer: self.hears, renew=renew)
+            gossip: Any = SimpleNamespace(pubsub=pubsub)
+            options = Libp2pOptions(ping_seconds=PAUSE)
+            nothing: Any = None
+            keeper = Reconnector(made, nothing, gossip, options, nothing)
+            nursery.start_soon(keeper.watch)
+            clock: Any = trio.lowlevel.current_clock()
+            for half in range(2):
+                with trio.move_on_after(self.seconds / 2):
+                    while made.is_up(PEER):
+                        await made._changed.wait()
+                    self.lost_at = self.lost_at or trio.current_time()
+                if not half:
+                    clock.jump(self.freezes)
+            nursery.cancel_scope.cancel()
 
 
 def test_who_answers_and_hears_is_left_alone() -> None:
-    seen = watched(alive=True, hears=True, rounds=5)
-    assert (seen.lost_peers, seen.renewed, seen.swept) == ([], [], 5)
+    (muxed,) = Keeping([Watched(answers=True)]).run().connections
+    assert not muxed.is_closed
+    assert 1000 / (1.25 * PAUSE + PAUSE / LOOKS) - 2 <= muxed.pings <= 1000 / (0.75 * PAUSE)
 
 
-def test_who_misses_pings_in_a_row_is_lost() -> None:
-    assert watched(alive=False, hears=True, rounds=MISSES - 1).lost_peers == []
-    seen = watched(alive=False, hears=True, rounds=MISSES)
-    assert seen.lost_peers == [PEER]
-    assert seen.renewed == []
-    assert len(watched(alive=False, hears=True, rounds=2 * MISSES).lost_peers) == 2
+def test_who_does_not_answer_is_lost_after_two_pings() -> None:
+    keeping = Keeping([Watched(answers=False)]).run()
+    assert keeping.connections[0].pings == MISSES
+    assert keeping.connections[0].is_closed
+    assert keeping.lost_at is not None
+    assert 2.75 * PAUSE <= keeping.lost_at <= 4.5 * PAUSE
+    assert keeping.table.stretch.of(PEER) == 2.0, "the next time it may take longer"
+
+
+def test_a_connection_that_is_dead_ends_alone() -> None:
+    dead, alive = Watched(answers=False), Watched(answers=True)
+    keeping = Keeping([dead, alive]).run()
+    assert (dead.is_closed, alive.is_closed, keeping.lost_at) == (True, False, None)
+    assert keeping.renewed == 1, "what ran over it is reached over the other"
+
+
+@pytest.mark.parametrize(("freezes", "lives"), [(100 * PAUSE, True), (0.0, False)])
+def test_nobody_is_lost_because_this_node_did_nothing(
+    freezes: float,
+    lives: bool,  # noqa: FBT001 - the case
+) -> None:
+    """It froze for long: nothing was read, and no ping was answered. The control did not."""
+
+    class Resumes(Watched):
+        """Answers only before the half, and in the control never again."""
+
+        async def ping(self) -> None:
+            self.answers = trio.current_time() < 490 or (lives and trio.current_time() > 1000)
+            await super().ping()
+
+    keeping = Keeping([Resumes(answers=True)], freezes=freezes).run()
+    assert (keeping.lost_at is None) == lives
 
 
 def test_who_answers_and_does_not_hear_is_reached_anew_and_then_lost() -> None:
-    seen = watched(alive=True, hears=False, rounds=DEAF)
-    assert seen.renewed == [PEER] * (DEAF - 1)
-    assert seen.lost_peers == [PEER]
+    keeping = Keeping([Watched(answers=True)], hears=False).run()
+    assert keeping.renewed == 1, "that goes on while it is up"
+    assert keeping.lost_at is not None
+    assert DEAF * PAUSE <= keeping.lost_at <= (DEAF + 1) * PAUSE
 
 
 # ── the program ───────────────────────────────────────────────────────────────────────────────────

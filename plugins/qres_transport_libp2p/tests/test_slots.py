@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.exceptions import SwarmException
 from libp2p.stream_muxer.yamux.yamux import Yamux
@@ -19,6 +20,8 @@ from qres_transport_libp2p import slots as places
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.slots import (
     CONNECTIONS_EACH,
+    HANDSHAKE_MOST,
+    HANDSHAKE_SECONDS,
     HANDSHAKES,
     TOO_MANY,
     TOO_MANY_HANDSHAKES,
@@ -385,7 +388,8 @@ def test_silent_sockets_keep_out_nobody_else(
 ) -> None:
     """They fill the places of two addresses, and more; a node from another one is let in."""
     me, peer = lab.members(2)
-    monkeypatch.setattr(places, "HANDSHAKE_SECONDS", lab.PATIENCE)  # they stay
+    for limit in ("HANDSHAKE_SECONDS", "HANDSHAKE_MOST"):
+        monkeypatch.setattr(places, limit, lab.PATIENCE)  # they stay
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
@@ -428,6 +432,79 @@ def test_who_says_nothing_is_cut_after_a_while_and_counted(
             await until(lambda: len(transport._parts.slots.handshakes) == 0, lab)
 
     trio.run(main)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="no such option here")
+def test_the_kernel_takes_little_that_it_does_not_send(lab: SimpleNamespace) -> None:
+    """A vote would wait behind megabytes of a model there, for as long as a slow line takes."""
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            nodes = [lab.transport(me, roster) for me in roster]
+            await swarm.start(*nodes)
+            await lab.connected(*nodes)
+            held = [
+                sock
+                for node in nodes
+                for socks in node._parts.slots.members._held.values()
+                for sock in socks
+            ]
+            assert held
+            for sock in held:
+                option = socket.TCP_NOTSENT_LOWAT
+                found = sock.stream.socket.getsockopt(socket.IPPROTO_TCP, option)
+                assert found == places.UNSENT_BYTES
+
+    trio.run(main)
+
+
+class Dripping:
+    """A socket whose other end says something every so often, and never proves a key."""
+
+    def __init__(self, pause: float) -> None:
+        self.heard = trio.current_time()
+        self.proved, self.closed = trio.Event(), trio.Event()
+        self.pause = pause
+
+    async def drip(self) -> None:
+        while True:
+            await trio.sleep(self.pause)
+            self.heard = trio.current_time()
+
+
+@pytest.mark.parametrize(
+    ("pause", "cut_at"),
+    [(1000.0, HANDSHAKE_SECONDS), (4.0, HANDSHAKE_MOST), (20.0, HANDSHAKE_SECONDS)],
+)
+def test_a_handshake_lives_while_it_goes_on_and_for_a_while(pause: float, cut_at: float) -> None:
+    async def main() -> None:
+        sock: Any = Dripping(pause)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sock.drip)
+            assert not await places._in_time(sock)
+            assert trio.current_time() == cut_at
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_handshake_that_was_not_read_meanwhile_is_given_its_time_again() -> None:
+    async def main() -> None:
+        sock: Any = Dripping(1000.0)
+        clock: Any = trio.lowlevel.current_clock()
+        async with trio.open_nursery() as nursery:
+
+            async def freeze() -> None:
+                await trio.sleep(1)
+                clock.jump(10)  # this node did nothing
+                await trio.sleep(HANDSHAKE_SECONDS - 1)
+                sock.proved.set()
+
+            nursery.start_soon(freeze)
+            assert await places._in_time(sock)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_a_member_has_three_connections_at_most_and_loses_the_oldest(lab: SimpleNamespace) -> None:

@@ -20,7 +20,17 @@ from qres_core import (
 )
 from qres_core.contract.transport import CHUNK
 from qres_core.swarm import carrier as carrier_module
-from qres_core.swarm.carrier import PENDING, Announce, Carrier
+from qres_core.swarm.carrier import (
+    LONGEST_PULL,
+    MOST_PULLS,
+    PENDING,
+    PULL_SECONDS,
+    PULLED_BYTES,
+    PULLS,
+    Announce,
+    Carrier,
+    PullPace,
+)
 from qres_core.swarm.memory import MemoryTransport
 
 A, B, C = (bytes([letter]) * 32 for letter in b"abc")
@@ -161,6 +171,60 @@ def test_a_transport_that_cannot_carry_every_message_is_refused(
     (problem,) = caught.value.problems
     assert problem.where == "swarm.max_message_bytes"
     assert "lower swarm.max_message_bytes" in problem.fix
+
+
+def test_a_frame_travels_as_the_transport_says_it_costs_less() -> None:
+    small = attrs.evolve(LIMITS, inline=100)
+
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        for size, announced in ((100, 0), (101, 1), (4096, 2)):
+            frame = bytes([0xAB]) * size
+            await a.carrier.broadcast(frame)
+            for item in (b, c):
+                assert (await item.hears(1)).pop() == Delivery(A, frame)
+            assert a.carrier.pulls.announced == announced
+        await c.carrier.broadcast(b"\xab" * 4096)  # the control
+        await b.hears(1)
+        assert c.carrier.pulls.announced == 0
+
+    play(scene, end(A, small), end(B), end(C))
+
+
+# ── how many at once ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        (1000, MOST_PULLS),
+        (PULLED_BYTES // MOST_PULLS, MOST_PULLS),
+        (PULLED_BYTES // 8, 8),
+        (PULLED_BYTES, PULLS),
+    ],
+)
+def test_more_small_blobs_are_pulled_at_once_while_they_come(size: int, most: int) -> None:
+    pace = PullPace(spare=2)
+    assert pace.slots.total_tokens == PULLS + 2
+    for _ in range(1000):
+        pace.came(A, size)
+    assert pace.slots.total_tokens == most + 2
+    pace.came(A, PULLED_BYTES)
+    assert pace.slots.total_tokens == PULLS + 2, "a large one is in memory"
+
+
+def test_fewer_are_pulled_at_once_after_one_stalls_and_its_source_is_given_more_time() -> None:
+    pace = PullPace(spare=1)
+    found: list[tuple[float, float]] = []
+    for _ in range(5):
+        found.append((pace.slots.total_tokens, pace.patience(A)))
+        pace.stalled(A)
+    assert found == [(5, 10.0), (3, 20.0), (2, 40.0), (2, LONGEST_PULL), (2, LONGEST_PULL)]
+    assert pace.patience(B) == PULL_SECONDS, "a source that stalls costs no other"
+    pace.came(A, 1000)
+    assert pace.patience(A) == PULL_SECONDS
+    for _ in range(10):
+        pace.came(A, 1000)
+    assert pace.slots.total_tokens >= PULLS + 1
 
 
 # ── who is asked ──────────────────────────────────────────────────────────────────────────────────

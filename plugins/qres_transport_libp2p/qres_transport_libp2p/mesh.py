@@ -1,0 +1,151 @@
+"""Gossip that is passed on only where links are missing.
+
+In gossipsub a node sends a message to its mesh, and so does everybody who gets it: with a mesh of
+six, every message goes over the line six times for each node. Here members are connected, each to
+each. So a node sends what it says to everybody itself, once. Others pass it on only to a node that
+asks for that, with a GRAFT. A node asks when it misses a member: for a minute in any case, and for
+as long as it hears that member by way of others, which is alive then and out of its reach. Beside
+that each message is announced to one more neighbour, a while later, in case it was lost.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
+
+import trio
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+
+HOLD_SECONDS: Final = 60.0
+"""How long a missing member, or a sign that one lives out of reach, is reason to ask others."""
+AGE: Final = 2
+"""Heartbeats after which a message is announced: before, it may be on its way still."""
+_CHANCE: Final = random.SystemRandom()
+
+
+def degree_of(nodes: int, most: int) -> int:
+    """Neighbours that a node asks for messages, when it misses a member; ``nodes`` in all."""
+    return max(1, min(most, math.ceil(math.log2(max(2, nodes)))))
+
+
+class SparseGossipSub(GossipSub):
+    """A gossipsub router without a mesh, while every member is reached."""
+
+    def join_members(self, topic: str, members: Callable[[], Collection[ID]], most: int) -> None:
+        """Begin, for one topic.
+
+        ``members``: all the others; ``most``: neighbours asked for messages.
+        """
+        self._topic = topic
+        self._members = members
+        self._most = most
+        self._missing: dict[ID, float] = {}  # members that are not reached, since when
+        self._out_of_reach: dict[ID, float] = {}  # when others last passed on what they said
+        self._grafted: set[ID] = set()
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether others pass on what is said, so that it costs more than once."""
+        return bool(self.mesh.get(self._topic))
+
+    def _reached(self) -> set[ID]:
+        pubsub: Any = self.pubsub
+        return set(pubsub.peer_topics.get(self._topic, ())) & set(pubsub.peers)
+
+    def _asks(self) -> bool:
+        """Whether this node needs others to pass messages on to it."""
+        now, reached = trio.current_time(), self._reached()
+        members = self._members()
+        self._missing = {
+            peer: self._missing.get(peer, now) for peer in members if peer not in reached
+        }
+        self._out_of_reach = {
+            peer: at for peer, at in self._out_of_reach.items() if peer in self._missing
+        }
+        degree = degree_of(len(members) + 1, self._most)
+        needed = any(
+            now - max(since, self._out_of_reach.get(peer, since)) < HOLD_SECONDS
+            for peer, since in self._missing.items()
+        )
+        self.degree = degree if needed else 0
+        self.degree_low = max(1, degree * 2 // 3) if needed else 0
+        self.degree_high = max(2 * degree, len(members))  # whoever asks has a reason
+        return needed
+
+    # ── the mesh ──────────────────────────────────────────────────────────────────────────────
+
+    async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
+        """Ask a new neighbour, if it is one of the few that are needed."""
+        self._asks()
+        before = set(self.mesh.get(topic, ()))
+        await super().on_peer_subscribed(peer_id, topic)
+        self._grafted |= self.mesh.get(topic, set()) - before
+
+    def mesh_heartbeat(self) -> tuple[defaultdict[ID, list[str]], defaultdict[ID, list[str]]]:
+        """Ask as many neighbours as are needed now, or let go of those that were asked."""
+        needed = self._asks()
+        to_graft, to_prune = super().mesh_heartbeat()
+        self._grafted |= to_graft.keys()
+        mesh = self.mesh.get(self._topic, set())
+        self._grafted &= mesh
+        if not needed:
+            for peer in self._grafted:
+                mesh.discard(peer)
+                self._add_back_off(peer, self._topic, is_unsubscribe=False)
+                to_prune[peer].append(self._topic)
+            self._grafted.clear()
+        return to_graft, to_prune
+
+    def _perform_opportunistic_grafting(
+        self, topic: str, peers_to_graft: defaultdict[ID, list[str]]
+    ) -> int:
+        """Nobody: the mesh is as large as it has to be."""
+        del topic, peers_to_graft
+        return 0
+
+    async def _maintain_mesh_quality(self, topic: str) -> None:
+        """As it is: no member is better than another."""
+
+    # ── messages ──────────────────────────────────────────────────────────────────────────────
+
+    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
+        """Send what this node says to everybody, and pass on what others say to who asked."""
+        pubsub: Any = self.pubsub
+        if msg_forwarder != pubsub.my_id:
+            author = ID(pubsub_msg.from_id)
+            if msg_forwarder != author and author in self._missing:
+                self._out_of_reach[author] = trio.current_time()
+            if not self.mesh.get(self._topic, set()) - {msg_forwarder, author}:
+                self.mcache.put(pubsub_msg)  # it may be asked for
+                return
+        await super().publish(msg_forwarder, pubsub_msg)
+
+    def _get_peers_to_send(
+        self,
+        topic_ids: Iterable[str],
+        msg_forwarder: ID,
+        origin: ID,
+        msg_id: bytes | None = None,
+    ) -> Iterable[ID]:
+        del topic_ids, msg_id
+        pubsub: Any = self.pubsub
+        mesh = self.mesh.get(self._topic, set())
+        peers = self._reached() if msg_forwarder == pubsub.my_id else mesh
+        return peers - {msg_forwarder, origin}
+
+    def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
+        """Announce each message once, to a neighbour that was not sent it by this node."""
+        told: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
+        peers = self._reached() - self.mesh.get(self._topic, set())
+        for entry in self.mcache.history[AGE]:
+            message = self.mcache.get(entry.mid)
+            author = None if message is None else ID(message.from_id)
+            others = [peer for peer in peers if peer != author]
+            if others:
+                told[_CHANCE.choice(others)].setdefault(self._topic, []).append(entry.mid)
+        return told

@@ -1,0 +1,239 @@
+"""Gossip goes over the line once, and is passed on only where links are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from qres_transport_libp2p import gossip, mesh
+from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.mesh import AGE, HOLD_SECONDS, SparseGossipSub, degree_of
+from qres_transport_libp2p.pubsub import GOSSIPSUB, Gate, SafePubsub, tuned_gossipsub
+
+TOPIC = "qres/test"
+PEERS = [peer_id(bytes([number]) * 32) for number in range(2, 8)]
+
+
+def test_few_are_asked_in_a_small_swarm() -> None:
+    assert [degree_of(nodes, 6) for nodes in (1, 2, 4, 10, 40, 1000)] == [1, 1, 2, 4, 6, 6]
+    assert degree_of(1000, 2) == 2
+
+
+class Router:
+    """A router whose neighbours are names, and what it sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[ID, rpc_pb2.RPC]] = []
+        self.router = tuned_gossipsub(6)
+        nothing: Any = None
+        gate = Gate(nothing, nothing, nothing, nothing, nothing, nothing, lambda: PEERS)
+        self.pubsub = SafePubsub(
+            new_host(key_pair=create_new_key_pair(bytes(32))),
+            self.router,
+            topic=TOPIC,
+            max_data=1000,
+            queue=8,
+            bucket=lambda: TokenBucket(1.0, 4),
+            gate=gate,
+        )
+        send: Any = lambda peer, rpc, priority=False: self.sent.append((peer, rpc))  # noqa: E731, ARG005
+        self.router.send_rpc = send
+        self.router.mesh[TOPIC] = set()
+
+    def reach(self, *peers: ID) -> None:
+        stream: Any = object()
+        self.pubsub.peers = dict.fromkeys(peers, stream)
+        self.pubsub.peer_topics[TOPIC] = set(peers)
+        for peer in peers:
+            self.router.peer_protocol[peer] = GOSSIPSUB
+
+    async def beat(self) -> set[str]:
+        """A heartbeat; which control messages it sends."""
+        self.sent.clear()
+        router = self.router
+        graft, prune = router.mesh_heartbeat()
+        await router._emit_control_msgs(graft, prune, router.gossip_heartbeat())
+        router.mcache.shift()
+        kinds = ("graft", "prune", "ihave")
+        return {kind for _peer, rpc in self.sent for kind in kinds if getattr(rpc.control, kind)}
+
+    def message(self, author: ID, number: int = 1) -> rpc_pb2.Message:
+        made = rpc_pb2.Message(
+            from_id=author.to_bytes(), seqno=number.to_bytes(8, "big"), data=b"x" * 100
+        )
+        made.topicIDs.append(TOPIC)
+        return made
+
+    def published(self) -> list[ID]:
+        return [peer for peer, rpc in self.sent if rpc.publish]
+
+
+def run(main: Callable[[Router], Any]) -> None:
+    router = Router()
+
+    async def play() -> None:
+        await main(router)
+
+    trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
+    router.pubsub.seen_messages.stop()
+
+
+def test_who_reaches_everybody_has_no_mesh_and_sends_what_it_says_to_all() -> None:
+    async def main(made: Router) -> None:
+        made.reach(*PEERS)
+        assert await made.beat() == set()
+        await made.router.publish(made.pubsub.my_id, made.message(made.pubsub.my_id))
+        assert len(made.published()) == len(PEERS)
+        assert set(made.published()) == set(PEERS)
+        made.sent.clear()
+        await made.router.publish(PEERS[0], made.message(PEERS[0]))
+        assert made.sent == [], "nobody asked for what others say"
+        made.router.mesh[TOPIC].add(PEERS[1])  # it sent a GRAFT
+        await made.router.publish(PEERS[0], made.message(PEERS[0], 2))
+        assert made.published() == [PEERS[1]]
+
+    run(main)
+
+
+def test_who_misses_a_member_asks_for_a_while_and_lets_go() -> None:
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        assert await made.beat() == {"graft"}
+        assert len(made.router.mesh[TOPIC]) == degree_of(len(PEERS) + 1, 6)
+        made.router.mesh[TOPIC].add(PEERS[1])  # one that asked this node
+        made.router._grafted.discard(PEERS[1])
+        await trio.sleep(HOLD_SECONDS + 1)
+        assert await made.beat() == {"prune"}, "the member is gone, nobody hears of it"
+        assert made.router.mesh[TOPIC] == {PEERS[1]}, "who asked is still served"
+        assert await made.beat() == set()
+
+    run(main)
+
+
+def test_who_hears_a_missing_member_by_way_of_others_goes_on_asking() -> None:
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        for number in range(10):
+            await made.beat()
+            await made.router.publish(PEERS[1], made.message(PEERS[0], number))
+            await trio.sleep(HOLD_SECONDS / 2)
+            assert made.router._grafted, number
+        made.reach(*PEERS)
+        assert "prune" in await made.beat(), "now it is reached"
+        assert not made.router.mesh[TOPIC]
+
+    run(main)
+
+
+def test_a_message_is_announced_once_to_one_that_may_lack_it() -> None:
+    async def main(made: Router) -> None:
+        made.reach(PEERS[0], PEERS[1])
+        made.router._most = 0
+        made.router._members = lambda: PEERS[:2]
+        await made.router.publish(PEERS[0], made.message(PEERS[0]))
+        told: list[ID] = []
+        for beat in range(8):
+            kinds = await made.beat()
+            assert kinds == ({"ihave"} if beat == AGE else set())
+            told += [peer for peer, rpc in made.sent if rpc.control.ihave]
+        assert told == [PEERS[1]], "its author has it"
+
+    run(main)
+
+
+# ── real nodes ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_among_members_that_are_connected_a_message_goes_over_each_line_once(
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    sparse: bool,  # noqa: FBT001 - the case
+) -> None:
+    """The control is libp2p's own way to choose whom a message is sent to."""
+    roster = lab.members(5)
+    sent: list[bytes] = []
+    plain: Any = GossipSub.send_rpc
+
+    def counted(self: Any, peer: ID, rpc: rpc_pb2.RPC, priority: bool = False) -> None:  # noqa: FBT001, FBT002
+        sent.extend(message.data for message in rpc.publish)
+        plain(self, peer, rpc, priority)
+
+    monkeypatch.setattr(GossipSub, "send_rpc", counted)
+    if not sparse:
+        for name in (
+            "publish",
+            "_get_peers_to_send",
+            "gossip_heartbeat",
+            "mesh_heartbeat",
+            "on_peer_subscribed",
+        ):
+            monkeypatch.setattr(SparseGossipSub, name, getattr(GossipSub, name))
+
+        def meshed(degree: int) -> Any:
+            router = tuned_gossipsub(degree)
+            router.degree_low = 4
+            return router
+
+        monkeypatch.setattr(gossip, "tuned_gossipsub", meshed)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            nodes = [lab.transport(me, roster) for me in roster]
+            await swarm.start(*nodes)
+            await lab.connected(*nodes)
+
+            async def passed_on() -> list[bool]:
+                return [node._parts.gossip._router.passed_on for node in nodes]
+
+            with anyio.fail_after(lab.PATIENCE):
+                while set(await nodes[0]._running.call(passed_on)) != {not sparse}:  # noqa: ASYNC110
+                    await anyio.sleep(0.1)
+            frames = [b"frame %d" % number for number in range(10)]
+            for frame in frames:
+                await nodes[0].broadcast(frame)
+                for other in nodes[1:]:
+                    await lab.heard(other, frame)
+            if sparse:
+                assert sorted(sent) == sorted(frames * (len(nodes) - 1))
+            else:
+                assert len(sent) > 1.5 * len(frames) * (len(nodes) - 1)
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("hold", [0.0, HOLD_SECONDS])
+def test_what_no_link_carries_comes_by_way_of_another(
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    hold: float,
+) -> None:
+    """A line of three: passed on at once where that is asked for, and announced where it is not."""
+    monkeypatch.setattr(mesh, "HOLD_SECONDS", hold)
+    first, middle, last = roster = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one_end = lab.transport(first, roster, dial=[middle])
+            between = lab.transport(middle, roster, dial=[])
+            other = lab.transport(last, roster, dial=[middle])
+            await swarm.start(one_end, between, other)
+            await lab.connected(one_end, between)
+            await lab.connected(between, other)
+            for number in range(3):
+                await one_end.broadcast(b"%d" % number)
+                delivery = await lab.heard(other, b"%d" % number)
+                assert (delivery.link, delivery.author) == (middle.node_id, first.node_id)
+
+    anyio.run(main)
