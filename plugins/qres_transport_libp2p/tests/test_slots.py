@@ -77,6 +77,12 @@ def test_a_place_is_given_back_once() -> None:
     assert len(shares) == 0
 
 
+def stream_from(address: Callable[[], Any]) -> Any:
+    """As much of a stream as a place needs."""
+    sock = SimpleNamespace(getpeername=address, close=lambda: None)
+    return SimpleNamespace(socket=sock, setsockopt=lambda *_option: None)
+
+
 @pytest.mark.parametrize(
     ("said", "address"),
     [
@@ -88,8 +94,7 @@ def test_a_place_is_given_back_once() -> None:
     ],
 )
 def test_places_are_shared_by_address(said: str, address: str) -> None:
-    sock = SimpleNamespace(getpeername=lambda: (said, 7, 0, 0), close=lambda: None)
-    stream: Any = SimpleNamespace(socket=sock)
+    stream = stream_from(lambda: (said, 7, 0, 0))
 
     async def main() -> None:
         await trio.lowlevel.checkpoint()
@@ -102,7 +107,7 @@ def test_a_socket_that_is_gone_already_is_of_no_address() -> None:
     def gone() -> Any:
         raise OSError
 
-    stream: Any = SimpleNamespace(socket=SimpleNamespace(getpeername=gone, close=lambda: None))
+    stream = stream_from(gone)
     told: list[CountedSocket] = []
 
     async def main() -> None:
@@ -121,9 +126,7 @@ def test_where_no_place_is_left_a_member_gets_none() -> None:
     """Each of the others holds as few."""
     tally = Tally()
     slots = Slots(2, tally)
-    stream: Any = SimpleNamespace(
-        socket=SimpleNamespace(getpeername=lambda: ("127.0.0.1", 7), close=lambda: None)
-    )
+    stream = stream_from(lambda: ("127.0.0.1", 7))
 
     async def main() -> None:
         await trio.lowlevel.checkpoint()
