@@ -166,7 +166,7 @@ def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
 
 HEADS: Final = (
     *("parameters", "there and back", "line", "lost", "seconds a model", "alone on the line"),
-    *("bytes over plain", "failed pulls", "rounds given up", "models", "load"),
+    *("bytes over plain", "failed pulls", "rounds given up", "models", "router late", "load"),
 )
 
 
@@ -184,6 +184,7 @@ def row(cell: Cell, measured: Measured) -> tuple[str, ...]:
         str(measured.failed),
         str(measured.aborted),
         str(measured.models),
+        f"{1000 * measured.late:.0f} ms",
         f"{measured.load:.0f}",
     )
 
