@@ -33,7 +33,8 @@ EVERY = (
     *(
         f"--ignore=tests/{path}"
         for path in (
-            *("attacks", "chaos", "compatibility", "exploration", "isolation", "simulation"),
+            *("attacks", "chaos", "compatibility", "exploration", "isolation", "namespaces"),
+            "simulation",
             *("integration/test_arithmetic_vectors.py", "integration/test_examples.py"),
             *("integration/test_full_stack.py", "integration/test_geomedian.py"),
             *("integration/test_profiles.py", "integration/test_simulator.py", "test_docs.py"),

@@ -34,6 +34,8 @@ from trials.routed import Routed
 BYTES: Final = 4
 """Of a parameter in a plain update."""
 POLL: Final = 0.5
+START_SECONDS: Final = 600.0
+"""For the processes to run, before the time of a cell begins."""
 PATIENCE: Final = 4.0
 """A round's deadline, as a multiple of the time that its plain updates take on the line."""
 LEAST_DEADLINE: Final = 30.0
@@ -130,12 +132,13 @@ def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
         network.rate(cell.mbits * 1e6 / 8)
         network.shape(delay=cell.milliseconds / 2000, loss=cell.loss / 100)
         with Gathering.of(cell.tables(), network, folder) as swarm:
-            left = seconds - (time.monotonic() - started)
-            swarm.until(lambda: min(swarm.steps()) >= 1, left, POLL)
+            swarm.until(lambda: len(swarm.reports) == cell.nodes, START_SECONDS)
+            end = time.monotonic() + seconds
+            swarm.until(lambda: min(swarm.steps()) >= 1, seconds, POLL)
             first, began, before = min(swarm.steps()), time.monotonic(), network.counts()
-            left = seconds - (began - started)
-            if first and left > 0:
-                swarm.until(lambda: min(swarm.steps()) >= first + models, left, POLL)
+            if first:
+                goal = first + models
+                swarm.until(lambda: min(swarm.steps()) >= goal, max(0.0, end - began), POLL)
             made, took, after = (
                 min(swarm.steps()) - first,
                 time.monotonic() - began,
@@ -166,7 +169,7 @@ def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
 
 HEADS: Final = (
     *("parameters", "there and back", "line", "lost", "seconds a model", "alone on the line"),
-    *("bytes over plain", "failed pulls", "rounds given up", "models", "load"),
+    *("bytes over plain", "failed pulls", "rounds given up", "models", "router late", "load"),
 )
 
 
@@ -184,6 +187,7 @@ def row(cell: Cell, measured: Measured) -> tuple[str, ...]:
         str(measured.failed),
         str(measured.aborted),
         str(measured.models),
+        f"{1000 * measured.late:.0f} ms",
         f"{measured.load:.0f}",
     )
 
@@ -242,7 +246,9 @@ def main() -> int:
     parser.add_argument("--mbits", type=float, nargs="+", default=[100, 20, 10])
     parser.add_argument("--loss", type=float, nargs="+", default=[0, 2], help="per cent")
     parser.add_argument("--models", type=int, default=3, help="measured in each cell")
-    parser.add_argument("--seconds", type=float, default=600.0, help="for each cell")
+    parser.add_argument(
+        "--seconds", type=float, default=600.0, help="for each cell, once its nodes run"
+    )
     parser.add_argument("--quick", action="store_true", help="two cells, the smallest model")
     parser.add_argument("--json", type=Path, help="cells that are measured, and were")
     chosen = parser.parse_args()

@@ -24,9 +24,13 @@ SECONDS: Final = 5.0
 
 def serve(index: int, namespace: str, urls: queue.Queue[str]) -> None:
     """Ask in a namespace what is queued for it."""
-    file = os.open(namespace, os.O_RDONLY)
-    call("setns", file, NEWNET)  # this thread alone
-    os.close(file)
+    try:
+        file = os.open(namespace, os.O_RDONLY)
+        call("setns", file, NEWNET)  # this thread alone
+        os.close(file)
+    except OSError as error:  # whoever asks would wait for ever
+        print(f"{namespace}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
     while True:
         line = json.dumps([index, ask(urls.get(), SECONDS)])
         sys.stdout.write(line + "\n")  # at once, so that threads do not mix their lines

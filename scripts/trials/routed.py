@@ -24,8 +24,7 @@ import attrs
 
 from qres_core.node.box import BoxNode
 
-from .router import NetworkPlan
-from .shaping import DELAY, LOSS
+from .shaping import DELAY, LOSS, NetworkPlan
 
 PORT: Final = 4001
 """Where every node listens, at its own addresses."""

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 import attrs
 
-from trials.shaping import Fabric
+from trials.shaping import Fabric, NetworkPlan
 
 NEWNS: Final = 0x00020000
 NEWUSER: Final = 0x10000000
@@ -45,20 +45,6 @@ GRACE: Final = 3.0
 """Seconds for what runs in the namespaces to end by itself, once the trial is gone."""
 PACKETS: Final = 10_000
 """Packets that wait in the kernel for this process: more than any queue of a line holds."""
-
-
-@attrs.frozen
-class NetworkPlan:
-    """What is to be made."""
-
-    nodes: int
-    seed: int
-    mtu: int  # bytes
-    user: bool  # in a user namespace: what root is not needed for
-    addresses: Sequence[Sequence[str]]  # of each node, IPv4 and IPv6
-    prefixes: tuple[int, int]  # of the network, IPv4 and IPv6
-    hosts: str  # what /etc/hosts says in the namespaces
-    congestion: str = ""  # how TCP reacts to losses there; by default as on the machine
 
 
 def call(name: str, *arguments: Any) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -25,6 +25,20 @@ LOSS: Final = 0.05
 """Share of packets lost in bad weather."""
 QUEUE: Final = 0.25
 """Seconds of traffic that may wait at a line; what comes later is dropped."""
+
+
+@attrs.frozen
+class NetworkPlan:
+    """What is to be made."""
+
+    nodes: int
+    seed: int
+    mtu: int  # bytes
+    user: bool  # in a user namespace: what root is not needed for
+    addresses: Sequence[Sequence[str]]  # of each node, IPv4 and IPv6
+    prefixes: tuple[int, int]  # of the network, IPv4 and IPv6
+    hosts: str  # what /etc/hosts says in the namespaces
+    congestion: str = ""  # how TCP reacts to losses there; by default as on the machine
 
 
 @attrs.define(eq=False)

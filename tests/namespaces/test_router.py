@@ -23,6 +23,8 @@ from trials.routed import Routed, address, unavailable
 from trials.router import inhabitants
 from trials.shaping import Fabric
 
+from qres_core.node.box import BoxNode
+
 FORMS = ("ip4", "ip6")
 TALK = """
 import socket, sys, time
@@ -32,6 +34,14 @@ if what == "datagrams":
     out = socket.socket(kind, socket.SOCK_DGRAM)
     for number in range(int(rest[0])):
         out.sendto(b"%d" % number, (host, int(port)))
+elif what == "status":
+    server = socket.create_server((host, int(port)), family=kind)
+    print("ready", flush=True)
+    near, _ = server.accept()
+    near.recv(2**16)
+    body = b'{"version": 1, "state": "starting"}'
+    near.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + body)
+    near.close()
 elif what == "listen":
     server = socket.create_server((host, int(port)), family=kind)
     print("ready", flush=True)
@@ -154,6 +164,29 @@ def test_root_is_not_needed_where_everybody_may_make_user_namespaces() -> None:
         pytest.skip(f"no user namespaces: {error}")
     with network:
         assert sent(network, "ip4", 1000)[2] == 1000
+
+
+@pytest.mark.parametrize("user", [None, True])
+def test_each_node_is_asked_where_it_runs(user: Any) -> None:
+    if why := unavailable():
+        pytest.skip(why)
+    try:
+        network = Routed(2, user=user)
+    except OSError as error:
+        pytest.skip(f"no user namespaces: {error}")
+    home = Path("nowhere")
+    # The same address of loopback, and only one of them serves there.
+    seats = [BoxNode(index, home, False, "", "", 0, 8470) for index in range(2)]  # noqa: FBT003
+    with network:
+        serves = network.command(1, words("status", "127.0.0.1", 8470))
+        with subprocess.Popen(serves, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "ready\n"
+                told = network.ask(seats)
+            finally:
+                server.kill()
+        assert told == {0: None, 1: {"version": 1, "state": "starting"}}
 
 
 def test_it_is_said_why_there_are_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_plain_updates_and_their_time_on_a_line() -> None:
 
 def test_a_cell_without_a_model_is_told_so() -> None:
     cell = table.Cell(5, 10**4, 20, 10, 0)
-    assert table.row(cell, measured())[4:] == ("12.3", "0.1", "1.06", "2", "1", "3", "1")
+    assert table.row(cell, measured())[4:] == ("12.3", "0.1", "1.06", "2", "1", "3", "10 ms", "1")
     none = measured(models=0, seconds=None, over=None)
     assert table.row(cell, none)[4:7] == ("none in 60", "0.1", "(50 MB a node)")
     lines = table.text([table.row(cell, none)]).splitlines()
