@@ -84,6 +84,14 @@ class SwarmConfig:
         validator=options.real(0.001, unit="seconds"),
         metadata=_help("Seconds to wait in each step of the agreement; grows with every abort."),
     )
+    deadline_stretch: float = attrs.field(
+        default=10.0,
+        validator=options.real(1, 100, unit="times"),
+        metadata=_help(
+            "Most times their length that a real node stretches its own `deadline` and "
+            "`vote_timeout`, where contributions or votes took longer lately; 1: never."
+        ),
+    )
     interval: float = attrs.field(
         default=0.0,
         validator=options.real(0, unit="seconds"),

@@ -60,6 +60,7 @@ _NOT_SHARED: Final = frozenset(
         # Clocks decide when a node gives up and never what it accepts: other times cost rounds.
         "deadline",
         "vote_timeout",
+        "deadline_stretch",
         # A node that trains sooner waits for the others.
         "interval",
         # Where this node stops; to the others it is away. `--rounds` overrides it for a node.

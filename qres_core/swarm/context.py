@@ -13,6 +13,7 @@ from qres_core.contract.types import NodeId, NodeInfo, Vector
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.chain import Head
+from qres_core.swarm.timeouts import HeightPace
 
 
 def vote_threshold(nodes: int, byzantine: int) -> int:
@@ -34,6 +35,11 @@ class NodeContext:
     first_model: bytes = b""  # digest of the swarm's first model, 32 bytes
     # whether this node may vote at this height; otherwise it follows the others
     votes: bool = attrs.field(default=True, init=False)
+    # how long it waits for others, its own view
+    waits: HeightPace = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.waits = HeightPace(self.swarm.deadline_stretch)
 
     @property
     def roster(self) -> tuple[NodeId, ...]:

@@ -111,6 +111,8 @@ class Heights(MachineState, ABC):
             self.model_digest,
             reason=current.why_lost(),
         )
+        if self._context.waits.adapts and current.lacks:
+            self._context.waits.lacked()
         current.close(outcome, now)
         self._parts.outlet.put(RoundEnded(outcome, self.model))
         self._open(number, now)

@@ -266,7 +266,8 @@ class Instance(ABC):
     @property
     def timeout(self) -> float:
         """How long a step of voting may take now, seconds."""
-        return self._context.swarm.vote_timeout * backoff(self.attempts)
+        context = self._context
+        return context.swarm.vote_timeout * context.waits.stretch * backoff(self.attempts)
 
     @property
     @abstractmethod

@@ -25,6 +25,7 @@ from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.results import Merged, Void
 from qres_core.swarm.steps import Round, senders_of
+from qres_core.swarm.timeouts import HeightPace
 from qres_core.swarm.votes import Step
 
 QUIET: Final = 8
@@ -93,6 +94,11 @@ class MachineState:
     def head(self) -> Head:
         """Where the swarm's history is for this node."""
         return self._context.head
+
+    @property
+    def waits(self) -> HeightPace:
+        """How long the node waits for others, as its own view."""
+        return self._context.waits
 
     @property
     def roster(self) -> tuple[NodeId, ...]:

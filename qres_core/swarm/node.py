@@ -580,8 +580,10 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
+            machine = round_machine(info, kernel, swarm, initial, memory, trainer, changes)
+            machine.waits.adapts = True
             node = Node(
-                machine=round_machine(info, kernel, swarm, initial, memory, trainer, changes),
+                machine=machine,
                 transport=transport,
                 trainer=trainer,
                 steps=steps,

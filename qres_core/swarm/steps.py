@@ -45,7 +45,7 @@ from qres_core.swarm.misbehaviour import MisbehaviourPool
 from qres_core.swarm.outbox import Outlet, Speaker
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.sync import CatchingUp, Pace
-from qres_core.swarm.timeouts import Times
+from qres_core.swarm.timeouts import Stopwatch, Times
 from qres_core.swarm.until import Until
 
 PATIENCE: Final = 1.0
@@ -112,6 +112,7 @@ class Round:
     times: Times = attrs.field(init=False)
     merger: Merger = attrs.field(init=False)  # the data path of the round
     begun: bool = attrs.field(default=False, init=False)  # whether it has begun
+    _watch: Stopwatch | None = attrs.field(default=None, init=False)
     _opened: bool = attrs.field(default=False, init=False)  # whether the plugins know of it
     update: Update | None = attrs.field(default=None, init=False)  # what training gave
     contributed: bool = attrs.field(default=False, init=False)
@@ -121,7 +122,8 @@ class Round:
 
     def __attrs_post_init__(self) -> None:
         parts, here = self.parts, self.parts.position
-        self.times = Times.of(parts.context.swarm, self.begins, self.aborts)
+        context = parts.context
+        self.times = Times.of(context.swarm, self.begins, self.aborts, context.waits.stretch)
         held_out = None
         if parts.validator is not None:
             held_out = HeldOut.of(parts.validator, here.model, here.info)
@@ -141,7 +143,20 @@ class Round:
             self._check_contributions(now)
             self.choice.propose_if_asked(now, lambda: self._fresh(now))
             self.choice.look(now)
+        if self.parts.context.waits.adapts and self._watch is not None:
+            held = len(self.parts.collector.gathering.of_round(self._number))
+            proposed = self.choice.engine.proposal(self._number) is not None
+            self._watch.look(now, held, proposed=proposed)
         self._decide(now)
+
+    @property
+    def lacks(self) -> bool:
+        """Whether something that the round needs has not come here."""
+        collector = self.parts.collector
+        held = len(collector.gathering.of_round(self._number))
+        if held < self.parts.context.quorum:
+            return True
+        return any(not collector.complete(candidate) for candidate in self.choice.sets())
 
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message about the node's head, of this round or what an earlier one left.
@@ -200,7 +215,9 @@ class Round:
     def _begin(self, now: float) -> None:
         """Train, and let the times run from now."""
         parts = self.parts
-        self.times = Times.of(parts.context.swarm, now, self.aborts)
+        self._watch = Stopwatch(now)
+        context = parts.context
+        self.times = Times.of(context.swarm, now, self.aborts, context.waits.stretch)
         if self.choice.certificate is None:
             self.choice.expect(self.times.vote)
         if not parts.context.is_member:
@@ -329,7 +346,10 @@ class Round:
         if not self.begun:  # the others were quicker
             self._begin(now)
         self.decided = certificate
-        self.times.decide(now, parts.context.swarm.deadline)
+        context = parts.context
+        self.times.decide(now, context.swarm.deadline * context.waits.stretch)
+        if self._watch is not None:
+            context.waits.took(self._watch.share(now, context.swarm))
         members = certificate.candidate.members
         senders = tuple(member.sender for member in members)
         made = parts.collector.gathering.contributions(members)

@@ -9,6 +9,9 @@ From the beginning of the round (``D`` deadline, ``T`` vote timeout, which grows
 A step of voting ends ``T`` after the votes of a quorum are there, for whatever. Without a quorum it
 does not end: one that ran ahead alone would be out of step with the others for ever. From the
 moment that the set is decided its dialogues have ``D`` to finish.
+
+A real node stretches both by what it measured, within ``swarm.deadline_stretch``. How long it waits
+is its own affair: it decides when the node gives up, and never what it accepts.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import attrs
 
 from qres_core.kernel.config import SwarmConfig
 
+VOTING_STEPS: Final = 2
+"""Steps of voting from a proposal to the decision, each with a time-out of its own."""
 MAX_BACKOFF: Final = 8.0
 """How many times its first length the vote timeout grows to at most."""
 
@@ -28,6 +33,55 @@ MAX_BACKOFF: Final = 8.0
 def backoff(aborts: int) -> float:
     """How many times its first length the vote timeout has after so many aborts in a row."""
     return min(1.0 + 0.5 * aborts, MAX_BACKOFF)
+
+
+@attrs.define(eq=False)
+class HeightPace:
+    """How many times as long as configured a node waits, from how long its last rounds took."""
+
+    most: float  # ``swarm.deadline_stretch``
+    adapts: bool = False  # whether it follows what is measured; simulated nodes have no real lines
+    stretch: float = attrs.field(default=1.0, init=False)
+
+    def lacked(self) -> None:
+        """A round came to nothing, and not all that it needed was here: wait longer."""
+        if self.adapts:
+            self.stretch = min(self.most, 2 * self.stretch)
+
+    def took(self, share: float) -> None:
+        """A set was decided.
+
+        ``share``: of the time that was configured, what contributions or votes took, the more.
+        Twice as long is allowed next time. Who stays away must not make it long for good, so it
+        falls quickly otherwise.
+        """
+        if self.adapts:
+            self.stretch = min(self.most, max(1.0, 2 * share, self.stretch / 4))
+
+
+@attrs.define(eq=False)
+class Stopwatch:
+    """What a round waits for, and how long; seconds on the node's clock."""
+
+    begun: float  # when it began
+    came: float = attrs.field(init=False)  # when the last contribution came
+    proposed: float = math.inf  # when a proposal was here
+    _held: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.came = self.begun
+
+    def look(self, now: float, held: int, *, proposed: bool) -> None:
+        """So many contributions are here, and a proposal, or none."""
+        if held > self._held:
+            self._held, self.came = held, now
+        if proposed:
+            self.proposed = min(self.proposed, now)
+
+    def share(self, now: float, swarm: SwarmConfig) -> float:
+        """Of the time that is configured, what it took until the set is decided, now."""
+        voting = max(0.0, now - self.proposed) / swarm.vote_timeout
+        return max((self.came - self.begun) / swarm.deadline, voting / VOTING_STEPS)
 
 
 class Answers:
@@ -60,11 +114,12 @@ class Times:
     result: float = math.inf  # a node says that the dialogues of the decided set did not finish
 
     @classmethod
-    def of(cls, swarm: SwarmConfig, begun: float, aborts: int) -> Times:
+    def of(cls, swarm: SwarmConfig, begun: float, aborts: int, stretch: float = 1.0) -> Times:
         """Of a round that begins now, after so many aborts in a row."""
-        gathered = begun + swarm.deadline
-        timeout = swarm.vote_timeout * backoff(aborts)
-        return cls(begun + swarm.deadline / 2, gathered, gathered + timeout)
+        deadline = swarm.deadline * stretch
+        gathered = begun + deadline
+        timeout = swarm.vote_timeout * stretch * backoff(aborts)
+        return cls(begun + deadline / 2, gathered, gathered + timeout)
 
     def decide(self, now: float, deadline: float) -> None:
         """The set is decided."""

@@ -132,6 +132,7 @@ OWN: Final[Mapping[str, Any]] = {
     "roster_epoch": 3,
     "deadline": 1.0,
     "vote_timeout": 1.0,
+    "deadline_stretch": 2.0,
     "interval": 1.0,
     "rounds": 7,
 }

@@ -1,0 +1,109 @@
+"""How long a node waits follows what it measured, within bounds, and is its own view."""
+
+from __future__ import annotations
+
+import math
+import random
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from qres_core import RoundStatus
+from qres_core.kernel.config import SwarmConfig
+from qres_core.swarm.timeouts import HeightPace, Stopwatch, Times
+
+SWARM = SwarmConfig(name="waits", nodes=4, byzantine=1, quorum=3, deadline=10.0, vote_timeout=2.0)
+
+
+def test_what_is_configured_is_the_least_and_the_stretch_the_most() -> None:
+    pace = HeightPace(8.0, adapts=True)
+    found: list[float] = []
+    for _ in range(5):
+        found.append(pace.stretch)
+        pace.lacked()
+    assert found == [1.0, 2.0, 4.0, 8.0, 8.0]
+    pace.took(3.0)  # three deadlines, until the last contribution came
+    assert pace.stretch == 6.0
+    pace.took(100.0)
+    assert pace.stretch == 8.0
+    for expected in (2.0, 1.0, 1.0):
+        pace.took(0.1)
+        assert pace.stretch == expected
+    still = HeightPace(8.0)
+    still.lacked()
+    still.took(3.0)
+    assert still.stretch == 1.0, "the control: a simulated node has no real line"
+
+
+def test_both_times_are_stretched() -> None:
+    plain, longer = Times.of(SWARM, 100.0, 1), Times.of(SWARM, 100.0, 1, 3.0)
+    assert (plain.attest, plain.propose, plain.vote) == (105.0, 110.0, 113.0)
+    assert (longer.attest, longer.propose, longer.vote) == (115.0, 130.0, 139.0)
+
+
+def test_the_share_is_of_what_came_and_not_of_what_was_waited_for_in_vain() -> None:
+    watch = Stopwatch(100.0)
+    assert watch.share(200.0, SWARM) == 0.0, "nothing came, and nothing was proposed"
+    watch.look(101.0, 1, proposed=False)
+    watch.look(104.0, 3, proposed=False)
+    watch.look(109.0, 3, proposed=False)
+    assert watch.share(109.0, SWARM) == pytest.approx(0.4)
+    watch.look(110.0, 3, proposed=True)
+    watch.look(111.0, 3, proposed=True)
+    assert watch.share(114.0, SWARM) == pytest.approx(1.0), "two steps of two seconds"
+    assert watch.proposed == 110.0
+    assert math.isinf(Stopwatch(0.0).proposed)
+
+
+@pytest.mark.parametrize("adapts", [True, False])
+def test_a_slow_line_costs_no_height_once_the_nodes_know_it(
+    harness: ModuleType,
+    adapts: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Contributions need three deadlines; in the control most rounds are lost."""
+
+    def late(message: Any) -> Any:
+        if message.kind == "contribution":
+            return [(3 * harness.DEADLINE, message.frame)]
+        return None
+
+    net = harness.Net(4, byzantine=1, quorum=4, rule=late)
+    for index in range(4):
+        net.machine(index).waits.adapts = adapts
+    net.start()
+    assert net.run(
+        until=lambda: (
+            min(net.steps()) >= 8 if adapts else min(len(node.ended) for node in net.nodes) >= 20
+        )
+    )
+    assert not net.forks()
+    for node in net.nodes:
+        aborted = [e.outcome.status is RoundStatus.ABORTED for e in node.ended]
+        assert aborted[0], "the first height does not know it"
+        after = aborted[[at for at, lost in enumerate(aborted) if not lost][2] :] if adapts else []
+        assert not any(after)
+        assert adapts or aborted.count(True) > 15
+
+
+def test_a_node_that_stays_away_makes_nobody_wait_for_ever(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, quorum=3, puppets=(3,))
+    for index in range(3):
+        net.machine(index).waits.adapts = True
+        net.machine(index).waits.stretch = 10.0  # after an outage
+    net.start()
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 6)
+    assert {net.machine(index).waits.stretch for index in range(3)} == {1.0}
+
+
+def test_nodes_that_wait_differently_agree(harness: ModuleType) -> None:
+    """It decides when a node gives up, and never what it accepts."""
+    net = harness.Net(4, byzantine=1)
+    net.rule = harness.Chaos(net, random.Random(1), {}, heals=harness.START + 20.0)
+    for index, stretch in enumerate((1.0, 3.0, 10.0, 10.0)):
+        net.machine(index).waits.adapts = True
+        net.machine(index).waits.stretch = stretch
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 6)
+    assert not net.forks()
+    assert not net.splits()
