@@ -215,7 +215,7 @@ class Round:
     def _begin(self, now: float) -> None:
         """Train, and let the times run from now."""
         parts = self.parts
-        self._watch = Stopwatch(now)
+        self._watch = Stopwatch(now, parts.context.quorum)
         context = parts.context
         self.times = Times.of(context.swarm, now, self.aborts, context.waits.stretch)
         if self.choice.certificate is None:

@@ -51,7 +51,8 @@ class HeightPace:
     def took(self, share: float) -> None:
         """A set was decided.
 
-        ``share``: of the time that was configured, what contributions or votes took, the more.
+        ``share``: of the time that was configured, what a quorum's contributions or the votes took,
+        the more.
         Twice as long is allowed next time. Who stays away must not make it long for good, so it
         falls quickly otherwise.
         """
@@ -64,7 +65,8 @@ class Stopwatch:
     """What a round waits for, and how long; seconds on the node's clock."""
 
     begun: float  # when it began
-    came: float = attrs.field(init=False)  # when the last contribution came
+    quorum: int  # contributions that a set needs: one that comes late on purpose is not waited for
+    came: float = attrs.field(init=False)  # when the last of a quorum's contributions came
     proposed: float = math.inf  # when a proposal was here
     _held: int = 0
 
@@ -73,7 +75,7 @@ class Stopwatch:
 
     def look(self, now: float, held: int, *, proposed: bool) -> None:
         """So many contributions are here, and a proposal, or none."""
-        if held > self._held:
+        if self._held < min(held, self.quorum):
             self._held, self.came = held, now
         if proposed:
             self.proposed = min(self.proposed, now)

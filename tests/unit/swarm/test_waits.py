@@ -43,17 +43,17 @@ def test_both_times_are_stretched() -> None:
 
 
 def test_the_share_is_of_what_came_and_not_of_what_was_waited_for_in_vain() -> None:
-    watch = Stopwatch(100.0)
+    watch = Stopwatch(100.0, 3)
     assert watch.share(200.0, SWARM) == 0.0, "nothing came, and nothing was proposed"
     watch.look(101.0, 1, proposed=False)
     watch.look(104.0, 3, proposed=False)
-    watch.look(109.0, 3, proposed=False)
+    watch.look(109.0, 4, proposed=False)
     assert watch.share(109.0, SWARM) == pytest.approx(0.4)
     watch.look(110.0, 3, proposed=True)
     watch.look(111.0, 3, proposed=True)
     assert watch.share(114.0, SWARM) == pytest.approx(1.0), "two steps of two seconds"
     assert watch.proposed == 110.0
-    assert math.isinf(Stopwatch(0.0).proposed)
+    assert math.isinf(Stopwatch(0.0, 3).proposed)
 
 
 @pytest.mark.parametrize("adapts", [True, False])
@@ -107,3 +107,30 @@ def test_nodes_that_wait_differently_agree(harness: ModuleType) -> None:
     assert net.run(until=lambda: min(net.steps()) >= 6)
     assert not net.forks()
     assert not net.splits()
+
+
+@pytest.mark.parametrize("waits_for_all", [False, True], ids=["guarded", "control"])
+def test_one_liar_that_contributes_late_makes_nobody_wait_longer(
+    harness: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    waits_for_all: bool,  # noqa: FBT001 - the case
+) -> None:
+    """It comes when the others are about to give it up, later and later."""
+    if waits_for_all:
+        monkeypatch.setattr(
+            "qres_core.swarm.steps.Stopwatch", lambda now, _quorum: Stopwatch(now, 4)
+        )
+
+    def late(message: Any) -> Any:
+        if message.kind == "contribution" and message.sender == 3:
+            stretch = net.machine(0).waits.stretch
+            return [(0.9 * harness.DEADLINE * stretch, message.frame)]
+        return None
+
+    net = harness.Net(4, byzantine=1, quorum=3, rule=late)
+    for index in range(4):
+        net.machine(index).waits.adapts = True
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 8)
+    stretch = max(net.machine(index).waits.stretch for index in range(3))
+    assert stretch > 2.0 if waits_for_all else stretch < 1.5
