@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from trials.gathering import Gathering
 from trials.processes import end_in_order
 from trials.routed import Routed
+from trials.routed_swarm import RoutedSwarm
 
 NODES: Final = 3
 PAIRS: Final = tuple(itertools.combinations(range(NODES), 2))
@@ -91,7 +91,7 @@ class Flapped:
     models: int = 0
 
 
-def flap(swarm: Gathering, cuts: int, seed: int, within: float = UP_SECONDS) -> Flapped:
+def flap(swarm: RoutedSwarm, cuts: int, seed: int, within: float = UP_SECONDS) -> Flapped:
     """Cut each link so many times, or until they do not meet again in time."""
     found, chance = Flapped(), random.Random(seed)  # noqa: S311 - weather
     if not swarm.until(lambda: swarm.all_up() and min(swarm.steps()) >= 1, START_SECONDS):
@@ -126,7 +126,7 @@ def main() -> int:
     chosen = parser.parse_args()
     home, fine = Path(tempfile.mkdtemp(prefix="qres-flap-")), False
     try:
-        with Routed(NODES) as network, Gathering.of(tables(), network, home / "box") as swarm:
+        with Routed(NODES) as network, RoutedSwarm.of(tables(), network, home / "box") as swarm:
             found = flap(swarm, chosen.cuts, chosen.seed)
         fine = found.cuts == chosen.cuts and found.agreed
         print(f"{'fine' if fine else 'NOT SO'}; {attrs.asdict(found)}")

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from trials.gathering import Gathering
 from trials.processes import end_in_order
 from trials.routed import Routed
+from trials.routed_swarm import RoutedSwarm
 
 BYTES: Final = 4
 """Of a parameter in a plain update."""
@@ -46,7 +46,7 @@ ETHERNET: Final = 1500
 
 
 @attrs.frozen
-class Cell:
+class NetworkCell:
     """One network, and one size of model."""
 
     nodes: int
@@ -99,13 +99,13 @@ class Cell:
 
 
 @attrs.frozen
-class Measured:
+class CellCost:
     """What came of a cell.
 
     Attributes:
         models: that were made while it was measured.
         seconds: for each of them; ``None`` where none was made.
-        over: bytes that a node sent for each, headers included, over ``Cell.plain``.
+        over: bytes that a node sent for each, headers included, over ``NetworkCell.plain``.
         failed: pulls that failed, of all nodes, from the start.
         aborted: rounds that were given up, of the node with most.
         sent: megabytes that a node sent in all.
@@ -125,13 +125,13 @@ class Measured:
     load: float
 
 
-def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
+def measure(cell: NetworkCell, models: int, seconds: float, folder: Path) -> CellCost:
     """Run a cell: the first model is made unmeasured, then so many more, if there is time."""
     started = time.monotonic()
     with Routed(cell.nodes, seed=1, mtu=cell.mtu, congestion=CONGESTION) as network:
         network.rate(cell.mbits * 1e6 / 8)
         network.shape(delay=cell.milliseconds / 2000, loss=cell.loss / 100)
-        with Gathering.of(cell.tables(), network, folder) as swarm:
+        with RoutedSwarm.of(cell.tables(), network, folder) as swarm:
             swarm.until(lambda: len(swarm.reports) == cell.nodes, START_SECONDS)
             end = time.monotonic() + seconds
             swarm.until(lambda: min(swarm.steps()) >= 1, seconds, POLL)
@@ -152,7 +152,7 @@ def measure(cell: Cell, models: int, seconds: float, folder: Path) -> Measured:
         what = f"nodes have different models of step {agreed.split}"
         raise RuntimeError(what)
     spent = after.total("octets") - before.total("octets")
-    return Measured(
+    return CellCost(
         models=made,
         seconds=took / made if made else None,
         over=spent / cell.nodes / made / cell.plain if made else None,
@@ -173,7 +173,7 @@ HEADS: Final = (
 )
 
 
-def row(cell: Cell, measured: Measured) -> tuple[str, ...]:
+def row(cell: NetworkCell, measured: CellCost) -> tuple[str, ...]:
     """A cell as words."""
     made = measured.seconds is not None and measured.over is not None
     return (
@@ -207,7 +207,7 @@ class TableFile:
     """Cells that were measured, in a file of JSON or in memory alone."""
 
     path: Path | None
-    cells: dict[Cell, Measured] = attrs.field(factory=dict[Cell, Measured])
+    cells: dict[NetworkCell, CellCost] = attrs.field(factory=dict[NetworkCell, CellCost])
 
     def read(self) -> None:
         """Take what the file has. Raises ValueError: it is no such file."""
@@ -215,7 +215,9 @@ class TableFile:
             return
         found: Sequence[Mapping[str, Any]] = json.loads(self.path.read_bytes())
         try:
-            self.cells = {Cell(**item["cell"]): Measured(**item["measured"]) for item in found}
+            self.cells = {
+                NetworkCell(**item["cell"]): CellCost(**item["measured"]) for item in found
+            }
         except (KeyError, TypeError) as error:
             what = f"{self.path} holds no table of this script: {error}"
             raise ValueError(what) from error
@@ -232,7 +234,7 @@ class TableFile:
         fresh.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         fresh.replace(self.path)
 
-    def shown(self, wanted: Iterable[Cell]) -> str:
+    def shown(self, wanted: Iterable[NetworkCell]) -> str:
         """The table of some cells, as far as they were measured."""
         return text([row(cell, self.cells[cell]) for cell in wanted if cell in self.cells])
 
@@ -256,7 +258,7 @@ def main() -> int:
         chosen.dimensions, chosen.milliseconds, chosen.mbits = [10**4], [200.0], [20.0]
     axes = (chosen.dimensions, chosen.mbits, chosen.milliseconds, chosen.loss)
     cells = [
-        Cell(chosen.nodes, dimension, delay, rate, loss)
+        NetworkCell(chosen.nodes, dimension, delay, rate, loss)
         for dimension, rate, delay, loss in itertools.product(*axes)
     ]
     table = TableFile(chosen.json)
@@ -274,7 +276,7 @@ def main() -> int:
     return int(any(table.cells[cell].seconds is None for cell in cells))
 
 
-def _try(cell: Cell, models: int, seconds: float) -> Measured:
+def _try(cell: NetworkCell, models: int, seconds: float) -> CellCost:
     home = Path(tempfile.mkdtemp(prefix="qres-table-"))
     try:
         return measure(cell, models, seconds, home / "box")

@@ -9,7 +9,7 @@ from typing import Any
 
 import network_flap
 import pytest
-from trials.gathering import Gathering
+from trials.routed_swarm import RoutedSwarm
 
 
 def test_each_link_is_cut_once_in_a_turn_and_mended_at_its_end() -> None:
@@ -28,7 +28,7 @@ def test_each_link_is_cut_once_in_a_turn_and_mended_at_its_end() -> None:
 def test_nodes_meet_again_after_every_cut(routed: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("qres_transport_libp2p")
     network = routed(network_flap.NODES)
-    with Gathering.of(network_flap.tables(), network, tmp_path / "box") as swarm:
+    with RoutedSwarm.of(network_flap.tables(), network, tmp_path / "box") as swarm:
         found = network_flap.flap(swarm, 10, seed=1, within=600.0)
     assert found.cuts == 10
     assert found.agreed

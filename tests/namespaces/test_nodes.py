@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trials.gathering import Gathering
+from trials.routed_swarm import RoutedSwarm
 
 pytest.importorskip("qres_transport_libp2p")
 
@@ -39,18 +39,18 @@ def tables(quorum: int = NODES, dimension: int = 16, deadline: float = 60.0) -> 
 
 
 @pytest.fixture
-def gathered(routed: Callable[..., Any], tmp_path: Path) -> Generator[Callable[..., Gathering]]:
+def gathered(routed: Callable[..., Any], tmp_path: Path) -> Generator[Callable[..., RoutedSwarm]]:
     """Makes a network as `Routed` does, with three nodes that run in it."""
     with ExitStack() as stack:
 
-        def make(raw: dict[str, Any], *arguments: Any, **options: Any) -> Gathering:
+        def make(raw: dict[str, Any], *arguments: Any, **options: Any) -> RoutedSwarm:
             network = routed(NODES, *arguments, **options)
-            return stack.enter_context(Gathering.of(raw, network, tmp_path / "box"))
+            return stack.enter_context(RoutedSwarm.of(raw, network, tmp_path / "box"))
 
         yield make
 
 
-def agree_on(swarm: Gathering, step: int) -> None:
+def agree_on(swarm: RoutedSwarm, step: int) -> None:
     """All make this model, and have the same of every step."""
     assert swarm.until(lambda: min(swarm.steps()) >= step), swarm.steps()
     agreement = swarm.agreement()
@@ -62,7 +62,9 @@ FORMS = [pytest.param(form, marks=pytest.mark.long) for form in ("ip4", "ip6", "
 
 
 @pytest.mark.parametrize("form", [*FORMS, "dns6"])
-def test_nodes_meet_over_addresses_and_names(form: str, gathered: Callable[..., Gathering]) -> None:
+def test_nodes_meet_over_addresses_and_names(
+    form: str, gathered: Callable[..., RoutedSwarm]
+) -> None:
     # Each names those before it alone: every pair depends on one dial.
     swarm = gathered(tables(), form, mutual=False)
     agree_on(swarm, 2)
@@ -72,7 +74,7 @@ def test_nodes_meet_over_addresses_and_names(form: str, gathered: Callable[..., 
 
 
 @pytest.mark.long
-def test_a_node_that_was_cut_off_catches_up(gathered: Callable[..., Gathering]) -> None:
+def test_a_node_that_was_cut_off_catches_up(gathered: Callable[..., RoutedSwarm]) -> None:
     swarm = gathered(tables(quorum=2, deadline=4.0))
     agree_on(swarm, 1)
     swarm.network.part([2])
@@ -85,7 +87,7 @@ def test_a_node_that_was_cut_off_catches_up(gathered: Callable[..., Gathering]) 
 
 @pytest.mark.long
 def test_a_link_that_is_cut_in_the_middle_of_a_pull_costs_no_model(
-    gathered: Callable[..., Gathering],
+    gathered: Callable[..., RoutedSwarm],
 ) -> None:
     # Updates of 1 MB, of which a line carries 1 MB a second: a round's pulls take seconds.
     swarm = gathered(tables(dimension=250_000))
@@ -107,7 +109,7 @@ def test_a_link_that_is_cut_in_the_middle_of_a_pull_costs_no_model(
 @pytest.mark.long
 @pytest.mark.parametrize("form", ["ip4", "ip6"])
 def test_a_node_with_another_address_is_found_after_a_reload(
-    form: str, gathered: Callable[..., Gathering]
+    form: str, gathered: Callable[..., RoutedSwarm]
 ) -> None:
     swarm = gathered(tables(quorum=2, deadline=4.0), form)
     agree_on(swarm, 1)
@@ -130,7 +132,7 @@ def test_a_node_with_another_address_is_found_after_a_reload(
 
 @pytest.mark.long
 def test_a_node_with_another_address_is_found_by_its_name(
-    gathered: Callable[..., Gathering],
+    gathered: Callable[..., RoutedSwarm],
 ) -> None:
     swarm = gathered(tables(quorum=2, deadline=4.0), "dns4")
     agree_on(swarm, 1)

@@ -24,11 +24,11 @@ def measured(**changes: Any) -> Any:
         "took": 60.0,
         "load": 1.0,
     }
-    return table.Measured(**{**figures, **changes})
+    return table.CellCost(**{**figures, **changes})
 
 
 def test_plain_updates_and_their_time_on_a_line() -> None:
-    cell = table.Cell(5, 10**6, 200, 20, 2)
+    cell = table.NetworkCell(5, 10**6, 200, 20, 2)
     assert cell.plain == 16_000_000  # 4 MB to each of four others
     assert cell.ideal == pytest.approx(6.4)
     assert cell.deadline == table.LEAST_DEADLINE
@@ -37,7 +37,7 @@ def test_plain_updates_and_their_time_on_a_line() -> None:
 
 
 def test_a_cell_without_a_model_is_told_so() -> None:
-    cell = table.Cell(5, 10**4, 20, 10, 0)
+    cell = table.NetworkCell(5, 10**4, 20, 10, 0)
     assert table.row(cell, measured())[4:] == ("12.3", "0.1", "1.06", "2", "1", "3", "10 ms", "1")
     none = measured(models=0, seconds=None, over=None)
     assert table.row(cell, none)[4:7] == ("none in 60", "0.1", "(50 MB a node)")
@@ -84,7 +84,7 @@ def test_a_cell_is_measured_over_a_shaped_network(tmp_path: Path) -> None:
         pytest.skip(why)
     pytest.importorskip("qres_transport_libp2p")
     # 20,000 parameters at 2 Mbit/s each way: a model takes at least its plain updates.
-    cell = table.Cell(3, 20_000, 40, 2, 0)
+    cell = table.NetworkCell(3, 20_000, 40, 2, 0)
     found = table.measure(cell, 1, 600.0, tmp_path / "box")
     assert found.models >= 1
     assert found.over > 0

@@ -22,7 +22,7 @@ Report = dict[str, Any]
 
 
 @attrs.define(eq=False)
-class Gathering:
+class RoutedSwarm:
     """Processes of nodes in a network. A context manager: they run within it.
 
     Attributes:
