@@ -15,8 +15,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.utils import safe_bytes_from_hex
-
-from qres_transport_libp2p.bucket import TokenBucket
+from qres_carrier import TokenBucket
 
 CONTROL_PER_SECOND: Final = 100.0
 """Control messages a second taken from a neighbour, on average; a heartbeat sends a few."""

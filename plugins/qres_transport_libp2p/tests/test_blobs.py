@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from libp2p.io.trio import TrioTCPStream
-from qres_transport_libp2p.store import SharedBlobStore
+from qres_carrier import SharedBlobStore
 
 from qres_core import CHUNK, BlobRef, PeerChange, TransportError
 
