@@ -342,7 +342,7 @@ LOCAL: Final[Mapping[str, set[str]]] = {
 }
 PRESENCE: Final[Mapping[str, set[str]]] = {"pki": {"ca"}}
 CONTENT: Final[Mapping[str, set[str]]] = {"zk": {"center", "direction"}}
-ALTOGETHER: Final = {"libp2p", "memory"}
+ALTOGETHER: Final = {"grpc", "libp2p", "memory"}
 """Transports."""
 ALIKE: Final[Mapping[str, set[str]]] = {
     "arc": {"f"},
