@@ -131,7 +131,7 @@ def requirements(session: nox.Session) -> None:
         *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
         *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),
         *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "qres-core"),
-        *("--no-emit-package", "qres-arithmetic"),
+        *("--no-emit-package", "qres-arithmetic", "--no-emit-package", "qres-carrier"),
     )
 
     def compile_pins(name: str, *words: str) -> None:

@@ -190,6 +190,7 @@ SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 NOT_DRAWN = {
     "memory": "the simulator has a network of its own",
     "libp2p": "the simulator has a network of its own",
+    "grpc": "the simulator has a network of its own",
     "ed25519": "options name files; the simulator makes keys",
     "pki": "options name files of a CA; members are drawn",
     "dp.dataset": "names a folder; the simulator keeps ledgers in memory",

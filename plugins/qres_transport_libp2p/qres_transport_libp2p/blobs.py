@@ -18,12 +18,12 @@ import attrs
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
+from qres_carrier import SharedBlobStore
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
 from qres_transport_libp2p.clock import patience, spawn
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
-from qres_transport_libp2p.store import SharedBlobStore
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing
 
 PROTOCOL: Final = TProtocol("/qres/blob/1")

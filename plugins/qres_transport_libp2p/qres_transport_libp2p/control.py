@@ -14,8 +14,8 @@ from typing import Any, Final
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.utils import safe_bytes_from_hex
+from qres_carrier import TokenBucket
 
-from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.mesh import SparseGossipSub
 
 CONTROL_PER_SECOND: Final = 100.0

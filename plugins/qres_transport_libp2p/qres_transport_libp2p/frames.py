@@ -9,9 +9,9 @@ from typing import Final
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
+from qres_carrier import TokenBucket
 
 from qres_core import NodeId
-from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.sessions import FOREVER, PeerConnection, Sessions
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, reset

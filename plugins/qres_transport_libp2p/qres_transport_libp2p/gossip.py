@@ -10,9 +10,9 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
+from qres_carrier import TokenBucket
 
 from qres_core import LinkReason, NodeId
-from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
 from qres_transport_libp2p.sessions import Sessions

@@ -18,6 +18,7 @@ from libp2p.abc import IHost, IMuxedConn, INetConn
 from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
+from qres_carrier import SharedBlobStore, Tally
 
 from qres_core import Handler, LinkKeys, LinkReason, NodeId, PeerChange, PeerInfo, TransportEvent
 from qres_transport_libp2p.blobs import Blobs
@@ -41,8 +42,6 @@ from qres_transport_libp2p.slots import (
     CountedSocket,
     Slots,
 )
-from qres_transport_libp2p.store import SharedBlobStore
-from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.tcp import TidyTCP, check_free
 from qres_transport_libp2p.yamux import shield
 

@@ -22,8 +22,8 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.score import ScoreParams
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils import encode_varint_prefixed
+from qres_carrier import TokenBucket
 
-from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.control import FrugalGossipSub
 from qres_transport_libp2p.identity import names_a_key
 from qres_transport_libp2p.wire import reset

@@ -15,6 +15,7 @@ from libp2p.abc import IHost, IMuxedConn, INetConn, INetStream, INetwork, INotif
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
+from qres_carrier import Tally
 
 from qres_core import LinkReason, NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
 from qres_transport_libp2p.clock import patience
@@ -22,7 +23,6 @@ from qres_transport_libp2p.endings import ending
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pulse import Stretch
-from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing, reset
 
 SETTLE_SECONDS: Final = 5.0

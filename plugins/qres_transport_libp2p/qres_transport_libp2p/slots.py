@@ -17,9 +17,9 @@ import attrs
 import trio
 from libp2p.io.trio import TrioTCPStream
 from libp2p.peer.id import ID
+from qres_carrier import Tally
 
 from qres_transport_libp2p.clock import patience, spawn
-from qres_transport_libp2p.tally import Tally
 
 HANDSHAKES: Final = 64
 """Inbound connections that have not proved a key yet, in all."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+from qres_carrier import Mailbox, Tally
 
 from qres_core import (
     BlobRef,
@@ -29,11 +30,9 @@ from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.checks import check_addresses
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members
-from qres_transport_libp2p.mailbox import Mailbox
 from qres_transport_libp2p.network import HostParts, Network
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.requests import MAX_NAME
-from qres_transport_libp2p.tally import Tally
 
 EVENTS: Final = 256
 CLOSING_SECONDS: Final = 4.5

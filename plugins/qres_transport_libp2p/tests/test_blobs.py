@@ -13,12 +13,11 @@ import pytest
 import trio
 import trio.testing
 from libp2p.io.trio import TrioTCPStream
+from qres_carrier import KEPT_HEIGHTS, SharedBlobStore, Tally
 from qres_transport_libp2p import blobs
 from qres_transport_libp2p.blobs import Blobs
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import Libp2pOptions
-from qres_transport_libp2p.store import KEPT_HEIGHTS, SharedBlobStore
-from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import Wire
 
 from qres_core import CHUNK, BlobRef, PeerChange, TransportError

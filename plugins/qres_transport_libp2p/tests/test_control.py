@@ -15,8 +15,8 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.utils import encode_varint_prefixed
+from qres_carrier import TokenBucket
 from qres_transport_libp2p import hello
-from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.control import (
     CONTROL_BURST,
     FAR,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from qres_carrier import Tally
 from qres_transport_libp2p import frames, hello, requests
 from qres_transport_libp2p.frames import Frames
 from qres_transport_libp2p.hello import Greeter, Hello
@@ -17,7 +18,6 @@ from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pulse import Stretch
 from qres_transport_libp2p.requests import Requests
 from qres_transport_libp2p.sessions import PeerConnection
-from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import (
     BadBytesError,
     BrokenStreamError,

@@ -18,7 +18,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.utils.varint import decode_varint_with_size
 from nacl.signing import SigningKey
-from qres_transport_libp2p.bucket import TokenBucket
+from qres_carrier import TokenBucket
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.pubsub import (
     TOGETHER_BYTES,

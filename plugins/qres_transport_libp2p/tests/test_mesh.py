@@ -15,8 +15,8 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
+from qres_carrier import TokenBucket
 from qres_transport_libp2p import gossip, mesh
-from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.mesh import AGE, HOLD_SECONDS, SparseGossipSub, degree_of
 from qres_transport_libp2p.pubsub import GOSSIPSUB, Gate, SafePubsub, tuned_gossipsub

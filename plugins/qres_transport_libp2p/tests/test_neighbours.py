@@ -10,13 +10,13 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from qres_carrier import Tally
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.network import Network
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pulse import MISSES, Pulse
 from qres_transport_libp2p.reconnect import DEAF, LOOKS, Reconnector
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
-from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import BrokenStreamError
 
 from qres_core import LinkReason, PeerChange, TransportError, TransportEvent

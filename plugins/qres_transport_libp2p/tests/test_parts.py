@@ -1,4 +1,4 @@
-"""The small parts: bucket, mailbox, thread."""
+"""The thread, and calls into it and out of it."""
 
 from __future__ import annotations
 
@@ -8,67 +8,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
-from qres_transport_libp2p.bridge import TrioThread, closed
-from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.bridge import TrioThread
 from qres_transport_libp2p.caller import Caller
-from qres_transport_libp2p.mailbox import Mailbox
 
 from qres_core import RoundError
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-
-
-def test_a_bucket_lets_a_burst_and_then_the_rate_through() -> None:
-    now = [0.0]
-    bucket = TokenBucket(10.0, 3, clock=lambda: now[0])
-    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
-    now[0] = 0.1
-    assert bucket.take()
-    assert not bucket.take()
-    assert bucket.wait() == pytest.approx(0.1)
-    assert bucket.wait() == pytest.approx(0.2)
-    now[0] = 100.0
-    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
-
-
-@BACKENDS
-def test_a_mailbox_is_filled_from_threads_and_bounded(backend: str) -> None:
-    async def main() -> None:
-        box: Mailbox[int] = Mailbox(2)
-        box.bind(Caller().post)
-        got: list[int] = []
-
-        async def read() -> None:
-            got.append(await box.get())
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(read)
-            await anyio.sleep(0.05)
-            threading.Thread(target=box.put, args=(7,)).start()
-        assert got == [7]
-        assert [box.put(number) for number in range(3)] == [True, True, False]
-        with anyio.move_on_after(0):
-            await box.get()  # cancelled: takes nothing
-        assert [await box.get(), await box.get()] == [0, 1]
-        for _ in range(3):
-            with anyio.move_on_after(0.01):
-                await box.get()
-        assert not box._waiting
-        box.close(lambda: closed("over"))
-        assert not box.put(1)
-        with pytest.raises(RoundError, match="over"):
-            await box.get()
-
-    anyio.run(main, backend=backend)
-
-
-def test_a_mailbox_may_drop_the_oldest() -> None:
-    async def main() -> None:
-        box: Mailbox[int] = Mailbox(2, drop_oldest=True)
-        assert all(box.put(number) for number in range(5))
-        assert [await box.get(), await box.get()] == [3, 4]
-
-    anyio.run(main)
 
 
 @BACKENDS

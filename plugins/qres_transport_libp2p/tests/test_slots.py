@@ -16,6 +16,7 @@ from libp2p.network.exceptions import SwarmException
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
+from qres_carrier import Tally
 from qres_transport_libp2p import slots as places
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.slots import (
@@ -30,7 +31,6 @@ from qres_transport_libp2p.slots import (
     FairPlaces,
     Slots,
 )
-from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.tcp import NOT_ALLOWED, TidyTCP
 from qres_transport_libp2p.yamux import ShieldedYamux, shield
 

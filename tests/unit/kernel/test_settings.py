@@ -371,7 +371,7 @@ LOCAL: Final[Mapping[str, set[str]]] = {
 }
 PRESENCE: Final[Mapping[str, set[str]]] = {}
 CONTENT: Final[Mapping[str, set[str]]] = {"pki": {"ca"}, "zk": {"center", "direction"}}
-ALTOGETHER: Final = {"libp2p", "memory"}
+ALTOGETHER: Final = {"grpc", "libp2p", "memory"}
 """Transports."""
 ALIKE: Final[Mapping[str, set[str]]] = {
     "arc": {"f"},

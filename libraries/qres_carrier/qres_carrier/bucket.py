@@ -22,10 +22,10 @@ class TokenBucket:
         self._tokens = self.burst
         self._then = self.clock()
 
-    def wait(self) -> float:
-        """Take a token that is there or will be; returns the seconds to wait until it is."""
+    def wait(self, tokens: float = 1.0) -> float:
+        """Take some tokens that are there or will be; returns the seconds until they are."""
         self._refill()
-        self._tokens -= 1
+        self._tokens -= tokens
         return max(0.0, -self._tokens / self.rate)
 
     def take(self, tokens: float = 1.0) -> bool:

@@ -1,0 +1,106 @@
+"""Buckets, mailboxes and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+from qres_carrier import Mailbox, Tally, TokenBucket
+
+from qres_core import RoundError, TransportStats
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def over() -> RoundError:
+    return RoundError.of("QRES-E603", "transport", "over")
+
+
+def poster(backend: str) -> Callable[[Callable[[], object]], None]:
+    """What runs something in this loop, from any thread."""
+    if backend == "trio":
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    loop = asyncio.get_running_loop()
+    return lambda function: loop.call_soon_threadsafe(function) and None
+
+
+def test_a_bucket_lets_a_burst_and_then_the_rate_through() -> None:
+    now = [0.0]
+    bucket = TokenBucket(10.0, 3, clock=lambda: now[0])
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    now[0] = 0.1
+    assert bucket.take()
+    assert not bucket.take()
+    assert bucket.wait() == pytest.approx(0.1)
+    assert bucket.wait() == pytest.approx(0.2)
+    now[0] = 100.0
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_bucket_may_be_paid_in_bytes() -> None:
+    now = [0.0]
+    bucket = TokenBucket(100.0, 50, clock=lambda: now[0])
+    assert bucket.wait(50) == 0
+    assert bucket.wait(200) == pytest.approx(2.0)
+    now[0] = 2.0
+    assert bucket.wait(0) == 0
+
+
+@BACKENDS
+def test_a_mailbox_is_filled_from_threads_and_bounded(backend: str) -> None:
+    async def main() -> None:
+        box: Mailbox[int] = Mailbox(2)
+        box.bind(poster(backend))
+        got: list[int] = []
+
+        async def read() -> None:
+            got.append(await box.get())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await anyio.sleep(0.05)
+            threading.Thread(target=box.put, args=(7,)).start()
+        assert got == [7]
+        assert [box.put(number) for number in range(3)] == [True, True, False]
+        with anyio.move_on_after(0):
+            await box.get()  # cancelled: takes nothing
+        assert [await box.get(), await box.get()] == [0, 1]
+        for _ in range(3):
+            with anyio.move_on_after(0.01):
+                await box.get()
+        assert not box._waiting
+        box.close(over)
+        assert not box.put(1)
+        with pytest.raises(RoundError, match="over"):
+            await box.get()
+
+    anyio.run(main, backend=backend)
+
+
+def test_a_mailbox_may_drop_the_oldest() -> None:
+    async def main() -> None:
+        box: Mailbox[int] = Mailbox(2, drop_oldest=True)
+        assert all(box.put(number) for number in range(5))
+        assert [await box.get(), await box.get()] == [3, 4]
+
+    anyio.run(main)
+
+
+def test_counts_have_their_reasons() -> None:
+    tally = Tally(frames_sent=2)
+    tally.drop("inbox full")
+    tally.drop("inbox full")
+    tally.refuse("stranger")
+    tally.spoilt("garbage")
+    assert tally.snapshot() == TransportStats(
+        frames_sent=2,
+        frames_dropped=2,
+        refused=1,
+        malformed=1,
+        reasons={"inbox full": 2, "stranger": 1, "garbage": 1},
+    )

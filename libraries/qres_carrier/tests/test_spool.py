@@ -1,0 +1,147 @@
+"""The folder of blobs does not grow with the heights that a swarm decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qres_carrier import KEPT_HEIGHTS, SharedBlobStore
+
+from qres_core import CHUNK, BlobRef, TransportError
+
+SIZE = 1000
+ROOM = 2**30
+
+
+def publish(store: SharedBlobStore, data: bytes) -> BlobRef:
+    ref = BlobRef.of(data)
+    with store.filling(ref):
+        store.put(ref, 0, data)
+    return ref
+
+
+def on_disk(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def content(height: int) -> bytes:
+    return height.to_bytes(4, "big") * (SIZE // 4)
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+def test_what_is_held_is_bounded_by_heights(tmp_path: Path, *, pruned: bool) -> None:
+    store, most, heights = SharedBlobStore(tmp_path, ROOM), 0, 1000
+    for height in range(1, heights + 1):
+        if pruned:
+            store.enter(height)
+        publish(store, content(height))
+        if height % 50 == 0 or height < 50:
+            most = max(most, on_disk(tmp_path))
+            assert store.used == on_disk(tmp_path)
+    # Control: nobody tells the height, and all of it stays until the room is full.
+    assert most == SIZE * (KEPT_HEIGHTS + 1 if pruned else heights)
+
+
+def test_what_is_asked_for_or_sent_again_stays(tmp_path: Path) -> None:
+    store = SharedBlobStore(tmp_path, ROOM)
+    store.enter(1)
+    asked, sent, left = (publish(store, content(number)) for number in (1, 2, 3))
+    for height in range(2, 10 * KEPT_HEIGHTS):
+        store.enter(height)
+        if height % KEPT_HEIGHTS == 0:
+            assert store.chunk(asked.root, 0) == content(1)
+            publish(store, content(2))
+    assert store.whole(asked.root)
+    assert store.whole(sent.root)
+    assert not store.whole(left.root)
+
+
+def test_what_is_being_fetched_is_not_dropped(tmp_path: Path) -> None:
+    store, ref = SharedBlobStore(tmp_path, ROOM), BlobRef.of(content(1))
+    store.enter(1)
+    with store.filling(ref):
+        store.enter(1000)
+        store.put(ref, 0, content(1))
+    assert store.whole(ref.root)
+    store.enter(1001)
+    assert not store.whole(ref.root)
+
+
+def test_what_a_node_finds_after_a_restart_is_kept_as_long_as_what_is_new(tmp_path: Path) -> None:
+    ref = publish(SharedBlobStore(tmp_path, ROOM), content(1))
+    store = SharedBlobStore(tmp_path, ROOM)
+    store.enter(500)
+    assert store.whole(ref.root)
+    store.enter(500 + KEPT_HEIGHTS)
+    assert store.whole(ref.root)
+    store.enter(501 + KEPT_HEIGHTS)
+    assert not store.whole(ref.root)
+    assert on_disk(tmp_path) == 0
+
+
+@pytest.mark.parametrize("on_files", [True, False])
+def test_chunks_come_in_any_order_and_out_as_the_blob(tmp_path: Path, *, on_files: bool) -> None:
+    data = bytes(range(256)) * (CHUNK // 200)
+    ref, store = BlobRef.of(data), SharedBlobStore(tmp_path if on_files else None, ROOM)
+    with store.filling(ref):
+        assert store.read(ref) is None
+        for index in reversed(range(len(ref.chunks))):
+            assert store.chunk(ref.root, index) is None
+            store.put(ref, index, data[index * CHUNK : (index + 1) * CHUNK])
+            assert store.chunk(ref.root, index) is not None
+        store.put(ref, 0, b"a second time")  # a whole blob takes nothing more
+    with store.filling(ref):
+        pass  # what is here already is kept
+    assert store.read(ref) == data
+    assert store.chunk(bytes(32), 0) is None
+
+
+def test_what_did_not_come_whole_is_continued(tmp_path: Path) -> None:
+    data = bytes(CHUNK) + bytes([1]) * CHUNK
+    store, ref = SharedBlobStore(tmp_path, ROOM), BlobRef.of(data)
+    with store.filling(ref):
+        store.put(ref, 0, data[:CHUNK])
+    assert store.read(ref) is None
+    for again in (store, SharedBlobStore(tmp_path, ROOM)):  # later, and after a restart
+        with again.filling(ref):
+            assert again.held(ref) == {0}
+    with again.filling(ref):
+        again.put(ref, 1, data[CHUNK:])
+    assert again.read(ref) == data
+    with again.filling(BlobRef.of(bytes([2]) * CHUNK)):
+        pass  # nothing of it came
+    assert again.used == len(data)
+
+
+def test_the_least_recently_used_makes_room_and_what_is_pinned_does_not() -> None:
+    store = SharedBlobStore(None, 2 * SIZE)
+    first, second = (publish(store, content(number)) for number in (1, 2))
+    assert store.chunk(first.root, 0) is not None  # used now
+    third = publish(store, content(3))
+    assert [store.whole(ref.root) for ref in (first, second, third)] == [True, False, True]
+    with pytest.raises(TransportError, match="QRES-E901"), store.filling(BlobRef.of(bytes(5000))):
+        pass
+    with store.filling(first), store.filling(third):
+        refused = store.filling(BlobRef.of(content(4)))
+        with pytest.raises(TransportError, match="QRES-E902"), refused:
+            pass
+
+
+def test_what_was_changed_or_deleted_from_outside_is_dropped(tmp_path: Path) -> None:
+    store = SharedBlobStore(tmp_path, ROOM)
+    changed, deleted = (publish(store, content(number)) for number in (1, 2))
+    (tmp_path / changed.root.hex()).write_bytes(bytes(SIZE))
+    (tmp_path / deleted.root.hex()).unlink()
+    assert store.read(changed, check=False) == bytes(SIZE)  # the control: nobody looks
+    assert store.read(changed) is None
+    assert store.read(deleted) is None
+    assert store.used == 0
+
+
+def test_a_start_keeps_blobs_and_nothing_else(tmp_path: Path) -> None:
+    ref = publish(SharedBlobStore(tmp_path, ROOM), content(1))
+    for name in ("00.part", "notes.txt", "00"):
+        (tmp_path / name).write_bytes(b"rest")
+    store = SharedBlobStore(tmp_path, ROOM)
+    assert (store.read(ref), store.used) == (content(1), SIZE)
+    assert not (tmp_path / "00.part").exists()

@@ -1,0 +1,68 @@
+"""``qres hub``: run a hub for nodes behind firewalls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group("hub")
+def hub() -> None:
+    """Run a hub, over which nodes behind firewalls reach each other.
+
+    Nobody has to trust a hub: it can drop and delay messages, and neither read nor change them.
+    """
+
+
+@hub.command("run")
+@click.argument("config", type=_FILE)
+@click.option("--identity", type=_FILE, required=True, help="The hub's key; made where none is.")
+@click.option(
+    "--listen", default="0.0.0.0:443", show_default=True, help="Where, as HOST:PORT; 0 is any port."
+)
+@click.option(
+    "--megabytes-per-second",
+    "rate",
+    default=64.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    help="What one member may send, on average.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run(config: Path, identity: Path, listen: str, rate: float, *, as_json: bool) -> None:
+    """Serve the members that CONFIG names, until Ctrl-C.
+
+    CONFIG is a node's configuration; only [swarm] name and roster count, and [hub.keys] for keys
+    that were replaced. It is read again when it changes.
+    """
+    import asyncio  # noqa: PLC0415 - `qres --help` loads this module
+    import logging  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    from qres_transport_grpc.identity import HubIdentity  # noqa: PLC0415
+    from qres_transport_grpc.roster import HubRoster  # noqa: PLC0415
+    from qres_transport_grpc.server import HubServer, serve  # noqa: PLC0415 - gRPC
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    known = HubIdentity.read(identity)
+    server = HubServer(known, HubRoster(config), rate * 1e6)
+
+    def ready(port: int) -> None:
+        host = listen.rpartition(":")[0]
+        option = f"{host}:{port}#{known.digest}"
+        if as_json:
+            click.echo(json.dumps({"ok": True, "port": port, "digest": known.digest}))
+        else:
+            click.echo(f"the hub listens; nodes name its public address in hubs:\n    {option}")
+
+    async def main() -> None:
+        until, loop = asyncio.Event(), asyncio.get_running_loop()
+        # Ctrl-C ends this program as it ends all others.
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(until.set))
+        await serve(server, listen, ready, until)
+
+    asyncio.run(main())

@@ -1,0 +1,111 @@
+"""The connections to all hubs, and what goes over which of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from qres_core import LinkKeys, LinkReason, NodeInfo
+from qres_transport_grpc.options import GrpcOptions
+from qres_transport_grpc.peers import Acquaintance
+from qres_transport_grpc.uplink import Uplink
+from qres_transport_grpc.wire import SMALL_BYTES, HubPlace
+
+STRIKES: Final = 100
+"""Messages of a hub that no member sealed, after which its connection is ended and begun anew."""
+LEAVING_SECONDS: Final = 1.0
+
+
+class HubLines:
+    """Keeps a connection to each hub; all but ``__init__`` is for the transport's thread.
+
+    Args:
+        info: who this node is.
+        keys: to prove that.
+        options: limits.
+        took: gets each message, and the connection it came over; False: no member sent this.
+        told: what became of a connection: why it is not up, or ``None`` and nothing if it is.
+    """
+
+    def __init__(
+        self,
+        info: NodeInfo,
+        keys: LinkKeys,
+        options: GrpcOptions,
+        took: Callable[[Uplink, bytes], bool],
+        told: Callable[[HubPlace, LinkReason | None, str], object],
+    ) -> None:
+        self._make = partial(
+            Uplink,
+            node=info.node_id,
+            swarm=info.swarm,
+            keys=keys,
+            options=options,
+            took=self._from_hub,
+            changed=self._changed,
+        )
+        self._took, self._told = took, told
+        self._uplinks: dict[HubPlace, Uplink] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def aim(self, hubs: Sequence[str]) -> None:
+        """Keep connections to these hubs from now on."""
+        self._loop = loop = asyncio.get_running_loop()
+        wanted = list(dict.fromkeys(HubPlace.of(text) for text in hubs))
+        for place in [place for place in self._uplinks if place not in wanted]:
+            loop.run_in_executor(None, self._uplinks.pop(place).join)
+        for place in [place for place in wanted if place not in self._uplinks]:
+            made = self._uplinks[place] = self._make(place)
+            made.start()
+
+    async def end(self) -> None:
+        """End all connections; what waits leaves first, if it goes at once."""
+        for uplink in self._uplinks.values():
+            uplink.ask_to_stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING_SECONDS):
+                while any(uplink.up for uplink in self._uplinks.values()):  # noqa: ASYNC110 - threads
+                    await asyncio.sleep(0.02)
+        for uplink in self._uplinks.values():
+            uplink.hang_up()
+        for uplink in self._uplinks.values():
+            uplink.join()
+
+    def ways(self, peer: Acquaintance) -> list[Uplink]:
+        """Hubs that are up, those first that something of this node came from last."""
+        up = [uplink for uplink in self._uplinks.values() if uplink.up]
+        return sorted(up, key=lambda uplink: -peer.via.get(uplink, 0.0))
+
+    def pass_on(self, peer: Acquaintance, message: bytes, attempt: int = 0) -> bool:
+        """Hand a message to the hubs: a small one to all, a large one to one.
+
+        ``attempt``: another one goes over another hub. Returns whether a hub takes it.
+        """
+        ways, whole = self.ways(peer), peer.node + message
+        if len(message) <= SMALL_BYTES:
+            return sum(uplink.put(whole) for uplink in ways) > 0
+        return bool(ways) and ways[attempt % len(ways)].put(whole)
+
+    # ── out of the connections' threads ───────────────────────────────────────────────────────
+
+    def _post(self, function: Callable[..., object], *args: object) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                self._loop.call_soon_threadsafe(function, *args)
+
+    def _changed(self, uplink: Uplink, reason: LinkReason | None, why: str) -> None:
+        self._post(self._told, uplink.place, reason, why)
+
+    def _from_hub(self, uplink: Uplink, message: bytes) -> None:
+        self._post(self._take, uplink, message)
+
+    def _take(self, uplink: Uplink, message: bytes) -> None:
+        with contextlib.suppress(ValueError):  # it is being closed
+            uplink.room.release()
+        if not self._took(uplink, message):
+            uplink.strikes += 1
+            if uplink.strikes % STRIKES == 0:
+                uplink.hang_up()

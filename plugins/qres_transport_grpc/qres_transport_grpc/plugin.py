@@ -1,0 +1,132 @@
+"""The ``grpc`` plugin: options, and the factory of the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from qres_core import (
+    ConfigError,
+    LinkKeys,
+    NodeId,
+    NodeInfo,
+    Problem,
+    RoundInfo,
+    Surroundings,
+    Transport,
+    Verdict,
+    hookimpl,
+)
+from qres_transport_grpc.options import GrpcOptions
+from qres_transport_grpc.wire import HubPlace
+
+_FIX = "write HOST:PORT#SHA256, as `qres hub run` prints it"
+
+
+def check_hubs(options: GrpcOptions) -> None:
+    """Refuse hubs that are none.
+
+    Raises ConfigError: QRES-E103 for no hub, QRES-E105 for a malformed one.
+    """
+    if not options.hubs:
+        what = "a node reaches others over hubs alone, and none is named"
+        raise ConfigError.of("QRES-E103", "plugins.grpc.hubs", what, _FIX)
+    for index, text in enumerate(options.hubs):
+        try:
+            HubPlace.of(text)
+        except ValueError as error:
+            where = f"plugins.grpc.hubs[{index}]"
+            raise ConfigError.of("QRES-E105", where, str(error), _FIX) from error
+
+
+@attrs.frozen(kw_only=True)
+class Grpc(GrpcOptions):
+    """Carries frames, requests and blobs over hubs, by outbound gRPC connections alone.
+
+    Nobody has to trust a hub: nodes seal what they say to each other, so a hub can only drop,
+    delay or deliver. Only members link, each proved by the key that also signs its messages, and
+    only those that the plugins with the hook ``admit`` accept.
+    """
+
+    # the transport of the node, once it is made; of a class that imports gRPC
+    _made: list[Any] = attrs.field(factory=list[Any], init=False, eq=False, repr=False)
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether another plugin lends the key to connect with, and messages can be carried.
+
+        Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest
+        message.
+        """
+        if "link_keys" not in around.hooks:
+            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
+            yield Problem("QRES-E305", "plugins.grpc", what, "add [plugins.ed25519]")
+        largest = around.max_message_bytes
+        if largest <= self.frame_bytes:
+            return
+        for key in ("blob_bytes", "spool_bytes"):
+            room: int = getattr(self, key)
+            if room < largest:
+                what = f"is {room}, and swarm.max_message_bytes is {largest}"
+                fix = f"{key} = {largest} or more, or a lower swarm.max_message_bytes"
+                yield Problem("QRES-E105", f"plugins.grpc.{key}", what, fix)
+
+    @hookimpl
+    def transport(
+        self,
+        node_info: NodeInfo,
+        admission: Callable[[NodeId, bytes], Verdict],
+        credential: Callable[[], bytes],
+        link_keys: LinkKeys | None,
+    ) -> Transport:
+        """This node's end. Nothing is connected before it is started.
+
+        Raises QRES-E103 where no plugin lends a key or no hub is named, and QRES-E105 for hubs that
+        are none.
+        """
+        check_hubs(self)
+        if link_keys is None:
+            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
+            raise ConfigError.of("QRES-E103", "plugins.grpc", what, "add [plugins.ed25519]")
+        from qres_transport_grpc.transport import GrpcTransport  # noqa: PLC0415 - imports gRPC
+
+        made = GrpcTransport(node_info, admission, credential, link_keys, self)
+        self._made[:] = [made]
+        return made
+
+    def examine(self, node_info: NodeInfo, runs: bool) -> Iterator[Problem | str]:  # noqa: FBT001 - positional
+        """Whether each hub answers, with the certificate that the configuration names."""
+        del node_info, runs
+        check_hubs(self)
+        from qres_transport_grpc.dial import WrongHubError, certificate  # noqa: PLC0415 - imports gRPC
+
+        for index, text in enumerate(self.hubs):
+            place, where = HubPlace.of(text), f"plugins.grpc.hubs[{index}]"
+            try:
+                certificate(place, self.dial_seconds)
+            except WrongHubError as error:
+                fix = "ask who runs the hub for what `qres hub run` prints"
+                yield Problem("QRES-E105", where, f"{place.address}: {error}", fix)
+            except OSError as error:
+                why = error.strerror or str(error)
+                fix = "see whether that hub runs, and the firewalls and proxies between"
+                yield Problem("QRES-E904", where, f"{place.address}: {why}", fix)
+            else:
+                yield f"hub {place.address} answers, and is the one that is meant"
+
+    def retune(self, fresh: Grpc) -> None:
+        """Keep connections to the hubs of other options from now on.
+
+        Raises ConfigError: QRES-E103 or QRES-E105 for hubs that are none.
+        """
+        check_hubs(fresh)
+        for made in self._made:
+            made.aim(fresh.hubs)
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        """Part from who is no member any more, and link those that are new."""
+        for made in self._made:
+            made.follow(round_info.roster)
+            made.enter(round_info.height)

@@ -1,0 +1,87 @@
+"""Whom a hub serves: a swarm's name and the keys of its members, from a file that may change."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from qres_core import NODE_ID_BYTES, ConfigError, NodeId, QresError, canonical, stores
+
+MAX_FILE_BYTES: Final = 2**20
+_FIX: Final = "name the configuration of a node, or a file with its [swarm] name and roster"
+_LOG: Final = logging.getLogger(__name__)
+
+
+class HubRoster:
+    """Reads ``[swarm] name`` and ``roster`` of a node's configuration, and ``[hub.keys]``.
+
+    ``[hub.keys]`` maps a node's identity to the key that speaks for it now, where it was replaced;
+    both are 64 hex digits.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: QRES-E101 if it cannot be read, QRES-E103 for no name or roster, QRES-E105 for
+            identities that are none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = self._now()
+        self.swarm, self.keys = self._read()
+
+    def refresh(self) -> bool:
+        """Read the file again if it has changed; whether the members may have.
+
+        A file that cannot be used changes nothing.
+        """
+        stamp = self._now()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            _swarm, self.keys = self._read()
+        except QresError as error:
+            _LOG.warning("the members stay as they were: %s", error)
+            return False
+        return True
+
+    def _now(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _read(self) -> tuple[str, dict[NodeId, bytes]]:
+        where = str(self._path)
+        try:
+            tables: dict[str, Any] = tomllib.loads(stores.read_text(self._path, MAX_FILE_BYTES))
+        except ValueError as error:
+            raise ConfigError.of("QRES-E101", where, f"no TOML: {error}", _FIX) from error
+        swarm, extra = _table(tables, "swarm"), _table(_table(tables, "hub"), "keys")
+        name, roster = swarm.get("name"), swarm.get("roster")
+        if type(name) is not str or not canonical.is_list(roster) or not roster:
+            raise ConfigError.of("QRES-E103", where, "no [swarm] name and roster", _FIX)
+        keys = {_identity(where, text): _identity(where, text) for text in roster}
+        newer = {_identity(where, text): _identity(where, key) for text, key in extra.items()}
+        return name, keys | {node: key for node, key in newer.items() if node in keys}
+
+
+def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    found: object = tables.get(name)
+    return found if canonical.is_map(found) else {}
+
+
+def _identity(where: str, text: object) -> bytes:
+    try:
+        found = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        found = b""
+    if len(found) != NODE_ID_BYTES:
+        what = f"{text!r:.80} is not {2 * NODE_ID_BYTES} hex digits"
+        raise ConfigError.of("QRES-E105", where, what, "`qres key show` prints a node's identity")
+    return found

@@ -1,0 +1,236 @@
+"""A hub: it passes sealed messages between members of one swarm, and keeps none.
+
+It knows who says what size of message to whom, and no more. Each member has queues of a bounded
+size, and each other member a share of them; what finds no room is dropped. Each member's messages
+are read no faster than a rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from qres_carrier import TokenBucket
+
+from qres_core import NODE_ID_BYTES, NodeId, RoundError
+from qres_transport_grpc.dial import GRPC
+from qres_transport_grpc.identity import HubIdentity
+from qres_transport_grpc.options import MIB
+from qres_transport_grpc.outbox import Outbox
+from qres_transport_grpc.roster import HubRoster
+from qres_transport_grpc.wire import (
+    CHALLENGE_BYTES,
+    MESSAGE_BYTES,
+    METHOD,
+    READY,
+    BadMessageError,
+    HubProof,
+    proof_statement,
+)
+
+PROOF_SECONDS: Final = 10.0
+REFRESH_SECONDS: Final = 2.0
+WAITING_BYTES: Final = 64 * MIB
+"""Most bytes that wait for one member."""
+SMALL_WAITING_BYTES: Final = 16 * MIB
+SHARE_BYTES: Final = 12 * MIB
+"""Most bytes that wait for one member from one other."""
+MESSAGE_COST: Final = 4096
+"""What a message costs of a member's rate beside its bytes."""
+STRANGERS: Final = 64
+"""Streams that have not proved anything yet."""
+
+_LOG: Final = logging.getLogger(__name__)
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 4),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+@attrs.define(eq=False)
+class MemberSeat:
+    """A member that is connected."""
+
+    outbox: Outbox = attrs.field(
+        factory=lambda: Outbox(WAITING_BYTES, SMALL_WAITING_BYTES, SHARE_BYTES)
+    )
+    more: asyncio.Event = attrs.field(factory=asyncio.Event)
+    over: asyncio.Event = attrs.field(factory=asyncio.Event)
+    why: str = ""
+
+    def end(self, why: str) -> None:
+        """Let its stream end."""
+        self.why = why
+        self.over.set()
+
+
+class HubServer:
+    """Serves one swarm.
+
+    Args:
+        identity: the hub's.
+        roster: whom it serves.
+        bytes_per_second: what one member may send, on average; each message counts 4096 more.
+    """
+
+    def __init__(
+        self, identity: HubIdentity, roster: HubRoster, bytes_per_second: float = 64 * MIB
+    ) -> None:
+        self._identity, self._roster = identity, roster
+        self._rate = bytes_per_second
+        self._seats: dict[NodeId, MemberSeat] = {}
+        self._strangers = 0
+        self._server: Any = None
+        self._keeping: asyncio.Task[None] | None = None
+        self.passed = 0
+        self.dropped = 0
+        self.refused = 0
+
+    @property
+    def members(self) -> frozenset[NodeId]:
+        """Who is connected."""
+        return frozenset(self._seats)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for members."""
+        return sum(seat.outbox.waiting for seat in self._seats.values())
+
+    async def start(self, listen: str) -> int:
+        """Listen at ``host:port``; the port. Raises RoundError: QRES-E603 when it cannot."""
+        handler = GRPC.stream_stream_rpc_method_handler(self._link)
+        service, name = METHOD.strip("/").split("/")
+        rpcs = len(self._roster.keys) * 4 + STRANGERS
+        self._server = GRPC.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs)
+        self._server.add_generic_rpc_handlers(
+            (GRPC.method_handlers_generic_handler(service, {name: handler}),)
+        )
+        credentials = GRPC.ssl_server_credentials(
+            [(self._identity.key, self._identity.certificate)]
+        )
+        try:
+            port = int(self._server.add_secure_port(listen, credentials))
+        except RuntimeError as error:
+            what = f"cannot listen at {listen}: {error}"
+            fix = "name another --listen HOST:PORT; ports below 1024 need a privilege"
+            raise RoundError.of("QRES-E603", "hub", what, fix) from error
+        await self._server.start()
+        self._keeping = asyncio.create_task(self._keep())
+        return port
+
+    async def stop(self) -> None:
+        """End every stream and stop listening."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+        if self._server is not None:
+            await self._server.stop(0)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            before = self._roster.keys
+            if self._roster.refresh():
+                for node, seat in list(self._seats.items()):
+                    if self._roster.keys.get(node) != before.get(node):
+                        seat.end("no member any more, or by another key")
+
+    # ── one stream ────────────────────────────────────────────────────────────────────────────
+
+    async def _link(self, _requests: object, context: Any) -> None:
+        node = await self._admitted(context)
+        if node is not None:
+            await self._serve(node, context)
+            return
+        self.refused += 1
+        await context.abort(GRPC.StatusCode.PERMISSION_DENIED, "not proved to be a member")
+
+    async def _serve(self, node: NodeId, context: Any) -> None:
+        seat, before = MemberSeat(), self._seats.get(node)
+        if before is not None:
+            before.end("another connection of the same member took its place")
+        self._seats[node] = seat
+        _LOG.info("member %s is here", node.hex()[:16])
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._read(node, context), self._write(seat, context), seat.over.wait())
+        ]
+        try:
+            await context.write(READY)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._seats.get(node) is seat:
+                del self._seats[node]
+                _LOG.info("member %s is gone", node.hex()[:16])
+        if seat.why:
+            await context.abort(GRPC.StatusCode.ABORTED, seat.why)
+
+    async def _admitted(self, context: Any) -> NodeId | None:
+        """Who is at the other end, if it proves to be a member."""
+        if self._strangers >= STRANGERS:
+            return None
+        self._strangers += 1
+        challenge = secrets.token_bytes(CHALLENGE_BYTES)
+        try:
+            async with asyncio.timeout(PROOF_SECONDS):
+                await context.write(challenge)
+                message = await context.read()
+            proof = HubProof.loads(message if isinstance(message, bytes) else b"")
+            statement = proof_statement(
+                self._roster.swarm, self._identity.digest, challenge, proof.node
+            )
+            key = Ed25519PublicKey.from_public_bytes(self._roster.keys[proof.node])
+            key.verify(proof.signature, statement)
+        except (TimeoutError, BadMessageError, KeyError, ValueError, InvalidSignature):
+            return None
+        finally:
+            self._strangers -= 1
+        return proof.node
+
+    async def _read(self, node: NodeId, context: Any) -> None:
+        bucket = TokenBucket(self._rate, self._rate)
+        while isinstance(message := await context.read(), bytes):
+            if wait := bucket.wait(len(message) + MESSAGE_COST):
+                await asyncio.sleep(wait)  # its window closes meanwhile
+            self.route(node, message[:NODE_ID_BYTES], message[NODE_ID_BYTES:])
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        """Pass a message on, if its receiver is here and has room."""
+        seat = self._seats.get(to)
+        if seat is None or not seat.outbox.put(sender + message, sender):
+            self.dropped += 1
+            return
+        self.passed += 1
+        seat.more.set()
+
+    async def _write(self, seat: MemberSeat, context: Any) -> None:
+        while True:
+            while (message := seat.outbox.pop()) is not None:
+                await context.write(message)
+            seat.more.clear()
+            await seat.more.wait()
+
+
+async def serve(
+    server: HubServer, listen: str, ready: Callable[[int], None], until: asyncio.Event
+) -> None:
+    """Run a hub until an event; ``ready`` is told the port."""
+    ready(await server.start(listen))
+    try:
+        await until.wait()
+    finally:
+        await server.stop()

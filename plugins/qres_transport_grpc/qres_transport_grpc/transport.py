@@ -1,0 +1,260 @@
+"""The transport as the node sees it: every call goes to the thread and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from qres_carrier import Mailbox, SharedBlobStore, Tally
+
+from qres_core import (
+    CHUNK,
+    BlobRef,
+    Delivery,
+    Handler,
+    LinkKeys,
+    NodeId,
+    NodeInfo,
+    PeerInfo,
+    RoundError,
+    TransportError,
+    TransportEvent,
+    TransportLimits,
+    TransportStats,
+    Verdict,
+)
+from qres_transport_grpc.admission import Gatekeeper
+from qres_transport_grpc.blobs import BlobPuller, ChunkService
+from qres_transport_grpc.exchanges import MAX_NAME, Exchanges
+from qres_transport_grpc.home import HomeLoop, LoopThread, closed
+from qres_transport_grpc.network import FRAME, GrpcNetwork
+from qres_transport_grpc.options import GrpcOptions
+
+T = TypeVar("T")
+EVENTS: Final = 256
+FOLDER: Final = "blobs"
+
+
+class GrpcTransport:
+    """Implements :class:`qres_core.Transport`; see there what each method does and raises.
+
+    Args:
+        node_info: who this node is, and the roster.
+        admission: asked about every peer, in the loop that calls :meth:`start`.
+        credential: what to show, likewise.
+        keys: of links.
+        options: all limits.
+    """
+
+    def __init__(
+        self,
+        node_info: NodeInfo,
+        admission: Callable[[NodeId, bytes], Verdict],
+        credential: Callable[[], bytes],
+        keys: LinkKeys,
+        options: GrpcOptions,
+    ) -> None:
+        self._info = node_info
+        self._admission, self._credential = admission, credential
+        self._keys, self._options = keys, options
+        self._roster = frozenset(node_info.roster)
+        self._hubs = options.hubs
+        self._height = 0
+        self._handlers: dict[str, Handler] = {}
+        self._tally = Tally()
+        self._inbox: Mailbox[Delivery] = Mailbox(options.inbox_frames)
+        self._events: Mailbox[TransportEvent] = Mailbox(EVENTS, drop_oldest=True)
+        self._home: HomeLoop | None = None
+        self._thread: LoopThread | None = None
+        self._network: GrpcNetwork | None = None
+        self._over = False
+
+    @property
+    def limits(self) -> TransportLimits:
+        """What is too large."""
+        options = self._options
+        blob = min(options.blob_bytes, options.spool_bytes)
+        return TransportLimits(options.frame_bytes, options.request_bytes, blob)
+
+    # ── what the plugin tells ─────────────────────────────────────────────────────────────────
+
+    def follow(self, roster: Iterable[NodeId]) -> None:
+        """The members are these from now on: new ones are linked, others are parted from."""
+        members = frozenset(roster)
+        if members != self._roster:
+            self._roster = members
+            self._post(lambda network: network.follow(members))
+
+    def enter(self, height: int) -> None:
+        """The node is at this height: blobs of much earlier ones need not be held."""
+        if height != self._height:
+            self._height = height
+            self._post(lambda _network: self._store.enter(height))
+
+    def aim(self, hubs: Sequence[str]) -> None:
+        """Keep connections to these hubs from now on."""
+        self._hubs = tuple(hubs)
+        self._post(lambda network: network.lines.aim(hubs))
+
+    def _post(self, work: Callable[[GrpcNetwork], object]) -> None:
+        if self._thread is not None and self._network is not None:
+            self._thread.post(work, self._network)
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Begin to dial the hubs. Raises RoundError QRES-E603 when it cannot."""
+        if self._thread is not None:
+            raise closed("already started")
+        place = self._info.data_dir
+        try:
+            folder = None if place is None else Path(place, FOLDER)
+            self._store = SharedBlobStore(folder, self._options.spool_bytes)
+        except OSError as error:
+            what = f"the folder of blobs: {error}"
+            raise RoundError.of("QRES-E603", "transport.grpc", what) from error
+        self._home = home = HomeLoop()
+        self._inbox.bind(home.post)
+        self._events.bind(home.post)
+        await home.open()
+        self._network = network = GrpcNetwork(
+            self._info,
+            self._keys,
+            self._options,
+            Gatekeeper(home, self._admission, self._credential, self._options.hello_seconds),
+            self._tally,
+            self._deliver,
+            self._events.put,
+        )
+        chunks = ChunkService(self._store)
+        self._exchanges = Exchanges(network, self._options, home, self._handlers, chunks.answer)
+        self._pulls = BlobPuller(
+            self._exchanges, self._options, self._store, self._tally, self._is_up
+        )
+        self._thread = LoopThread(f"grpc-{self._info.node_id.hex()[:8]}")
+        await self._call(network.begin, self._roster, self._hubs)
+
+    def _is_up(self, node: NodeId) -> bool:
+        peer = None if self._network is None else self._network.peers.get(node)
+        return peer is not None and peer.up
+
+    def _deliver(self, link: NodeId, frame: bytes) -> None:
+        self._tally.bytes_received += len(frame)
+        if not self._inbox.put(Delivery(link, frame)):
+            self._tally.drop("inbox full")
+
+    async def aclose(self) -> None:
+        """Say goodbye, disconnect and end the threads; idempotent."""
+        if self._thread is None or self._network is None or self._home is None or self._over:
+            return
+        self._over = True
+        with anyio.CancelScope(shield=True):
+            await self._home.landed(self._thread.call(self._network.end))
+            await self._home.close()
+            self._thread.stop()
+        self._inbox.close(closed)
+        self._events.close(closed)
+
+    async def _call(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        if self._thread is None or self._home is None or self._over:
+            raise closed("not started" if self._thread is None else "closed")
+        return await self._home.landed(self._thread.call(work, *args))
+
+    # ── frames ────────────────────────────────────────────────────────────────────────────────
+
+    async def broadcast(self, frame: bytes) -> None:
+        """Seal a frame for every node that is linked."""
+        self._check("frame", frame, self._options.frame_bytes)
+        await self._call(self._send, None, frame)
+
+    async def send(self, to: NodeId, frame: bytes) -> None:
+        """Seal a frame for one node."""
+        self._check("frame", frame, self._options.frame_bytes)
+        await self._call(self._send, to, frame)
+
+    async def _send(self, to: NodeId | None, frame: bytes) -> None:
+        network = self._network
+        if network is None:
+            return
+        peers = network.peers.values() if to is None else filter(None, [network.peers.get(to)])
+        for peer in peers:
+            if not peer.up:
+                continue
+            if network.say(peer, FRAME, frame):
+                self._tally.frames_sent += 1
+                self._tally.bytes_sent += len(frame)
+            else:
+                self._tally.drop("outbox full")
+
+    async def receive(self) -> Delivery:
+        """The next frame. Raises RoundError QRES-E603 once the transport is closed."""
+        if self._thread is None:
+            raise closed("not started")
+        delivery = await self._inbox.get()
+        self._tally.frames_received += 1
+        return delivery
+
+    # ── requests and blobs ────────────────────────────────────────────────────────────────────
+
+    async def request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
+        """Ask a node and wait for its answer."""
+        self._check("request", data, self._options.request_bytes)
+        return await self._call(self._ask, to, protocol, data, within)
+
+    async def _ask(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
+        return await self._exchanges.request(to, protocol, data, within)
+
+    def handle(self, protocol: str, handler: Handler) -> None:
+        """Answer requests of a protocol, in the event loop that calls :meth:`start`."""
+        if self._thread is not None or protocol in self._handlers:
+            what = "handlers are named once for each protocol, and before the start"
+            raise ValueError(what)
+        if not 1 <= len(protocol.encode()) <= MAX_NAME:
+            what = f"the name of a protocol has 1 to {MAX_NAME} bytes"
+            raise ValueError(what)
+        self._handlers[protocol] = handler
+
+    async def publish_blob(self, data: bytes) -> BlobRef:
+        """Hold a blob for others to fetch, until newer ones need its room."""
+        self._check("blob", data, self.limits.blob)
+        ref = await anyio.to_thread.run_sync(BlobRef.of, data)
+        await self._call(self._publish, ref, data)
+        return ref
+
+    async def _publish(self, ref: BlobRef, data: bytes) -> None:
+        self._pulls.publish(ref, data, CHUNK)
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        """Pull a blob from those who may have it, several at once."""
+        if ref.size > self.limits.blob:
+            what = f"{ref.size} bytes, allowed are {self.limits.blob}"
+            raise TransportError.of("QRES-E901", "blob", what)
+        return await self._call(self._fetch, ref, tuple(holders), within)
+
+    async def _fetch(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        return await self._pulls.fetch(ref, holders, within)
+
+    # ── looking ───────────────────────────────────────────────────────────────────────────────
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Who is linked and admitted, ascending."""
+        return () if self._network is None else self._network.infos
+
+    async def event(self) -> TransportEvent:
+        """The next event; the oldest of 256 is dropped when nobody asks."""
+        if self._thread is None:
+            raise closed("not started")
+        return await self._events.get()
+
+    def stats(self) -> TransportStats:
+        """Counts since the start."""
+        return self._tally.snapshot()
+
+    @staticmethod
+    def _check(what: str, data: bytes, limit: int) -> None:
+        if not 1 <= len(data) <= limit:
+            found = f"{len(data)} bytes, allowed are 1 to {limit}"
+            raise TransportError.of("QRES-E901", what, found)

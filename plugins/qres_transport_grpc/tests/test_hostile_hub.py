@@ -1,0 +1,366 @@
+"""A hostile hub achieves nothing but delay: every kind of hub, and the same without the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+from qres_transport_grpc.network import GrpcNetwork
+from qres_transport_grpc.seal import NAME_BYTES, SEALED, OnceWindow, SealedSession
+from qres_transport_grpc.server import HubServer
+
+from qres_core import NodeId, PeerChange
+
+FRAMES = 60
+BLOB = bytes(range(256)) * 6000  # a chunk and a half
+_HEAD = 1 + NAME_BYTES + 8
+
+
+class Loud(HubServer):
+    """Knows the loop, and what it passed on."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.chance = random.Random(7)
+        self.kept: list[tuple[NodeId, NodeId, bytes]] = []
+        self.count = 0
+
+    def later(self, seconds: float, sender: NodeId, to: NodeId, message: bytes) -> None:
+        asyncio.get_running_loop().call_later(seconds, super().route, sender, to, message)
+
+
+class Honest(Loud):
+    """The control of them all."""
+
+
+class Dropping(Loud):
+    """Drops a third."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        if self.chance.random() > 1 / 3:
+            super().route(sender, to, message)
+
+
+class Doubling(Loud):
+    """Delivers everything twice at once, and once more later."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        super().route(sender, to, message)
+        super().route(sender, to, message)
+        self.later(0.3, sender, to, message)
+
+
+class Reordering(Loud):
+    """Delays each message by another time."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        self.later(self.chance.uniform(0.0, 0.2), sender, to, message)
+
+
+class Corrupting(Loud):
+    """Flips a bit of every third message."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        if self.chance.random() < 1 / 3:
+            changed = bytearray(message)
+            changed[self.chance.randrange(len(changed))] ^= 1 << self.chance.randrange(8)
+            message = bytes(changed)
+        super().route(sender, to, message)
+
+
+class Misdirecting(Loud):
+    """Delivers to everybody, in everybody's name."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        super().route(sender, to, message)
+        for receiver in self.members:
+            for claimed in self.members - {receiver}:
+                if (receiver, claimed) != (to, sender):
+                    super().route(claimed, receiver, message)
+
+
+class Inventing(Loud):
+    """Makes up messages in the name of members, of every kind and length."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        super().route(sender, to, message)
+        self.count += 1
+        if self.count % 4 == 0:
+            size = self.chance.choice([0, 1, 16, 100, 5000])
+            kind = self.chance.choice([b"\0", SEALED, b"\2", message[:_HEAD]])
+            super().route(sender, to, kind + self.chance.randbytes(size))
+
+
+KINDS = [Honest, Dropping, Doubling, Reordering, Corrupting, Misdirecting, Inventing]
+
+
+def test_it_can_only_delay(hub: Callable[..., Any], lab: SimpleNamespace, kind: type) -> None:
+    seen = play(hub, lab, kind)
+    for me, deliveries in seen.items():
+        assert len(deliveries) == len(set(deliveries)), "a frame came twice"
+        for link, frame in deliveries:
+            assert frame in {frame_of(link, me, number) for number in range(FRAMES)}
+    if kind in {Honest, Doubling}:
+        assert all(len(deliveries) == 2 * FRAMES for deliveries in seen.values())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.lower())
+
+
+def frame_of(sender: NodeId, to: NodeId, number: int) -> bytes:
+    return sender + to + number.to_bytes(4, "big")
+
+
+def play(
+    hub: Callable[..., Any], lab: SimpleNamespace, kind: type, *, only_frames: bool = False
+) -> dict[NodeId, list[tuple[NodeId, bytes]]]:
+    """Three nodes say and ask each other things; what each of them heard."""
+    roster = lab.members(3)
+    server = hub(roster, kind=kind)
+    ends = [lab.transport(me, roster, [server], retry_seconds=0.1) for me in roster]
+    seen: dict[NodeId, list[tuple[NodeId, bytes]]] = {me.node_id: [] for me in roster}
+
+    async def echo(asker: NodeId, data: bytes) -> bytes:
+        return asker + data
+
+    async def listen(me: Any, end: Any) -> None:
+        while True:
+            delivery = await end.receive()
+            seen[me.node_id].append((delivery.link, delivery.frame))
+
+    async def main() -> None:
+        async with lab.running(*ends), anyio.create_task_group() as group:
+            for me, end in zip(roster, ends, strict=True):
+                group.start_soon(listen, me, end)
+            for number in range(FRAMES):
+                for me, end in zip(roster, ends, strict=True):
+                    for to in roster:
+                        await end.send(to.node_id, frame_of(me.node_id, to.node_id, number))
+            if not only_frames:
+                await ask_and_fetch(lab, roster, ends)
+            await anyio.sleep(1.0)
+            group.cancel_scope.cancel()
+
+    for end in ends:
+        end.handle("/echo", echo)
+    anyio.run(main)
+    return seen
+
+
+async def ask_and_fetch(lab: SimpleNamespace, roster: Any, ends: Any) -> None:
+    """Everybody asks everybody, and fetches a blob; nobody is blamed."""
+    ref = await ends[0].publish_blob(BLOB)
+    for me, end in zip(roster, ends, strict=True):
+        for to in roster:
+            if to is not me:
+                question = me.node_id + to.node_id
+                answer = await end.request(to.node_id, "/echo", question, lab.PATIENCE)
+                assert answer == me.node_id + question
+        holders = [roster[0].node_id]
+        assert await end.fetch_blob(ref, holders, lab.PATIENCE) == BLOB
+    for end in ends:
+        assert end.stats().blobs_failed == 0
+        with anyio.move_on_after(0.1):
+            while True:  # nobody is blamed for what the hub did
+                assert (await end.event()).change is not PeerChange.BAD
+
+
+# ── the same without the guard ────────────────────────────────────────────────────────────────────
+
+
+def test_without_the_window_a_frame_comes_twice(
+    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnceWindow, "fresh", lambda _self, _number: True)
+    seen = play(hub, lab, Doubling, only_frames=True)
+    assert any(len(heard) > len(set(heard)) for heard in seen.values())
+
+
+def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages go as they are, and all sessions have one name."""
+    made = SealedSession.__init__
+
+    def begin(self: Any, *args: Any) -> None:
+        made(self, *args)
+        self.name = bytes(NAME_BYTES)
+
+    def seal(self: Any, data: bytes) -> bytes:
+        self._number += 1
+        return SEALED + self.name + self._number.to_bytes(8, "big") + data
+
+    monkeypatch.setattr(SealedSession, "__init__", begin)
+    monkeypatch.setattr(SealedSession, "seal", seal)
+    monkeypatch.setattr(SealedSession, "open", lambda _self, message: message[_HEAD:])
+
+
+@pytest.mark.parametrize("hostile", [Corrupting, Misdirecting])
+def test_without_the_seal_frames_are_changed_or_another_s(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    hostile: type,
+) -> None:
+    unsealed(monkeypatch)
+    seen = play(hub, lab, hostile, only_frames=True)
+    assert any(
+        frame not in {frame_of(link, me, number) for number in range(FRAMES)}
+        for me, heard in seen.items()
+        for link, frame in heard
+    )
+
+
+# ── what it kept ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Keeping(Loud):
+    """Keeps all that it passes on, and delivers it again when told."""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        self.kept.append((sender, to, message))
+        super().route(sender, to, message)
+
+    async def again(self) -> None:
+        for sender, to, message in list(self.kept):
+            HubServer.route(self, sender, to, message)
+            await asyncio.sleep(0)
+
+
+class Withholding(Keeping):
+    """Passes nothing on from one node until told, and then all of it at once."""
+
+    silent: NodeId = b""
+
+    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
+        if sender == self.silent:
+            self.kept.append((sender, to, message))
+        else:
+            HubServer.route(self, sender, to, message)
+
+
+def restart(
+    hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
+) -> tuple[list[bytes], bool]:
+    """A node says something and begins anew; the hub then delivers all of it again.
+
+    Returns:
+        what the other heard after that, and whether the two are linked in the end.
+    """
+    roster = lab.members(2)
+    server = hub(roster, kind=Keeping)
+    stays, first, second = (
+        lab.transport(me, roster, [server]) for me in (roster[0], roster[1], roster[1])
+    )
+    heard: list[bytes] = []
+
+    async def main() -> None:
+        async with lab.running(stays):
+            await first.start()
+            await lab.linked(stays, first)
+            await first.send(roster[0].node_id, b"before")
+            assert (await stays.receive()).frame == b"before"
+            await first.aclose()
+            await second.start()
+            await lab.linked(stays, second)
+            await anyio.to_thread.run_sync(hub_loop.run, server.server.again())
+            with anyio.fail_after(lab.PATIENCE):
+                while heard[-1:] != [b"after"]:
+                    await second.send(roster[0].node_id, b"after")
+                    with anyio.move_on_after(1.0):
+                        heard.append((await stays.receive()).frame)
+            assert stays.peers()
+            await second.aclose()
+
+    anyio.run(main)
+    return heard, True
+
+
+def test_what_an_earlier_start_said_does_not_come_again(
+    hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
+) -> None:
+    heard, _linked = restart(hub, hub_loop, lab)
+    assert set(heard) == {b"after"}
+
+
+def test_without_the_seal_it_comes_again(
+    hub: Callable[..., Any],
+    hub_loop: Any,
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unsealed(monkeypatch)
+    heard, _linked = restart(hub, hub_loop, lab)
+    assert b"before" in heard
+
+
+def withheld(hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace) -> bool:
+    """What a node said in an earlier start comes once it has begun anew: is it still linked?"""
+    roster = lab.members(2)
+    server = hub(roster, kind=Keeping)
+    # The first start is seen by a hub that passes all on but its credential and what follows.
+    stays, first, second = (
+        lab.transport(me, roster, [server]) for me in (roster[0], roster[1], roster[1])
+    )
+    down: list[Any] = []
+
+    async def main() -> None:
+        async with lab.running(stays):
+            hidden: list[tuple[NodeId, NodeId, bytes]] = []
+            passed = server.server.route
+
+            def hold(sender: NodeId, to: NodeId, message: bytes) -> None:
+                if sender == roster[1].node_id and message[:1] == SEALED:
+                    hidden.append((sender, to, message))
+                else:
+                    passed(sender, to, message)
+
+            server.server.route = hold
+            await first.start()
+            await lab.until(lambda: len(hidden) > 2)
+            await first.aclose()
+            server.server.route = passed
+            await second.start()
+            await lab.linked(stays, second)
+
+            async def release() -> None:
+                for message in [*server.server.kept, *hidden]:
+                    passed(*message)
+
+            await anyio.to_thread.run_sync(hub_loop.run, release())
+            with anyio.move_on_after(2.0):
+                while True:
+                    event = await stays.event()
+                    if event.change is PeerChange.DOWN:
+                        down.append(event)
+            await second.aclose()
+
+    anyio.run(main)
+    return not down
+
+
+def test_a_start_that_was_kept_back_does_not_take_the_place_of_the_newest(
+    hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
+) -> None:
+    assert withheld(hub, hub_loop, lab)
+
+
+def test_without_the_proof_of_being_there_it_does(
+    hub: Callable[..., Any],
+    hub_loop: Any,
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decide = GrpcNetwork._perhaps_up
+
+    def anyway(self: Any, peer: Any, candidate: Any) -> None:
+        candidate.proved = True
+        decide(self, peer, candidate)
+
+    monkeypatch.setattr(GrpcNetwork, "_perhaps_up", anyway)
+    assert not withheld(hub, hub_loop, lab)

@@ -1,0 +1,358 @@
+"""The hub: who gets in, what a member can cost it, and what it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
+from qres_transport_grpc.identity import HubIdentity
+from qres_transport_grpc.outbox import Outbox
+from qres_transport_grpc.roster import HubRoster
+from qres_transport_grpc.server import HubServer
+from qres_transport_grpc.wire import METHOD, READY, HubPlace, HubProof, proof_statement
+
+from qres_core import ConfigError, RoundError
+
+MIB = 2**20
+
+
+class Line:
+    """A stream to a hub, message by message."""
+
+    def __init__(self, server: Any) -> None:
+        place = HubPlace.of(server.option)
+        self._channel = channel(place, certificate(place, 60.0))
+        self._more: list[bytes] = []
+        self._over = False
+        self.call = self._channel.stream_stream(METHOD)(self._sent())
+        self.challenge: bytes = next(self.call)
+
+    def _sent(self) -> Iterator[bytes]:
+        while not self._over:
+            if self._more:
+                yield self._more.pop(0)
+            else:
+                time.sleep(0.01)
+
+    def say(self, message: bytes) -> None:
+        self._more.append(message)
+
+    def prove(self, me: Any, server: Any, **other: Any) -> None:
+        words = {"swarm": "test", "digest": server.identity.digest, "challenge": self.challenge}
+        statement = proof_statement(**{**words, **other}, node=me.node_id)
+        self.say(HubProof(me.node_id, me.key.sign(statement)).dumps())
+
+    def status(self) -> str:
+        """Why the hub ended it."""
+        with pytest.raises(GRPC.RpcError):
+            for _message in self.call:
+                pass
+        self.close()
+        return str(self.call.code().name)
+
+    def close(self) -> None:
+        self._over = True
+        self.call.cancel()
+        self._channel.close()
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[Any], Line]]:
+    made: list[Line] = []
+
+    def make(server: Any) -> Line:
+        made.append(Line(server))
+        return made[-1]
+
+    yield make
+    for line in made:
+        line.close()
+
+
+def wait(done: Callable[[], bool], patience: float) -> None:
+    end = time.monotonic() + patience
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# ── who gets in ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_member_gets_in_and_an_old_proof_does_not(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    line = lines(server)
+    line.prove(roster[0], server)
+    assert next(line.call) == READY
+    again = lines(server)
+    again.prove(roster[0], server, challenge=line.challenge)
+    assert again.status() == "PERMISSION_DENIED"
+    assert server.server.refused == 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"swarm": "another"}, {"digest": "0" * 64}, {"challenge": bytes(32)}]
+)
+def test_a_proof_is_for_one_hub_one_swarm_and_one_challenge(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    other: dict[str, Any],
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    line = lines(server)
+    line.prove(roster[0], server, **other)
+    assert line.status() == "PERMISSION_DENIED"
+
+
+def test_strangers_and_garbage_stay_out(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    *roster, stranger = lab.members(3)
+    server = hub(roster)
+    line = lines(server)
+    line.prove(stranger, server)
+    assert line.status() == "PERMISSION_DENIED"
+    named = lines(server)  # a member's name, and the stranger's signature
+    statement = proof_statement("test", server.identity.digest, named.challenge, roster[0].node_id)
+    named.say(HubProof(roster[0].node_id, stranger.key.sign(statement)).dumps())
+    assert named.status() == "PERMISSION_DENIED"
+    for size in (0, 1, 200, 2000):
+        garbage = lines(server)
+        garbage.say(secrets.token_bytes(size))
+        assert garbage.status() == "PERMISSION_DENIED"
+    assert server.server.members == frozenset()
+
+
+def test_a_message_beyond_the_limit_ends_its_stream(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    line = lines(server)
+    line.prove(roster[0], server)
+    assert next(line.call) == READY
+    line.say(bytes(3 * MIB))
+    assert line.status() in {"RESOURCE_EXHAUSTED", "CANCELLED"}
+    wait(lambda: not server.server.members, lab.PATIENCE)
+
+
+def test_the_newest_connection_of_a_member_takes_the_place(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    first, second = lines(server), lines(server)
+    for line in (first, second):
+        line.prove(roster[0], server)
+        assert next(line.call) == READY
+    assert first.status() == "ABORTED"
+    assert server.server.members == {roster[0].node_id}
+
+
+def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qres_transport_grpc.server.REFRESH_SECONDS", 0.05)
+    first, second, new = lab.members(3)
+    server = hub([first, second])
+    ends = [lines(server), lines(server)]
+    for line, me in zip(ends, (first, second), strict=True):
+        line.prove(me, server)
+        assert next(line.call) == READY
+    server.write([second], "test")
+    assert ends[0].status() == "ABORTED"
+    assert server.server.members == {second.node_id}
+    with server.config.open("a", encoding="utf-8") as file:
+        file.write(f'[hub.keys]\n"{second.node_id.hex()}" = "{new.node_id.hex()}"\n')
+    assert ends[1].status() == "ABORTED"
+    renewed = lines(server)
+    statement = proof_statement("test", server.identity.digest, renewed.challenge, second.node_id)
+    renewed.say(HubProof(second.node_id, new.key.sign(statement)).dumps())
+    assert next(renewed.call) == READY
+
+
+def test_a_node_talks_to_no_hub_with_another_certificate(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    place = HubPlace.of(server.option)
+    assert hashlib.sha256(server.identity.certificate).hexdigest() != place.digest  # PEM, not DER
+    with pytest.raises(WrongHubError):
+        certificate(attrs.evolve(place, digest="0" * 64), 60.0)
+
+    fake = SimpleNamespace(option=f"127.0.0.1:{server.port}#{'0' * 64}")
+
+    async def refused() -> None:
+        end = lab.transport(roster[0], roster, [fake])
+        await end.start()
+        try:
+            with anyio.fail_after(lab.PATIENCE):
+                event = await end.event()
+            assert "another certificate" in event.detail
+            assert str(event.reason) == "refused_key"
+        finally:
+            await end.aclose()
+
+    anyio.run(refused)
+
+
+# ── what a member can cost it ─────────────────────────────────────────────────────────────────────
+
+
+def test_a_silent_member_costs_a_bounded_amount_of_memory(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    silent, talks = lines(server), lines(server)
+    for line, me in ((silent, roster[0]), (talks, roster[1])):
+        line.prove(me, server)
+        assert next(line.call) == READY
+    for _ in range(60):  # the silent end reads none of them
+        talks.say(roster[0].node_id + bytes(MIB))
+    counts = server.server
+    wait(lambda: counts.passed + counts.dropped == 60, lab.PATIENCE)
+    assert counts.dropped > 0
+    assert counts.waiting <= 12 * MIB  # the share of one sender
+    talks.say(roster[1].node_id + b"to itself")  # the hub serves on
+    assert next(talks.call).endswith(b"to itself")
+
+
+def test_a_queue_is_shared_among_senders_and_small_messages_go_first() -> None:
+    box = Outbox(10_000_000, 1000, share=700_000)
+    assert [box.put(bytes(300_000), sender) for sender in "aaab"] == [True, True, False, True]
+    assert box.put(b"small", "a")
+    assert not box.put(bytes(1000), "b")  # small messages have a room of their own
+    assert box.pop() == b"small"
+    assert [len(box.pop() or b"") for _ in range(4)] == [300_000, 300_000, 300_000, 0]
+    assert box.waiting == 0
+    assert box.put(bytes(300_000), "a")
+    assert all(Outbox(10_000_000, 1000).put(bytes(300_000)) for _ in range(4))  # the control
+
+
+def test_a_member_that_floods_is_slowed(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    class Narrow(HubServer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, bytes_per_second=20_000)
+
+    roster = lab.members(2)
+    for kind, slowed in ((Narrow, True), (HubServer, False)):
+        server = hub(roster, kind=kind)
+        line = lines(server)
+        line.prove(roster[0], server)
+        assert next(line.call) == READY
+        began = time.monotonic()
+        for _ in range(12):  # 4096 bytes each beside their own: 1.5 s more than at once
+            line.say(roster[1].node_id + b"x")
+        wait(lambda counts=server.server: counts.dropped == 12, lab.PATIENCE)
+        if slowed:
+            assert time.monotonic() - began > 1.0
+
+
+# ── files and the command ─────────────────────────────────────────────────────────────────────────
+
+
+def test_the_identity_is_made_once_and_guarded(tmp_path: Path) -> None:
+    path = tmp_path / "hub.pem"
+    made = HubIdentity.read(path)
+    assert HubIdentity.read(path) == made
+    assert "PRIVATE" not in repr(made)
+    path.chmod(0o644)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        HubIdentity.read(path)
+    path.chmod(0o600)
+    path.write_text("something else", encoding="utf-8")
+    with pytest.raises(ConfigError, match="QRES-E105"):
+        HubIdentity.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("not toml [", "QRES-E101"),
+        ('[swarm]\nname = "s"\n', "QRES-E103"),
+        ("swarm = 3\n", "QRES-E103"),
+        ('[swarm]\nname = "s"\nroster = []\n', "QRES-E103"),
+        ('[swarm]\nname = "s"\nroster = ["00"]\n', "QRES-E105"),
+        ('[swarm]\nname = "s"\nroster = [1]\n', "QRES-E105"),
+        (f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n[hub.keys]\nx = "y"\n', "QRES-E105"),
+    ],
+)
+def test_a_roster_that_is_none_is_refused(tmp_path: Path, text: str, code: str) -> None:
+    path = tmp_path / "swarm.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=code):
+        HubRoster(path)
+
+
+def test_a_roster_that_breaks_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "swarm.toml"
+    path.write_text(f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n', encoding="utf-8")
+    roster = HubRoster(path)
+    assert not roster.refresh()
+    path.write_text("broken [", encoding="utf-8")
+    assert not roster.refresh()
+    assert roster.keys == {bytes(32): bytes(32)}
+    assert "stay as they were" in caplog.text
+    path.unlink()
+    assert not roster.refresh()
+    path.write_text(f'[swarm]\nname = "s"\nroster = ["{"1" * 64}"]\n', encoding="utf-8")
+    assert roster.refresh()
+    assert roster.keys == {b"\x11" * 32: b"\x11" * 32}
+
+
+def test_it_says_where_it_cannot_listen(
+    hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
+) -> None:
+    server = hub(lab.members(2))
+    second = HubServer(server.identity, HubRoster(server.config))
+    with pytest.raises(RoundError, match=r"QRES-E603.*cannot listen"):
+        hub_loop.run(second.start(f"127.0.0.1:{server.port}"))
+    hub_loop.run(second.stop())
+
+
+def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path, lab: SimpleNamespace) -> None:
+    config = tmp_path / "swarm.toml"
+    ids = ", ".join(f'"{node.node_id.hex()}"' for node in lab.members(2))
+    config.write_text(f'[swarm]\nname = "test"\nroster = [{ids}]\n', encoding="utf-8")
+    command = [
+        *(sys.executable, "-P", "-m", "qres_core.cli", "hub", "run", str(config)),
+        *("--identity", str(tmp_path / "hub.pem"), "--listen", "127.0.0.1:0", "--json"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert '"ok": true' in line
+        digest = HubIdentity.read(tmp_path / "hub.pem").digest
+        assert digest in line
+        port = int(line.partition('"port": ')[2].partition(",")[0])
+        assert "BEGIN CERTIFICATE" in certificate(HubPlace("127.0.0.1", port, digest), 60.0)
+    finally:
+        process.terminate()
+        process.communicate(timeout=lab.PATIENCE)
+    assert process.returncode == 0

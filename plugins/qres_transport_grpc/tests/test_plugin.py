@@ -1,0 +1,178 @@
+"""The plugin: options, what it refuses, and what the doctor says of hubs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+from qres_transport_grpc import Grpc
+from qres_transport_grpc.dial import certificate
+from qres_transport_grpc.wire import HubPlace
+
+from qres_core import ConfigError, NodeInfo, Problem, RoundError, RoundInfo, Surroundings
+from qres_core.kernel.discovery import scan
+
+MIB = 2**20
+HUB = "hub.example.org:443#" + "0" * 64
+FITS = Surroundings(nodes=4, byzantine=0, quorum=4, hooks=frozenset({"link_keys"}))
+
+
+def test_it_is_found_by_its_name() -> None:
+    assert scan()["grpc"].distribution == "qres-transport-grpc"
+
+
+def test_every_option_has_a_help_and_a_default_that_is_valid() -> None:
+    for field in (field for field in attrs.fields(Grpc) if field.init):
+        assert field.metadata["help"].rstrip(")").endswith((".", "`")), field.name
+    assert Grpc().hubs == ()
+
+
+def make(lab: SimpleNamespace, *, keys: bool = True, **options: Any) -> Any:
+    me, other = lab.members(2)
+    info = NodeInfo(me.node_id, "test", tuple(sorted((me.node_id, other.node_id))))
+    lent = me.keys if keys else None
+    return Grpc(**options).transport(info, lab.admit_everybody, bytes, lent)
+
+
+def test_without_a_hub_or_a_key_it_says_so(lab: SimpleNamespace) -> None:
+    with pytest.raises(ConfigError, match=r"QRES-E103.*hubs.*qres hub run"):
+        make(lab)
+    with pytest.raises(ConfigError, match=r"QRES-E105.*hubs\[1\].*HOST:PORT#SHA256"):
+        make(lab, hubs=(HUB, "nowhere"))
+    with pytest.raises(ConfigError, match=r"QRES-E103.*link_keys.*ed25519"):
+        make(lab, hubs=(HUB,), keys=False)
+
+
+def test_what_does_not_fit_is_found_before_the_start() -> None:
+    assert list(Grpc().check(FITS)) == []
+    (problem,) = Grpc().check(attrs.evolve(FITS, hooks=frozenset({"admit"})))
+    assert (problem.code, problem.where) == ("QRES-E305", "plugins.grpc")
+    around = attrs.evolve(FITS, max_message_bytes=8 * MIB)
+    problems = list(Grpc(blob_bytes=MIB, spool_bytes=2 * MIB).check(around))
+    assert [problem.where for problem in problems] == [
+        "plugins.grpc.blob_bytes",
+        "plugins.grpc.spool_bytes",
+    ]
+    assert list(Grpc().check(around)) == []
+
+
+def test_nothing_is_called_before_the_start_nor_after_the_end(lab: SimpleNamespace) -> None:
+    end = make(lab, hubs=("127.0.0.1:1#" + "0" * 64,), dial_seconds=0.5)
+    calls: list[Callable[[], Any]] = [
+        end.receive,
+        end.event,
+        lambda: end.broadcast(b"x"),
+        lambda: end.publish_blob(b"x"),
+    ]
+
+    async def main() -> None:
+        for call in calls:
+            with pytest.raises(RoundError, match="QRES-E603"):
+                await call()
+        await end.start()
+        with pytest.raises(RoundError, match=r"QRES-E603.*already"):
+            await end.start()
+        await end.send(bytes(32), b"to nobody")
+        failed = await end.event()
+        assert str(failed.reason) == "dial_failed"
+        await end.aclose()
+        for call in calls:
+            with pytest.raises(RoundError, match="QRES-E603"):
+                await call()
+
+    async def handler(_node: bytes, data: bytes) -> bytes:
+        return data
+
+    end.handle("ask", handler)
+    for name in ("ask", "", "x" * 300):
+        with pytest.raises(ValueError, match="protocol"):
+            end.handle(name, handler)
+    anyio.run(main)
+
+
+def test_a_folder_that_cannot_be_made_is_named(lab: SimpleNamespace, tmp_path: Any) -> None:
+    me, other = lab.members(2)
+    (tmp_path / "data").write_bytes(b"a file")
+    info = NodeInfo(
+        me.node_id, "test", (me.node_id, other.node_id), data_dir=str(tmp_path / "data")
+    )
+    end = Grpc(hubs=(HUB,)).transport(info, lab.admit_everybody, bytes, me.keys)
+    with pytest.raises(RoundError, match=r"QRES-E603.*folder of blobs"):
+        anyio.run(end.start)
+
+
+def test_the_doctor_knocks_at_every_hub(hub: Callable[..., Any], lab: SimpleNamespace) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    wrong = f"127.0.0.1:{server.port}#{'0' * 64}"
+    plugin = Grpc(hubs=(server.option, wrong, "127.0.0.1:1#" + "0" * 64), dial_seconds=60.0)
+    info = NodeInfo(roster[0].node_id, "test", (roster[0].node_id,))
+    good, other, gone = plugin.examine(info, runs=False)
+    assert isinstance(good, str)
+    assert "is the one that is meant" in good
+    assert isinstance(other, Problem)
+    assert isinstance(gone, Problem)
+    assert (other.code, gone.code) == ("QRES-E105", "QRES-E904")
+
+
+def test_rounds_and_new_options_reach_the_transport(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster)
+    plugin = Grpc(hubs=(server.option,))
+    ids = tuple(sorted(node.node_id for node in roster))
+    info = NodeInfo(roster[0].node_id, "test", ids[:1])
+    end: Any = plugin.transport(info, lab.admit_everybody, bytes, roster[0].keys)
+    told: list[Any] = []
+    end.follow, end.enter, end.aim = told.append, told.append, told.append
+    plugin.round_opened(SimpleNamespace(roster=ids, height=3))  # type: ignore[arg-type]
+    plugin.retune(Grpc(hubs=(HUB,)))
+    assert told == [ids, 3, (HUB,)]
+    with pytest.raises(ConfigError):
+        plugin.retune(Grpc())
+    assert RoundInfo
+
+
+def test_a_proxy_is_used_where_there_is_one(
+    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy gets the hub's name and port, and carries what follows."""
+    import socket  # noqa: PLC0415
+    import threading  # noqa: PLC0415
+
+    server = hub(lab.members(2))
+    asked: list[bytes] = []
+
+    def carry(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", server.port)) as onward:
+            asked.append(client.recv(4096).split(b"\r\n")[0])
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            back = threading.Thread(target=pump, args=(onward, client))
+            back.start()
+            pump(client, onward)
+            back.join()
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=carry, args=(listener,))
+        thread.start()
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("no_proxy", "")
+        place = HubPlace("hub.example.org", 443, server.identity.digest)
+        assert "BEGIN CERTIFICATE" in certificate(place, 60.0)
+        thread.join()
+    assert asked[0].startswith(b"CONNECT hub.example.org:443")
