@@ -61,8 +61,11 @@ def run(config: Path, identity: Path, listen: str, rate: float, *, as_json: bool
 
     async def main() -> None:
         until, loop = asyncio.Event(), asyncio.get_running_loop()
-        # Ctrl-C ends this program as it ends all others.
-        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(until.set))
+
+        def stop(_signal: int, _frame: object) -> None:
+            loop.call_soon_threadsafe(until.set)
+
+        signal.signal(signal.SIGTERM, stop)  # ctrl-C ends this program as it ends all others
         await serve(server, listen, ready, until)
 
     asyncio.run(main())
