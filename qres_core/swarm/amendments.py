@@ -9,19 +9,19 @@ whose record is empty: a change holds only if the set makes one, a ban with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 import attrs
 
 from qres_core.contract.errors import QresError, RosterError
 from qres_core.contract.faults import Fault
-from qres_core.contract.types import DIGEST_BYTES
+from qres_core.contract.types import DIGEST_BYTES, NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head
 from qres_core.swarm.context import NodeContext
 from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet
+from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet, Member
 from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.proving import Premises, proves
@@ -41,6 +41,21 @@ def evidence_room(max_message_bytes: int) -> int:
 
 def _size(item: Misbehaviour) -> int:
     return sum(len(message.to_bytes()) for message in item.messages)
+
+
+def goes_on(head: Head, remain: Callable[[Head], Collection[NodeId]]) -> bool:
+    """Whether a set could be decided at a head and, if it makes no model, at those that follow.
+
+    A set that may be decided again as it is divides nothing more. So what counts are heights after
+    which plugins work in smaller groups. ``remain``: of whom updates could be revealed at a head.
+    At most :data:`~qres_core.swarm.record.MAX_MISMATCHES` more calls of it.
+    """
+    while len(left := remain(head)) >= head.roster.quorum:
+        if head.record.mismatches == MAX_MISMATCHES:
+            return True
+        chosen = CandidateSet(1, tuple(Member(sender, bytes(DIGEST_BYTES)) for sender in left))
+        head = head.after(chosen, Void(MISMATCH))
+    return False
 
 
 class Amendments:
@@ -116,18 +131,16 @@ class Amendments:
             if candidate.waits or merger is None:
                 return candidate.waits
             names = {m: m if change is None else change.renamed(m) for m in context.roster}
-            return all(
-                merger.remain(candidate.members, head, names) >= head.roster.quorum
-                for head in self._after_void(candidate)
-            )
+            remain = partial(merger.remain, candidate.members, names=names)
+            return all(goes_on(head, remain) for head in self._after_void(candidate))
         except QresError:
             return False
 
     def _after_void(self, candidate: CandidateSet) -> Iterator[Head]:
         """Where the set leads if it makes no model: liars choose why it makes none.
 
-        After a sum that was not what was committed to, plugins may work in smaller groups, and
-        after many in the smallest.
+        What may follow is looked at from each. After a sum that was not what was committed to,
+        plugins may work in smaller groups, and after many in the smallest.
         """
         yield self._context.head.after(candidate, Void(UNFINISHED))
         head = self._context.head.after(candidate, Void(MISMATCH))

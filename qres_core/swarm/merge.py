@@ -59,6 +59,8 @@ class Merger:
     held_out: HeldOut | None = None
     _screening: Screening | None = attrs.field(default=None, init=False)
     _judged: tuple[Members, Vector] | None = attrs.field(default=None, init=False)
+    # a set that was asked about last, and whether it can be merged
+    _merges: tuple[Members, bool] | None = attrs.field(default=None, init=False)
 
     def choose(self) -> Screened:
         """The round's contributions that may be proposed.
@@ -101,8 +103,10 @@ class Merger:
         """
         return self._revealable(members) == members
 
-    def remain(self, members: Members, head: Head, names: Mapping[NodeId, NodeId | None]) -> int:
-        """Of how many of a set the updates could be revealed together at another head.
+    def remain(
+        self, members: Members, head: Head, names: Mapping[NodeId, NodeId | None]
+    ) -> tuple[NodeId, ...]:
+        """Those of a set whose updates could be revealed together at another head, as called there.
 
         And merged, unless the set cannot be merged now: then no change is to blame for that.
 
@@ -114,14 +118,17 @@ class Merger:
         Raises QresError: what a plugin refused. Raises HookError: QRES-E701 or QRES-E702.
         """
         made = self.gathering.contributions(members)
-        now = self.kernel.revealable(made, attrs.evolve(self.info, ahead=True))
+        if self._merges is None or self._merges[0] is not members:
+            now = self.kernel.revealable(made, attrs.evolve(self.info, ahead=True))
+            self._merges = members, len(now) == len(made)
         there = tuple(
             attrs.evolve(item, sender=name)
             for item in made
             if (name := names.get(item.sender)) is not None and name not in head.bans
         )
         info = round_info(self.kernel.swarm, head, self.info.dimension, self.info.number + 1)
-        return len(self.kernel.revealable(there, attrs.evolve(info, ahead=len(now) == len(made))))
+        ahead = attrs.evolve(info, ahead=self._merges[1])
+        return tuple(item.sender for item in self.kernel.revealable(there, ahead))
 
     def judge(self, members: Members) -> tuple[Verdict, str]:
         """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.

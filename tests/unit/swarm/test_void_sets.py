@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qres_core import Fault, NodeId, RoundError, RoundInfo, RoundStatus, Update, VoidSet
+from qres_core.swarm import amendments
 from qres_core.swarm.amendments import Amendments
 from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.effects import Diverged
@@ -372,20 +373,23 @@ def test_a_ban_at_once_is_not_carried_where_one_that_waits_leaves_too_few(
     net.start()
     assert at(net, 1, range(7))
     machine = net.machine(0)
-    amendments = machine._choice._amendments
+    carried = machine._choice._amendments
     senders = tuple(Member(member, bytes(32)) for member in machine.head.roster.members)
     chosen = CandidateSet(1, senders, (double_vote(net, 5),))
     merger = cast("Merger", SimpleNamespace(remain=all_but_the_banned))
-    assert amendments.leave_sets(chosen, merger)
+    assert carried.leave_sets(chosen, merger)
     machine._context.head = attrs.evolve(machine.head, waiting=(net.ids[6],))
-    assert not amendments.leave_sets(chosen, merger)
-    assert not amendments.leave_sets(attrs.evolve(chosen, waits=True), merger)
+    assert not carried.leave_sets(chosen, merger)
+    assert not carried.leave_sets(attrs.evolve(chosen, waits=True), merger)
     machine._context.head = attrs.evolve(machine.head, waiting=(net.ids[5],))
-    assert amendments.leave_sets(chosen, merger), "it is the same member"
+    assert carried.leave_sets(chosen, merger), "it is the same member"
 
 
-def all_but_the_banned(members: tuple[Member, ...], head: Head, _names: object) -> int:
-    return len(members) - len(head.bans)
+def all_but_the_banned(
+    members: tuple[Member, ...], head: Head, names: object
+) -> tuple[NodeId, ...]:
+    del names
+    return tuple(member.sender for member in members if member.sender not in head.bans)
 
 
 def double_vote(net: Any, liar: int) -> Misbehaviour:
@@ -422,6 +426,34 @@ def test_a_change_after_which_sets_could_be_decided_and_not_merged_waits_too(
     assert (min(net.steps(stay)) >= 1) == asks
     net.run(seconds=1, until=lambda: height(net, 0) > 9)
     assert net.machine(0).head.roster.epoch == 1
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_a_removal_after_which_a_later_height_could_decide_nothing_waits_too(
+    harness: ModuleType,
+    opener: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    far: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    """After a removal a sum is divided once, and what is left of it not a second time."""
+    if not far:
+        near: Any = lambda head, remain: len(remain(head)) >= head.roster.quorum  # noqa: E731
+        monkeypatch.setattr(amendments, "goes_on", near)
+
+    def allows(_own: NodeId, now: Senders, info: RoundInfo) -> Senders:
+        drawn_anew = any(item.roster != info.roster for item in info.void_sets)
+        divided = {item.mismatches for item in info.void_sets if item.roster == info.roster}
+        return () if drawn_anew and len({*divided, info.mismatches}) > 1 else now
+
+    opener(allows=allows, refuses=void_until(3, "QRES-E508"))
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    net.hand_over(net.change("remove", 2, signers=[0, 1, 3, 4]), range(5))
+    stay = [0, 1, 3, 4]
+    made = bool(net.run(seconds=30, until=lambda: min(net.steps(stay)) >= 1))
+    assert made == far
+    net.run(seconds=1)
+    assert net.machine(0).head.roster.epoch == 1, "it holds, at once or with the model"
 
 
 @pytest.mark.parametrize("action", ["add", "remove"])
