@@ -81,7 +81,7 @@ class Flapped:
         late: those after which that took more than ``UP_SECONDS``.
         median: seconds from the end of a turn until all were connected.
         slowest: likewise, at most.
-        lost: connections that ended, as the nodes counted them at the end.
+        lost: connections that ended and dials that failed, as the nodes counted them.
         cut_packets: packets that a cut stopped.
         agreed: whether all made a model after the last cut, and have the same models.
         models: the newest of all.
