@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -75,24 +77,31 @@ class Flapped:
     """What came of it.
 
     Attributes:
-        cuts: of each link, after which all were connected in time.
-        slowest: seconds from the end of a turn until all were connected.
-        lost: connections that ended, as the nodes counted them at the end.
+        cuts: of each link, after which all were connected again.
+        late: those after which that took more than ``UP_SECONDS``.
+        median: seconds from the end of a turn until all were connected.
+        slowest: likewise, at most.
+        lost: connections that ended and dials that failed, as the nodes counted them.
         cut_packets: packets that a cut stopped.
         agreed: whether all made a model after the last cut, and have the same models.
         models: the newest of all.
+        load: of the machine, at the end.
     """
 
     cuts: int = 0
+    late: int = 0
+    median: float = 0.0
     slowest: float = 0.0
     lost: int = 0
     cut_packets: int = 0
     agreed: bool = False
     models: int = 0
+    load: float = 0.0
 
 
-def flap(swarm: RoutedSwarm, cuts: int, seed: int, within: float = UP_SECONDS) -> Flapped:
-    """Cut each link so many times, or until they do not meet again in time."""
+def flap(swarm: RoutedSwarm, cuts: int, seed: int) -> Flapped:
+    """Cut each link so many times, or until they do not meet again at all."""
+    times: list[float] = []
     found, chance = Flapped(), random.Random(seed)  # noqa: S311 - weather
     if not swarm.until(lambda: swarm.all_up() and min(swarm.steps()) >= 1, START_SECONDS):
         return found
@@ -102,16 +111,18 @@ def flap(swarm: RoutedSwarm, cuts: int, seed: int, within: float = UP_SECONDS) -
             time.sleep(max(0.0, began + at - time.monotonic()))
             swarm.network.shape([pair], cut=cut)
         mended = time.monotonic()
-        if not swarm.until(swarm.all_up, within, POLL):
+        if not swarm.until(swarm.all_up, START_SECONDS, POLL):
             break
-        found.slowest = max(found.slowest, time.monotonic() - mended)
-        found.cuts = number + 1
+        times.append(time.monotonic() - mended)
+        found.late += times[-1] > UP_SECONDS
+        found.cuts, found.slowest, found.median = number + 1, max(times), statistics.median(times)
         if not found.cuts % 25:
             print(f"{found.cuts} cuts, models {swarm.steps()}, {found.slowest:.1f} s", flush=True)
     goal = max(swarm.steps()) + 1
-    met = swarm.until(lambda: min(swarm.steps()) >= goal, max(within, START_SECONDS / 2))
+    met = swarm.until(lambda: min(swarm.steps()) >= goal, START_SECONDS)
     found.agreed = met and swarm.agreement().agreed
     found.models = min(swarm.steps())
+    found.load = os.getloadavg()[0]
     found.cut_packets = swarm.network.counts().total("cut")
     found.lost = sum(link["count"] for report in swarm.reports.values() for link in report["links"])
     return found
@@ -128,7 +139,7 @@ def main() -> int:
     try:
         with Routed(NODES) as network, RoutedSwarm.of(tables(), network, home / "box") as swarm:
             found = flap(swarm, chosen.cuts, chosen.seed)
-        fine = found.cuts == chosen.cuts and found.agreed
+        fine = found.cuts == chosen.cuts and not found.late and found.agreed
         print(f"{'fine' if fine else 'NOT SO'}; {attrs.asdict(found)}")
         if chosen.json:
             chosen.json.write_text(json.dumps(attrs.asdict(found)) + "\n", encoding="utf-8")
