@@ -296,16 +296,25 @@ class Carrier:
         ref, within = waiting.announce.ref, self._pace.patience(waiting.source)
         # The author first: who passed the announcement on may not have pulled the blob yet.
         first = tuple(dict.fromkeys((waiting.source, waiting.link)))
+        near = {peer.node_id for peer in self.transport.peers()}
+        if waiting.source not in near and not waiting.announce.private:
+            # Else who passed it on would be the only one asked, and may be slow on purpose.
+            return await self.transport.fetch_blob(
+                ref, first + self._others(waiting, first), within
+            )
         try:
             return await self.transport.fetch_blob(ref, first, within)
         except TransportError:
-            others = [peer.node_id for peer in self.transport.peers() if peer.node_id not in first]
+            others = self._others(waiting, first)
             if waiting.announce.private or not others:
                 raise
+        return await self.transport.fetch_blob(ref, others, within)
+
+    def _others(self, waiting: _Waiting, first: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+        near = [peer.node_id for peer in self.transport.peers() if peer.node_id not in first]
         # From another neighbour on for each blob, so that not all ask the same one.
-        start = int.from_bytes(waiting.root[:8], "big") % len(others)
-        asked = (others[start:] + others[:start])[:OTHERS]
-        return await self.transport.fetch_blob(ref, asked, within)
+        start = int.from_bytes(waiting.root[:8], "big") % max(1, len(near))
+        return tuple(near[start:] + near[:start])[:OTHERS]
 
 
 _HEADS: Final = (b"\x00", b"\x01")

@@ -258,7 +258,21 @@ def test_a_sender_that_left_is_replaced_by_who_has_the_frame() -> None:
         await a.end.send(B, Announce(ref, private=False).to_bytes())
         MemoryTransport.hub("carrier").partition([{A}])
         assert await b.hears(1) == [Delivery(A, BIG)]
-        assert [holders for _root, holders in b.end.fetched] == [(A,), (C,)]
+        assert [holders for _root, holders in b.end.fetched] == [(A, C)]
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_who_passes_on_for_an_author_out_of_reach_is_not_the_only_one_asked() -> None:
+    """It may be slow on purpose. The control is an author that is a neighbour."""
+
+    async def scene(_a: Listener, b: Listener, c: Listener) -> None:
+        announcement = Announce(await c.end.publish_blob(BIG), private=False).to_bytes()
+        b.end._deliver(Delivery(A, announcement, author=A), 0.0)
+        await b.hears(1)
+        b.end._deliver(Delivery(C, announcement, author=b"?" * 32), 0.0)
+        await b.hears(2)
+        assert [holders for _root, holders in b.end.fetched] == [(A,), (C,), (b"?" * 32, C, A)]
 
     play(scene, end(A), end(B), end(C))
 
