@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final, TypeAlias
 
 import anyio
@@ -87,10 +87,23 @@ class PullPace:
     spare: int  # slots that count as lost to liars
     at_once: float = attrs.field(factory=lambda: float(PULLS))  # the others
     slots: anyio.CapacityLimiter = attrs.field(init=False)
+    large: anyio.CapacityLimiter = attrs.field(
+        init=False
+    )  # those of them that large blobs may have
     _patience: dict[NodeId, float] = attrs.field(factory=dict[NodeId, float])
 
     def __attrs_post_init__(self) -> None:
         self.slots = anyio.CapacityLimiter(self._places)
+        self.large = anyio.CapacityLimiter(PULLS + self.spare)
+
+    @asynccontextmanager
+    async def slot(self, size: int) -> AsyncGenerator[None]:
+        """A slot for a blob of so many bytes: small ones that came make room for small ones."""
+        async with AsyncExitStack() as stack:
+            if size * PULLS > PULLED_BYTES:
+                await stack.enter_async_context(self.large)
+            await stack.enter_async_context(self.slots)
+            yield
 
     @property
     def _places(self) -> int:
@@ -235,7 +248,8 @@ class Carrier:
         while queue:
             for pause in (*PAUSES, None):
                 await self._await_others(queue[0])
-                async with self._pace.slots:  # until it is handed on: so many frames are in memory
+                size = queue[0].announce.ref.size
+                async with self._pace.slot(size):  # until it is handed on: all of it is in memory
                     found = await self._pull(queue[0], take)
                 if found or pause is None:
                     break
@@ -282,16 +296,25 @@ class Carrier:
         ref, within = waiting.announce.ref, self._pace.patience(waiting.source)
         # The author first: who passed the announcement on may not have pulled the blob yet.
         first = tuple(dict.fromkeys((waiting.source, waiting.link)))
+        near = {peer.node_id for peer in self.transport.peers()}
+        if waiting.source not in near and not waiting.announce.private:
+            # Else who passed it on would be the only one asked, and may be slow on purpose.
+            return await self.transport.fetch_blob(
+                ref, first + self._others(waiting, first), within
+            )
         try:
             return await self.transport.fetch_blob(ref, first, within)
         except TransportError:
-            others = [peer.node_id for peer in self.transport.peers() if peer.node_id not in first]
+            others = self._others(waiting, first)
             if waiting.announce.private or not others:
                 raise
+        return await self.transport.fetch_blob(ref, others, within)
+
+    def _others(self, waiting: _Waiting, first: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+        near = [peer.node_id for peer in self.transport.peers() if peer.node_id not in first]
         # From another neighbour on for each blob, so that not all ask the same one.
-        start = int.from_bytes(waiting.root[:8], "big") % len(others)
-        asked = (others[start:] + others[:start])[:OTHERS]
-        return await self.transport.fetch_blob(ref, asked, within)
+        start = int.from_bytes(waiting.root[:8], "big") % max(1, len(near))
+        return tuple(near[start:] + near[:start])[:OTHERS]
 
 
 _HEADS: Final = (b"\x00", b"\x01")

@@ -21,10 +21,16 @@ from libp2p.peer.id import ID
 from qres_carrier import SharedBlobStore
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
-from qres_transport_libp2p.clock import patience, spawn
+from qres_transport_libp2p.clock import cancel_scope, patience, spawn
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
-from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing
+from qres_transport_libp2p.wire import (
+    BadBytesError,
+    BrokenStreamError,
+    SilentPeerError,
+    Wire,
+    closing,
+)
 
 PROTOCOL: Final = TProtocol("/qres/blob/1")
 REQUEST_BYTES: Final = 36
@@ -39,8 +45,22 @@ MISSES: Final = 6
 MISS_SECONDS: Final = 0.03
 ATTEMPTS: Final = 3
 """How often all holders are asked, where none of them sends and none of them lies."""
+HANDOVERS: Final = 3
+"""How often, in one pull, a holder that has nothing to do takes over from one that brings nothing:
+each time what came of a chunk is lost, on a slow line too."""
+TURN: Final = 0.25
+"""After what part of the pull's patience."""
 
 _CHANCE: Final = random.SystemRandom()
+
+
+@attrs.define(eq=False)
+class _Turn:
+    """One holder at work."""
+
+    since: float  # when it brought a chunk, or began
+    flying: deque[int] = attrs.field(factory=deque[int])
+    scope: trio.CancelScope = attrs.field(factory=cancel_scope)
 
 
 @attrs.define(eq=False)
@@ -52,7 +72,23 @@ class _Fetch:
     alive: Callable[[], None]  # told whenever something came of what was asked for
     within: float  # seconds that may pass without
     lied: set[ID] = attrs.field(factory=set[ID])
+    late: set[ID] = attrs.field(factory=set[ID])
+    """Who let a deadline pass: each would be given the same time again."""
+    turns: list[_Turn] = attrs.field(factory=list[_Turn])
+    handovers: int = 0
     left: int = 0
+
+    def take_over(self, now: float) -> None:
+        """End the turn of who has kept others waiting longest, if that is long."""
+        slow = [turn for turn in self.turns if turn.flying]
+        longest = min(slow, key=lambda turn: turn.since, default=None)
+        if longest is None or self.handovers >= HANDOVERS:
+            return
+        if now - longest.since > TURN * self.within:
+            self.handovers += 1
+            longest.since = now
+            longest.scope.cancel()
+            self.alive()  # on a slow line the next one begins anew
 
 
 class Blobs:
@@ -167,9 +203,8 @@ class Blobs:
                     return self._whole(ref, where)
                 if attempt:
                     await trio.sleep(PAUSE_SECONDS)
-                ready = [
-                    item for item in asked if self._sessions.is_up(item) and item not in fetch.lied
-                ]
+                out = fetch.lied | fetch.late
+                ready = [item for item in asked if self._sessions.is_up(item) and item not in out]
                 if not ready:
                     break
                 await self._ask_all(fetch, ready)
@@ -178,6 +213,9 @@ class Blobs:
         if fetch.lied:
             what = f"{len(fetch.lied)} of {len(asked)} holders sent something else"
             raise TransportError.of("QRES-E906", where, what)
+        if fetch.late:
+            what = f"{len(fetch.late)} of {len(asked)} holders did not go on"
+            raise TransportError.of("QRES-E905", where, what)
         what = "no holder is connected" if not ready else "no holder has all of it"
         raise TransportError.of("QRES-E904", where, what)
 
@@ -194,24 +232,31 @@ class Blobs:
 
         async def worker() -> None:
             while waiting and fetch.left:
-                await self._ask(fetch, waiting.popleft())
+                turn = _Turn(trio.current_time())
+                fetch.turns.append(turn)
+                with turn.scope:
+                    await self._ask(fetch, waiting.popleft(), turn)
+                fetch.turns.remove(turn)
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(self._options.blob_sources, len(waiting))):
                 spawn(nursery, worker)
 
-    async def _ask(self, fetch: _Fetch, peer: ID) -> None:
+    async def _ask(self, fetch: _Fetch, peer: ID, turn: _Turn) -> None:
         """Take chunks from one holder until there are none to take, or it fails."""
-        flying: deque[int] = deque()
+        flying = turn.flying
         misses, leaving = 0, False
         try:
             wire = await self._sessions.open(peer, PROTOCOL)
             async with closing(wire.stream):
                 while fetch.left and (flying or not leaving):
+                    if not flying:
+                        turn.since = trio.current_time()
                     if not leaving:
                         await self._request(fetch, wire, flying)
                     if not flying:
                         # The rest is on its way from others, who may yet fail.
+                        fetch.take_over(trio.current_time())
                         await trio.sleep(0.02)
                         continue
                     status = await wire.exactly(
@@ -221,7 +266,7 @@ class Blobs:
                     if status == HERE:
                         self._take(fetch, flying[0], data)
                         flying.popleft()
-                        misses = 0
+                        misses, turn.since = 0, trio.current_time()
                         continue
                     fetch.missing.append(flying.popleft())
                     misses += 1
@@ -234,6 +279,8 @@ class Blobs:
             self._sessions.bad_peer(
                 peer, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}", error.reason
             )
+        except SilentPeerError:
+            fetch.late.add(peer)
         except BrokenStreamError:
             pass
         finally:

@@ -5,7 +5,11 @@ six, every message goes over the line six times for each node. Here members are 
 each. So a node sends what it says to everybody itself, once. Others pass it on only to a node that
 asks for that, with a GRAFT. A node asks when it misses a member: for a minute in any case, and for
 as long as it hears that member by way of others, which is alive then and out of its reach. Beside
-that each message is announced to one more neighbour, a while later, in case it was lost.
+that each message is announced to one more neighbour, a while later, in case it was lost, and to
+those that asked once: a member that they miss may speak again after a long silence.
+
+Whoever asks this node makes it no neighbour that passes anything on: a liar asks all and gives
+nothing. And nobody has to wait before it asks again: links come and go as they like.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ HOLD_SECONDS: Final = 60.0
 """How long a missing member, or a sign that one lives out of reach, is reason to ask others."""
 AGE: Final = 2
 """Heartbeats after which a message is announced: before, it may be on its way still."""
+REMIND: Final = 10
+"""Heartbeats after which those that were asked are asked again: they may have lost it."""
 _CHANCE: Final = random.SystemRandom()
 
 
@@ -46,7 +52,9 @@ class SparseGossipSub(GossipSub):
         self._most = most
         self._missing: dict[ID, float] = {}  # members that are not reached, since when
         self._out_of_reach: dict[ID, float] = {}  # when others last passed on what they said
-        self._grafted: set[ID] = set()
+        self._grafted: set[ID] = set()  # whom this node asked
+        self._askers: set[ID] = set()  # who asked this node, ever since it was connected
+        self._beats = 0
 
     @property
     def passed_on(self) -> bool:
@@ -81,25 +89,61 @@ class SparseGossipSub(GossipSub):
 
     async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
         """Ask a new neighbour, if it is one of the few that are needed."""
-        self._asks()
-        before = set(self.mesh.get(topic, ()))
-        await super().on_peer_subscribed(peer_id, topic)
-        self._grafted |= self.mesh.get(topic, set()) - before
+        mesh = self.mesh.get(topic)
+        if topic != self._topic or mesh is None or not self._asks():
+            return
+        self._grafted &= mesh
+        if peer_id not in self._grafted and len(self._grafted) < self.degree_low:
+            mesh.add(peer_id)
+            self._grafted.add(peer_id)
+            await self.emit_graft(topic, peer_id)
 
     def mesh_heartbeat(self) -> tuple[defaultdict[ID, list[str]], defaultdict[ID, list[str]]]:
         """Ask as many neighbours as are needed now, or let go of those that were asked."""
         needed = self._asks()
-        to_graft, to_prune = super().mesh_heartbeat()
-        self._grafted |= to_graft.keys()
+        to_graft: defaultdict[ID, list[str]] = defaultdict(list)
+        to_prune: defaultdict[ID, list[str]] = defaultdict(list)
         mesh = self.mesh.get(self._topic, set())
         self._grafted &= mesh
-        if not needed:
+        if needed:
+            self._beats += 1
+            if len(self._grafted) < self.degree_low:
+                lacking = self.degree - len(self._grafted)
+                fresh = self.select_from_minus(lacking, self._reached(), self._grafted)
+            else:
+                fresh = []
+            again = self._grafted if self._beats % REMIND == 0 else ()
+            for peer in {*fresh, *again}:
+                to_graft[peer].append(self._topic)
+            mesh.update(fresh)
+            self._grafted.update(fresh)
+        else:
             for peer in self._grafted:
                 mesh.discard(peer)
-                self._add_back_off(peer, self._topic, is_unsubscribe=False)
                 to_prune[peer].append(self._topic)
             self._grafted.clear()
         return to_graft, to_prune
+
+    async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
+        """Remember who asks."""
+        await super().handle_graft(graft_msg, sender_peer_id)
+        if sender_peer_id in self.mesh.get(self._topic, ()):
+            self._askers.add(sender_peer_id)
+
+    def remove_peer(self, peer_id: ID) -> None:
+        """Forget that it asked."""
+        super().remove_peer(peer_id)
+        self._askers.discard(peer_id)
+
+    def _check_graft_flood_protection(self, peer_id: ID, topic: str) -> bool:
+        """No flood: the budget of control messages is the limit, and no clock that is set back."""
+        del peer_id, topic
+        return True
+
+    def _check_back_off(self, peer: ID, topic: str) -> bool:
+        """Nobody has to wait."""
+        del peer, topic
+        return False
 
     def _perform_opportunistic_grafting(
         self, topic: str, peers_to_graft: defaultdict[ID, list[str]]
@@ -139,7 +183,7 @@ class SparseGossipSub(GossipSub):
         return peers - {msg_forwarder, origin}
 
     def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
-        """Announce each message once, to a neighbour that was not sent it by this node."""
+        """Announce each message once: to a neighbour that may lack it, and to who asked once."""
         told: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
         peers = self._reached() - self.mesh.get(self._topic, set())
         for entry in self.mcache.history[AGE]:
@@ -147,5 +191,6 @@ class SparseGossipSub(GossipSub):
             author = None if message is None else ID(message.from_id)
             others = [peer for peer in peers if peer != author]
             if others:
-                told[_CHANCE.choice(others)].setdefault(self._topic, []).append(entry.mid)
+                for peer in {_CHANCE.choice(others), *self._askers.intersection(others)}:
+                    told[peer].setdefault(self._topic, []).append(entry.mid)
         return told

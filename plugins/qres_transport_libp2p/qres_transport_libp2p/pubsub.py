@@ -163,6 +163,7 @@ class SafePubsub(Pubsub):
         self._locks: weakref.WeakKeyDictionary[INetStream, trio.Lock] = weakref.WeakKeyDictionary()
         self._carriers: dict[bytes, ID] = {}
         self._opening: dict[ID, trio.Event] = {}  # set when the attempt is over
+        self._renewing: set[ID] = set()
 
     # ── inbound ───────────────────────────────────────────────────────────────────────────────
 
@@ -284,11 +285,28 @@ class SafePubsub(Pubsub):
                 self.peer_topics.setdefault(topic, set()).add(peer_id)
             self._peer_subscription_count[peer_id] = len(topics)
 
+    def _forget_subscription(self, peer_id: ID, topic: str) -> None:
+        """Not that it was sent the history: else each word of two would be worth all of it."""
+        replayed = topic in self._replayed_recent_topics.get(peer_id, ())
+        super()._forget_subscription(peer_id, topic)
+        if replayed:
+            self._replayed_recent_topics.setdefault(peer_id, set()).add(topic)
+
     async def renew(self, peer: ID) -> None:
         """Reach a peer over a connection that it now has, if the stream to it runs over none.
 
-        Goes on until it is reached, or not up any more.
+        Goes on until it is reached, or not up any more; once for each peer, as one that comes again
+        and again and takes no stream would have more and more of them.
         """
+        if peer in self._renewing:  # that one looks again before it ends
+            return
+        self._renewing.add(peer)
+        try:
+            await self._renew(peer)
+        finally:
+            self._renewing.discard(peer)
+
+    async def _renew(self, peer: ID) -> None:
         pause = RENEWAL_SECONDS
         while True:
             stream = self.peers.get(peer)

@@ -372,6 +372,86 @@ def test_a_pull_lives_while_something_comes_and_no_longer(most: int) -> None:
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+class Drip(Slow):
+    """A liar's stream: all that is asked for begins, and goes on by a byte every nine seconds."""
+
+    async def read(self, size: int) -> bytes:
+        if size <= 4:
+            return await super().read(size)
+        await trio.sleep(9.0)
+        return await super().read(1)
+
+
+def pull_from(kinds: list[type[Slow]], data: bytes) -> tuple[float, str]:
+    """A pull, from holders of some kinds; how long it took, and the code of its error."""
+    nodes = [bytes([number]) * 32 for number in range(len(kinds))]
+    peers = {node: peer_id(node) for node in nodes}
+    of = {peers[node]: kind for node, kind in zip(nodes, kinds, strict=True)}
+    found: list[tuple[float, str]] = []
+
+    async def main() -> None:
+        async def open_(peer: Any, _protocol: object) -> Wire:
+            await trio.sleep(0.01 * list(of).index(peer))  # the first one is asked first
+            stream: Any = of[peer](data, 0.1, 100 * MIB)
+            return Wire(stream, 10.0)
+
+        sessions: Any = SimpleNamespace(
+            serve=lambda *_arguments: None,
+            members=SimpleNamespace(peers=peers),
+            is_up=lambda _peer: True,
+            open=open_,
+            tally=Tally(),
+        )
+        pulling = Blobs(sessions, Libp2pOptions(), SharedBlobStore(None, 16 * MIB))
+        code = ""
+        try:
+            assert await pulling.fetch(BlobRef.of(data), nodes, 10.0) == data
+        except TransportError as error:
+            code = error.code
+        found.append((trio.current_time(), code))
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return found[0]
+
+
+@pytest.mark.parametrize("size", [MIB // 2, 3 * MIB, 8 * MIB])
+def test_who_gives_a_byte_at_a_time_does_not_keep_a_blob_from_others(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """It is asked first, and for all of a small blob; the control leaves it what it was asked."""
+    data = noise(size)
+    taken, code = pull_from([Drip, Slow], data)
+    assert (taken < 15.0, code) == (True, "")
+    monkeypatch.setattr(blobs, "HANDOVERS", 0)
+    taken, _code = pull_from([Drip, Slow], data)
+    assert taken > 90.0
+
+
+def test_who_gives_a_byte_at_a_time_is_given_its_time_once() -> None:
+    """One chunk's time, and not three times that; and the pull was late, not in vain."""
+    taken, code = pull_from([Drip], noise(MIB // 2))
+    assert 90.0 < taken < 130.0
+    assert code == "QRES-E905"
+
+
+def test_a_line_that_is_slow_for_all_loses_little_to_handovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each holder would be as slow: a chunk takes longer than a turn."""
+
+    class Slower(Slow):
+        async def read(self, size: int) -> bytes:
+            if size > 4:
+                await trio.sleep(4.9)
+            return await super().read(size)
+
+    data = noise(MIB)
+    taken, code = pull_from([Slower] * 5, data)
+    monkeypatch.setattr(blobs, "HANDOVERS", 0)
+    assert code == ""
+    assert taken - pull_from([Slower] * 5, data)[0] < 10.0 + 1.0
+
+
 def test_a_file_that_was_changed_is_not_taken_for_the_blob(tmp_path: Path) -> None:
     store = SharedBlobStore(tmp_path, 8 * MIB)
     ref = fill(store, noise(MIB))

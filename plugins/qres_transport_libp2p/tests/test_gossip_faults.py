@@ -364,3 +364,74 @@ def test_what_is_written_to_a_stream_that_was_replaced_does_not_end_the_other(
         pubsub.peers[NEIGHBOUR] = now
         trio.run(pubsub.handle_sending_messages, NEIGHBOUR, old, queue)
         assert dead == ended
+
+
+class _Nobody(set[ID]):
+    """Remembers nothing."""
+
+    def __contains__(self, item: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_who_comes_again_and_again_and_takes_no_stream_costs_one_task(
+    pubsub: SafePubsub,
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    tries: list[float] = []
+
+    async def in_vain(_peer: ID, within: float) -> None:
+        tries.append(trio.current_time())
+        await trio.sleep(within)
+
+    monkeypatch.setattr(pubsub, "_handle_new_peer_with_retry", in_vain)
+    if not mended:
+        monkeypatch.setattr(pubsub, "_renewing", _Nobody())
+
+    async def main() -> None:
+        with trio.move_on_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):  # that many times it comes up
+                    nursery.start_soon(pubsub.renew, NEIGHBOUR)
+                    await trio.sleep(0.1)
+        if mended:
+            assert 5 < len(tries) < 12
+            assert not pubsub._renewing
+        else:
+            assert len(tries) > 100
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_who_subscribes_again_and_again_is_sent_the_history_once(
+    pubsub: SafePubsub,
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Once for each connection; the control is libp2p's own way."""
+    sent: list[ID] = []
+    router: Any = pubsub.router
+    stream: Any = object()
+
+    async def history(peer: ID, _topic: str) -> None:
+        sent.append(peer)
+
+    monkeypatch.setattr(router, "send_recent_messages", history)
+    if not mended:
+        monkeypatch.setattr(SafePubsub, "_forget_subscription", Pubsub._forget_subscription)
+
+    async def main() -> None:
+        pubsub.peers[NEIGHBOUR] = stream
+        for _ in range(30):
+            pubsub.peer_topics[TOPIC] = {NEIGHBOUR}
+            await pubsub._replay_recent_messages(NEIGHBOUR, TOPIC)
+            pubsub._forget_subscription(NEIGHBOUR, TOPIC)
+            assert TOPIC not in pubsub.peer_topics
+        assert len(sent) == (1 if mended else 30)
+        pubsub._forget_all_subscriptions(NEIGHBOUR)
+        await pubsub._replay_recent_messages(NEIGHBOUR, TOPIC)
+        assert len(sent) == (2 if mended else 31)
+
+    trio.run(main)

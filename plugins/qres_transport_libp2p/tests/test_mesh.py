@@ -18,7 +18,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from qres_carrier import TokenBucket
 from qres_transport_libp2p import gossip, mesh
 from qres_transport_libp2p.identity import peer_id
-from qres_transport_libp2p.mesh import AGE, HOLD_SECONDS, SparseGossipSub, degree_of
+from qres_transport_libp2p.mesh import AGE, HOLD_SECONDS, REMIND, SparseGossipSub, degree_of
 from qres_transport_libp2p.pubsub import GOSSIPSUB, Gate, SafePubsub, tuned_gossipsub
 
 TOPIC = "qres/test"
@@ -148,6 +148,87 @@ def test_a_message_is_announced_once_to_one_that_may_lack_it() -> None:
             assert kinds == ({"ihave"} if beat == AGE else set())
             told += [peer for peer, rpc in made.sent if rpc.control.ihave]
         assert told == [PEERS[1]], "its author has it"
+
+    run(main)
+
+
+def graft_of(*peers: ID) -> list[tuple[ID, rpc_pb2.ControlGraft]]:
+    return [(peer, rpc_pb2.ControlGraft(topicID=TOPIC)) for peer in peers]
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_liars_that_ask_this_node_do_not_keep_it_from_asking_others(
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """The control counts, as gossipsub does, whoever asked as one that passes messages on."""
+    if not mended:
+        monkeypatch.setattr(SparseGossipSub, "mesh_heartbeat", GossipSub.mesh_heartbeat)
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        made.router._asks()
+        liars = PEERS[1 : 1 + made.router.degree_low]
+        for peer, graft in graft_of(*liars):
+            await made.router.handle_graft(graft, peer)
+        await made.beat()
+        asked = {peer for peer, rpc in made.sent if rpc.control.graft}
+        assert len(asked) == (degree_of(len(PEERS) + 1, 6) if mended else 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_node_that_let_go_may_ask_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Its neighbours, too, serve it; the control waits a minute of the machine's clock."""
+    if not mended:
+        for name in ("_check_back_off", "_check_graft_flood_protection"):
+            monkeypatch.setattr(SparseGossipSub, name, getattr(GossipSub, name))
+
+    async def main(made: Router) -> None:
+        (peer, graft), neighbour = graft_of(PEERS[1])[0], made.router.mesh[TOPIC]
+        made.reach(*PEERS)
+        await made.router.handle_graft(graft, peer)
+        await made.router.handle_prune(rpc_pb2.ControlPrune(topicID=TOPIC), peer)
+        await made.router.handle_graft(graft, peer)
+        assert (neighbour == {peer}) is mended
+
+    run(main)
+
+
+def test_who_was_asked_is_reminded_while_it_is_needed() -> None:
+    """A neighbour whose stream was renewed has forgotten who asked it."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        kinds = [await made.beat() for _ in range(2 * REMIND)]
+        assert [number + 1 for number, kind in enumerate(kinds) if kind] == [1, REMIND, 2 * REMIND]
+        assert kinds[-1] == {"graft"}
+
+    run(main)
+
+
+def test_who_asked_once_is_told_of_each_message_after_a_silence() -> None:
+    """A hub's neighbours do not reach each other: one of them alone would be told else."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS)
+        for peer, graft in graft_of(*PEERS[1:4]):
+            await made.router.handle_graft(graft, peer)
+            await made.router.handle_prune(rpc_pb2.ControlPrune(topicID=TOPIC), peer)
+        made.router.remove_peer(PEERS[3])
+        made.reach(*PEERS)
+        assert not made.router.mesh[TOPIC]
+        told: set[ID] = set()
+        await made.router.publish(PEERS[0], made.message(PEERS[0]))
+        for _ in range(AGE + 1):
+            await made.beat()
+            told |= {peer for peer, rpc in made.sent if rpc.control.ihave}
+        assert set(PEERS[1:3]) <= told, "they asked once"
+        assert len(told) <= 3, "one more at most: it is chosen among all"
 
     run(main)
 

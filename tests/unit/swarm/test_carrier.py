@@ -212,6 +212,28 @@ def test_more_small_blobs_are_pulled_at_once_while_they_come(size: int, most: in
     assert pace.slots.total_tokens == PULLS + 2, "a large one is in memory"
 
 
+@pytest.mark.parametrize("size", [PULLED_BYTES, PULLED_BYTES // MOST_PULLS])
+def test_small_blobs_that_came_let_no_more_large_ones_in(size: int) -> None:
+    """The control are small ones, of which so many are pulled."""
+    pace, most = PullPace(spare=2), 0
+    for _ in range(1000):
+        pace.came(A, 1000)
+
+    async def pull() -> None:
+        nonlocal most
+        async with pace.slot(size):
+            most = max(most, pace.slots.borrowed_tokens)
+            await anyio.sleep(1)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(30):
+                group.start_soon(pull)
+
+    anyio.run(main)
+    assert most == (PULLS if size == PULLED_BYTES else MOST_PULLS) + 2
+
+
 def test_fewer_are_pulled_at_once_after_one_stalls_and_its_source_is_given_more_time() -> None:
     pace = PullPace(spare=1)
     found: list[tuple[float, float]] = []
@@ -236,7 +258,21 @@ def test_a_sender_that_left_is_replaced_by_who_has_the_frame() -> None:
         await a.end.send(B, Announce(ref, private=False).to_bytes())
         MemoryTransport.hub("carrier").partition([{A}])
         assert await b.hears(1) == [Delivery(A, BIG)]
-        assert [holders for _root, holders in b.end.fetched] == [(A,), (C,)]
+        assert [holders for _root, holders in b.end.fetched] == [(A, C)]
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_who_passes_on_for_an_author_out_of_reach_is_not_the_only_one_asked() -> None:
+    """It may be slow on purpose. The control is an author that is a neighbour."""
+
+    async def scene(_a: Listener, b: Listener, c: Listener) -> None:
+        announcement = Announce(await c.end.publish_blob(BIG), private=False).to_bytes()
+        b.end._deliver(Delivery(A, announcement, author=A), 0.0)
+        await b.hears(1)
+        b.end._deliver(Delivery(C, announcement, author=b"?" * 32), 0.0)
+        await b.hears(2)
+        assert [holders for _root, holders in b.end.fetched] == [(A,), (C,), (b"?" * 32, C, A)]
 
     play(scene, end(A), end(B), end(C))
 
