@@ -175,21 +175,22 @@ class GrpcNetwork:
         for peer in self.peers.values():  # a new way to all of them
             peer.failures, peer.next_greeting = 0, 0.0
 
-    def _take(self, uplink: Uplink, message: bytes) -> bool:
-        """Handle what a hub passed on; false where no member can have sent it."""
+    def _take(self, uplink: Uplink, message: bytes) -> None:
+        """Handle what a hub passed on."""
         peer = self.peers.get(message[:NODE_ID_BYTES])
         kind = message[NODE_ID_BYTES : NODE_ID_BYTES + 1]
         try:
             if peer is not None and kind == GREETS:
                 self._greeted(peer, uplink, message[NODE_ID_BYTES + 1 :])
-                return True
+                return
             if peer is not None and kind == SEALED:
                 self._sealed(peer, uplink, message[NODE_ID_BYTES:])
-                return True
+                return
         except BadMessageError:
-            pass  # the hub said who it is from: nobody else can be blamed
-        self.tally.spoilt("hub: not what a member sent")
-        return False
+            pass
+        # The hub said who it is from, so that member is not to blame; a member may have sent it, so
+        # the hub is not either. A hub that were hung up on for it could be taken from everybody.
+        self.tally.spoilt("not sealed by a member")
 
     # ── sessions ──────────────────────────────────────────────────────────────────────────────
 

@@ -62,7 +62,6 @@ class Uplink:
     ) -> None:
         self.place = place
         self.up = False
-        self.strikes = 0  # messages that no member sent
         self._was_up = False
         self.room = threading.BoundedSemaphore(IN_FLIGHT)
         self._node, self._swarm, self._keys = node, swarm, keys
