@@ -158,6 +158,8 @@ class GrpcNetwork:
             elif now - peer.shown > options.readmit_seconds:
                 peer.shown = now
                 self.spawn(self._show(peer, link))
+            elif now - link.judged > options.readmit_seconds:  # it may never show itself again
+                self.spawn(self._judge(peer, link, b"", link.credential))
         elif now >= peer.next_greeting:
             if any(now - item.heard < options.ping_seconds for item in peer.all()):
                 peer.failures = 0  # it is there, and something was lost on the way
@@ -232,8 +234,7 @@ class GrpcNetwork:
             candidate = peer.add(SealedSession(self._key, self._mine, theirs))
             peer.via[uplink] = self._loop.time()
             self._greet(peer, theirs.session)
-        if not (peer.up and candidate is peer.link):
-            self.spawn(self._show(peer, candidate))
+        self.spawn(self._show(peer, candidate))  # also where the link is up here: it is not there
 
     async def _show(self, peer: Acquaintance, candidate: Candidate) -> None:
         """Show this node's credential over a session."""
@@ -277,7 +278,10 @@ class GrpcNetwork:
         peer.via[uplink] = candidate.heard = now
         kind, rest = data[0] if data else 0, data[1:]
         if kind == CREDENTIAL and NONCE_BYTES <= len(rest) <= NONCE_BYTES + CREDENTIAL_BYTES:
-            self.spawn(self._judge(peer, candidate, rest[:NONCE_BYTES], rest[NONCE_BYTES:]))
+            if peer.judgements.take():
+                self.spawn(self._judge(peer, candidate, rest[:NONCE_BYTES], rest[NONCE_BYTES:]))
+            else:
+                self.tally.drop("credentials: too fast")
         elif kind == VERDICT and len(rest) == NONCE_BYTES + 1:
             self._judged(peer, candidate, rest[:NONCE_BYTES], admitted=rest[-1:] == b"\1")
         elif not (peer.up and candidate is peer.link):
@@ -302,14 +306,19 @@ class GrpcNetwork:
     async def _judge(
         self, peer: Acquaintance, candidate: Candidate, nonce: bytes, shown: bytes
     ) -> None:
+        """Ask whether a node is admitted; it drew the nonce, or shows nothing now and drew none."""
         if candidate.judging:
             return
-        candidate.judging = True
+        candidate.judging, candidate.credential = True, shown
+        candidate.judged = self._loop.time()
         why = await self._gate.bars(peer.node, shown)
         candidate.judging = False
         if why is None:
             return
-        self._say(peer, candidate, VERDICT, nonce + (b"\0" if why else b"\1"))
+        if nonce:
+            self._say(peer, candidate, VERDICT, nonce + (b"\0" if why else b"\1"))
+        elif why and candidate is peer.link:
+            self.say(peer, BYE, b"not admitted")
         candidate.admitted = not why
         if why:
             self.tally.refuse("not admitted")
@@ -350,8 +359,8 @@ class GrpcNetwork:
         if not peer.up:
             return
         peer.up = False
-        for candidate in peer.all():
-            candidate.proved = False
+        for candidate in peer.all():  # whoever broke the protocol may be banned by now
+            candidate.proved = candidate.admitted = False
         peer.next_greeting = self._loop.time() + self._options.reconnect_seconds
         self._count()
         self._tell(TransportEvent(PeerChange.DOWN, peer.node, why, reason))

@@ -36,6 +36,8 @@ class Candidate:
     admitted: bool = False  # this node admits it
     heard: float = -math.inf  # when something it sealed came last
     judging: bool = False
+    judged: float = -math.inf  # when it was asked last whether this node admits it
+    credential: bytes = b""  # what was judged then
 
     def draw(self, now: float) -> None:
         """A new nonce."""
@@ -60,11 +62,13 @@ class Acquaintance:
     next_greeting: float = 0.0
     greetings: TokenBucket = attrs.field(init=False)  # before any signature is checked
     replies: TokenBucket = attrs.field(init=False)
+    judgements: TokenBucket = attrs.field(init=False)
     via: dict[object, float] = attrs.field(factory=dict[object, float])  # hubs, when last heard
 
     def __attrs_post_init__(self) -> None:
         self.greetings = TokenBucket(5.0, 20, clock=self.now)
         self.replies = TokenBucket(2.0, 6, clock=self.now)
+        self.judgements = TokenBucket(5.0, 20, clock=self.now)
 
     def knows(self, session: bytes) -> Candidate | None:
         """The candidate, or the link, of a session."""
