@@ -86,6 +86,7 @@ class GrpcNetwork:
         self.exchange: Callable[[Acquaintance, int, bytes], None] = _nobody_asks
         self.lost: Callable[[NodeId], None] = _nobody_waits
         self.peers: dict[NodeId, Acquaintance] = {}
+        self._parted: dict[NodeId, Acquaintance] = {}
         self.infos: tuple[PeerInfo, ...] = ()
         self.lines = HubLines(info, keys, options, self._take, self._tell_of_hub)
         self._key = X25519PrivateKey.generate()
@@ -115,7 +116,7 @@ class GrpcNetwork:
         """The members are these from now on."""
         self._members = frozenset(roster)
         for node in self._members - self.peers.keys() - {self._info.node_id}:
-            self.peers[node] = Acquaintance(node, self._loop.time)
+            self.peers[node] = self._parted.pop(node, None) or Acquaintance(node, self._loop.time)
         for node in self.peers.keys() - self._members:
             # Frames that say why may still be on their way.
             self._loop.call_later(FAREWELL_SECONDS, self._part, node)
@@ -125,7 +126,8 @@ class GrpcNetwork:
         if peer is not None and node not in self._members:
             self.say(peer, BYE, b"no member")
             self._down(peer, LinkReason.NO_MEMBER, "")
-            del self.peers[node]
+            # Should it come back, its session knows what has come already.
+            self._parted[node] = self.peers.pop(node)
 
     async def end(self) -> None:
         """Say goodbye and close everything."""
@@ -206,7 +208,7 @@ class GrpcNetwork:
         self.lines.pass_on(peer, GREETS + self._greetings[quoted])
 
     def _greeted(self, peer: Acquaintance, uplink: Uplink, data: bytes) -> None:
-        if not peer.greetings.take():
+        if not peer.budget(uplink.place).greetings.take():
             self.tally.drop("greetings: too fast")
             return
         theirs = Greeting.loads(data)
@@ -225,15 +227,17 @@ class GrpcNetwork:
         if theirs.quoted != self._mine.session:
             # Perhaps it does not know of this node's start; perhaps the hub kept this for years.
             peer.session = theirs.session
-            if peer.replies.take():
+            if peer.budget(uplink.place).replies.take():
                 self._greet(peer, theirs.session)
             return
         candidate = peer.knows(theirs.session)
         if candidate is None:
             peer.session = theirs.session
-            candidate = peer.add(SealedSession(self._key, self._mine, theirs))
+            session = SealedSession(self._key, self._mine, theirs)
+            candidate = peer.add(session, uplink.place)
             peer.via[uplink] = self._loop.time()
             self._greet(peer, theirs.session)
+        candidate.hubs.add(uplink.place)
         self.spawn(self._show(peer, candidate))  # also where the link is up here: it is not there
 
     async def _show(self, peer: Acquaintance, candidate: Candidate) -> None:
@@ -268,7 +272,9 @@ class GrpcNetwork:
         candidate = peer.named(message[1 : 1 + NAME_BYTES])
         if candidate is None:
             self.tally.drop("of no session")
-            if peer.replies.take():  # it may have kept a session that this node lost
+            if peer.budget(
+                uplink.place
+            ).replies.take():  # it may have kept a session that this node lost
                 self._greet(peer, peer.session)
             return
         data = candidate.session.open(message)
