@@ -104,9 +104,11 @@ class SharedBlobStore:
     def filling(self, ref: BlobRef) -> Generator[None]:
         """Keep room for a blob while its chunks come; what did not come whole is dropped.
 
+        Several may fill a blob at once: it is dropped when the last of them ends.
+
         Raises TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit now.
         """
-        if not self.whole(ref.root):
+        if ref.root not in self._blobs:
             self._make_room(ref.size)
             path = None
             if self._folder is not None:
@@ -122,7 +124,7 @@ class SharedBlobStore:
             yield
         finally:
             blob.pins -= 1
-            if blob.held is not None:
+            if blob.held is not None and not blob.pins:
                 self.discard(ref.root)
 
     def put(self, ref: BlobRef, index: int, data: bytes) -> None:
