@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from qres_carrier import TokenBucket
 
-from qres_core import LinkKeys, LinkReason, NodeId
+from qres_core import NODE_ID_BYTES, LinkKeys, LinkReason, NodeId
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.options import MIB, GrpcOptions
 from qres_transport_grpc.outbox import Outbox
 from qres_transport_grpc.wire import (
+    CHALLENGE,
     CHALLENGE_BYTES,
     METHOD,
     READY,
@@ -83,7 +84,7 @@ class Uplink:
     def put(self, message: bytes) -> bool:
         """Queue a message; false where there is no room, or no connection."""
         with self._wake:
-            put = self.up and self._outbox.put(message)
+            put = self.up and self._outbox.put(message, message[:NODE_ID_BYTES])
             self._wake.notify()
         return put
 
@@ -167,8 +168,9 @@ class Uplink:
         call.add_callback(lambda: self._helpers.add(threading.current_thread()))
         messages: Iterator[bytes] = iter(call)
         try:
-            challenge = next(messages, b"")
+            challenge = dict(call.initial_metadata()).get(CHALLENGE, b"")
             if len(challenge) != CHALLENGE_BYTES:
+                next(messages, b"")  # raises what the call came to
                 return
             statement = proof_statement(self._swarm, self.place.digest, challenge, self._node)
             with self._wake:
