@@ -80,11 +80,14 @@ class HubLines:
     def pass_on(self, peer: Acquaintance, message: bytes, attempt: int = 0) -> bool:
         """Hand a message to the hubs: a small one to all, a large one to one.
 
-        ``attempt``: another one goes over another hub. Returns whether a hub takes it.
+        ``attempt``: another one goes over another hub. Both ends go through them in one order, in
+        which no hub has a hand. Returns whether a hub takes it.
         """
         ways, whole = self.ways(peer), peer.node + message
         if len(message) <= SMALL_BYTES:
             return sum(uplink.put(whole) for uplink in ways) > 0
+        if attempt:
+            ways.sort(key=lambda uplink: uplink.place.digest)
         return bool(ways) and ways[attempt % len(ways)].put(whole)
 
     # ── out of the connections' threads ───────────────────────────────────────────────────────

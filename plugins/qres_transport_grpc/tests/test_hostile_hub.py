@@ -371,7 +371,7 @@ def test_without_the_proof_of_being_there_it_does(
 
 # ── two hubs, of which one is hostile ─────────────────────────────────────────────────────────────
 
-HONEST, EVIL = (HubPlace("hub", port, "0" * 64) for port in (1, 2))
+HONEST, EVIL = (HubPlace("hub", port, f"{port}" * 64) for port in (1, 2))
 
 
 class UplinkTo:
@@ -408,6 +408,34 @@ def brought(lab: SimpleNamespace, work: Callable[[Any, Callable[..., None]], Non
             await end.aclose()
 
     anyio.run(main)
+
+
+def test_a_hub_that_drops_large_messages_does_not_choose_their_way(lab: SimpleNamespace) -> None:
+    """Whoever brings small messages first, or not, as it likes, is asked first, or not."""
+
+    def work(network: Any, bring: Callable[..., None]) -> None:
+        del bring
+        (peer,), lines = network.peers.values(), network.lines
+        taken: list[HubPlace] = []
+
+        def connection(place: HubPlace) -> Any:
+            made: Any = UplinkTo(place)
+            made.up, made.put = True, lambda _message: not taken.append(place)
+            return made
+
+        kept = lines._uplinks
+        for order in ((HONEST, EVIL), (EVIL, HONEST)):
+            evil, honest = connection(EVIL), connection(HONEST)
+            lines._uplinks = {place: {EVIL: evil, HONEST: honest}[place] for place in order}
+            taken.clear()
+            for attempt in range(4):
+                peer.via = {evil: float(attempt % 2 == 0), honest: float(attempt % 2)}
+                lines.pass_on(peer, bytes(100_000), attempt)
+            assert taken[0] is EVIL
+            assert HONEST in taken
+        lines._uplinks = kept
+
+    brought(lab, work)
 
 
 @pytest.mark.parametrize("flood", [b"forged", 1], ids=["forged", "old"])
