@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_transport_grpc import seal
 from qres_transport_grpc.network import ANSWER, ASK, CREDENTIAL, FRAME, PONG
 from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, OnceWindow, SealedSession
 from qres_transport_grpc.server import HubServer
@@ -95,6 +97,17 @@ def test_a_seal_opens_once_unchanged_and_at_the_other_end_alone(
         pair()[1].open(message)
     assert second.open(message) == data
     assert second.open(message) is None
+
+
+def test_numbers_grow_over_sessions_and_tell_nothing_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began = seal._BEGAN
+    numbers = [int.from_bytes(pair()[0].seal(b"")[9:17], "big") for _ in range(3)]
+    assert sorted(set(numbers)) == numbers
+    assert numbers[-1] < time.monotonic_ns() - began + 2
+    monkeypatch.setattr(seal, "_BEGAN", 0)  # the control: hours of the machine
+    assert int.from_bytes(pair()[0].seal(b"")[9:17], "big") > began
 
 
 def test_a_key_that_gives_no_secret_is_refused() -> None:
