@@ -135,7 +135,7 @@ class Uplink:
         over = threading.Event()
         timer = threading.Timer(self._options.dial_seconds, self._give_up)
         timer.daemon = True
-        self._helpers = {item for item in self._helpers if item.is_alive()}
+        self._helpers = {item for item in list(self._helpers) if item.is_alive()}
         self._outbox = Outbox(self._options.outbox_bytes, SMALL_ROOM)
         self._was_up = False
         try:
@@ -149,8 +149,9 @@ class Uplink:
             status: Any = error
             why = f"{status.code().name}: {str(status.details())[:200]}"
             return _REASONS.get(status.code().name, LinkReason.RESET), why, self._was_up
-        except OSError as error:
-            return LinkReason.DIAL_FAILED, error.strerror or str(error), False
+        except (OSError, ValueError) as error:  # ValueError: a name or a proxy that is none
+            why = getattr(error, "strerror", None) or str(error)
+            return LinkReason.DIAL_FAILED, why, False
         else:
             return LinkReason.CLOSED_BY_PEER, "the hub closed the connection", self._was_up
         finally:

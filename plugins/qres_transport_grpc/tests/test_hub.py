@@ -433,10 +433,20 @@ def test_the_identity_is_made_once_and_guarded(tmp_path: Path) -> None:
         HubIdentity.read(path)
 
 
+def test_an_identity_of_two_halves_is_refused(tmp_path: Path) -> None:
+    """Every handshake would fail."""
+    first, second, path = HubIdentity.generate(), HubIdentity.generate(), tmp_path / "hub.pem"
+    path.write_bytes(first.key + second.certificate)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"QRES-E105.*another key"):
+        HubIdentity.read(path)
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("not toml [", "QRES-E101"),
+        pytest.param("a = " + "[" * 100_000, "QRES-E101", id="deep"),
         ('[swarm]\nname = "s"\n', "QRES-E103"),
         ("swarm = 3\n", "QRES-E103"),
         ('[swarm]\nname = "s"\nroster = []\n', "QRES-E103"),
