@@ -114,8 +114,9 @@ class SharedBlobStore:
     def filling(self, ref: BlobRef) -> Generator[None]:
         """Keep room for a blob while its chunks come.
 
-        Those that came are kept for another try, until their room is needed. Raises TransportError:
-        QRES-E901 if it never fits, QRES-E902 if it does not fit now.
+        Several may fill a blob at once. Chunks that came are kept for another try, until their room
+        is needed. Raises TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit
+        now.
         """
         if not self._resume(ref):
             self._make_room(ref.size)

@@ -113,6 +113,29 @@ def test_what_did_not_come_whole_is_continued(tmp_path: Path) -> None:
     assert again.used == len(data)
 
 
+@pytest.mark.parametrize("on_files", [True, False])
+def test_a_blob_that_is_published_while_it_is_fetched_stays(
+    tmp_path: Path, *, on_files: bool
+) -> None:
+    """Whoever names it first and never sends it had it lost, and its room with it."""
+    store, ref = SharedBlobStore(tmp_path if on_files else None, ROOM), BlobRef.of(content(1))
+    with store.filling(ref):
+        assert publish(store, content(1)) == ref
+    assert (store.read(ref), store.used) == (content(1), SIZE)
+
+
+def test_of_two_fetches_of_a_blob_one_may_fail(tmp_path: Path) -> None:
+    data = bytes(range(256)) * (CHUNK // 200)
+    store, ref = SharedBlobStore(tmp_path, ROOM), BlobRef.of(data)
+    with store.filling(ref):
+        store.put(ref, 0, data[:CHUNK])
+        with store.filling(ref):
+            assert store.used == ref.size
+        assert store.chunk(ref.root, 0) == data[:CHUNK]
+        store.put(ref, 1, data[CHUNK:])
+    assert (store.read(ref), store.used) == (data, ref.size)
+
+
 def test_the_least_recently_used_makes_room_and_what_is_pinned_does_not() -> None:
     store = SharedBlobStore(None, 2 * SIZE)
     first, second = (publish(store, content(number)) for number in (1, 2))

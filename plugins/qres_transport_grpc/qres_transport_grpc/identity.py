@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -52,7 +53,10 @@ class HubIdentity:
         try:
             key = load_pem_private_key(data, None)
             certificate = x509.load_pem_x509_certificate(data)
-        except (ValueError, TypeError) as error:
+            if key.public_key() != certificate.public_key():
+                what = "the certificate is of another key"
+                raise ValueError(what)  # noqa: TRY301 - as of what cannot be read
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             what = f"holds no key with its certificate: {error}"
             fix = "restore the file, or remove it and give the nodes the new digest"
             raise ConfigError.of("QRES-E105", str(path), what, fix) from error

@@ -14,8 +14,6 @@ from qres_transport_grpc.peers import Acquaintance
 from qres_transport_grpc.uplink import Uplink
 from qres_transport_grpc.wire import SMALL_BYTES, HubPlace
 
-STRIKES: Final = 100
-"""Messages of a hub that no member sealed, after which its connection is ended and begun anew."""
 LEAVING_SECONDS: Final = 1.0
 
 
@@ -26,7 +24,7 @@ class HubLines:
         info: who this node is.
         keys: to prove that.
         options: limits.
-        took: gets each message, and the connection it came over; False: no member sent this.
+        took: gets each message, and the connection it came over.
         told: what became of a connection: why it is not up, or ``None`` and nothing if it is.
     """
 
@@ -35,7 +33,7 @@ class HubLines:
         info: NodeInfo,
         keys: LinkKeys,
         options: GrpcOptions,
-        took: Callable[[Uplink, bytes], bool],
+        took: Callable[[Uplink, bytes], None],
         told: Callable[[HubPlace, LinkReason | None, str], object],
     ) -> None:
         self._make = partial(
@@ -82,11 +80,14 @@ class HubLines:
     def pass_on(self, peer: Acquaintance, message: bytes, attempt: int = 0) -> bool:
         """Hand a message to the hubs: a small one to all, a large one to one.
 
-        ``attempt``: another one goes over another hub. Returns whether a hub takes it.
+        ``attempt``: another one goes over another hub. Both ends go through them in one order, in
+        which no hub has a hand. Returns whether a hub takes it.
         """
         ways, whole = self.ways(peer), peer.node + message
         if len(message) <= SMALL_BYTES:
             return sum(uplink.put(whole) for uplink in ways) > 0
+        if attempt:
+            ways.sort(key=lambda uplink: uplink.place.digest)
         return bool(ways) and ways[attempt % len(ways)].put(whole)
 
     # ── out of the connections' threads ───────────────────────────────────────────────────────
@@ -105,7 +106,4 @@ class HubLines:
     def _take(self, uplink: Uplink, message: bytes) -> None:
         with contextlib.suppress(ValueError):  # it is being closed
             uplink.room.release()
-        if not self._took(uplink, message):
-            uplink.strikes += 1
-            if uplink.strikes % STRIKES == 0:
-                uplink.hang_up()
+        self._took(uplink, message)

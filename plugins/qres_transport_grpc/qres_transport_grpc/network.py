@@ -84,6 +84,7 @@ class GrpcNetwork:
         self._takers: dict[int, Callable[[Acquaintance, bytes], None]] = {}
         self._losers: list[Callable[[NodeId], None]] = []
         self.peers: dict[NodeId, Acquaintance] = {}
+        self._parted: dict[NodeId, Acquaintance] = {}
         self.infos: tuple[PeerInfo, ...] = ()
         self.lines = HubLines(info, keys, options, self._take, self._tell_of_hub)
         self._key = X25519PrivateKey.generate()
@@ -122,7 +123,8 @@ class GrpcNetwork:
         """The members are these from now on."""
         self._members = frozenset(roster)
         for node in self._members - self.peers.keys() - {self._info.node_id}:
-            self.peers[node] = Acquaintance(node, self._loop.time)
+            known = self._parted.pop(node, Acquaintance(node, self._loop.time))
+            self.peers[node] = known
         for node in self.peers.keys() - self._members:
             # Frames that say why may still be on their way.
             self._loop.call_later(FAREWELL_SECONDS, self._part, node)
@@ -132,7 +134,8 @@ class GrpcNetwork:
         if peer is not None and node not in self._members:
             self.say(peer, BYE, b"no member")
             self._down(peer, LinkReason.NO_MEMBER, "")
-            del self.peers[node]
+            # Should it come back, its session knows what has come already.
+            self._parted[node] = self.peers.pop(node)
 
     async def end(self) -> None:
         """Say goodbye and close everything."""
@@ -165,6 +168,8 @@ class GrpcNetwork:
             elif now - peer.shown > options.readmit_seconds:
                 peer.shown = now
                 self.spawn(self._show(peer, link))
+            elif now - link.judged > options.readmit_seconds:  # it may never show itself again
+                self.spawn(self._judge(peer, link, b"", link.credential))
         elif now >= peer.next_greeting:
             if any(now - item.heard < options.ping_seconds for item in peer.all()):
                 peer.failures = 0  # it is there, and something was lost on the way
@@ -182,21 +187,22 @@ class GrpcNetwork:
         for peer in self.peers.values():  # a new way to all of them
             peer.failures, peer.next_greeting = 0, 0.0
 
-    def _take(self, uplink: Uplink, message: bytes) -> bool:
-        """Handle what a hub passed on; false where no member can have sent it."""
+    def _take(self, uplink: Uplink, message: bytes) -> None:
+        """Handle what a hub passed on."""
         peer = self.peers.get(message[:NODE_ID_BYTES])
         kind = message[NODE_ID_BYTES : NODE_ID_BYTES + 1]
         try:
             if peer is not None and kind == GREETS:
                 self._greeted(peer, uplink, message[NODE_ID_BYTES + 1 :])
-                return True
+                return
             if peer is not None and kind == SEALED:
                 self._sealed(peer, uplink, message[NODE_ID_BYTES:])
-                return True
+                return
         except BadMessageError:
-            pass  # the hub said who it is from: nobody else can be blamed
-        self.tally.spoilt("hub: not what a member sent")
-        return False
+            pass
+        # The hub said who it is from, so that member is not to blame; a member may have sent it, so
+        # the hub is not either. A hub that were hung up on for it could be taken from everybody.
+        self.tally.spoilt("not sealed by a member")
 
     # ── sessions ──────────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +216,7 @@ class GrpcNetwork:
         self.lines.pass_on(peer, GREETS + self._greetings[quoted])
 
     def _greeted(self, peer: Acquaintance, uplink: Uplink, data: bytes) -> None:
-        if not peer.greetings.take():
+        if not peer.budget(uplink.place).greetings.take():
             self.tally.drop("greetings: too fast")
             return
         theirs = Greeting.loads(data)
@@ -229,17 +235,18 @@ class GrpcNetwork:
         if theirs.quoted != self._mine.session:
             # Perhaps it does not know of this node's start; perhaps the hub kept this for years.
             peer.session = theirs.session
-            if peer.replies.take():
+            if peer.budget(uplink.place).replies.take():
                 self._greet(peer, theirs.session)
             return
         candidate = peer.knows(theirs.session)
         if candidate is None:
             peer.session = theirs.session
-            candidate = peer.add(SealedSession(self._key, self._mine, theirs))
+            session = SealedSession(self._key, self._mine, theirs)
+            candidate = peer.add(session, uplink.place)
             peer.via[uplink] = self._loop.time()
             self._greet(peer, theirs.session)
-        if not (peer.up and candidate is peer.link):
-            self.spawn(self._show(peer, candidate))
+        candidate.hubs.add(uplink.place)
+        self.spawn(self._show(peer, candidate))  # also where the link is up here: it is not there
 
     async def _show(self, peer: Acquaintance, candidate: Candidate) -> None:
         """Show this node's credential over a session."""
@@ -273,7 +280,9 @@ class GrpcNetwork:
         candidate = peer.named(message[1 : 1 + NAME_BYTES])
         if candidate is None:
             self.tally.drop("of no session")
-            if peer.replies.take():  # it may have kept a session that this node lost
+            if peer.budget(
+                uplink.place
+            ).replies.take():  # it may have kept a session that this node lost
                 self._greet(peer, peer.session)
             return
         data = candidate.session.open(message)
@@ -283,7 +292,10 @@ class GrpcNetwork:
         peer.via[uplink] = candidate.heard = now
         kind, rest = data[0] if data else 0, data[1:]
         if kind == CREDENTIAL and NONCE_BYTES <= len(rest) <= NONCE_BYTES + CREDENTIAL_BYTES:
-            self.spawn(self._judge(peer, candidate, rest[:NONCE_BYTES], rest[NONCE_BYTES:]))
+            if peer.judgements.take():
+                self.spawn(self._judge(peer, candidate, rest[:NONCE_BYTES], rest[NONCE_BYTES:]))
+            else:
+                self.tally.drop("credentials: too fast")
         elif kind == VERDICT and len(rest) == NONCE_BYTES + 1:
             self._judged(peer, candidate, rest[:NONCE_BYTES], admitted=rest[-1:] == b"\1")
         elif not (peer.up and candidate is peer.link):
@@ -306,14 +318,19 @@ class GrpcNetwork:
     async def _judge(
         self, peer: Acquaintance, candidate: Candidate, nonce: bytes, shown: bytes
     ) -> None:
+        """Ask whether a node is admitted; it drew the nonce, or shows nothing now and drew none."""
         if candidate.judging:
             return
-        candidate.judging = True
+        candidate.judging, candidate.credential = True, shown
+        candidate.judged = self._loop.time()
         why = await self._gate.bars(peer.node, shown)
         candidate.judging = False
         if why is None:
             return
-        self._say(peer, candidate, VERDICT, nonce + (b"\0" if why else b"\1"))
+        if nonce:
+            self._say(peer, candidate, VERDICT, nonce + (b"\0" if why else b"\1"))
+        elif why and candidate is peer.link:
+            self.say(peer, BYE, b"not admitted")
         candidate.admitted = not why
         if why:
             self.tally.refuse("not admitted")
@@ -354,8 +371,8 @@ class GrpcNetwork:
         if not peer.up:
             return
         peer.up = False
-        for candidate in peer.all():
-            candidate.proved = False
+        for candidate in peer.all():  # whoever broke the protocol may be banned by now
+            candidate.proved = candidate.admitted = False
         peer.next_greeting = self._loop.time() + self._options.reconnect_seconds
         self._count()
         self._tell(TransportEvent(PeerChange.DOWN, peer.node, why, reason))

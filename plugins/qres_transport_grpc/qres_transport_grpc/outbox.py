@@ -1,8 +1,8 @@
-"""What waits to be sent, bounded, the small before the large."""
+"""What waits to be sent, bounded and shared, the small before the large."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 
 from qres_transport_grpc.wire import SMALL_BYTES
@@ -12,53 +12,61 @@ OVERHEAD_BYTES = 256
 
 
 class Outbox:
-    """Messages for one receiver.
+    """Messages that take turns, by whom they are from or for: nobody waits behind a flood.
+
+    Where there is no room, whoever has most of it loses the newest message.
 
     Args:
         room: most bytes of large messages that wait.
         small_room: most bytes of small ones.
-        share: most bytes that wait from one sender, of each kind; ``None`` for all of them.
+        share: most bytes that wait of one end, of each kind; ``None`` for all of them.
     """
 
     def __init__(self, room: int, small_room: int, share: int | None = None) -> None:
-        self._queues: tuple[deque[tuple[Hashable, bytes]], deque[tuple[Hashable, bytes]]] = (
-            deque(),
-            deque(),
+        self._queues = (
+            OrderedDict[Hashable, deque[bytes]](),
+            OrderedDict[Hashable, deque[bytes]](),
         )
         self._rooms = (small_room, room)
         self._share = share
         self._waiting = [0, 0]
-        self._by_sender: dict[tuple[int, Hashable], int] = {}
+        self._by_end: tuple[dict[Hashable, int], dict[Hashable, int]] = ({}, {})
 
     @property
     def waiting(self) -> int:
         """Bytes that wait."""
         return sum(self._waiting)
 
-    def put(self, message: bytes, sender: Hashable = None) -> bool:
-        """Add a message; false where there is no room."""
+    def put(self, message: bytes, end: Hashable = None) -> bool:
+        """Add a message; false where there is no room. ``end``: whose turn it takes."""
         kind, size = int(len(message) > SMALL_BYTES), len(message) + OVERHEAD_BYTES
-        theirs = self._by_sender.get((kind, sender), 0)
-        if self._waiting[kind] + size > self._rooms[kind]:
+        after = self._by_end[kind].get(end, 0) + size
+        if size > self._rooms[kind] or (self._share is not None and after > self._share):
             return False
-        if self._share is not None and theirs + size > self._share:
-            return False
-        self._queues[kind].append((sender, message))
+        while self._waiting[kind] + size > self._rooms[kind]:
+            most = max(self._by_end[kind].items(), key=lambda item: item[1])
+            if most[1] <= after:
+                return False
+            self._take(kind, most[0], newest=True)
+        self._queues[kind].setdefault(end, deque()).append(message)
         self._waiting[kind] += size
-        self._by_sender[kind, sender] = theirs + size
+        self._by_end[kind][end] = after
         return True
 
     def pop(self) -> bytes | None:
         """The next message, if one waits."""
-        for kind, queue in enumerate(self._queues):
-            if queue:
-                sender, message = queue.popleft()
-                size = len(message) + OVERHEAD_BYTES
-                self._waiting[kind] -= size
-                left = self._by_sender[kind, sender] - size
-                if left:
-                    self._by_sender[kind, sender] = left
-                else:
-                    del self._by_sender[kind, sender]
-                return message
+        for kind, queues in enumerate(self._queues):
+            for end in queues:
+                queues.move_to_end(end)
+                return self._take(kind, end)
         return None
+
+    def _take(self, kind: int, end: Hashable, *, newest: bool = False) -> bytes:
+        queue = self._queues[kind][end]
+        message = queue.pop() if newest else queue.popleft()
+        size = len(message) + OVERHEAD_BYTES
+        self._waiting[kind] -= size
+        self._by_end[kind][end] -= size
+        if not queue:
+            del self._queues[kind][end], self._by_end[kind][end]
+        return message

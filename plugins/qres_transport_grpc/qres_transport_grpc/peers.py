@@ -17,9 +17,10 @@ from qres_carrier import TokenBucket
 
 from qres_core import NodeId
 from qres_transport_grpc.seal import SealedSession
+from qres_transport_grpc.wire import HubPlace
 
 CANDIDATES: Final = 4
-"""Sessions of a node that have not proved to be there, at most; the oldest makes room."""
+"""Sessions of a node that have not proved to be there, at most, for each hub that brings them."""
 NONCE_BYTES: Final = 16
 
 
@@ -36,10 +37,21 @@ class Candidate:
     admitted: bool = False  # this node admits it
     heard: float = -math.inf  # when something it sealed came last
     judging: bool = False
+    judged: float = -math.inf  # when it was asked last whether this node admits it
+    credential: bytes = b""  # what was judged then
+    hubs: set[HubPlace] = attrs.field(factory=set[HubPlace])  # that brought a greeting of it
 
     def draw(self, now: float) -> None:
         """A new nonce."""
         self.nonce, self.drawn = secrets.token_bytes(NONCE_BYTES), now
+
+
+@attrs.define(eq=False)
+class HubBudget:
+    """What one hub may bring in the name of one node: no hub uses up what another one may."""
+
+    greetings: TokenBucket  # before any signature is checked
+    replies: TokenBucket
 
 
 @attrs.define(eq=False)
@@ -58,13 +70,20 @@ class Acquaintance:
     session: bytes = b""  # the newest session it was seen with, to quote
     failures: int = 0
     next_greeting: float = 0.0
-    greetings: TokenBucket = attrs.field(init=False)  # before any signature is checked
-    replies: TokenBucket = attrs.field(init=False)
+    budgets: dict[HubPlace, HubBudget] = attrs.field(factory=dict[HubPlace, HubBudget])
+    judgements: TokenBucket = attrs.field(init=False)
     via: dict[object, float] = attrs.field(factory=dict[object, float])  # hubs, when last heard
 
     def __attrs_post_init__(self) -> None:
-        self.greetings = TokenBucket(5.0, 20, clock=self.now)
-        self.replies = TokenBucket(2.0, 6, clock=self.now)
+        self.judgements = TokenBucket(5.0, 20, clock=self.now)
+
+    def budget(self, hub: HubPlace) -> HubBudget:
+        """What is left to a hub."""
+        if hub not in self.budgets:
+            greetings = TokenBucket(5.0, 20, clock=self.now)
+            replies = TokenBucket(2.0, 6, clock=self.now)
+            self.budgets[hub] = HubBudget(greetings, replies)
+        return self.budgets[hub]
 
     def knows(self, session: bytes) -> Candidate | None:
         """The candidate, or the link, of a session."""
@@ -80,11 +99,15 @@ class Acquaintance:
         """The link, up or not, and the candidates."""
         return [*([] if self.link is None else [self.link]), *self.candidates.values()]
 
-    def add(self, session: SealedSession) -> Candidate:
-        """A new candidate. The link is never forgotten for one: it knows what has come."""
-        while len(self.candidates) >= CANDIDATES:
-            self.candidates.popitem(last=False)
-        made = self.candidates[session.theirs.session] = Candidate(session)
+    def add(self, session: SealedSession, hub: HubPlace) -> Candidate:
+        """A new candidate that a hub brought; the oldest that this hub alone brought makes room.
+
+        The link is never forgotten for one: it knows what has come.
+        """
+        brought = [name for name, item in self.candidates.items() if item.hubs == {hub}]
+        for name in brought[: max(0, len(brought) + 1 - CANDIDATES)]:
+            del self.candidates[name]
+        made = self.candidates[session.theirs.session] = Candidate(session, hubs={hub})
         return made
 
     def promote(self, candidate: Candidate) -> bool:

@@ -108,8 +108,8 @@ class Grpc(GrpcOptions):
             except WrongHubError as error:
                 fix = "ask who runs the hub for what `qres hub run` prints"
                 yield Problem("QRES-E105", where, f"{place.address}: {error}", fix)
-            except OSError as error:
-                why = error.strerror or str(error)
+            except (OSError, ValueError) as error:  # ValueError: a name or a proxy that is none
+                why = getattr(error, "strerror", None) or str(error)
                 fix = "see whether that hub runs, and the firewalls and proxies between"
                 yield Problem("QRES-E904", where, f"{place.address}: {why}", fix)
             else:

@@ -60,7 +60,7 @@ class HubRoster:
         where = str(self._path)
         try:
             tables: dict[str, Any] = tomllib.loads(stores.read_text(self._path, MAX_FILE_BYTES))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError.of("QRES-E101", where, f"no TOML: {error}", _FIX) from error
         swarm, extra = _table(tables, "swarm"), _table(_table(tables, "hub"), "keys")
         name, roster = swarm.get("name"), swarm.get("roster")

@@ -24,6 +24,7 @@ SEALED: Final = b"\1"
 NAME_BYTES: Final = 8
 _HEAD: Final = 1 + NAME_BYTES + 8
 OVERHEAD_BYTES: Final = _HEAD + 16
+_BEGAN: Final = time.monotonic_ns()
 WINDOW: Final = 8192
 """Numbers behind the newest that may still come: small messages overtake large ones."""
 
@@ -82,8 +83,9 @@ class SealedSession:
         self._out, self._in = (low, high) if first else (high, low)
         self.name = keys[64:]
         # Grows over every session that this process has made: were one forgotten and made again, no
-        # number would come twice under its keys.
-        self._number = time.monotonic_ns()
+        # number would come twice under its keys. The clock itself would tell hubs when the machine
+        # was started, and which nodes run on one.
+        self._number = time.monotonic_ns() - _BEGAN
         self._window = OnceWindow()
 
     def seal(self, data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from qres_transport_grpc.options import MIB
 from qres_transport_grpc.outbox import Outbox
 from qres_transport_grpc.roster import HubRoster
 from qres_transport_grpc.wire import (
+    CHALLENGE,
     CHALLENGE_BYTES,
     MESSAGE_BYTES,
     METHOD,
@@ -44,7 +46,9 @@ SHARE_BYTES: Final = 12 * MIB
 MESSAGE_COST: Final = 4096
 """What a message costs of a member's rate beside its bytes."""
 STRANGERS: Final = 64
-"""Streams that have not proved anything yet."""
+"""Streams that have not proved anything yet; the oldest of the busiest address makes room."""
+STREAMS: Final = 8
+"""Streams of one member, those included whose end it does not take."""
 
 _LOG: Final = logging.getLogger(__name__)
 _OPTIONS: Final = (
@@ -55,6 +59,7 @@ _OPTIONS: Final = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 30_000),  # of connections without a stream
     ("grpc.so_reuseport", 0),
 )
 
@@ -91,7 +96,9 @@ class HubServer:
         self._identity, self._roster = identity, roster
         self._rate = bytes_per_second
         self._seats: dict[NodeId, MemberSeat] = {}
-        self._strangers = 0
+        self._strangers: list[tuple[str, asyncio.Timeout]] = []
+        self._streams: Counter[NodeId] = Counter()
+        self._buckets: dict[NodeId, TokenBucket] = {}  # of members: a new stream has no new one
         self._server: Any = None
         self._keeping: asyncio.Task[None] | None = None
         self.passed = 0
@@ -112,8 +119,7 @@ class HubServer:
         """Listen at ``host:port``; the port. Raises RoundError: QRES-E603 when it cannot."""
         handler = GRPC.stream_stream_rpc_method_handler(self._link)
         service, name = METHOD.strip("/").split("/")
-        rpcs = len(self._roster.keys) * 4 + STRANGERS
-        self._server = GRPC.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs)
+        self._server = GRPC.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (GRPC.method_handlers_generic_handler(service, {name: handler}),)
         )
@@ -145,16 +151,25 @@ class HubServer:
                 for node, seat in list(self._seats.items()):
                     if self._roster.keys.get(node) != before.get(node):
                         seat.end("no member any more, or by another key")
+                for node in self._buckets.keys() - self._roster.keys.keys():
+                    del self._buckets[node]
 
     # ── one stream ────────────────────────────────────────────────────────────────────────────
 
     async def _link(self, _requests: object, context: Any) -> None:
         node = await self._admitted(context)
-        if node is not None:
-            await self._serve(node, context)
+        if node is None or self._streams[node] >= STREAMS:
+            self.refused += 1
+            what = "not proved to be a member" if node is None else "too many streams"
+            await context.abort(GRPC.StatusCode.PERMISSION_DENIED, what)
             return
-        self.refused += 1
-        await context.abort(GRPC.StatusCode.PERMISSION_DENIED, "not proved to be a member")
+        self._streams[node] += 1
+        try:
+            await self._serve(node, context)
+        finally:
+            self._streams[node] -= 1
+            if not self._streams[node]:
+                del self._streams[node]
 
     async def _serve(self, node: NodeId, context: Any) -> None:
         seat, before = MemberSeat(), self._seats.get(node)
@@ -167,7 +182,6 @@ class HubServer:
             for work in (self._read(node, context), self._write(seat, context), seat.over.wait())
         ]
         try:
-            await context.write(READY)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
@@ -181,13 +195,15 @@ class HubServer:
 
     async def _admitted(self, context: Any) -> NodeId | None:
         """Who is at the other end, if it proves to be a member."""
-        if self._strangers >= STRANGERS:
-            return None
-        self._strangers += 1
-        challenge = secrets.token_bytes(CHALLENGE_BYTES)
+        address, challenge = context.peer().rpartition(":")[0], secrets.token_bytes(CHALLENGE_BYTES)
+        if len(self._strangers) >= STRANGERS:
+            self._crowd_out()
+        here = address, asyncio.timeout(PROOF_SECONDS)
         try:
-            async with asyncio.timeout(PROOF_SECONDS):
-                await context.write(challenge)
+            async with here[1]:
+                self._strangers.append(here)
+                # A header needs no window: a stranger that opens none can be refused all the same.
+                await context.send_initial_metadata(((CHALLENGE, challenge),))
                 message = await context.read()
             proof = HubProof.loads(message if isinstance(message, bytes) else b"")
             statement = proof_statement(
@@ -198,11 +214,20 @@ class HubServer:
         except (TimeoutError, BadMessageError, KeyError, ValueError, InvalidSignature):
             return None
         finally:
-            self._strangers -= 1
+            if here in self._strangers:
+                self._strangers.remove(here)
         return proof.node
 
+    def _crowd_out(self) -> None:
+        """End the oldest stream of a stranger's, of the address that has most of them."""
+        crowd = Counter(address for address, _ in self._strangers).most_common(1)[0][0]
+        oldest = next(item for item in self._strangers if item[0] == crowd)
+        self._strangers.remove(oldest)
+        if not oldest[1].expired():
+            oldest[1].reschedule(0.0)
+
     async def _read(self, node: NodeId, context: Any) -> None:
-        bucket = TokenBucket(self._rate, self._rate)
+        bucket = self._buckets.setdefault(node, TokenBucket(self._rate, self._rate))
         while isinstance(message := await context.read(), bytes):
             if wait := bucket.wait(len(message) + MESSAGE_COST):
                 await asyncio.sleep(wait)  # its window closes meanwhile
@@ -218,6 +243,7 @@ class HubServer:
         seat.more.set()
 
     async def _write(self, seat: MemberSeat, context: Any) -> None:
+        await context.write(READY)  # here, for a stream takes one message at a time
         while True:
             while (message := seat.outbox.pop()) is not None:
                 await context.write(message)

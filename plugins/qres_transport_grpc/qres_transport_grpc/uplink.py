@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from qres_carrier import TokenBucket
 
-from qres_core import LinkKeys, LinkReason, NodeId
+from qres_core import NODE_ID_BYTES, LinkKeys, LinkReason, NodeId
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.options import MIB, GrpcOptions
 from qres_transport_grpc.outbox import Outbox
 from qres_transport_grpc.wire import (
+    CHALLENGE,
     CHALLENGE_BYTES,
     METHOD,
     READY,
@@ -62,7 +63,6 @@ class Uplink:
     ) -> None:
         self.place = place
         self.up = False
-        self.strikes = 0  # messages that no member sent
         self._was_up = False
         self.room = threading.BoundedSemaphore(IN_FLIGHT)
         self._node, self._swarm, self._keys = node, swarm, keys
@@ -84,7 +84,7 @@ class Uplink:
     def put(self, message: bytes) -> bool:
         """Queue a message; false where there is no room, or no connection."""
         with self._wake:
-            put = self.up and self._outbox.put(message)
+            put = self.up and self._outbox.put(message, message[:NODE_ID_BYTES])
             self._wake.notify()
         return put
 
@@ -135,7 +135,7 @@ class Uplink:
         over = threading.Event()
         timer = threading.Timer(self._options.dial_seconds, self._give_up)
         timer.daemon = True
-        self._helpers = {item for item in self._helpers if item.is_alive()}
+        self._helpers = {item for item in list(self._helpers) if item.is_alive()}
         self._outbox = Outbox(self._options.outbox_bytes, SMALL_ROOM)
         self._was_up = False
         try:
@@ -149,8 +149,9 @@ class Uplink:
             status: Any = error
             why = f"{status.code().name}: {str(status.details())[:200]}"
             return _REASONS.get(status.code().name, LinkReason.RESET), why, self._was_up
-        except OSError as error:
-            return LinkReason.DIAL_FAILED, error.strerror or str(error), False
+        except (OSError, ValueError) as error:  # ValueError: a name or a proxy that is none
+            why = getattr(error, "strerror", None) or str(error)
+            return LinkReason.DIAL_FAILED, why, False
         else:
             return LinkReason.CLOSED_BY_PEER, "the hub closed the connection", self._was_up
         finally:
@@ -168,8 +169,9 @@ class Uplink:
         call.add_callback(lambda: self._helpers.add(threading.current_thread()))
         messages: Iterator[bytes] = iter(call)
         try:
-            challenge = next(messages, b"")
+            challenge = dict(call.initial_metadata()).get(CHALLENGE, b"")
             if len(challenge) != CHALLENGE_BYTES:
+                next(messages, b"")  # raises what the call came to
                 return
             statement = proof_statement(self._swarm, self.place.digest, challenge, self._node)
             with self._wake:

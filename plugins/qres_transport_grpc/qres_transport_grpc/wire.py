@@ -1,9 +1,10 @@
 """What hubs and nodes say to each other, as bytes with limits.
 
-A stream of gRPC carries whole messages. The hub begins with a challenge of 32 bytes; the node
-answers with a :class:`HubProof`, and the hub with :data:`READY`. From then on each message is 32
-bytes of an identity (the receiver's on the way to the hub, the sender's on the way from it) and
-what one node says to another, which the hub cannot read: a :class:`Greeting` or something sealed.
+A stream of gRPC carries whole messages. The hub begins with a challenge of 32 bytes in a header;
+the node answers with a :class:`HubProof`, and the hub with :data:`READY`. From then on each message
+is 32 bytes of an identity (the receiver's on the way to the hub, the sender's on the way from it)
+and what one node says to another, which the hub cannot read: a :class:`Greeting` or something
+sealed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from qres_core import NODE_ID_BYTES, NodeId, WireError, canonical
 
 METHOD: Final = "/qres.hub.v1/Link"
 VERSION: Final = 1
+CHALLENGE: Final = "challenge-bin"
 CHALLENGE_BYTES: Final = 32
 READY: Final = b"ready"
 HUB_NAME: Final = "hub.qres"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from qres_transport_grpc.network import GrpcNetwork
-from qres_transport_grpc.seal import NAME_BYTES, SEALED, OnceWindow, SealedSession
+from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, OnceWindow, SealedSession
 from qres_transport_grpc.server import HubServer
+from qres_transport_grpc.wire import Greeting, HubPlace
 
 from qres_core import NodeId, PeerChange
 
@@ -365,3 +368,134 @@ def test_without_the_proof_of_being_there_it_does(
 
     monkeypatch.setattr(GrpcNetwork, "_perhaps_up", anyway)
     assert not withheld(hub, hub_loop, lab)
+
+
+# ── two hubs, of which one is hostile ─────────────────────────────────────────────────────────────
+
+HONEST, EVIL = (HubPlace("hub", port, f"{port}" * 64) for port in (1, 2))
+
+
+class UplinkTo:
+    """Stands for the connection to a hub."""
+
+    def __init__(self, place: HubPlace) -> None:
+        self.place = place
+
+
+def brought(lab: SimpleNamespace, work: Callable[[Any, Callable[..., None]], None]) -> None:
+    """Play with the network of a node, and with what hubs bring it of another node."""
+    me, other = roster = lab.members(2)
+    end = lab.transport(me, roster, [SimpleNamespace(option="127.0.0.1:1#" + "0" * 64)])
+
+    def greeting(number: int, quoted: bytes) -> bytes:
+        key = hashlib.sha256(b"%d" % number).digest()
+        said = Greeting("test", other.node_id, key[:16], key, quoted)
+        return attrs.evolve(said, signature=other.key.sign(said.statement())).dumps()
+
+    async def main() -> None:
+        await end.start()
+        try:
+            network = end._network
+
+            def bring(hub: HubPlace, data: bytes | int, quoted: bytes = b"") -> None:
+                words = data if isinstance(data, bytes) else greeting(data, quoted)
+                network._take(UplinkTo(hub), other.node_id + GREETS + words)
+
+            async def play() -> None:
+                work(network, bring)
+
+            await end._call(play)
+        finally:
+            await end.aclose()
+
+    anyio.run(main)
+
+
+def test_a_hub_that_drops_large_messages_does_not_choose_their_way(lab: SimpleNamespace) -> None:
+    """Whoever brings small messages first, or not, as it likes, is asked first, or not."""
+
+    def work(network: Any, bring: Callable[..., None]) -> None:
+        del bring
+        (peer,), lines = network.peers.values(), network.lines
+        taken: list[HubPlace] = []
+
+        def connection(place: HubPlace) -> Any:
+            made: Any = UplinkTo(place)
+            made.up, made.put = True, lambda _message: not taken.append(place)
+            return made
+
+        kept = lines._uplinks
+        for order in ((HONEST, EVIL), (EVIL, HONEST)):
+            evil, honest = connection(EVIL), connection(HONEST)
+            lines._uplinks = {place: {EVIL: evil, HONEST: honest}[place] for place in order}
+            taken.clear()
+            for attempt in range(4):
+                peer.via = {evil: float(attempt % 2 == 0), honest: float(attempt % 2)}
+                lines.pass_on(peer, bytes(100_000), attempt)
+            assert taken[0] is EVIL
+            assert HONEST in taken
+        lines._uplinks = kept
+
+    brought(lab, work)
+
+
+@pytest.mark.parametrize("flood", [b"forged", 1], ids=["forged", "old"])
+def test_a_hub_that_floods_greetings_does_not_keep_those_of_another_hub_out(
+    lab: SimpleNamespace, flood: bytes | int
+) -> None:
+    """Old ones are signed: they used up the answers, and then the honest one got none."""
+
+    def work(network: Any, bring: Callable[..., None]) -> None:
+        answered: list[bytes] = []
+        network._greet = lambda _peer, quoted: answered.append(quoted)
+        for _ in range(100):
+            bring(EVIL, flood)
+        answered.clear()
+        bring(HONEST, 2)
+        assert answered == [hashlib.sha256(b"2").digest()[:16]]
+
+    brought(lab, work)
+
+
+def test_a_hub_that_brings_old_starts_does_not_push_out_what_another_hub_brought(
+    lab: SimpleNamespace,
+) -> None:
+    def work(network: Any, bring: Callable[..., None]) -> None:
+        (peer,) = network.peers.values()
+        mine = network._mine.session
+        bring(EVIL, 0, mine)
+        bring(HONEST, 0, mine)
+        for number in range(1, 15):
+            bring(EVIL, number, mine)
+        kept = [hashlib.sha256(b"%d" % number).digest()[:16] for number in (0, 11, 12, 13, 14)]
+        assert list(peer.candidates) == kept
+
+    brought(lab, work)
+
+
+def test_what_came_before_a_member_was_removed_does_not_come_again_when_it_is_back(
+    hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
+) -> None:
+    roster = lab.members(2)
+    server = hub(roster, kind=Keeping)
+    ends = [lab.transport(me, roster, [server]) for me in roster]
+    ids = [node.node_id for node in roster]
+    heard: list[bytes] = []
+
+    async def main() -> None:
+        async with lab.running(*ends):
+            await ends[1].send(ids[0], b"before")
+            assert (await ends[0].receive()).frame == b"before"
+            ends[0].follow(ids[:1])
+            await lab.until(lambda: not ends[0]._network.peers)
+            ends[0].follow(ids)
+            await lab.linked(*ends)
+            await anyio.to_thread.run_sync(hub_loop.run, server.server.again())
+            with anyio.fail_after(lab.PATIENCE):
+                while heard[-1:] != [b"after"]:
+                    await ends[1].send(ids[0], b"after")
+                    with anyio.move_on_after(1.0):
+                        heard.append((await ends[0].receive()).frame)
+
+    anyio.run(main)
+    assert set(heard) == {b"after"}

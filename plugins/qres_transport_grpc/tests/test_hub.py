@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import subprocess
@@ -15,12 +16,13 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from qres_transport_grpc import dial
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.identity import HubIdentity
 from qres_transport_grpc.outbox import Outbox
 from qres_transport_grpc.roster import HubRoster
 from qres_transport_grpc.server import HubServer
-from qres_transport_grpc.wire import METHOD, READY, HubPlace, HubProof, proof_statement
+from qres_transport_grpc.wire import CHALLENGE, METHOD, READY, HubPlace, HubProof, proof_statement
 
 from qres_core import ConfigError, RoundError
 
@@ -36,7 +38,7 @@ class Line:
         self._more: list[bytes] = []
         self._over = False
         self.call = self._channel.stream_stream(METHOD)(self._sent())
-        self.challenge: bytes = next(self.call)
+        self.challenge: bytes = dict(self.call.initial_metadata())[CHALLENGE]
 
     def _sent(self) -> Iterator[bytes]:
         while not self._over:
@@ -250,6 +252,16 @@ def test_a_queue_is_shared_among_senders_and_small_messages_go_first() -> None:
     assert all(Outbox(10_000_000, 1000).put(bytes(300_000)) for _ in range(4))  # the control
 
 
+def test_nobody_waits_behind_a_flood_nor_is_kept_out_by_one() -> None:
+    box = Outbox(10_000_000, 20 * 257)
+    assert all(box.put(b"x", "floods") for _ in range(20))  # all the room of small messages
+    assert not box.put(b"x", "floods")
+    assert [box.put(b"y", "honest") for _ in range(11)] == [True] * 10 + [False]
+    assert box.waiting == 20 * 257
+    assert [box.pop() for _ in range(21)] == [b"x", b"y"] * 10 + [None]
+    assert box.waiting == 0
+
+
 def test_a_member_that_floods_is_slowed(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -271,6 +283,139 @@ def test_a_member_that_floods_is_slowed(
             assert time.monotonic() - began > 1.0
 
 
+def test_a_member_that_floods_does_not_escape_by_a_new_connection(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    class Narrow(HubServer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, bytes_per_second=20_000)
+
+    roster = lab.members(2)
+    server = hub(roster, kind=Narrow)
+    began = time.monotonic()
+    for number in range(3):
+        line = lines(server)
+        line.prove(roster[0], server)
+        assert next(line.call) == READY
+        for _ in range(4):
+            line.say(roster[1].node_id + b"x")
+        wait(lambda most=4 * number + 4: server.server.dropped == most, lab.PATIENCE)
+        line.close()
+    assert time.monotonic() - began > 1.0
+
+
+# ── what holds a stream open ──────────────────────────────────────────────────────────────────────
+
+
+def test_strangers_that_wait_do_not_keep_a_member_out(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qres_transport_grpc.server.STRANGERS", 2)
+    monkeypatch.setattr("qres_transport_grpc.server.PROOF_SECONDS", lab.PATIENCE)
+    roster = lab.members(2)
+    server = hub(roster)
+    strangers = [lines(server) for _ in range(3)]
+    member = lines(server)
+    member.prove(roster[0], server)
+    assert next(member.call) == READY
+    assert strangers[0].status() == "PERMISSION_DENIED"  # the oldest made room
+
+
+def test_a_stranger_that_takes_no_data_is_refused_all_the_same(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A status waits for data before it, and a stream that has not ended is one of the hub's."""
+    closed = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
+    monkeypatch.setattr("qres_transport_grpc.dial._OPTIONS", (*dial._OPTIONS, *closed))
+    monkeypatch.setattr("qres_transport_grpc.server.PROOF_SECONDS", 0.2)
+    stranger = lines(hub(lab.members(2)))
+    wait(stranger.call.done, lab.PATIENCE)
+    assert stranger.call.code().name == "PERMISSION_DENIED"
+
+
+class Stream:
+    """What gRPC hands the hub: it takes one message at a time, and perhaps none."""
+
+    def __init__(self, takes: int) -> None:
+        self.takes, self.took, self.ended = takes, list[bytes](), False
+        self._busy = False
+
+    async def write(self, message: bytes) -> None:
+        assert not self._busy, "too many operations"
+        self._busy = True
+        if len(self.took) == self.takes:
+            await asyncio.Event().wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.took.append(message)
+        self._busy = False
+
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def abort(self, *_status: object) -> None:
+        self.ended = True
+
+
+@pytest.mark.parametrize("takes", [0, 5])
+def test_a_member_is_written_to_in_order_and_cut_off_whatever_it_takes(
+    hub: Callable[..., Any], lab: SimpleNamespace, takes: int
+) -> None:
+    """Others speak to it at once; who took no greeting could not be removed."""
+    first, second = lab.members(2)
+    server = hub([first, second]).server
+
+    async def main() -> None:
+        stream = Stream(takes)
+        serving = asyncio.create_task(server._serve(first.node_id, stream))
+        await asyncio.sleep(0)
+        for _ in range(4):
+            server.route(second.node_id, first.node_id, b"hello")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert stream.took == [READY, *[second.node_id + b"hello"] * 4][:takes]
+        assert server.members == {first.node_id}
+        server._seats[first.node_id].end("no member any more")
+        await asyncio.wait_for(serving, lab.PATIENCE)
+        assert (server.members, stream.ended) == (frozenset(), True)
+
+    asyncio.run(main())
+
+
+def test_a_member_has_a_few_streams_at_most(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may leave those open that the hub has ended: each costs something."""
+
+    class Stuck(HubServer):
+        async def _serve(self, node: Any, context: Any) -> None:
+            del node
+            await context.write(READY)
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("qres_transport_grpc.server.STREAMS", 2)
+    roster = lab.members(2)
+    server = hub(roster, kind=Stuck)
+    for me, most in ((roster[0], 2), (roster[1], 1)):  # the other has its own
+        for _ in range(most):
+            line = lines(server)
+            line.prove(me, server)
+            assert next(line.call) == READY
+    third = lines(server)
+    third.prove(roster[0], server)
+    assert third.status() == "PERMISSION_DENIED"
+
+
 # ── files and the command ─────────────────────────────────────────────────────────────────────────
 
 
@@ -288,10 +433,20 @@ def test_the_identity_is_made_once_and_guarded(tmp_path: Path) -> None:
         HubIdentity.read(path)
 
 
+def test_an_identity_of_two_halves_is_refused(tmp_path: Path) -> None:
+    """Every handshake would fail."""
+    first, second, path = HubIdentity.generate(), HubIdentity.generate(), tmp_path / "hub.pem"
+    path.write_bytes(first.key + second.certificate)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"QRES-E105.*another key"):
+        HubIdentity.read(path)
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("not toml [", "QRES-E101"),
+        pytest.param("a = " + "[" * 100_000, "QRES-E101", id="deep"),
         ('[swarm]\nname = "s"\n', "QRES-E103"),
         ("swarm = 3\n", "QRES-E103"),
         ('[swarm]\nname = "s"\nroster = []\n', "QRES-E103"),

@@ -176,3 +176,24 @@ def test_a_proxy_is_used_where_there_is_one(
         assert "BEGIN CERTIFICATE" in certificate(place, 60.0)
         thread.join()
     assert asked[0].startswith(b"CONNECT hub.example.org:443")
+
+
+@pytest.mark.parametrize("proxy", ["http://[::1]:3128", "http://proxy:none"])
+def test_a_proxy_that_cannot_be_used_is_told_and_tried_again(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    """It ended the thread, and nobody heard of it."""
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    end = make(lab, hubs=(HUB,), reconnect_seconds=0.05)
+
+    async def main() -> None:
+        await end.start()
+        try:
+            with anyio.fail_after(lab.PATIENCE):
+                for _ in range(2):
+                    assert str((await end.event()).reason) == "dial_failed"
+        finally:
+            await end.aclose()
+
+    anyio.run(main)
