@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from qres_transport_libp2p.blobs import Blobs
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.store import KEPT_HEIGHTS, SharedBlobStore
 
 from qres_core import BlobRef
@@ -54,6 +58,26 @@ def test_what_is_asked_for_or_sent_again_stays(tmp_path: Path) -> None:
     assert store.whole(asked.root)
     assert store.whole(sent.root)
     assert not store.whole(left.root)
+
+
+def test_what_is_published_again_is_held_anew(tmp_path: Path) -> None:
+    """Its announcement is on its way; the control is published once."""
+    store = SharedBlobStore(tmp_path, 3 * SIZE)
+    sessions: Any = SimpleNamespace(serve=lambda *_arguments: None)
+    blobs = Blobs(sessions, Libp2pOptions(), store)
+    store.enter(1)
+    again, left = BlobRef.of(content(1)), BlobRef.of(content(2))
+    blobs.publish(again, content(1))
+    blobs.publish(left, content(2))
+    store.enter(1 + KEPT_HEIGHTS)
+    blobs.publish(again, content(1))
+    publish(store, content(3))
+    publish(store, content(4))
+    assert (store.whole(again.root), store.whole(left.root)) == (True, False), "the room was full"
+    store.enter(2 + KEPT_HEIGHTS)
+    assert store.whole(again.root)
+    store.enter(2 + 2 * KEPT_HEIGHTS)
+    assert not store.whole(again.root)
 
 
 def test_what_is_being_fetched_is_not_dropped(tmp_path: Path) -> None:
