@@ -11,8 +11,10 @@ and nobody is sent megabytes it did not ask for::
                           announcement ──► queue of its source ──► pull ──► take
 
 The source is the author where the transport proves one, else the link. Each has a short queue, from
-which one blob at a time is pulled, so what a source announces delays no other. Of the slots in
-which blobs are pulled, one for every liar is counted as lost to it. The others are as many as the
+which one blob at a time is pulled, so what a source announces delays no other. What a link passes
+on of others waits in a queue of the link: it may be of long ago, and nobody has it, so it must not
+delay what its author announces now. Of the slots in which blobs are pulled, two for every liar, one
+for each of its queues, are counted as lost to it. The others are as many as the
 line bears: a little more of them with every blob that comes, and half as many when one stalls. A
 pull has no end while something of it comes, and the next one has what came of it.
 
@@ -50,6 +52,8 @@ PULLED_BYTES: Final = 2**26
 PENDING: Final = 8
 """Announcements of one source that may wait: as many messages of the largest size as an outbox
 holds."""
+PASSED_ON: Final = 64
+"""Announcements of others that one link passed on that may wait."""
 SOURCES: Final = 1024
 """Sources that may have something waiting; each costs a task."""
 OTHERS: Final = 8
@@ -142,6 +146,10 @@ class _Waiting:
         return self.author or self.link
 
     @property
+    def queue(self) -> tuple[NodeId, bool]:
+        return self.link, self.source == self.link
+
+    @property
     def root(self) -> bytes:
         return self.announce.ref.root
 
@@ -154,8 +162,9 @@ class Carrier:
     max_bytes: int  # largest frame, ``swarm.max_message_bytes``
     liars: int = 0  # nodes that may announce what they never give, ``swarm.byzantine``
     pulls: Pulls = attrs.field(factory=Pulls, init=False)  # counts
-    _queues: dict[NodeId, deque[_Waiting]] = attrs.field(
-        factory=dict[NodeId, deque[_Waiting]], init=False
+    # by link, and whether it is the source
+    _queues: dict[tuple[NodeId, bool], deque[_Waiting]] = attrs.field(
+        factory=dict[tuple[NodeId, bool], deque[_Waiting]], init=False
     )
     _active: dict[bytes, anyio.Event] = attrs.field(factory=dict[bytes, anyio.Event], init=False)
     _known: dict[tuple[NodeId, bytes], None] = attrs.field(
@@ -164,7 +173,7 @@ class Carrier:
     _pace: PullPace = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._pace = PullPace(self.liars)
+        self._pace = PullPace(2 * self.liars)
 
     def check(self) -> None:
         """See that the transport can carry every frame.
@@ -230,21 +239,21 @@ class Carrier:
                     self._enqueue(group, waiting, take)
 
     def _enqueue(self, group: TaskGroup, waiting: _Waiting, take: Take) -> None:
-        queue = self._queues.get(waiting.source)
+        queue = self._queues.get(waiting.queue)
         # What another link announced is handed on again, as small frames are: were it not, a link
         # whose frames are refused could suppress those of others by repeating their announcements.
         if (waiting.link, waiting.root) in self._known or (queue is not None and waiting in queue):
             self.pulls.repeated += 1
         elif queue is None and len(self._queues) < SOURCES:
-            queue = self._queues[waiting.source] = deque((waiting,))
-            group.start_soon(self._serve, waiting.source, queue, take)
-        elif queue is None or len(queue) >= PENDING:
+            queue = self._queues[waiting.queue] = deque((waiting,))
+            group.start_soon(self._serve, waiting.queue, queue, take)
+        elif queue is None or len(queue) >= (PENDING if waiting.queue[1] else PASSED_ON):
             self.pulls.dropped += 1
         else:
             queue.append(waiting)
 
-    async def _serve(self, source: NodeId, queue: deque[_Waiting], take: Take) -> None:
-        """Pull what a source announced, one after the other."""
+    async def _serve(self, name: tuple[NodeId, bool], queue: deque[_Waiting], take: Take) -> None:
+        """Pull what a link announced, or passed on, one after the other."""
         while queue:
             for pause in (*PAUSES, None):
                 await self._await_others(queue[0])
@@ -255,7 +264,7 @@ class Carrier:
                     break
                 await anyio.sleep(pause)
             queue.popleft()
-        del self._queues[source]
+        del self._queues[name]
 
     async def _await_others(self, waiting: _Waiting) -> None:
         """Leave a blob to another source that is being asked for it, unless that keeps us waiting.
@@ -277,14 +286,14 @@ class Carrier:
         except TransportError as error:
             self.pulls.failed += 1
             if error.code == "QRES-E905":
-                self._pace.stalled(waiting.source)
+                self._pace.stalled(waiting.link)
             return error.code != "QRES-E904"
         finally:
             done.set()
             if self._active.get(waiting.root) is done:
                 del self._active[waiting.root]
         self.pulls.pulled += 1
-        self._pace.came(waiting.source, len(frame))
+        self._pace.came(waiting.link, len(frame))
         self._known[waiting.link, waiting.root] = None
         while len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
@@ -293,7 +302,7 @@ class Carrier:
 
     async def _ask(self, waiting: _Waiting) -> bytes:
         """The blob, from its source or else from others. Raises TransportError."""
-        ref, within = waiting.announce.ref, self._pace.patience(waiting.source)
+        ref, within = waiting.announce.ref, self._pace.patience(waiting.link)
         # The author first: who passed the announcement on may not have pulled the blob yet.
         first = tuple(dict.fromkeys((waiting.source, waiting.link)))
         near = {peer.node_id for peer in self.transport.peers()}

@@ -128,6 +128,7 @@ class SharedBlobStore:
             self._blobs[ref.root] = _Blob(ref.size, path, held=set())
             self._used += ref.size
         blob = self._blobs[ref.root]
+        self._blobs.move_to_end(ref.root)
         blob.height = self._height
         blob.pins += 1
         try:

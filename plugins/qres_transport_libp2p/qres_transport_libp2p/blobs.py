@@ -112,10 +112,10 @@ class Blobs:
 
     def publish(self, ref: BlobRef, data: bytes) -> None:
         """Hold a blob for others."""
-        if self._store.whole(ref.root):
-            return
         view = memoryview(data)
-        with self._store.filling(ref):
+        with self._store.filling(ref):  # it counts as used now, also one that is here already
+            if self._store.whole(ref.root):
+                return
             for index in range(len(ref.chunks)):
                 start = index * CHUNK
                 self._store.put(ref, index, bytes(view[start : start + CHUNK]))

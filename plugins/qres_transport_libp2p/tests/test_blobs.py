@@ -460,3 +460,24 @@ def test_a_file_that_was_changed_is_not_taken_for_the_blob(tmp_path: Path) -> No
     assert store.read(ref) is None
     assert not path.exists()
     assert store.chunk(ref.root, 0) is None
+
+
+def test_what_is_published_again_is_held_anew(tmp_path: Path) -> None:
+    """Its announcement is on its way; the control is published once."""
+    first, second, third, fourth = (noise(1000, seed) for seed in range(4))
+    store = SharedBlobStore(tmp_path, 3000)
+    sessions: Any = SimpleNamespace(serve=lambda *_arguments: None)
+    shared = Blobs(sessions, Libp2pOptions(), store)
+    store.enter(1)
+    again, left = BlobRef.of(first), BlobRef.of(second)
+    shared.publish(again, first)
+    shared.publish(left, second)
+    store.enter(1 + KEPT_HEIGHTS)
+    shared.publish(again, first)
+    fill(store, third)
+    fill(store, fourth)
+    assert (store.whole(again.root), store.whole(left.root)) == (True, False), "the room was full"
+    store.enter(2 + KEPT_HEIGHTS)
+    assert store.whole(again.root)
+    store.enter(2 + 2 * KEPT_HEIGHTS)
+    assert not store.whole(again.root)

@@ -405,6 +405,30 @@ def test_a_link_that_gives_nothing_holds_up_no_other(monkeypatch: pytest.MonkeyP
     play(scene, end(A), end(B, hangs=(A,)), end(C))
 
 
+@pytest.mark.parametrize("mended", [True, False])
+def test_who_repeats_old_announcements_of_others_holds_up_none_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Nobody has those blobs any more. The control has a queue for each author alone."""
+    monkeypatch.setattr(carrier_module, "PULL_SECONDS", 1.0)
+    if not mended:
+        by_author = property(lambda waiting: (waiting.source, True))
+        monkeypatch.setattr(carrier_module._Waiting, "queue", by_author)
+
+    async def scene(a: Listener, b: Listener, _c: Listener) -> None:
+        for author in (A, *(bytes([number]) * 32 for number in range(20))):
+            old = Announce(BlobRef(1, (author,)), private=False).to_bytes()
+            b.end._deliver(Delivery(C, old, author=author), 0.0)
+        await until(lambda: b.end.fetched)
+        await a.carrier.broadcast(BIG)
+        with anyio.move_on_after(0.9):
+            await b.hears(1)
+        assert len(b.heard) == mended
+
+    play(scene, end(A), end(B, hangs=(C,)), end(C))
+
+
 def test_repeating_an_announcement_first_delays_it_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
