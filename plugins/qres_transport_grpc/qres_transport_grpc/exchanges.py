@@ -80,9 +80,9 @@ class Exchanges:
         self._answered: dict[NodeId, _Answered] = {}
         self._answering: Counter[NodeId] = Counter()
         self._lately: dict[NodeId, float] = {}
+        self._moved: dict[NodeId, float] = {}  # when an answer of a node came last
         self._asking = 0
-        network.exchange = self._take
-        network.lost = self._lost
+        network.serve({ASK: self._questioned, ANSWER: self._answer}, self._lost)
 
     # ── asking ────────────────────────────────────────────────────────────────────────────────
 
@@ -118,18 +118,26 @@ class Exchanges:
         self._asked[number] = _Question(to, answer)
         head, began = number.to_bytes(NUMBER_BYTES, "big"), loop.time()
         try:
+            # A chunk takes long to come: one that is asked for twice makes all others wait.
+            least = self._options.retry_seconds * (SLOW if kind == CHUNK_OF else 1)
             lately = min(SLOW * self._lately.get(to, 0.0), LONGEST_SECONDS)
-            first = pause = max(self._options.retry_seconds, lately)
+            first = pause = max(least, lately)
             for attempt in itertools.count():
                 words = head + bytes([min(attempt, 255), kind]) + body
                 self._network.say(peer, ASK, words, attempt)
-                left = began + within - loop.time()
-                with contextlib.suppress(TimeoutError):
-                    found = await asyncio.wait_for(asyncio.shield(answer), min(pause, left))
-                    if not attempt:  # of others it is not known which of them was answered
-                        took = loop.time() - began
-                        self._lately[to] = 0.8 * self._lately.get(to, took) + 0.2 * took
-                    return found
+                asked = loop.time()
+                while True:
+                    left = began + within - loop.time()
+                    with contextlib.suppress(TimeoutError):
+                        found = await asyncio.wait_for(asyncio.shield(answer), min(pause, left))
+                        if not attempt:  # of others it is not known which of them was answered
+                            took = loop.time() - began
+                            self._lately[to] = 0.8 * self._lately.get(to, took) + 0.2 * took
+                        return found
+                    now = loop.time()
+                    moves = kind == CHUNK_OF and now - self._moved.get(to, 0.0) < pause
+                    if now >= began + within or not moves or now > asked + SLOW * pause:
+                        break
                 if loop.time() >= began + within:
                     break
                 pause = min(GROWTH * pause, SLOW * first)
@@ -147,16 +155,20 @@ class Exchanges:
 
     # ── answering ─────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, peer: Acquaintance, kind: int, data: bytes) -> None:
-        if len(data) < NUMBER_BYTES + (kind == ASK) + 1:
-            self._network.blame(peer, "a question or an answer that is none")
+    def _answer(self, peer: Acquaintance, data: bytes) -> None:
+        if len(data) <= NUMBER_BYTES:
+            self._network.blame(peer, "an answer that is none")
+            return
+        question = self._asked.get(int.from_bytes(data[:NUMBER_BYTES], "big"))
+        if question is not None and question.peer == peer.node and not question.answer.done():
+            self._moved[peer.node] = asyncio.get_running_loop().time()
+            question.answer.set_result((data[NUMBER_BYTES], data[NUMBER_BYTES + 1 :]))
+
+    def _questioned(self, peer: Acquaintance, data: bytes) -> None:
+        if len(data) < NUMBER_BYTES + 2:
+            self._network.blame(peer, "a question that is none")
             return
         number = int.from_bytes(data[:NUMBER_BYTES], "big")
-        if kind == ANSWER:
-            question = self._asked.get(number)
-            if question is not None and question.peer == peer.node and not question.answer.done():
-                question.answer.set_result((data[NUMBER_BYTES], data[NUMBER_BYTES + 1 :]))
-            return
         attempt, wanted = data[NUMBER_BYTES], data[NUMBER_BYTES + 1 : NUMBER_BYTES + 2]
         body = data[NUMBER_BYTES + 2 :]
         if wanted == bytes([CHUNK_OF]):
@@ -187,12 +199,12 @@ class Exchanges:
             self._network.say(peer, ANSWER, number.to_bytes(NUMBER_BYTES, "big") + words, attempt)
             return
         known.numbers.take(number)
+        self._answering[peer.node] += 1
         self._network.spawn(self._run(peer, known, number, attempt, body))
 
     async def _run(
         self, peer: Acquaintance, known: _Answered, number: int, attempt: int, body: bytes
     ) -> None:
-        self._answering[peer.node] += 1
         try:
             status, reply = await self._handle(peer.node, body)
         finally:

@@ -7,7 +7,7 @@ credential  16 bytes to repeat, and what the sender's plugins show
 verdict     the 16 bytes of the other, and whether it is admitted
 bye         the sender leaves; and why
 ping, pong  whether the other is there
-frame       for the node
+frame       see ``frames.py``; as receipts
 ask, answer see ``exchanges.py``
 ==========  ===========================================================================
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -45,7 +45,7 @@ from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, SealedSession
 from qres_transport_grpc.uplink import Uplink
 from qres_transport_grpc.wire import SESSION_BYTES, BadMessageError, Greeting, HubPlace
 
-CREDENTIAL, VERDICT, BYE, PING, PONG, FRAME, ASK, ANSWER = range(1, 9)
+CREDENTIAL, VERDICT, BYE, PING, PONG, FRAME, RECEIPT, ASK, ANSWER = range(1, 10)
 CREDENTIAL_BYTES: Final = 8192
 BYE_BYTES: Final = 64
 SILENCES: Final = 3
@@ -66,7 +66,6 @@ class GrpcNetwork:
         options: limits.
         gate: what this node shows and whom it admits.
         tally: counts.
-        deliver: takes frames.
         tell: takes events.
     """
 
@@ -77,14 +76,13 @@ class GrpcNetwork:
         options: GrpcOptions,
         gate: Gatekeeper,
         tally: Tally,
-        deliver: Callable[[NodeId, bytes], None],
         tell: Callable[[TransportEvent], object],
     ) -> None:
         self._info, self._keys, self._options = info, keys, options
-        self._gate, self._deliver, self._tell = gate, deliver, tell
+        self._gate, self._tell = gate, tell
         self.tally = tally
-        self.exchange: Callable[[Acquaintance, int, bytes], None] = _nobody_asks
-        self.lost: Callable[[NodeId], None] = _nobody_waits
+        self._takers: dict[int, Callable[[Acquaintance, bytes], None]] = {}
+        self._losers: list[Callable[[NodeId], None]] = []
         self.peers: dict[NodeId, Acquaintance] = {}
         self._parted: dict[NodeId, Acquaintance] = {}
         self.infos: tuple[PeerInfo, ...] = ()
@@ -105,6 +103,15 @@ class GrpcNetwork:
         self.follow(roster)
         self.lines.aim(hubs)
         self.spawn(self._keep())
+
+    def serve(
+        self,
+        takers: Mapping[int, Callable[[Acquaintance, bytes], None]],
+        lost: Callable[[NodeId], None],
+    ) -> None:
+        """Name what takes messages of some kinds, and is told of links that are over."""
+        self._takers.update(takers)
+        self._losers.append(lost)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine for as long as the transport runs."""
@@ -292,10 +299,8 @@ class GrpcNetwork:
             self._judged(peer, candidate, rest[:NONCE_BYTES], admitted=rest[-1:] == b"\1")
         elif not (peer.up and candidate is peer.link):
             self.tally.drop("before admission")
-        elif kind == FRAME and 1 <= len(rest) <= self._options.frame_bytes:
-            self._deliver(peer.node, rest)
-        elif kind in {ASK, ANSWER}:
-            self.exchange(peer, kind, rest)
+        elif kind in self._takers:
+            self._takers[kind](peer, rest)
         elif kind == PING and not rest:
             self._say(peer, candidate, PONG)
         elif kind == BYE and len(rest) <= BYE_BYTES:
@@ -370,19 +375,10 @@ class GrpcNetwork:
         peer.next_greeting = self._loop.time() + self._options.reconnect_seconds
         self._count()
         self._tell(TransportEvent(PeerChange.DOWN, peer.node, why, reason))
-        self.lost(peer.node)
+        for lost in self._losers:
+            lost(peer.node)
 
     def _count(self) -> None:
         self.infos = tuple(
             PeerInfo(node, _WAY, peer.since) for node, peer in sorted(self.peers.items()) if peer.up
         )
-
-
-def _nobody_asks(peer: Acquaintance, kind: int, data: bytes) -> None:
-    """Before the exchanges are there."""
-    del peer, kind, data
-
-
-def _nobody_waits(node: NodeId) -> None:
-    """Before the exchanges are there."""
-    del node

@@ -54,6 +54,9 @@ class GrpcOptions:
         1024,
     )
     inbox_frames: int = _whole(1024, "Frames that may wait for the node; more are dropped.", 1)
+    outbox_frames: int = _whole(
+        256, "Frames that each node may have to confirm yet; more are dropped.", 1
+    )
     outbox_bytes: int = _bytes(
         16 * MIB, "Bytes that may wait for each hub; more are dropped.", 4 * MIB
     )
@@ -79,7 +82,10 @@ class GrpcOptions:
         2.0, "Least pause between attempts to reach a hub or a node; doubled up to 16 times.", 0.05
     )
     retry_seconds: float = _seconds(
-        1.0, "Time after which an unanswered question is sent again, over another hub.", 0.05
+        0.5,
+        "Time after which an unanswered question is sent again, over another hub; half of it for a "
+        "frame.",
+        0.05,
     )
     read_seconds: float = _seconds(
         30.0, "Time in which a node must send a chunk of a blob that was asked of it.", 0.1

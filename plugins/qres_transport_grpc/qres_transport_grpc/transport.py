@@ -29,8 +29,9 @@ from qres_core import (
 from qres_transport_grpc.admission import Gatekeeper
 from qres_transport_grpc.blobs import BlobPuller, ChunkService
 from qres_transport_grpc.exchanges import MAX_NAME, Exchanges
+from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.home import HomeLoop, LoopThread, closed
-from qres_transport_grpc.network import FRAME, GrpcNetwork
+from qres_transport_grpc.network import GrpcNetwork
 from qres_transport_grpc.options import GrpcOptions
 
 T = TypeVar("T")
@@ -126,16 +127,17 @@ class GrpcTransport:
             self._options,
             Gatekeeper(home, self._admission, self._credential, self._options.hello_seconds),
             self._tally,
-            self._deliver,
             self._events.put,
         )
         chunks = ChunkService(self._store)
+        self._frames = GrpcFrames(network, self._options, self._deliver)
         self._exchanges = Exchanges(network, self._options, home, self._handlers, chunks.answer)
         self._pulls = BlobPuller(
             self._exchanges, self._options, self._store, self._tally, self._is_up
         )
         self._thread = LoopThread(f"grpc-{self._info.node_id.hex()[:8]}")
         await self._call(network.begin, self._roster, self._hubs)
+        self._thread.post(lambda: network.spawn(self._frames.keep()))
 
     def _is_up(self, node: NodeId) -> bool:
         peer = None if self._network is None else self._network.peers.get(node)
@@ -183,11 +185,11 @@ class GrpcTransport:
         for peer in peers:
             if not peer.up:
                 continue
-            if network.say(peer, FRAME, frame):
+            if self._frames.send(peer, frame):
                 self._tally.frames_sent += 1
                 self._tally.bytes_sent += len(frame)
             else:
-                self._tally.drop("outbox full")
+                self._tally.drop("too many not confirmed")
 
     async def receive(self) -> Delivery:
         """The next frame. Raises RoundError QRES-E603 once the transport is closed."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_transport_grpc import seal
-from qres_transport_grpc.network import ANSWER, ASK, CREDENTIAL, FRAME, PONG
+from qres_transport_grpc.network import ANSWER, ASK, CREDENTIAL, FRAME, PONG, RECEIPT
 from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, OnceWindow, SealedSession
 from qres_transport_grpc.server import HubServer
 from qres_transport_grpc.wire import BadMessageError, Greeting, HubPlace, HubProof
@@ -123,10 +123,12 @@ UNHEARD = [
     b"\0",
     b"\xff" * 40,
     bytes([FRAME]),
+    bytes([FRAME]) + bytes(8),
     bytes([FRAME]) + bytes(40_000),
     bytes([ASK]),
     bytes([ASK]) + bytes(9),
     bytes([ANSWER]) + bytes(3),
+    bytes([RECEIPT]) + bytes(3),
     bytes([ASK]) + bytes(8) + b"\0\x09",
     bytes([CREDENTIAL]) + bytes(9000),
 ]
