@@ -174,7 +174,9 @@ class BlobPuller:
                 await asyncio.sleep(MISS_SECONDS * misses)  # it may be fetching too
             elif hashlib.sha256(data).digest() != pull.ref.chunks[index]:
                 pull.missing.append(index)
-                pull.lied.add(holder)
+                if holder not in pull.lied:
+                    pull.lied.add(holder)
+                    self._exchanges.accuse(holder, "another chunk than that which was asked for")
             else:
                 misses = 0
                 self._store.put(pull.ref, index, data)

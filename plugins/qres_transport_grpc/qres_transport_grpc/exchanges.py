@@ -18,7 +18,7 @@ from typing import Final
 
 import attrs
 
-from qres_core import Handler, NodeId, TransportError
+from qres_core import CHUNK, Handler, NodeId, TransportError
 from qres_transport_grpc.home import HomeLoop
 from qres_transport_grpc.network import ANSWER, ASK, GrpcNetwork
 from qres_transport_grpc.options import GrpcOptions
@@ -153,6 +153,12 @@ class Exchanges:
                 error = TransportError.of("QRES-E904", "transport.grpc", what)
                 question.answer.set_exception(error)
 
+    def accuse(self, node: NodeId, what: str) -> None:
+        """A node sealed an answer that is none."""
+        peer = self._network.peers.get(node)
+        if peer is not None and peer.up:
+            self._network.blame(peer, what)
+
     # ── answering ─────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, peer: Acquaintance, data: bytes) -> None:
@@ -241,6 +247,8 @@ class Exchanges:
         self, peer: Acquaintance, number: int, attempt: int, body: bytes
     ) -> None:
         """Send a chunk as soon as there is room for it; who asks, asks again if there is none."""
+        if not self._network.lines.fits(peer, CHUNK):
+            return  # before it costs reading and sealing: questions are small, and many may come
         status, data = self._chunk(body)
         words = number.to_bytes(NUMBER_BYTES, "big") + bytes([status]) + data
         if self._network.say(peer, ANSWER, words, attempt):

@@ -90,6 +90,10 @@ class HubLines:
             ways.sort(key=lambda uplink: uplink.place.digest)
         return bool(ways) and ways[attempt % len(ways)].put(whole)
 
+    def fits(self, peer: Acquaintance, length: int) -> bool:
+        """Whether any hub takes a message of some bytes for a node now."""
+        return any(uplink.fits(length, peer.node) for uplink in self._uplinks.values())
+
     # ── out of the connections' threads ───────────────────────────────────────────────────────
 
     def _post(self, function: Callable[..., object], *args: object) -> None:

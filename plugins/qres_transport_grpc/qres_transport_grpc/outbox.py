@@ -40,18 +40,30 @@ class Outbox:
     def put(self, message: bytes, end: Hashable = None) -> bool:
         """Add a message; false where there is no room. ``end``: whose turn it takes."""
         kind, size = int(len(message) > SMALL_BYTES), len(message) + OVERHEAD_BYTES
-        after = self._by_end[kind].get(end, 0) + size
-        if size > self._rooms[kind] or (self._share is not None and after > self._share):
-            return False
         while self._waiting[kind] + size > self._rooms[kind]:
-            most = max(self._by_end[kind].items(), key=lambda item: item[1])
-            if most[1] <= after:
+            if not self.fits(len(message), end):
                 return False
-            self._take(kind, most[0], newest=True)
+            self._take(kind, self._greediest(kind), newest=True)
+        if not self.fits(len(message), end):
+            return False
+        after = self._by_end[kind].get(end, 0) + size
         self._queues[kind].setdefault(end, deque()).append(message)
         self._waiting[kind] += size
         self._by_end[kind][end] = after
         return True
+
+    def fits(self, length: int, end: Hashable = None) -> bool:
+        """Whether a message of some bytes has room, or another makes room for it."""
+        kind, size = int(length > SMALL_BYTES), length + OVERHEAD_BYTES
+        after = self._by_end[kind].get(end, 0) + size
+        if size > self._rooms[kind] or (self._share is not None and after > self._share):
+            return False
+        if self._waiting[kind] + size <= self._rooms[kind]:
+            return True
+        return self._by_end[kind][self._greediest(kind)] > after
+
+    def _greediest(self, kind: int) -> Hashable:
+        return max(self._by_end[kind].items(), key=lambda item: item[1])[0]
 
     def pop(self) -> bytes | None:
         """The next message, if one waits."""

@@ -88,6 +88,11 @@ class Uplink:
             self._wake.notify()
         return put
 
+    def fits(self, length: int, to: NodeId) -> bool:
+        """Whether a message for a node would be queued."""
+        with self._wake:
+            return self.up and self._outbox.fits(length, to)
+
     def ask_to_stop(self) -> None:
         """End; what waits to be sent is sent first, if it goes at once."""
         self._stop.set()

@@ -12,7 +12,64 @@ import pytest
 from qres_transport_grpc.network import CREDENTIAL
 from qres_transport_grpc.peers import NONCE_BYTES
 
-from qres_core import LinkReason, PeerChange, reject
+from qres_core import CHUNK, LinkReason, PeerChange, TransportError, reject
+
+
+def test_a_holder_that_sends_another_chunk_is_blamed(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    """It sealed what it sent: no hub can have it blamed."""
+    roster = lab.members(2)
+    server = hub(roster)
+    first, hostile = (lab.transport(me, roster, [server]) for me in roster)
+
+    async def main() -> None:
+        async with lab.running(first, hostile):
+            ref = await hostile.publish_blob(b"blob")
+            hostile._store._blobs[ref.root].memory[0] = b"another"
+            with pytest.raises(TransportError, match="QRES-E906"):
+                await first.fetch_blob(ref, [roster[1].node_id], lab.PATIENCE)
+            with anyio.fail_after(lab.PATIENCE):
+                while (event := await first.event()).change is not PeerChange.BAD:
+                    pass
+            assert event.peer == roster[1].node_id
+            await lab.linked(first, hostile)  # what follows is for the plugins to say
+
+    anyio.run(main)
+
+
+def test_a_member_that_asks_for_more_chunks_than_leave_has_none_read_for_it(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    """A question of 36 bytes costs a chunk of a mebibyte, read and sealed."""
+    roster = lab.members(3)
+    server = hub(roster)
+    first, hostile, honest = (lab.transport(me, roster, [server]) for me in roster)
+    read: list[bytes] = []
+
+    async def main() -> None:
+        async with lab.running(first, hostile, honest):
+            ref = await first.publish_blob(bytes(CHUNK))
+            network, exchanges = first._network, first._exchanges
+            asks, other = (network.peers[me.node_id] for me in roster[1:])
+            chunk = exchanges._chunk
+            exchanges._chunk = lambda body: read.append(body) or chunk(body)
+            question = ref.root + bytes(4)
+
+            async def flood() -> None:
+                (uplink,) = network.lines._uplinks.values()
+                uplink._outbox.pop = lambda: None  # the line is slow: nothing leaves
+                for number in range(100):
+                    await exchanges._serve_chunk(asks, number, 0, question)
+                assert 14 <= len(read) <= 16  # what the room takes
+                await exchanges._serve_chunk(other, 0, 0, question)
+                assert len(read) <= 17
+                assert uplink._outbox._by_end[1][other.node] > CHUNK  # it has its turn
+                del uplink._outbox.pop
+
+            await first._call(flood)
+
+    anyio.run(main)
 
 
 async def nothing(*_args: Any) -> None:
