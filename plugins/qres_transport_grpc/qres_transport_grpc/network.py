@@ -123,7 +123,10 @@ class GrpcNetwork:
         """The members are these from now on."""
         self._members = frozenset(roster)
         for node in self._members - self.peers.keys() - {self._info.node_id}:
-            self.peers[node] = self._parted.pop(node, None) or Acquaintance(node, self._loop.time)
+            back = node in self._parted
+            self.peers[node] = (
+                self._parted.pop(node) if back else Acquaintance(node, self._loop.time)
+            )
         for node in self.peers.keys() - self._members:
             # Frames that say why may still be on their way.
             self._loop.call_later(FAREWELL_SECONDS, self._part, node)
