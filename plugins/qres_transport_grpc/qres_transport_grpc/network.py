@@ -294,7 +294,7 @@ class GrpcNetwork:
         peer.via[uplink] = candidate.heard = now
         kind, rest = data[0] if data else 0, data[1:]
         if kind == CREDENTIAL and NONCE_BYTES <= len(rest) <= NONCE_BYTES + CREDENTIAL_BYTES:
-            if peer.judgements.take():
+            if candidate.judgements.take():
                 self.spawn(self._judge(peer, candidate, rest[:NONCE_BYTES], rest[NONCE_BYTES:]))
             else:
                 self.tally.drop("credentials: too fast")
