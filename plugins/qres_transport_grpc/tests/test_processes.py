@@ -45,8 +45,8 @@ name = "behind-firewalls"
 nodes = {count}
 byzantine = 1
 quorum = 4
-deadline = 3.0
-vote_timeout = 2.0
+deadline = 10.0
+vote_timeout = 5.0
 roster = {roster}
 
 [node]
