@@ -51,14 +51,14 @@ class GrpcFrames:
     Args:
         network: the links.
         options: limits.
-        deliver: takes frames.
+        deliver: takes frames; false where there is no room.
     """
 
     def __init__(
         self,
         network: GrpcNetwork,
         options: GrpcOptions,
-        deliver: Callable[[NodeId, bytes], None],
+        deliver: Callable[[NodeId, bytes], bool],
     ) -> None:
         self._network, self._options, self._deliver = network, options, deliver
         self._numbers = itertools.count(1)
@@ -109,14 +109,15 @@ class GrpcFrames:
         heard = self._heard.get(peer.node)
         if heard is None or heard.session is not peer.link.session:
             heard = self._heard[peer.node] = _Heard(peer.link.session)
+        number = int.from_bytes(data[:NUMBER_BYTES], "big")
+        if heard.numbers.fresh(number):
+            if not self._deliver(peer.node, frame):
+                return  # no room: it is sent again
+            heard.numbers.take(number)
         if not heard.receipts:
             loop = asyncio.get_running_loop()
             loop.call_later(GATHER_SECONDS, self._confirm, peer, heard)
         heard.receipts.append(data[:NUMBER_BYTES])
-        number = int.from_bytes(data[:NUMBER_BYTES], "big")
-        if heard.numbers.fresh(number):
-            heard.numbers.take(number)
-            self._deliver(peer.node, frame)
 
     def _confirm(self, peer: Acquaintance, heard: _Heard) -> None:
         receipts, heard.receipts = heard.receipts, []

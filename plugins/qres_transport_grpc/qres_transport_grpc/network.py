@@ -123,8 +123,10 @@ class GrpcNetwork:
         """The members are these from now on."""
         self._members = frozenset(roster)
         for node in self._members - self.peers.keys() - {self._info.node_id}:
-            known = self._parted.pop(node, Acquaintance(node, self._loop.time))
-            self.peers[node] = known
+            back = node in self._parted
+            self.peers[node] = (
+                self._parted.pop(node) if back else Acquaintance(node, self._loop.time)
+            )
         for node in self.peers.keys() - self._members:
             # Frames that say why may still be on their way.
             self._loop.call_later(FAREWELL_SECONDS, self._part, node)
@@ -292,7 +294,7 @@ class GrpcNetwork:
         peer.via[uplink] = candidate.heard = now
         kind, rest = data[0] if data else 0, data[1:]
         if kind == CREDENTIAL and NONCE_BYTES <= len(rest) <= NONCE_BYTES + CREDENTIAL_BYTES:
-            if peer.judgements.take():
+            if candidate.judgements.take():
                 self.spawn(self._judge(peer, candidate, rest[:NONCE_BYTES], rest[NONCE_BYTES:]))
             else:
                 self.tally.drop("credentials: too fast")

@@ -29,6 +29,7 @@ class Candidate:
     """A session, and how far its two ends have come."""
 
     session: SealedSession
+    judgements: TokenBucket  # credentials that it may show
     nonce: bytes = b""  # what the other end has to repeat
     drawn: float = 0.0  # when that was drawn, seconds of the loop's clock
     told: float = 0.0  # when this node's credential was shown last
@@ -71,11 +72,7 @@ class Acquaintance:
     failures: int = 0
     next_greeting: float = 0.0
     budgets: dict[HubPlace, HubBudget] = attrs.field(factory=dict[HubPlace, HubBudget])
-    judgements: TokenBucket = attrs.field(init=False)
     via: dict[object, float] = attrs.field(factory=dict[object, float])  # hubs, when last heard
-
-    def __attrs_post_init__(self) -> None:
-        self.judgements = TokenBucket(5.0, 20, clock=self.now)
 
     def budget(self, hub: HubPlace) -> HubBudget:
         """What is left to a hub."""
@@ -107,7 +104,8 @@ class Acquaintance:
         brought = [name for name, item in self.candidates.items() if item.hubs == {hub}]
         for name in brought[: max(0, len(brought) + 1 - CANDIDATES)]:
             del self.candidates[name]
-        made = self.candidates[session.theirs.session] = Candidate(session, hubs={hub})
+        made = Candidate(session, TokenBucket(5.0, 10, clock=self.now), hubs={hub})
+        self.candidates[session.theirs.session] = made
         return made
 
     def promote(self, candidate: Candidate) -> bool:

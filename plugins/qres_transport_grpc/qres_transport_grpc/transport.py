@@ -143,10 +143,12 @@ class GrpcTransport:
         peer = None if self._network is None else self._network.peers.get(node)
         return peer is not None and peer.up
 
-    def _deliver(self, link: NodeId, frame: bytes) -> None:
-        self._tally.bytes_received += len(frame)
+    def _deliver(self, link: NodeId, frame: bytes) -> bool:
         if not self._inbox.put(Delivery(link, frame)):
             self._tally.drop("inbox full")
+            return False
+        self._tally.bytes_received += len(frame)
+        return True
 
     async def aclose(self) -> None:
         """Say goodbye, disconnect and end the threads; idempotent."""

@@ -72,6 +72,27 @@ def test_a_member_that_asks_for_more_chunks_than_leave_has_none_read_for_it(
     anyio.run(main)
 
 
+def test_a_frame_that_found_no_room_comes_again(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    """A member that fills the inbox does not keep the frames of others out of it for good."""
+    roster = lab.members(3)
+    server = hub(roster)
+    first = lab.transport(roster[0], roster, [server], inbox_frames=1)
+    hostile, honest = (lab.transport(me, roster, [server], retry_seconds=4) for me in roster[1:])
+
+    async def main() -> None:
+        async with lab.running(first, hostile, honest):
+            await hostile.send(roster[0].node_id, b"flood")
+            await lab.until(lambda: len(first._inbox._items) == 1)
+            await honest.send(roster[0].node_id, b"frame")
+            await lab.until(lambda: first.stats().reasons.get("inbox full", 0) > 0)
+            with anyio.fail_after(lab.PATIENCE):
+                assert [(await first.receive()).frame for _ in range(2)] == [b"flood", b"frame"]
+
+    anyio.run(main)
+
+
 async def nothing(*_args: Any) -> None:
     """A member that does not show its credential any more."""
 
