@@ -15,7 +15,8 @@ which one blob at a time is pulled, so what a source announces delays no other. 
 on of others waits in a queue of the link: it may be of long ago, and nobody has it, so it must not
 delay what its author announces now. Of the slots in which blobs are pulled, two for every liar, one
 for each of its queues, are counted as lost to it. The others are as many as the
-line bears: a little more of them with every blob that comes, and half as many when one stalls. A
+line bears: a little more of them with every blob that comes, and half as many when one stalls while
+nothing else comes. A
 pull has no end while something of it comes, and the next one has what came of it.
 
 A small frame stands for a large one::
@@ -90,10 +91,9 @@ class PullPace:
 
     spare: int  # slots that count as lost to liars
     at_once: float = attrs.field(factory=lambda: float(PULLS))  # the others
+    count: int = attrs.field(default=0, init=False)  # blobs that came whole
     slots: anyio.CapacityLimiter = attrs.field(init=False)
-    large: anyio.CapacityLimiter = attrs.field(
-        init=False
-    )  # those of them that large blobs may have
+    large: anyio.CapacityLimiter = attrs.field(init=False)  # those that large blobs may have
     _patience: dict[NodeId, float] = attrs.field(factory=dict[NodeId, float])
 
     def __attrs_post_init__(self) -> None:
@@ -119,16 +119,22 @@ class PullPace:
 
     def came(self, source: NodeId, size: int) -> None:
         """A blob of so many bytes came whole."""
+        self.count += 1
         self._patience.pop(source, None)
         most = max(PULLS, min(MOST_PULLS, PULLED_BYTES // max(1, size)))
         self.at_once = min(float(most), self.at_once + 1 / self.at_once)
         self.slots.total_tokens = self._places
 
-    def stalled(self, source: NodeId) -> None:
-        """Of one nothing came any more."""
+    def stalled(self, source: NodeId, count: int) -> None:
+        """Of one nothing came any more; ``count`` is of when it was begun.
+
+        If others came meanwhile, the line is not what it stalled for.
+        """
         self._patience[source] = min(LONGEST_PULL, 2 * self.patience(source))
         while len(self._patience) > SOURCES:
             del self._patience[next(iter(self._patience))]
+        if count < self.count:
+            return
         self.at_once = max(1.0, self.at_once / 2)
         self.slots.total_tokens = self._places
 
@@ -278,7 +284,7 @@ class Carrier:
 
     async def _pull(self, waiting: _Waiting, take: Take) -> bool:
         """Pull a frame and hand it on; ``False`` if nobody had it who answered."""
-        done = anyio.Event()
+        done, count = anyio.Event(), self._pace.count
         self._active.setdefault(waiting.root, done)
         try:
             with transport_errors("fetch_blob"):
@@ -286,7 +292,7 @@ class Carrier:
         except TransportError as error:
             self.pulls.failed += 1
             if error.code == "QRES-E905":
-                self._pace.stalled(waiting.link)
+                self._pace.stalled(waiting.link, count)
             return error.code != "QRES-E904"
         finally:
             done.set()

@@ -27,7 +27,7 @@ from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.wire import (
     BadBytesError,
     BrokenStreamError,
-    SilentPeerError,
+    SlowPeerError,
     Wire,
     closing,
 )
@@ -73,7 +73,7 @@ class _Fetch:
     within: float  # seconds that may pass without
     lied: set[ID] = attrs.field(factory=set[ID])
     late: set[ID] = attrs.field(factory=set[ID])
-    """Who let a deadline pass: each would be given the same time again."""
+    """Who took all the time there is for a chunk: each would be given the same again."""
     turns: list[_Turn] = attrs.field(factory=list[_Turn])
     handovers: int = 0
     left: int = 0
@@ -279,7 +279,7 @@ class Blobs:
             self._sessions.bad_peer(
                 peer, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}", error.reason
             )
-        except SilentPeerError:
+        except SlowPeerError:
             fetch.late.add(peer)
         except BrokenStreamError:
             pass

@@ -124,7 +124,8 @@ class Reconnector:
                 self._sessions.failed(peer, LinkReason.DIAL_FAILED, _cause(error))
         if scope.cancelled_caught:
             what = f"no connection in {allowed:g} s"
-            self._sessions.stretch.late(peer)
+            if not self._found.get(peer):  # else it may be a stranger that says nothing
+                self._sessions.stretch.late(peer)
             self._sessions.failed(peer, LinkReason.TIMED_OUT, what)
 
     async def _resolved(self, peer: ID) -> list[Multiaddr]:

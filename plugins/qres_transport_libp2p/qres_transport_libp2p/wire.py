@@ -29,6 +29,10 @@ class SilentPeerError(BrokenStreamError):
     """The other end let a deadline pass."""
 
 
+class SlowPeerError(SilentPeerError):
+    """The other end went on for as long as it may, and did not end."""
+
+
 class BadBytesError(BrokenStreamError):
     """The other end broke the protocol."""
 
@@ -65,7 +69,8 @@ class Wire:
 
         Every read that brings something starts the patience anew, but the whole takes at most ten
         times that: a neighbour that sends a byte at a time does not hold a place for long. Raises
-        SilentPeerError: not in time. Raises BrokenStreamError: the stream ended.
+        SilentPeerError: not in time, SlowPeerError if something came all the time. Raises
+        BrokenStreamError: the stream ended.
         """
         wait = self._patience if first is None else first
         told = progress or _nobody
@@ -79,7 +84,7 @@ class Wire:
                 parts += await self._some(min(size - len(parts), _SLICE), self._patience)
                 told()
         if whole.cancelled_caught:
-            raise SilentPeerError
+            raise SlowPeerError
         return bytes(parts)
 
     async def _some(self, size: int, wait: float) -> bytes:

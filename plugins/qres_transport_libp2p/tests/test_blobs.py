@@ -382,7 +382,7 @@ class Drip(Slow):
         return await super().read(1)
 
 
-def pull_from(kinds: list[type[Slow]], data: bytes) -> tuple[float, str]:
+def pull_from(kinds: list[type[Slow]], data: bytes, within: float = 10.0) -> tuple[float, str]:
     """A pull, from holders of some kinds; how long it took, and the code of its error."""
     nodes = [bytes([number]) * 32 for number in range(len(kinds))]
     peers = {node: peer_id(node) for node in nodes}
@@ -405,7 +405,7 @@ def pull_from(kinds: list[type[Slow]], data: bytes) -> tuple[float, str]:
         pulling = Blobs(sessions, Libp2pOptions(), SharedBlobStore(None, 16 * MIB))
         code = ""
         try:
-            assert await pulling.fetch(BlobRef.of(data), nodes, 10.0) == data
+            assert await pulling.fetch(BlobRef.of(data), nodes, within) == data
         except TransportError as error:
             code = error.code
         found.append((trio.current_time(), code))
@@ -432,6 +432,21 @@ def test_who_gives_a_byte_at_a_time_is_given_its_time_once() -> None:
     taken, code = pull_from([Drip], noise(MIB // 2))
     assert 90.0 < taken < 130.0
     assert code == "QRES-E905"
+
+
+def test_a_holder_that_falls_silent_is_asked_again_while_the_patience_lasts() -> None:
+    """A gap in the line is longer than a stream lives; the source was given more time before."""
+    gaps = [12.0]
+
+    class Gap(Slow):
+        async def read(self, size: int) -> bytes:
+            if size > 4 and gaps:
+                await trio.sleep(gaps.pop())
+            return await super().read(size)
+
+    taken, code = pull_from([Gap], noise(MIB), 60.0)
+    assert code == ""
+    assert 10.0 < taken < 13.0
 
 
 def test_a_line_that_is_slow_for_all_loses_little_to_handovers(

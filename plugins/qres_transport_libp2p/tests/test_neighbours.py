@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from multiaddr import Multiaddr
 from qres_carrier import Tally
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.network import Network
@@ -345,6 +346,40 @@ def test_who_answers_and_does_not_hear_is_reached_anew_and_then_lost() -> None:
     assert keeping.renewed == 1, "that goes on while it is up"
     assert keeping.lost_at is not None
     assert DEAF * PAUSE <= keeping.lost_at <= (DEAF + 1) * PAUSE
+
+
+@pytest.mark.parametrize("stranger", [True, False])
+def test_a_stranger_that_takes_a_dial_and_says_nothing_gets_no_more_time(
+    stranger: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Anybody in the local network may name its own place for a peer; the operator's is slow."""
+    taken: list[float] = []
+    place = Multiaddr("/ip4/192.0.2.7/tcp/4001")
+
+    async def nothing(*_arguments: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def for_ever(*_arguments: object) -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        made, _events, _tasks = sessions()
+        store = SimpleNamespace(clear_addrs=lambda _peer: None)
+        net = SimpleNamespace(close_peer=nothing, unblock_peer=lambda _peer: None)
+        host: Any = SimpleNamespace(
+            get_network=lambda: net, get_peerstore=lambda: store, connect=for_ever
+        )
+        made.host = host
+        unused: Any = None
+        keeper = Reconnector(made, unused, unused, Libp2pOptions(), lambda *_arguments: None)
+        (keeper._found if stranger else keeper._told)[PEER] = [place]
+        for _ in range(3):
+            began = trio.current_time()
+            await keeper._dial(PEER)
+            taken.append(trio.current_time() - began)
+
+    run(main)
+    assert taken == ([20.0, 20.0, 20.0] if stranger else [20.0, 40.0, 80.0])
 
 
 # ── the program ───────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -239,7 +240,7 @@ def test_fewer_are_pulled_at_once_after_one_stalls_and_its_source_is_given_more_
     found: list[tuple[float, float]] = []
     for _ in range(5):
         found.append((pace.slots.total_tokens, pace.patience(A)))
-        pace.stalled(A)
+        pace.stalled(A, pace.count)
     assert found == [(5, 10.0), (3, 20.0), (2, 40.0), (2, LONGEST_PULL), (2, LONGEST_PULL)]
     assert pace.patience(B) == PULL_SECONDS, "a source that stalls costs no other"
     pace.came(A, 1000)
@@ -247,6 +248,33 @@ def test_fewer_are_pulled_at_once_after_one_stalls_and_its_source_is_given_more_
     for _ in range(10):
         pace.came(A, 1000)
     assert pace.slots.total_tokens >= PULLS + 1
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_source_that_stalls_while_others_come_takes_no_slots_from_them(
+    monkeypatch: pytest.MonkeyPatch,
+    others: bool,  # noqa: FBT001 - the case
+) -> None:
+    """A liar would halve them as often as it likes. Control: nothing else comes over the line."""
+    monkeypatch.setattr(carrier_module, "PULL_SECONDS", 1.0)
+
+    def failed(listener: Listener, count: int) -> bool:
+        return listener.carrier.pulls.failed == count
+
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        for number in range(1, 4):
+            nothing = BlobRef(1, (bytes([number]) * 32,))
+            await a.end.send(B, Announce(nothing, private=True).to_bytes())
+            await until(lambda: any(holders == (A,) for _root, holders in b.end.fetched))
+            b.end.fetched.clear()
+            if others:
+                await c.carrier.send(B, BIG + bytes([number]))
+                await b.hears(number)
+            await until(partial(failed, b, number))
+        assert (b.carrier._pace.at_once >= PULLS) is others
+        assert b.carrier._pace.patience(A) > PULL_SECONDS / 10
+
+    play(scene, end(A), end(B, hangs=(A,)), end(C))
 
 
 # ── who is asked ──────────────────────────────────────────────────────────────────────────────────
