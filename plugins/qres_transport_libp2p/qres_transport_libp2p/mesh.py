@@ -81,7 +81,7 @@ class SparseGossipSub(GossipSub):
             for peer, since in self._missing.items()
         )
         self.degree = degree if needed else 0
-        self.degree_low = max(1, degree * 2 // 3) if needed else 0
+        self.degree_low = self.degree  # else those that are left could all be liars
         self.degree_high = max(2 * degree, len(members))  # whoever asks has a reason
         return needed
 

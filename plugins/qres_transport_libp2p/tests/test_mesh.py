@@ -199,6 +199,23 @@ def test_a_node_that_let_go_may_ask_again_at_once(
     run(main)
 
 
+def test_another_is_asked_for_each_that_leaves() -> None:
+    """Those that are left may be liars."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        await made.beat()
+        asked = set(made.router._grafted)
+        gone = next(iter(asked))
+        made.router.remove_peer(gone)
+        made.reach(*(peer for peer in PEERS[1:] if peer != gone))
+        assert await made.beat() == {"graft"}
+        assert len(made.router._grafted) == len(asked)
+        assert gone not in made.router._grafted
+
+    run(main)
+
+
 def test_who_was_asked_is_reminded_while_it_is_needed() -> None:
     """A neighbour whose stream was renewed has forgotten who asked it."""
 
