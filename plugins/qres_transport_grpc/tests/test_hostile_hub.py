@@ -420,8 +420,12 @@ def test_a_hub_that_drops_large_messages_does_not_choose_their_way(lab: SimpleNa
         taken: list[HubPlace] = []
 
         def connection(place: HubPlace) -> Any:
+            def put(_message: bytes) -> bool:
+                taken.append(place)
+                return True
+
             made: Any = UplinkTo(place)
-            made.up, made.put = True, lambda _message: not taken.append(place)
+            made.up, made.put = True, put
             return made
 
         kept = lines._uplinks

@@ -53,7 +53,12 @@ def test_a_member_that_asks_for_more_chunks_than_leave_has_none_read_for_it(
             network, exchanges = first._network, first._exchanges
             asks, other = (network.peers[me.node_id] for me in roster[1:])
             chunk = exchanges._chunk
-            exchanges._chunk = lambda body: read.append(body) or chunk(body)
+
+            def counted(body: bytes) -> Any:
+                read.append(body)
+                return chunk(body)
+
+            exchanges._chunk = counted
             question = ref.root + bytes(4)
 
             async def flood() -> None:

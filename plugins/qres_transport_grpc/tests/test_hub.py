@@ -332,7 +332,8 @@ def test_a_stranger_that_takes_no_data_is_refused_all_the_same(
 ) -> None:
     """A status waits for data before it, and a stream that has not ended is one of the hub's."""
     closed = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
-    monkeypatch.setattr("qres_transport_grpc.dial._OPTIONS", (*dial._OPTIONS, *closed))
+    options: Any = vars(dial)["_OPTIONS"]
+    monkeypatch.setattr("qres_transport_grpc.dial._OPTIONS", (*options, *closed))
     monkeypatch.setattr("qres_transport_grpc.server.PROOF_SECONDS", 0.2)
     stranger = lines(hub(lab.members(2)))
     wait(stranger.call.done, lab.PATIENCE)
