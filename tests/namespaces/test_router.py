@@ -222,6 +222,12 @@ def alive(process: int) -> bool:
     return False
 
 
+def sleeps(process: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"sleep")
+    return False
+
+
 @pytest.mark.parametrize("user", ["None", "True"])
 def test_a_trial_that_is_killed_leaves_nothing_behind(user: str) -> None:
     if why := unavailable():
@@ -242,6 +248,8 @@ def test_a_trial_that_is_killed_leaves_nothing_behind(user: str) -> None:
             if not line and user == "True":
                 pytest.skip("no user namespaces")
             processes = list(map(int, line.split()))
+            # nsenter becomes the program only after it is there.
+            assert until(lambda: all(map(sleeps, processes[1:])), 600)
             os.kill(processes[1], signal.SIGSTOP)  # it could not even be asked to end
             assert all(map(alive, processes))
         finally:
