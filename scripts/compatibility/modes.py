@@ -136,6 +136,7 @@ FAMILIES: Final = (
 _MODES: Final = (
     Mode("memory", "memory", "transport"),
     Mode("libp2p", "libp2p", "transport"),
+    Mode("grpc", "grpc", "transport", _fixed(hubs=[f"127.0.0.1:443#{bytes(32).hex()}"])),
     Mode("ed25519", "ed25519", "authenticate"),
     Mode("pki", "pki", "authenticate", _whitelist),
     Mode("replay", "replay", "replay"),

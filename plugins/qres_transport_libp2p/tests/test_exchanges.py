@@ -22,6 +22,7 @@ from qres_transport_libp2p.wire import (
     BadBytesError,
     BrokenStreamError,
     SilentPeerError,
+    SlowPeerError,
     TooManyBytesError,
     Wire,
     closing,
@@ -107,7 +108,7 @@ def test_a_block_arrives_whole_however_it_is_cut() -> None:
         (Stream(then=OSError("gone")), BrokenStreamError, "OSError: gone"),
         (Stream(b"\0\0\0\x09abc", then=OSError("gone")), BrokenStreamError, "OSError: gone"),
         (Stream(then=60.0), SilentPeerError, ""),
-        (Stream(*[b"\0"] * 60, b"x", pause=0.9), SilentPeerError, ""),
+        (Stream(*[b"\0"] * 60, b"x", pause=0.9), SlowPeerError, ""),
         (Stream(b"\0\0\0\x0b"), TooManyBytesError, "a block of 11 bytes, at most 10 are allowed"),
     ],
 )
