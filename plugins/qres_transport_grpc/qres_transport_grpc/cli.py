@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    """A number that limits something: ``nan`` is in every range."""
+    if not math.isfinite(value):
+        what = f"{value} is no limit"
+        raise click.BadParameter(what)
+    return value
 
 
 @click.group("hub")
@@ -30,6 +39,7 @@ def hub() -> None:
     default=64.0,
     show_default=True,
     type=click.FloatRange(0.1),
+    callback=_finite,
     help="What one member may send, on average.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -24,8 +24,9 @@ class HubRoster:
         path: the file.
 
     Raises:
-        ConfigError: QRES-E101 if it cannot be read, QRES-E103 for no name or roster, QRES-E105 for
-            identities that are none.
+        ConfigError: QRES-E101 if it cannot be read, QRES-E102 for an unknown key of ``[hub]``,
+            QRES-E103 for no name or roster, QRES-E105 for identities that are none, and for keys of
+            nodes that are not in the roster.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +44,11 @@ class HubRoster:
             return False
         self._stamp = stamp
         try:
-            _swarm, self.keys = self._read()
+            swarm, keys = self._read()
+            if swarm != self.swarm:
+                what = f"the swarm {swarm!r}, and the hub serves {self.swarm!r}"
+                raise ConfigError.of("QRES-E105", str(self._path), what, "run another hub for it")
+            self.keys = keys
         except QresError as error:
             _LOG.warning("the members stay as they were: %s", error)
             return False
@@ -62,13 +67,20 @@ class HubRoster:
             tables: dict[str, Any] = tomllib.loads(stores.read_text(self._path, MAX_FILE_BYTES))
         except (ValueError, RecursionError) as error:
             raise ConfigError.of("QRES-E101", where, f"no TOML: {error}", _FIX) from error
-        swarm, extra = _table(tables, "swarm"), _table(_table(tables, "hub"), "keys")
+        swarm, hub = _table(tables, "swarm"), tables.get("hub", {})
+        extra: object = hub.get("keys", {}) if canonical.is_map(hub) else None
+        if not canonical.is_map(extra) or hub.keys() - {"keys"}:
+            what = "[hub] has something else than the table [hub.keys]"
+            raise ConfigError.of("QRES-E102", where, what, "write [hub.keys], and remove the rest")
         name, roster = swarm.get("name"), swarm.get("roster")
         if type(name) is not str or not canonical.is_list(roster) or not roster:
             raise ConfigError.of("QRES-E103", where, "no [swarm] name and roster", _FIX)
         keys = {_identity(where, text): _identity(where, text) for text in roster}
         newer = {_identity(where, text): _identity(where, key) for text, key in extra.items()}
-        return name, keys | {node: key for node, key in newer.items() if node in keys}
+        if strangers := newer.keys() - keys.keys():
+            what = f"hub.keys names {min(strangers).hex()[:16]}, which is not in the roster"
+            raise ConfigError.of("QRES-E105", where, what, "remove it, or add it to the roster")
+        return name, keys | newer
 
 
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from click.testing import CliRunner
 from qres_transport_grpc import dial
+from qres_transport_grpc.cli import hub as hub_command
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.identity import HubIdentity
 from qres_transport_grpc.outbox import Outbox
@@ -454,6 +456,14 @@ def test_an_identity_of_two_halves_is_refused(tmp_path: Path) -> None:
         ('[swarm]\nname = "s"\nroster = ["00"]\n', "QRES-E105"),
         ('[swarm]\nname = "s"\nroster = [1]\n', "QRES-E105"),
         (f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n[hub.keys]\nx = "y"\n', "QRES-E105"),
+        (f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n[hub.key]\nx = "y"\n', "QRES-E102"),
+        (f'hub = 3\n[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n', "QRES-E102"),
+        pytest.param(
+            f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n'
+            f'[hub.keys]\n{"1" * 64} = "{"2" * 64}"\n',
+            "QRES-E105",
+            id="a stranger's key",
+        ),
     ],
 )
 def test_a_roster_that_is_none_is_refused(tmp_path: Path, text: str, code: str) -> None:
@@ -474,11 +484,20 @@ def test_a_roster_that_breaks_changes_nothing(
     assert not roster.refresh()
     assert roster.keys == {bytes(32): bytes(32)}
     assert "stay as they were" in caplog.text
+    path.write_text(f'[swarm]\nname = "other"\nroster = ["{"1" * 64}"]\n', encoding="utf-8")
+    assert not roster.refresh()
+    assert roster.keys == {bytes(32): bytes(32)}
     path.unlink()
     assert not roster.refresh()
     path.write_text(f'[swarm]\nname = "s"\nroster = ["{"1" * 64}"]\n', encoding="utf-8")
     assert roster.refresh()
     assert roster.keys == {b"\x11" * 32: b"\x11" * 32}
+
+
+def test_a_limit_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    words = ["run", "x.toml", "--identity", str(tmp_path / "hub.pem")]
+    result = CliRunner().invoke(hub_command, [*words, "--megabytes-per-second", "nan"])
+    assert (result.exit_code, "no limit" in result.output) == (2, True)
 
 
 def test_it_says_where_it_cannot_listen(
