@@ -61,7 +61,10 @@ class PeerConnection:
             found: Any = muxed.get_remote_address()
         except Exception:  # noqa: BLE001 - closed meanwhile
             return ""
-        return f"{found[0]}:{found[1]}" if found else ""
+        if not found:
+            return ""
+        host, port = found
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @attrs.define(eq=False)

@@ -100,7 +100,8 @@ class CountedSocket(TrioTCPStream):
         self.closed = trio.Event()
         self.proved = trio.Event()
         self.peer: ID | None = None  # the key that was proved
-        self.address = _address(stream)
+        self._where = _where(stream)
+        self.address = _address(self._where)
         self.heard = trio.current_time()  # when anything last came
         self._over = over
 
@@ -109,6 +110,10 @@ class CountedSocket(TrioTCPStream):
         data: bytes = await super().read(n)
         self.heard = trio.current_time()
         return data
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Where the other end is, also over IPv6, and after it is closed."""
+        return self._where
 
     async def close(self) -> None:
         """Close it; the socket is closed before anything is awaited."""
@@ -231,12 +236,21 @@ def _keep_short(stream: trio.SocketStream) -> None:
             untyped.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
-def _address(stream: trio.SocketStream) -> str:
-    """Where a connection comes from; the network, for IPv6: one host may have 2**64 addresses."""
+def _where(stream: trio.SocketStream) -> tuple[str, int] | None:
+    """Host and port of the other end; an address of IPv6 has two parts more."""
     untyped: Any = stream.socket
     try:
-        host = ipaddress.ip_address(str(untyped.getpeername()[0]).partition("%")[0])
-    except (OSError, ValueError):  # it is gone already
+        host, port = untyped.getpeername()[:2]
+    except OSError:  # it is gone already
+        return None
+    return str(host), int(port)
+
+
+def _address(where: tuple[str, int] | None) -> str:
+    """Where a connection comes from; the network, for IPv6: one host may have 2**64 addresses."""
+    try:
+        host = ipaddress.ip_address("" if where is None else where[0].partition("%")[0])
+    except ValueError:
         return ""
     if isinstance(host, ipaddress.IPv4Address):
         return str(host)

@@ -128,6 +128,7 @@ def test_nodes_meet_over_ipv6(lab: SimpleNamespace) -> None:
             second = lab.transport(two, [member, two], listen=listens[1], peers=(six[0],))
             await swarm.start(first, second)
             await lab.connected(first, second)
+            assert second.peers()[0].address == f"[::1]:{listens[0].rpartition('/')[2]}"
 
     anyio.run(main)
 

@@ -98,7 +98,8 @@ def test_places_are_shared_by_address(said: str, address: str) -> None:
 
     async def main() -> None:
         await trio.lowlevel.checkpoint()
-        assert CountedSocket(stream, lambda _sock: None).address == address
+        sock = CountedSocket(stream, lambda _sock: None)
+        assert (sock.address, sock.get_remote_address()) == (address, (said, 7))
 
     trio.run(main)
 
@@ -114,6 +115,7 @@ def test_a_socket_that_is_gone_already_is_of_no_address() -> None:
         await trio.lowlevel.checkpoint()
         sock = CountedSocket(stream, told.append)
         assert sock.address == ""
+        assert sock.get_remote_address() is None
         sock.cut()
         sock.cut()
         assert told == [sock]  # once
