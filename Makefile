@@ -35,7 +35,7 @@ node: $(VENV)/.node
 test: $(VENV)/.test
 	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m "not long"
 
-# Everything, as the gate does, with as many random examples as each test asks for.
+# Everything, with as many random examples as each test asks for.
 test-all: $(VENV)/.test
 	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal --hypothesis-profile thorough
 
