@@ -36,33 +36,42 @@ FRAME_BYTES = 1024
 SINK = "/sink/1"
 
 
-def _key(index: int) -> SigningKey:
+def key(index: int) -> SigningKey:
+    """The key of a node."""
     return SigningKey(hashlib.sha256(b"bench %d" % index).digest())
 
 
-def _transport(index: int, ports: Sequence[int]) -> Any:
+def libp2p_end(index: int, ports: Sequence[Any]) -> Any:
+    """A node's end; every node listens on a port of its own."""
     from qres_transport_libp2p import Libp2p  # noqa: PLC0415 - takes a second
+
+    check_libp2p()  # imports libp2p, without what it does not need
     from qres_transport_libp2p.identity import peer_id  # noqa: PLC0415
 
-    from qres_core import ACCEPT, LinkKeys, NodeInfo  # noqa: PLC0415
-
-    keys = [_key(index) for index in range(len(ports))]
-    nodes = [bytes(key.verify_key) for key in keys]
-    links = LinkKeys(nodes[index], lambda told: keys[index].sign(told).signature, lambda node: node)
+    nodes = [bytes(key(node).verify_key) for node in range(len(ports))]
     plugin = Libp2p(
         listen=f"/ip4/127.0.0.1/tcp/{ports[index]}",
         peers=tuple(
-            f"/ip4/127.0.0.1/tcp/{ports[index]}/p2p/{peer_id(nodes[index])}"
-            for index in range(index)
+            f"/ip4/127.0.0.1/tcp/{ports[node]}/p2p/{peer_id(nodes[node])}" for node in range(index)
         ),
         ping_seconds=30.0,
     )
+    return end(plugin, index, nodes)
+
+
+def end(plugin: Any, index: int, nodes: Sequence[bytes]) -> Any:
+    """A node's end of a plugin's transport; it admits everybody."""
+    from qres_core import ACCEPT, LinkKeys, NodeInfo  # noqa: PLC0415 - takes a second
+
+    mine = key(index)
+    links = LinkKeys(nodes[index], lambda told: mine.sign(told).signature, lambda node: node)
     info = NodeInfo(nodes[index], "bench", tuple(sorted(nodes)))
     return plugin.transport(info, lambda _peer, _shown: ACCEPT, bytes, links)
 
 
-async def _meet(transport: Any, count: int) -> None:
-    with anyio.fail_after(60):
+async def meet(transport: Any, count: int) -> None:
+    """Wait until so many peers are up."""
+    with anyio.fail_after(120):
         while len(transport.peers()) < count:  # noqa: ASYNC110 - a transport tells nobody
             await anyio.sleep(0.05)
     await anyio.sleep(2)  # two heartbeats: the mesh
@@ -89,17 +98,17 @@ def _count_reads() -> list[int]:
 async def _receive(index: int, ports: Sequence[int]) -> None:
     from qres_core import BlobRef  # noqa: PLC0415
 
-    transport = _transport(index, ports)
+    transport = libp2p_end(index, ports)
     total = _count_reads()
     await transport.start()
-    await _meet(transport, len(ports) - 1)
+    await meet(transport, len(ports) - 1)
     print("up", flush=True)
     late: list[float] = []
     for _ in range(FRAMES):
         delivery = await transport.receive()
         late.append(time.monotonic() - float(delivery.frame[:20]))
     print(json.dumps(late), flush=True)
-    nodes = [bytes(_key(index).verify_key) for index in range(len(ports))]
+    nodes = [bytes(key(index).verify_key) for index in range(len(ports))]
     holders = [node for item, node in enumerate(nodes) if item != index]
     while line := await anyio.to_thread.run_sync(sys.stdin.readline):
         chunks = tuple(bytes.fromhex(word) for word in line.split())
@@ -142,11 +151,11 @@ def _end(children: Sequence[subprocess.Popen[str]]) -> None:
 async def _send(repeats: int) -> tuple[list[float], list[float], list[float]]:
     """Latencies of gossip, goodputs of blobs in MB/s, overheads of the receivers in percent."""
     ports = free_ports(RECEIVERS + 1)
-    transport = _transport(0, ports)
+    transport = libp2p_end(0, ports)
     await transport.start()
     children = [_start("receive", index, *ports) for index in range(1, RECEIVERS + 1)]
     try:
-        await _meet(transport, RECEIVERS)
+        await meet(transport, RECEIVERS)
         await _lines(children)
         for _ in range(FRAMES):
             frame = f"{time.monotonic():020.9f}".encode()
@@ -179,7 +188,7 @@ async def _sink(port: int) -> None:
     from libp2p.crypto.ed25519 import create_new_key_pair  # noqa: PLC0415
     from multiaddr import Multiaddr  # noqa: PLC0415
 
-    host = new_host(key_pair=create_new_key_pair(bytes(_key(1))))
+    host = new_host(key_pair=create_new_key_pair(bytes(key(1))))
     done = trio.Event()
 
     async def read(stream: Any) -> None:

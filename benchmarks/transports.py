@@ -26,7 +26,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from harness import Record, main
-from nacl.signing import SigningKey
+from transport import end, key, libp2p_end, meet
 
 from qres_core.node.box import free_ports
 
@@ -37,50 +37,17 @@ FRAME_BYTES = 1024
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def _key(index: int) -> SigningKey:
-    return SigningKey(hashlib.sha256(b"bench %d" % index).digest())
-
-
 def _nodes() -> list[bytes]:
-    return [bytes(_key(index).verify_key) for index in range(RECEIVERS + 1)]
+    return [bytes(key(index).verify_key) for index in range(RECEIVERS + 1)]
 
 
 def _transport(kind: str, index: int, where: Sequence[str]) -> Any:
     """A node's end; ``where``: the hub, or every node's port."""
-    from qres_core import ACCEPT, LinkKeys, NodeInfo  # noqa: PLC0415 - takes a second
+    if kind == "libp2p":
+        return libp2p_end(index, where)
+    from qres_transport_grpc import Grpc  # noqa: PLC0415 - takes a second
 
-    nodes = _nodes()
-    key = _key(index)
-    links = LinkKeys(nodes[index], lambda told: key.sign(told).signature, lambda node: node)
-    plugin: Any
-    if kind == "grpc":
-        from qres_transport_grpc import Grpc  # noqa: PLC0415
-
-        plugin = Grpc(hubs=tuple(where), ping_seconds=30.0)
-    else:
-        from qres_transport_libp2p import Libp2p  # noqa: PLC0415
-        from qres_transport_libp2p.pin import check_libp2p  # noqa: PLC0415
-
-        check_libp2p()  # imports libp2p, without what it does not need
-        from qres_transport_libp2p.identity import peer_id  # noqa: PLC0415
-
-        plugin = Libp2p(
-            listen=f"/ip4/127.0.0.1/tcp/{where[index]}",
-            peers=tuple(
-                f"/ip4/127.0.0.1/tcp/{where[other]}/p2p/{peer_id(nodes[other])}"
-                for other in range(index)
-            ),
-            ping_seconds=30.0,
-        )
-    info = NodeInfo(nodes[index], "bench", tuple(sorted(nodes)))
-    return plugin.transport(info, lambda _peer, _shown: ACCEPT, bytes, links)
-
-
-async def _meet(transport: Any) -> None:
-    with anyio.fail_after(120):
-        while len(transport.peers()) < RECEIVERS:  # noqa: ASYNC110 - a transport tells nobody
-            await anyio.sleep(0.05)
-    await anyio.sleep(2)  # two heartbeats: the mesh of gossip
+    return end(Grpc(hubs=tuple(where), ping_seconds=30.0), index, _nodes())
 
 
 async def _receive(kind: str, index: int, where: Sequence[str]) -> None:
@@ -89,7 +56,7 @@ async def _receive(kind: str, index: int, where: Sequence[str]) -> None:
 
     transport = _transport(kind, index, where)
     await transport.start()
-    await _meet(transport)
+    await meet(transport, RECEIVERS)
     print("up", flush=True)
     late: list[float] = []
     for _ in range(FRAMES):
@@ -163,7 +130,7 @@ async def _play(
     roles = [(__file__, "receive", kind, index, *where) for index in range(1, RECEIVERS + 1)]
     children = [_start(role) for role in roles]
     try:
-        await _meet(transport)
+        await meet(transport, RECEIVERS)
         await _lines(children)
         for _ in range(FRAMES):
             frame = f"{time.monotonic():020.9f}".encode()

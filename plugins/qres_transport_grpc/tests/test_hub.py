@@ -57,6 +57,10 @@ class Line:
         statement = proof_statement(**{**words, **other}, node=me.node_id)
         self.say(HubProof(me.node_id, me.key.sign(statement)).dumps())
 
+    def get_in(self, me: Any, server: Any) -> None:
+        self.prove(me, server)
+        assert next(self.call) == READY
+
     def status(self) -> str:
         """Why the hub ended it."""
         with pytest.raises(GRPC.RpcError):
@@ -100,8 +104,7 @@ def test_a_member_gets_in_and_an_old_proof_does_not(
     roster = lab.members(2)
     server = hub(roster)
     line = lines(server)
-    line.prove(roster[0], server)
-    assert next(line.call) == READY
+    line.get_in(roster[0], server)
     again = lines(server)
     again.prove(roster[0], server, challenge=line.challenge)
     assert again.status() == "PERMISSION_DENIED"
@@ -149,8 +152,7 @@ def test_a_message_beyond_the_limit_ends_its_stream(
     roster = lab.members(2)
     server = hub(roster)
     line = lines(server)
-    line.prove(roster[0], server)
-    assert next(line.call) == READY
+    line.get_in(roster[0], server)
     line.say(bytes(3 * MIB))
     assert line.status() in {"RESOURCE_EXHAUSTED", "CANCELLED"}
     wait(lambda: not server.server.members, lab.PATIENCE)
@@ -163,8 +165,7 @@ def test_the_newest_connection_of_a_member_takes_the_place(
     server = hub(roster)
     first, second = lines(server), lines(server)
     for line in (first, second):
-        line.prove(roster[0], server)
-        assert next(line.call) == READY
+        line.get_in(roster[0], server)
     assert first.status() == "ABORTED"
     assert server.server.members == {roster[0].node_id}
 
@@ -180,8 +181,7 @@ def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
     server = hub([first, second])
     ends = [lines(server), lines(server)]
     for line, me in zip(ends, (first, second), strict=True):
-        line.prove(me, server)
-        assert next(line.call) == READY
+        line.get_in(me, server)
     server.write([second], "test")
     assert ends[0].status() == "ABORTED"
     assert server.server.members == {second.node_id}
@@ -230,8 +230,7 @@ def test_a_silent_member_costs_a_bounded_amount_of_memory(
     server = hub(roster)
     silent, talks = lines(server), lines(server)
     for line, me in ((silent, roster[0]), (talks, roster[1])):
-        line.prove(me, server)
-        assert next(line.call) == READY
+        line.get_in(me, server)
     for _ in range(60):  # the silent end reads none of them
         talks.say(roster[0].node_id + bytes(MIB))
     counts = server.server
@@ -275,8 +274,7 @@ def test_a_member_that_floods_is_slowed(
     for kind, slowed in ((Narrow, True), (HubServer, False)):
         server = hub(roster, kind=kind)
         line = lines(server)
-        line.prove(roster[0], server)
-        assert next(line.call) == READY
+        line.get_in(roster[0], server)
         began = time.monotonic()
         for _ in range(12):  # 4096 bytes each beside their own: 1.5 s more than at once
             line.say(roster[1].node_id + b"x")
@@ -297,8 +295,7 @@ def test_a_member_that_floods_does_not_escape_by_a_new_connection(
     began = time.monotonic()
     for number in range(3):
         line = lines(server)
-        line.prove(roster[0], server)
-        assert next(line.call) == READY
+        line.get_in(roster[0], server)
         for _ in range(4):
             line.say(roster[1].node_id + b"x")
         wait(lambda most=4 * number + 4: server.server.dropped == most, lab.PATIENCE)
@@ -321,8 +318,7 @@ def test_strangers_that_wait_do_not_keep_a_member_out(
     server = hub(roster)
     strangers = [lines(server) for _ in range(3)]
     member = lines(server)
-    member.prove(roster[0], server)
-    assert next(member.call) == READY
+    member.get_in(roster[0], server)
     assert strangers[0].status() == "PERMISSION_DENIED"  # the oldest made room
 
 
@@ -412,8 +408,7 @@ def test_a_member_has_a_few_streams_at_most(
     for me, most in ((roster[0], 2), (roster[1], 1)):  # the other has its own
         for _ in range(most):
             line = lines(server)
-            line.prove(me, server)
-            assert next(line.call) == READY
+            line.get_in(me, server)
     third = lines(server)
     third.prove(roster[0], server)
     assert third.status() == "PERMISSION_DENIED"
