@@ -1,4 +1,4 @@
-"""What transports share: queues between threads, counts, token buckets and a store of blobs."""
+"""What transports share: the node's side, queues, counts, token buckets, a store of blobs."""
 
 from __future__ import annotations
 
@@ -6,5 +6,14 @@ from qres_carrier.bucket import TokenBucket
 from qres_carrier.mailbox import Mailbox
 from qres_carrier.store import KEPT_HEIGHTS, SharedBlobStore
 from qres_carrier.tally import Tally
+from qres_carrier.threaded import FOLDER, ThreadedTransport
 
-__all__ = ["KEPT_HEIGHTS", "Mailbox", "SharedBlobStore", "Tally", "TokenBucket"]
+__all__ = [
+    "FOLDER",
+    "KEPT_HEIGHTS",
+    "Mailbox",
+    "SharedBlobStore",
+    "Tally",
+    "ThreadedTransport",
+    "TokenBucket",
+]

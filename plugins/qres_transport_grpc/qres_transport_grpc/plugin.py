@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+from qres_carrier import fitting
 
 from qres_core import (
     ConfigError,
@@ -54,23 +55,8 @@ class Grpc(GrpcOptions):
     _made: list[Any] = attrs.field(factory=list[Any], init=False, eq=False, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether another plugin lends the key to connect with, and messages can be carried.
-
-        Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest
-        message.
-        """
-        if "link_keys" not in around.hooks:
-            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
-            yield Problem("QRES-E305", "plugins.grpc", what, "add [plugins.ed25519]")
-        largest = around.max_message_bytes
-        if largest <= self.frame_bytes:
-            return
-        for key in ("blob_bytes", "spool_bytes"):
-            room: int = getattr(self, key)
-            if room < largest:
-                what = f"is {room}, and swarm.max_message_bytes is {largest}"
-                fix = f"{key} = {largest} or more, or a lower swarm.max_message_bytes"
-                yield Problem("QRES-E105", f"plugins.grpc.{key}", what, fix)
+        """Whether another plugin lends the key to connect with, and messages can be carried."""
+        return fitting.problems("grpc", self, around)
 
     @hookimpl
     def transport(
@@ -86,12 +72,10 @@ class Grpc(GrpcOptions):
         are none.
         """
         check_hubs(self)
-        if link_keys is None:
-            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
-            raise ConfigError.of("QRES-E103", "plugins.grpc", what, "add [plugins.ed25519]")
+        keys = fitting.lent("grpc", link_keys)
         from qres_transport_grpc.transport import GrpcTransport  # noqa: PLC0415 - imports gRPC
 
-        made = GrpcTransport(node_info, admission, credential, link_keys, self)
+        made = GrpcTransport(node_info, admission, credential, keys, self)
         self._made[:] = [made]
         return made
 

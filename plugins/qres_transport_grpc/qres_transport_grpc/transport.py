@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from qres_carrier import Mailbox, SharedBlobStore, Tally
+from qres_carrier import FOLDER, SharedBlobStore, ThreadedTransport
 
 from qres_core import (
     CHUNK,
     BlobRef,
     Delivery,
-    Handler,
     LinkKeys,
     NodeId,
     NodeInfo,
     PeerInfo,
     RoundError,
-    TransportError,
-    TransportEvent,
     TransportLimits,
-    TransportStats,
     Verdict,
 )
 from qres_transport_grpc.admission import Gatekeeper
@@ -33,13 +29,12 @@ from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.home import HomeLoop, LoopThread, closed
 from qres_transport_grpc.network import GrpcNetwork
 from qres_transport_grpc.options import GrpcOptions
+from qres_transport_grpc.peers import Acquaintance
 
 T = TypeVar("T")
-EVENTS: Final = 256
-FOLDER: Final = "blobs"
 
 
-class GrpcTransport:
+class GrpcTransport(ThreadedTransport):
     """Implements :class:`qres_core.Transport`; see there what each method does and raises.
 
     Args:
@@ -58,16 +53,13 @@ class GrpcTransport:
         keys: LinkKeys,
         options: GrpcOptions,
     ) -> None:
+        super().__init__("transport.grpc", options.inbox_frames, MAX_NAME)
         self._info = node_info
         self._admission, self._credential = admission, credential
         self._keys, self._options = keys, options
         self._roster = frozenset(node_info.roster)
         self._hubs = options.hubs
         self._height = 0
-        self._handlers: dict[str, Handler] = {}
-        self._tally = Tally()
-        self._inbox: Mailbox[Delivery] = Mailbox(options.inbox_frames)
-        self._events: Mailbox[TransportEvent] = Mailbox(EVENTS, drop_oldest=True)
         self._home: HomeLoop | None = None
         self._thread: LoopThread | None = None
         self._network: GrpcNetwork | None = None
@@ -167,76 +159,36 @@ class GrpcTransport:
             raise closed("not started" if self._thread is None else "closed")
         return await self._home.landed(self._thread.call(work, *args))
 
-    # ── frames ────────────────────────────────────────────────────────────────────────────────
+    @property
+    def _started(self) -> bool:
+        return self._thread is not None
 
-    async def broadcast(self, frame: bytes) -> None:
-        """Seal a frame for every node that is linked."""
-        self._check("frame", frame, self._options.frame_bytes)
-        await self._call(self._send, None, frame)
+    # ── in the thread ─────────────────────────────────────────────────────────────────────────
 
-    async def send(self, to: NodeId, frame: bytes) -> None:
-        """Seal a frame for one node."""
-        self._check("frame", frame, self._options.frame_bytes)
-        await self._call(self._send, to, frame)
+    async def _broadcast(self, frame: bytes) -> None:
+        if self._network is not None:
+            for peer in self._network.peers.values():
+                self._seal(peer, frame)
 
-    async def _send(self, to: NodeId | None, frame: bytes) -> None:
-        network = self._network
-        if network is None:
+    async def _send(self, to: NodeId, frame: bytes) -> None:
+        peer = None if self._network is None else self._network.peers.get(to)
+        if peer is not None:
+            self._seal(peer, frame)
+
+    def _seal(self, peer: Acquaintance, frame: bytes) -> None:
+        if not peer.up:
             return
-        peers = network.peers.values() if to is None else filter(None, [network.peers.get(to)])
-        for peer in peers:
-            if not peer.up:
-                continue
-            if self._frames.send(peer, frame):
-                self._tally.frames_sent += 1
-                self._tally.bytes_sent += len(frame)
-            else:
-                self._tally.drop("too many not confirmed")
+        if self._frames.send(peer, frame):
+            self._tally.frames_sent += 1
+            self._tally.bytes_sent += len(frame)
+        else:
+            self._tally.drop("too many not confirmed")
 
-    async def receive(self) -> Delivery:
-        """The next frame. Raises RoundError QRES-E603 once the transport is closed."""
-        if self._thread is None:
-            raise closed("not started")
-        delivery = await self._inbox.get()
-        self._tally.frames_received += 1
-        return delivery
-
-    # ── requests and blobs ────────────────────────────────────────────────────────────────────
-
-    async def request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
-        """Ask a node and wait for its answer."""
-        self._check("request", data, self._options.request_bytes)
-        return await self._call(self._ask, to, protocol, data, within)
-
-    async def _ask(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
+    async def _request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
         return await self._exchanges.request(to, protocol, data, within)
-
-    def handle(self, protocol: str, handler: Handler) -> None:
-        """Answer requests of a protocol, in the event loop that calls :meth:`start`."""
-        if self._thread is not None or protocol in self._handlers:
-            what = "handlers are named once for each protocol, and before the start"
-            raise ValueError(what)
-        if not 1 <= len(protocol.encode()) <= MAX_NAME:
-            what = f"the name of a protocol has 1 to {MAX_NAME} bytes"
-            raise ValueError(what)
-        self._handlers[protocol] = handler
-
-    async def publish_blob(self, data: bytes) -> BlobRef:
-        """Hold a blob for others to fetch, until newer ones need its room."""
-        self._check("blob", data, self.limits.blob)
-        ref = await anyio.to_thread.run_sync(BlobRef.of, data)
-        await self._call(self._publish, ref, data)
-        return ref
 
     async def _publish(self, ref: BlobRef, data: bytes) -> None:
         self._pulls.publish(ref, data, CHUNK)
-
-    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
-        """Pull a blob from those who may have it, several at once."""
-        if ref.size > self.limits.blob:
-            what = f"{ref.size} bytes, allowed are {self.limits.blob}"
-            raise TransportError.of("QRES-E901", "blob", what)
-        return await self._call(self._fetch, ref, tuple(holders), within)
 
     async def _fetch(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
         return await self._pulls.fetch(ref, holders, within)
@@ -246,19 +198,3 @@ class GrpcTransport:
     def peers(self) -> Sequence[PeerInfo]:
         """Who is linked and admitted, ascending."""
         return () if self._network is None else self._network.infos
-
-    async def event(self) -> TransportEvent:
-        """The next event; the oldest of 256 is dropped when nobody asks."""
-        if self._thread is None:
-            raise closed("not started")
-        return await self._events.get()
-
-    def stats(self) -> TransportStats:
-        """Counts since the start."""
-        return self._tally.snapshot()
-
-    @staticmethod
-    def _check(what: str, data: bytes, limit: int) -> None:
-        if not 1 <= len(data) <= limit:
-            found = f"{len(data)} bytes, allowed are 1 to {limit}"
-            raise TransportError.of("QRES-E901", what, found)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+from qres_carrier import fitting
 
 from qres_core import (
     Claims,
-    ConfigError,
     LinkKeys,
     NodeId,
     NodeInfo,
@@ -39,23 +39,8 @@ class Libp2p(Libp2pOptions):
     _made: list[Any] = attrs.field(factory=list[Any], init=False, eq=False, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether another plugin lends the key to connect with, and messages can be carried.
-
-        Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest
-        message.
-        """
-        if "link_keys" not in around.hooks:
-            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
-            yield Problem("QRES-E305", "plugins.libp2p", what, "add [plugins.ed25519]")
-        largest = around.max_message_bytes
-        if largest <= self.frame_bytes:
-            return
-        for key in ("blob_bytes", "spool_bytes"):
-            room: int = getattr(self, key)
-            if room < largest:
-                what = f"is {room}, and swarm.max_message_bytes is {largest}"
-                fix = f"{key} = {largest} or more, or a lower swarm.max_message_bytes"
-                yield Problem("QRES-E105", f"plugins.libp2p.{key}", what, fix)
+        """Whether another plugin lends the key to connect with, and messages can be carried."""
+        return fitting.problems("libp2p", self, around)
 
     @property
     def claims(self) -> Claims:
@@ -77,14 +62,12 @@ class Libp2p(Libp2pOptions):
         plugin lends a key, and QRES-E105 for addresses that are none.
         """
         check_libp2p()
-        if link_keys is None:
-            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
-            raise ConfigError.of("QRES-E103", "plugins.libp2p", what, "add [plugins.ed25519]")
+        keys = fitting.lent("libp2p", link_keys)
         from qres_transport_libp2p import checks  # noqa: PLC0415 - these import libp2p
         from qres_transport_libp2p.transport import Libp2pTransport  # noqa: PLC0415
 
-        checks.check_addresses(self, node_info, link_keys)
-        made = Libp2pTransport(node_info, admission, credential, link_keys, self)
+        checks.check_addresses(self, node_info, keys)
+        made = Libp2pTransport(node_info, admission, credential, keys, self)
         self._made[:] = [made]
         return made
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import anyio
-import anyio.to_thread
-from qres_carrier import Mailbox, Tally
+from qres_carrier import FOLDER, ThreadedTransport
 
 from qres_core import (
     BlobRef,
     Delivery,
-    Handler,
     LinkKeys,
     NodeId,
     NodeInfo,
     PeerInfo,
     TransportError,
-    TransportEvent,
     TransportLimits,
-    TransportStats,
     Verdict,
 )
 from qres_transport_libp2p.bridge import TrioThread, closed
@@ -34,12 +30,11 @@ from qres_transport_libp2p.network import HostParts, Network
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.requests import MAX_NAME
 
-EVENTS: Final = 256
+T = TypeVar("T")
 CLOSING_SECONDS: Final = 4.5
-FOLDER: Final = "blobs"
 
 
-class Libp2pTransport:
+class Libp2pTransport(ThreadedTransport):
     """Implements :class:`qres_core.Transport`; see there what each method does and raises.
 
     Args:
@@ -58,6 +53,7 @@ class Libp2pTransport:
         keys: LinkKeys,
         options: Libp2pOptions,
     ) -> None:
+        super().__init__("transport.libp2p", options.inbox_frames, MAX_NAME)
         self._info = node_info
         self._admission = admission
         self._credential = credential
@@ -65,10 +61,6 @@ class Libp2pTransport:
         self._options = options
         self._members = Members.of(node_info.node_id, node_info.roster, keys)
         self._now = frozenset(self._members.peers)  # the others that are members now
-        self._handlers: dict[str, Handler] = {}
-        self._tally = Tally()
-        self._inbox: Mailbox[Delivery] = Mailbox(options.inbox_frames)
-        self._events: Mailbox[TransportEvent] = Mailbox(EVENTS, drop_oldest=True)
         self._caller: Caller | None = None
         self._thread: TrioThread | None = None
         self._network: Network | None = None
@@ -161,12 +153,7 @@ class Libp2pTransport:
         self._inbox.close(lambda: closed(why))
         self._events.close(lambda: closed(why))
 
-    # ── frames ────────────────────────────────────────────────────────────────────────────────
-
-    async def broadcast(self, frame: bytes) -> None:
-        """Publish a frame; waits while frames go out faster than the limit."""
-        self._check("frame", frame, self._options.frame_bytes)
-        await self._running.call(self._broadcast, frame)
+    # ── in the thread ─────────────────────────────────────────────────────────────────────────
 
     async def _broadcast(self, frame: bytes) -> None:
         parts = None if self._network is None else self._network.parts
@@ -175,59 +162,16 @@ class Libp2pTransport:
         else:
             await parts.gossip.publish(frame)
 
-    async def send(self, to: NodeId, frame: bytes) -> None:
-        """Queue a frame for one node."""
-        self._check("frame", frame, self._options.frame_bytes)
-        await self._running.call(self._send, to, frame)
-
     async def _send(self, to: NodeId, frame: bytes) -> None:
         parts = None if self._network is None else self._network.parts
         if parts is not None:
             await parts.frames.send(to, frame)
 
-    async def receive(self) -> Delivery:
-        """The next frame. Raises RoundError QRES-E603 once the transport is closed."""
-        _ = self._running
-        delivery = await self._inbox.get()
-        self._tally.frames_received += 1
-        return delivery
-
-    # ── requests and blobs ────────────────────────────────────────────────────────────────────
-
-    async def request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
-        """Ask a node and wait for its answer."""
-        self._check("request", data, self._options.request_bytes)
-        return await self._running.call(self._request, to, protocol, data, within)
-
     async def _request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
         return await self._parts.requests.ask(to, protocol, data, within)
 
-    def handle(self, protocol: str, handler: Handler) -> None:
-        """Answer requests of a protocol, in the event loop that calls :meth:`start`."""
-        if self._thread is not None or protocol in self._handlers:
-            what = "handlers are named once for each protocol, and before the start"
-            raise ValueError(what)
-        if not 1 <= len(protocol.encode()) <= MAX_NAME:
-            what = f"the name of a protocol has 1 to {MAX_NAME} bytes"
-            raise ValueError(what)
-        self._handlers[protocol] = handler
-
-    async def publish_blob(self, data: bytes) -> BlobRef:
-        """Hold a blob for others to fetch, until newer ones need its room."""
-        self._check("blob", data, self.limits.blob)
-        ref = await anyio.to_thread.run_sync(BlobRef.of, data)
-        await self._running.call(self._publish, ref, data)
-        return ref
-
     async def _publish(self, ref: BlobRef, data: bytes) -> None:
         self._parts.blobs.publish(ref, data)
-
-    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
-        """Pull a blob from those who may have it, several at once."""
-        if ref.size > self.limits.blob:
-            what = f"{ref.size} bytes, allowed are {self.limits.blob}"
-            raise TransportError.of("QRES-E901", "blob", what)
-        return await self._running.call(self._fetch, ref, tuple(holders), within)
 
     async def _fetch(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
         return await self._parts.blobs.fetch(ref, holders, within)
@@ -237,15 +181,6 @@ class Libp2pTransport:
     def peers(self) -> Sequence[PeerInfo]:
         """Who is connected and admitted, ascending."""
         return () if self._network is None else self._network.infos
-
-    async def event(self) -> TransportEvent:
-        """The next event; the oldest of 256 is dropped when nobody asks."""
-        _ = self._running
-        return await self._events.get()
-
-    def stats(self) -> TransportStats:
-        """Counts since the start."""
-        return self._tally.snapshot()
 
     async def aclose(self) -> None:
         """Disconnect and end the thread; idempotent."""
@@ -258,10 +193,13 @@ class Libp2pTransport:
     # ── helpers ───────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _running(self) -> TrioThread:
+    def _started(self) -> bool:
+        return self._thread is not None
+
+    async def _call(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
         if self._thread is None:
             raise closed("not started")
-        return self._thread
+        return await self._thread.call(work, *args)
 
     @property
     def _parts(self) -> HostParts:
@@ -269,9 +207,3 @@ class Libp2pTransport:
         if parts is None:
             raise TransportError.of("QRES-E904", "transport.libp2p", "libp2p is being started")
         return parts
-
-    @staticmethod
-    def _check(what: str, data: bytes, limit: int) -> None:
-        if not 1 <= len(data) <= limit:
-            found = f"{len(data)} bytes, allowed are 1 to {limit}"
-            raise TransportError.of("QRES-E901", what, found)

@@ -176,7 +176,7 @@ async def hears_all(libp2p_transport: Libp2pTransport, nodes: set[NodeId]) -> bo
         pubsub = libp2p_transport._parts.gossip.pubsub
         return all(pubsub.hears(peer_id(node)) for node in nodes)
 
-    return await libp2p_transport._running.call(look)
+    return await libp2p_transport._call(look)
 
 
 async def heard(libp2p_transport: Libp2pTransport, frame: bytes) -> Delivery:

@@ -39,7 +39,7 @@ def test_a_peer_that_goes_is_told_from_a_line_that_breaks(lab: SimpleNamespace, 
             raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             raw.socket.close()
 
-        await transport._running.call(work)
+        await transport._call(work)
 
     async def main() -> None:
         async with lab.Swarm() as swarm:

@@ -337,7 +337,7 @@ def test_a_peer_whose_stream_was_reset_is_not_forgotten(lab: SimpleNamespace) ->
                     await stream.reset()
 
             for number in range(3):
-                await item._running.call(cut)
+                await item._call(cut)
                 for sender, to in ((item, two), (two, item)):
                     await lab.reaches(sender, to, b"after the cut %d" % number)
 

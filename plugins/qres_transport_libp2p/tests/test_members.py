@@ -115,14 +115,14 @@ def test_gossip_goes_on_over_the_connection_that_is_left(lab: SimpleNamespace) -
                 return stream is not None and not stream.muxed_conn.is_closed
 
             with anyio.fail_after(lab.PATIENCE):
-                await dialler._running.call(again)
+                await dialler._call(again)
                 for node, peer in ((dialler, there), (listener, here)):
-                    while await node._running.call(links, node, peer) < 2:  # noqa: ASYNC110
+                    while await node._call(links, node, peer) < 2:  # noqa: ASYNC110
                         await anyio.sleep(0.02)
-                await dialler._running.call(end_the_first)
-                while await listener._running.call(links, listener, here) > 1:  # noqa: ASYNC110
+                await dialler._call(end_the_first)
+                while await listener._call(links, listener, here) > 1:  # noqa: ASYNC110
                     await anyio.sleep(0.02)
-                while not await listener._running.call(is_reached):  # noqa: ASYNC110
+                while not await listener._call(is_reached):  # noqa: ASYNC110
                     await anyio.sleep(0.02)
                 assert await lab.hears_all(dialler, {second.node_id})
 

@@ -296,7 +296,7 @@ def test_among_members_that_are_connected_a_message_goes_over_each_line_once(
                 return [node._parts.gossip._router.passed_on for node in nodes]
 
             with anyio.fail_after(lab.PATIENCE):
-                while set(await nodes[0]._running.call(passed_on)) != {not sparse}:  # noqa: ASYNC110
+                while set(await nodes[0]._call(passed_on)) != {not sparse}:  # noqa: ASYNC110
                     await anyio.sleep(0.1)
             frames = [b"frame %d" % number for number in range(10)]
             for frame in frames:

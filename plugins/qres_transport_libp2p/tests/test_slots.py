@@ -248,12 +248,12 @@ def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) 
                 return {name: count for name, count in resources(transport).items() if count}
 
             with trio.fail_after(lab.PATIENCE):
-                while await transport._running.call(given):  # noqa: ASYNC110
+                while await transport._call(given):  # noqa: ASYNC110
                     await trio.sleep(0.05)
             two = lab.transport(good, [me, good], dial=[me])
             await swarm.start(two)
             await lab.connected(transport, two)
-            assert (await transport._running.call(given))["members"] == 1
+            assert (await transport._call(given))["members"] == 1
 
     trio.run(main)
 
@@ -290,12 +290,12 @@ def test_every_place_of_a_connection_that_lives_comes_back(lab: SimpleNamespace)
 
             with trio.fail_after(lab.PATIENCE):
                 while True:
-                    opened, taken, counts = await other._running.call(held)
+                    opened, taken, counts = await other._call(held)
                     idle = not counts["requests asked"] and not counts["blobs fetched"]
                     if idle and opened <= 2 and taken <= opened:  # gossip's, and one more
                         break
                     await trio.sleep(0.05)
-            served = await node._running.call(given_away(node))
+            served = await node._call(given_away(node))
             assert served["requests answered"] == served["blobs served"] == 0
             assert served["members"] == served["connections"] == 1
 
