@@ -31,7 +31,7 @@ node: $(VENV)/.node
 	$(BIN)/qres plugins
 
 # What a change needs: a worker for each core and one more, without the experiments marked `long`, with at most
-# fifty random examples for each test. Minutes.
+# twenty random examples for each test. Minutes.
 test: $(VENV)/.test
 	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m "not long"
 

@@ -23,7 +23,7 @@ settings.load_profile("qres")
 settings.register_profile("counted", settings.get_profile("qres"), max_examples=10)
 # As many examples as each test asks for; by default no test draws more than HASTY.
 settings.register_profile("thorough", settings.get_profile("qres"))
-HASTY = 50
+HASTY = 20
 
 # A shell without job control starts background jobs deaf to ctrl-C; so would be what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -33,6 +33,7 @@ STUCK_SECONDS = 600.0
 """Real seconds after which an event loop that waits for a thread gives up."""
 
 
+@pytest.hookimpl(optionalhook=True)  # also without pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than there are cores: some tests wait for processes or sockets."""
     return (os.cpu_count() or 1) + 1

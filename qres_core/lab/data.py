@@ -7,8 +7,9 @@ two nodes, rounds or purposes never share random numbers.
 from __future__ import annotations
 
 import enum
-import importlib
+import importlib.util
 import math
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -84,9 +85,9 @@ def digits(seed: int) -> DataSplit:
         E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
         Repository, 1998.
     """
-    bunch = _scikit_learn("the digits").load_digits()
-    x: Features = np.asarray(bunch.data, dtype=np.float64) / _DIGITS_BRIGHTEST
-    return _stratified(x, np.asarray(bunch.target, dtype=np.int64), seed)
+    rows = _rows_of_digits()
+    x: Features = rows[:, :-1] / _DIGITS_BRIGHTEST
+    return _stratified(x, rows[:, -1].astype(np.int64), seed)
 
 
 def breast_cancer(seed: int) -> DataSplit:
@@ -140,6 +141,19 @@ def synthetic(seed: int) -> DataSplit:
     )
     x = _standardised(np.asarray(made, dtype=np.float64))
     return _stratified(x, np.asarray(labels, dtype=np.int64), seed)
+
+
+def _rows_of_digits() -> NDArray[np.float64]:
+    """Pixels and class of each digit; raises as :func:`_scikit_learn`.
+
+    Read from the file in scikit-learn: to import it takes longer than all else that a command does.
+    """
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        if (path := Path(folder, "datasets", "data", "digits.csv.gz")).is_file():
+            return np.loadtxt(path, delimiter=",")
+    bunch = _scikit_learn("the digits").load_digits()
+    return np.column_stack((bunch.data, bunch.target))
 
 
 def _scikit_learn(what: str) -> Any:

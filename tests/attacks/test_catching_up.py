@@ -90,7 +90,7 @@ def shown_its_removal(harness: ModuleType, *, with_model: bool, kept: bool = Fal
     return net
 
 
-@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("with_model", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_member_that_was_added_again_is_not_stopped_by_its_removal(
     harness: ModuleType, *, with_model: bool
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_member_that_believes_the_first_to_show_its_removal_is_stopped_by_one_
     assert [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
 
 
-@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("with_model", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("asks", [True, False])
 def test_what_all_said_of_a_removal_then_does_not_stop_a_member_that_was_added_again(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, with_model: bool, asks: bool

@@ -59,7 +59,13 @@ def in_subprocess(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("hook", MADE)
+@pytest.mark.parametrize(
+    "hook",
+    [
+        *MADE[:2],
+        *(pytest.param(hook, marks=pytest.mark.long) for hook in MADE[2:]),
+    ],
+)
 def test_generated_plugin_passes_its_own_tests(hook: str, tmp_path: Path) -> None:
     result = run("acme-thing", "--hook", hook, "--directory", str(tmp_path))
     assert result.exit_code == 0, result.output

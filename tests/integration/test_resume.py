@@ -80,9 +80,9 @@ def digests(result: SimulationResult) -> list[str]:
 
 
 CASES = [
-    (MEDIAN, {}),
+    pytest.param(MEDIAN, {}, marks=pytest.mark.long),
     (SIGNED, {}),
-    (MEDIAN, {"attack": "sign_flip", "attackers": 1}),
+    pytest.param(MEDIAN, {"attack": "sign_flip", "attackers": 1}, marks=pytest.mark.long),
     (MEDIAN, {"attack": "gaussian", "attackers": 1}),
 ]
 

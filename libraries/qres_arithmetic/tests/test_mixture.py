@@ -123,7 +123,7 @@ def test_a_huge_row_that_is_no_neighbour_takes_no_digits_along(
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.float64])
-@pytest.mark.parametrize(("n", "f"), [(10, 2), (64, 20)])
+@pytest.mark.parametrize(("n", "f"), [(10, 2), pytest.param(64, 20, marks=pytest.mark.long)])
 def test_rules_read_a_mixture_as_they_read_its_rows(
     implementation: Any, dtype: type, n: int, f: int, rng: np.random.Generator
 ) -> None:
@@ -197,7 +197,10 @@ def test_neighbourhoods_that_are_none_are_refused(neighbours: np.ndarray) -> Non
         Mixture(np.zeros((3, 5), np.int32), neighbours)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "implementation",
+    [IMPLEMENTATIONS[0], pytest.param(numpy_only, id="numpy", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_no_copy_of_the_rows_is_made(
     implementation: Any, dtype: type, rng: np.random.Generator

@@ -309,6 +309,7 @@ def test_a_configuration_over_1_mib_is_not_parsed(tmp_path: Path) -> None:
 # ── audit ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_the_audit_tells_what_it_measured() -> None:
     result = run("audit", "--mode", "local", "--samples", 100)
     assert result.exit_code == 0, result.output

@@ -201,7 +201,7 @@ def test_infinite_float_distances_are_never_near() -> None:
     assert picked == iterated_krum((far[:, None] - far) ** 2, 3)
 
 
-@pytest.mark.parametrize("d", [1, 3, 9000, 20_000])
+@pytest.mark.parametrize("d", [1, 3, 9000, pytest.param(20_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("largest", [40, 2**20, 2**31 - 1])
 def test_long_rows(
     d: int,

@@ -296,7 +296,10 @@ def test_whoever_lets_new_keys_into_the_roster_lets_the_banned_back_at_the_start
 # ── where it must fail ────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("sybils", "who_is_banned"), [(4, "sybils"), (7, "honest")])
+@pytest.mark.parametrize(
+    ("sybils", "who_is_banned"),
+    [pytest.param(4, "sybils", marks=pytest.mark.long), (7, "honest")],
+)
 def test_the_watch_belongs_to_the_majority(sybils: int, who_is_banned: str) -> None:
     """From equal scores, more than half of the roster in one hand makes the honest the outliers."""
     scenario = Scenario(rounds=14, seed=4, attack="test-cartel", attackers=sybils)

@@ -92,7 +92,13 @@ class Forgetting:
         patch.setattr(OptimiserState, "of", asked)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMISERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "fedadam" else pytest.mark.long)
+        for name in sorted(OPTIMISERS)
+    ],
+)
 def test_nodes_that_lack_the_state_take_the_models_of_the_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

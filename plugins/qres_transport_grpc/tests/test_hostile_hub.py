@@ -114,7 +114,9 @@ def test_it_can_only_delay(hub: Callable[..., Any], lab: SimpleNamespace, kind: 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.lower())
+        marks = {kind: pytest.mark.long for kind in KINDS if kind not in {Honest, Misdirecting}}
+        kinds = [pytest.param(kind, marks=marks.get(kind, ())) for kind in KINDS]
+        metafunc.parametrize("kind", kinds, ids=lambda kind: kind.__name__.lower())
 
 
 def frame_of(sender: NodeId, to: NodeId, number: int) -> bytes:
@@ -203,7 +205,9 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SealedSession, "open", lambda _self, message: message[_HEAD:])
 
 
-@pytest.mark.parametrize("hostile", [Corrupting, Misdirecting])
+@pytest.mark.parametrize(
+    "hostile", [pytest.param(Corrupting, marks=pytest.mark.long), Misdirecting]
+)
 def test_without_the_seal_frames_are_changed_or_another_s(
     hub: Callable[..., Any],
     lab: SimpleNamespace,

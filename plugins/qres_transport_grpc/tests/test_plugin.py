@@ -156,6 +156,7 @@ def test_a_proxy_is_used_where_there_is_one(
             back = threading.Thread(target=pump, args=(onward, client))
             back.start()
             pump(client, onward)
+            onward.shutdown(socket.SHUT_RDWR)
             back.join()
 
     def pump(source: socket.socket, sink: socket.socket) -> None:

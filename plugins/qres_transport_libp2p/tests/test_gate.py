@@ -187,7 +187,7 @@ def test_admission_is_asked_again_and_a_ban_ends_the_connection(lab: SimpleNames
 
 
 @pytest.mark.parametrize("reason", sorted(hello.LASTING))
-@pytest.mark.parametrize("inbound", [True, False])
+@pytest.mark.parametrize("inbound", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_who_is_banned_or_revoked_does_not_get_as_far_as_a_hello(
     lab: SimpleNamespace,
     reason: str,

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +212,25 @@ def test_digits_are_the_bundled_ones_each_used_once() -> None:
     assert sorted(map(tuple, ours)) == sorted(map(tuple, theirs))
 
 
+def test_digits_come_from_the_loader_where_their_file_has_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("sklearn")
+    read = digits(5)
+    monkeypatch.setattr(Path, "is_file", lambda _path: False)
+    loaded = digits(5)
+    for name in ("train_x", "train_y", "test_x", "test_y"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(loaded, name))
+
+
+def test_commands_read_the_digits_without_importing_scikit_learn() -> None:
+    """The import takes longer than all else that a command does."""
+    code = "import sys; from qres_core.lab.data import digits; digits(0); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "qres_core.lab.data" in done.stdout.split()
+    assert not {"sklearn", "scipy"} & set(done.stdout.split())
+
+
 def test_other_data_sets_are_split_and_scaled() -> None:
     load = pytest.importorskip("sklearn.datasets").load_breast_cancer
     split = breast_cancer(5)
@@ -250,7 +271,8 @@ def test_digits_follow_the_seed() -> None:
 def test_data_sets_without_scikit_learn_name_the_extra(
     load: Callable[[int], DataSplit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    for name in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(LabError) as caught:
         load(0)
     assert caught.value.code == "QRES-E802"

@@ -67,7 +67,7 @@ def test_a_set_that_no_quorum_endorses_changes_nothing(harness: ModuleType) -> N
     for node in net.nodes:
         object.__setattr__(node.machine.kernel, "screen", lambda *_arguments: (Screening(), ()))
     net.start()
-    net.run(seconds=20)
+    net.run(seconds=8)
     for node in net.nodes:
         assert statuses(net, node.index) == {RoundStatus.ABORTED}
         assert node.machine.model.tolist() == [10, 20, 30]

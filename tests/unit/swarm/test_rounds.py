@@ -1259,7 +1259,9 @@ def test_what_the_plugins_open_they_close_though_others_were_quicker(harness: Mo
         assert len(set(numbers)) == len(numbers)
 
 
-@pytest.mark.parametrize("seed", range(44))
+@pytest.mark.parametrize(
+    "seed", [*range(12), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(12, 44))]
+)
 def test_random_networks_with_liars_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
     play(harness, seed, restarts=False)
 

@@ -79,6 +79,7 @@ def test_the_models_are_bit_for_bit_those_without_it() -> None:
     assert not hidden.rounds[-1].plugins["secagg"]["saturated"]
 
 
+@pytest.mark.long
 def test_with_a_tenth_dropping_out_after_the_shares_the_models_are_still_the_same() -> None:
     """One of ten shares and never contributes: its masks are recovered in every round."""
     away: dict[str, Any] = {"attack": "silent", "attackers": 1, "rounds": 2}
@@ -88,6 +89,7 @@ def test_with_a_tenth_dropping_out_after_the_shares_the_models_are_still_the_sam
     assert all(record.accepted == 9 for record in hidden.closed)
 
 
+@pytest.mark.long
 def test_nodes_that_come_and_go_do_not_keep_it_from_learning() -> None:
     secagg = {"secagg": {"patience": 0.4, "dropout": 0.3}}
     hidden = play(8, 5, {**secagg, **MEAN}, rounds=5, churn=0.1)
@@ -109,6 +111,7 @@ def test_who_sends_two_contributions_costs_no_round() -> None:
     assert result.unanimous
 
 
+@pytest.mark.long
 def test_distributed_noise_is_added_before_masks_and_learning_goes_on() -> None:
     pytest.importorskip("qres_dp")
     noise = {"clip": 2.0, "delta": 1e-3, "noise_multiplier": 0.1, "rounds": 10}
@@ -120,6 +123,7 @@ def test_distributed_noise_is_added_before_masks_and_learning_goes_on() -> None:
     assert accuracy(hidden) >= accuracy(plain) - 6  # the noise is the system's: 2 to 4 points
 
 
+@pytest.mark.long
 def test_a_median_of_groups_withstands_as_many_liars_as_promised() -> None:
     """The liar masks as all do; the one of the example sends what it likes without masks."""
     masked = {"group_size": 4, "min_size": 4, "dropout": 0.0}
@@ -129,6 +133,7 @@ def test_a_median_of_groups_withstands_as_many_liars_as_promised() -> None:
     assert accuracy(attacked) >= accuracy(clean) - 5
 
 
+@pytest.mark.long
 def test_the_mean_of_a_sum_does_not_withstand_that_liar() -> None:
     """Positive control: without groups the same liar has its way."""
     clean = play(12, 12, MEAN, rounds=2)  # with masks the models are the same
