@@ -507,8 +507,12 @@ class World:
         return node.kernel.sign(change.statement(node.node_id, int(now * 1000)))
 
     def _offer(self, node: Node, change: RosterChange) -> None:
+        """The operator's file: it stays in the folder of a node that is down or lags."""
+        if self._top().roster.epoch > change.epoch:  # decided, or never to be
+            return
         kernel, changes = node.kernel, node.changes
-        if kernel is None or changes is None:
+        if kernel is None or changes is None or change.epoch > changes.roster.epoch:
+            self.clock.after(0.5, partial(self._offer, node, change))
             return
         now = node.clock(self.clock.now)
         try:

@@ -77,6 +77,11 @@ def played(setting: Setting, plugins: Mapping[str, Any] = INSTALLED) -> World:
     return world
 
 
+def test_a_change_is_taken_by_a_coordinator_that_lagged_when_it_came() -> None:
+    """It is a file in the node's folder: given up at once, it would wait at the others for ever."""
+    assert played(draw(4543)).counts["changes"] == 2
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [SEED, MASKED])
 def test_a_seed_replays_exactly_whatever_the_order_of_sets_and_maps(seed: int) -> None:
