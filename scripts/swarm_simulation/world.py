@@ -508,11 +508,11 @@ class World:
 
     def _offer(self, node: Node, change: RosterChange) -> None:
         """The operator's file: it stays in the folder of a node that is down or lags."""
-        if self._top().roster.epoch > change.epoch:  # decided, or never to be
-            return
         kernel, changes = node.kernel, node.changes
         if kernel is None or changes is None or change.epoch > changes.roster.epoch:
-            self.clock.after(0.5, partial(self._offer, node, change))
+            runs = any(other.machine is not None for other in self.honest)
+            if not runs or self._top().roster.epoch <= change.epoch:  # else decided, or never to be
+                self.clock.after(0.5, partial(self._offer, node, change))
             return
         now = node.clock(self.clock.now)
         try:
