@@ -124,7 +124,7 @@ class _JudgingByRecord(ByRecord):
     """One that judges models too. It offers no reference: that would be another kind of update."""
 
     def validate(self, vector: Vector, round_info: RoundInfo) -> float:
-        """Not in turn: it is called in the event loop, which must not wait for an epoch."""
+        """Not in turn: a vote must not wait for an epoch. It is called once at a time."""
         loss: float = with_round(self.inner.validate)(vector, round_info)
         return loss
 

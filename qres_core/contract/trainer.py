@@ -70,6 +70,10 @@ class Validator(Protocol):
 
         It returns the mean loss of a model on examples this node keeps for this and never trains
         on. ``vector`` is a model, int32, shape ``(d,)``, read-only.
+
+        A node calls it in a thread, and may train in another at the same time. It judges one model
+        at a time and goes on meanwhile. It waits for at most eight vote timeouts; then it does not
+        vote for the set.
         """
         ...
 

@@ -38,7 +38,7 @@ class _Guarded:
 @attrs.frozen(eq=False)
 class _GuardedValidator(_Guarded):
     def validate(self, vector: Vector, round_info: RoundInfo) -> float:
-        """Not in turn: it is called in the event loop, which must not wait for an epoch."""
+        """Not in turn: a vote must not wait for an epoch. It is called once at a time."""
         loss: float = with_round(self.inner.validate)(vector, round_info)
         return loss
 

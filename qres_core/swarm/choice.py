@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import ClassVar, Final
 
 from qres_core.contract.errors import QresError
@@ -32,6 +33,7 @@ from qres_core.swarm.messages import (
     encode_vote,
 )
 from qres_core.swarm.misbehaviour import MisbehaviourPool
+from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.proving import set_flaws
@@ -75,9 +77,10 @@ class Choice(Instance):
         changes: PendingChanges,
         previous: Head | None,
         waivers: Waivers,
+        opinions: Opinions,
     ) -> None:
         super().__init__(speaker, journal, pool, speaker.context.proposer)
-        self._collector, self._waivers = collector, waivers
+        self._collector, self._waivers, self._opinions = collector, waivers, opinions
         self._sets = KnownSets(self._head, self.engine, collector)
         self._amendments = Amendments(speaker.context, pool, changes, previous)
         self._first = 0  # the round that this height began with here
@@ -268,20 +271,24 @@ class Choice(Instance):
             if proposed is not None and proposed.value == value and self._is_open:
                 if (number, value) in self._judged:
                     continue
-                self._judged.add((number, value))
-                accepted = proposed.valid_round > 0 or self._accepts(candidate)
-            elif value in self._sets.here:
+                accepted = proposed.valid_round > 0 or self._accepts(candidate, value, now)
+                if accepted is not None:
+                    self._judged.add((number, value))
+            if accepted is None and value in self._sets.here:
                 continue
             self._sets.here.add(value)
             self._do(self.engine.judge(value, accepted=accepted), now)
 
-    def _accepts(self, candidate: CandidateSet) -> bool:
-        """Whether this node would have the set merged; asked once a round.
+    def _accepts(self, candidate: CandidateSet, value: Value, now: float) -> bool | None:
+        """Whether this node would have the set merged; asked once a round. ``None``: not known yet.
 
         A set with a proven lock was accepted by a quorum; asking again could only stall the swarm.
         """
         if not self._context.is_member:
             return False  # it has no vote
+        question = ("judge", self.engine.round, value)
+        if self._opinions.waits_for(question):
+            return None
         against = objections(self._context, candidate)
         few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
         # What was waived of one after the other does not add up to more.
@@ -289,7 +296,16 @@ class Choice(Instance):
         if left and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
             self._waivers.add(against)
             left = []
-        said = str(left[0]) if left else refusal(self._context, self.merger, candidate)
+        said = str(left[0]) if left else unrevealed(self._context, self.merger, candidate)
+        if said is None and self.merger is not None:
+            judge = partial(unendorsed, self._context, self.merger, candidate)
+            opinion = self._opinions.ask(question, judge)
+            if opinion is None:
+                self.objection = "not judged in time"
+                expected = self._times.get((self.engine.round, Step.PROPOSE), now)
+                self.expect(max(expected, now + PATIENCE_TO_JUDGE * self.timeout))
+                return None
+            said = opinion or None
         self.objection = said or self._amendments.objection(candidate, self.merger)
         return self.objection is None
 
@@ -386,27 +402,32 @@ def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fa
     return found
 
 
-def refusal(context: NodeContext, merger: Merger | None, candidate: CandidateSet) -> str | None:
-    """Why this node would not have a set merged, whoever is in it; ``None`` if it would.
-
-    That the rule refuses the set is no reason: then the outcome is void, which all agree on and
-    which ends the height. Rounds that abort would never end it.
-    """
-    kernel = context.kernel
+def unrevealed(context: NodeContext, merger: Merger | None, candidate: CandidateSet) -> str | None:
+    """Why this node would not have a set revealed, whoever is in it; ``None`` if it would."""
     if merger is None:
         return "no round is open here"
     try:
         if not merger.admits(candidate.members):
             return "a plugin would not have the set revealed"
     except QresError as error:
-        kernel.rejections[f"{KERNEL}:proposal-not-revealed-{error.code.lower()}"] += 1
+        context.kernel.rejections[f"{KERNEL}:proposal-not-revealed-{error.code.lower()}"] += 1
         return f"{error.problems[0]}"
+    return None
+
+
+def unendorsed(context: NodeContext, merger: Merger, candidate: CandidateSet) -> str:
+    """Why this node would not have a set merged, whoever is in it; empty if it would.
+
+    That the rule refuses the set is no reason: then the outcome is void, which all agree on and
+    which ends the height. Rounds that abort would never end it.
+    """
+    kernel = context.kernel
     try:
         verdict, plugin = merger.judge(candidate.members)
     except QresError as error:
         kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
-        return None
+        return ""
     if verdict is ACCEPT:
-        return None
+        return ""
     kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, merger.info.number)
     return "not endorsed here"

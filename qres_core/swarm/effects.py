@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final, TypeAlias
 
 import attrs
@@ -39,6 +41,32 @@ class Train:
 
     round_info: RoundInfo
     model: Vector
+
+
+def _not_yet() -> Future[object]:
+    return Future()
+
+
+@attrs.frozen(eq=False)
+class AskTrainer:
+    """:meth:`run` it in any thread, and give it to :meth:`RoundMachine.answered` then.
+
+    The newest one counts: nobody waits for the answer to an earlier one any more.
+    """
+
+    call: Callable[[], object]  # a method of the trainer that judges, with its arguments
+    answer: Future[object] = attrs.field(factory=_not_yet, init=False)
+
+    def run(self) -> None:
+        """Have the trainer answer, or fail; nothing, if nobody waits for it any more."""
+        if not self.answer.set_running_or_notify_cancel():
+            return
+        try:
+            found = self.call()
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is looked at
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(found)
 
 
 @attrs.frozen(eq=False)
@@ -114,6 +142,7 @@ Effect: TypeAlias = (
     Broadcast
     | SendTo
     | Train
+    | AskTrainer
     | RoundEnded
     | Agreed
     | Vouched

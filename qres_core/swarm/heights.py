@@ -55,6 +55,7 @@ class Heights(MachineState, ABC):
             parts.changes,
             previous,
             parts.waivers,
+            parts.opinions,
         )
         holds = self._catching_up.held.__contains__
         self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)
@@ -78,6 +79,7 @@ class Heights(MachineState, ABC):
     def _open(self, number: int, now: float, *, wait: float = 0.0) -> None:
         """Go to a round; it begins at once, or after ``wait`` seconds."""
         parts = self._parts
+        parts.opinions.leave()
         parts.position.enter(number, self._context)
         aborts = self._aborts + self._choice.attempts
         self._round = Round(parts, self._choice, self._dispatch, aborts, begins=now + wait)
@@ -136,13 +138,17 @@ class Heights(MachineState, ABC):
         elif self._parts.dialogues.finished:
             current.tried = True
             try:
-                self._made = MadeModel.of(self.model, self.step + 1, current.merged(certificate))
+                merged = current.merged(certificate, now)
             except QresError as error:
                 if error.code == CANNOT_MERGE:
                     self._follow(now)
                 else:
                     outcome.found(Void(error.code), now)
+                return
+            if merged is None:
+                self._wait_for_merged(now)
             else:
+                self._made = MadeModel.of(self.model, self.step + 1, merged)
                 self._catching_up.held[self._made.digest] = self._made.model
                 if self._parts.dialogues:  # they run once: nobody could make the model again
                     self._parts.journal.record_made(self._made.model)
@@ -151,6 +157,14 @@ class Heights(MachineState, ABC):
                 self._train_ahead(certificate.candidate, self._made)
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
+
+    def _wait_for_merged(self, now: float) -> None:
+        """A plugin judges what the set merges to: try again, unless that takes too long."""
+        if now >= self._round.times.result:
+            self._parts.opinions.leave()
+            self._follow(now)
+        else:
+            self._round.tried = False
 
     def _follow(self, now: float) -> None:
         """This node cannot merge the set: claim what others found, or in the end no model."""

@@ -21,6 +21,7 @@ from qres_core.swarm.choice import Choice
 from qres_core.swarm.effects import Agreed, Vouched
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.opinions import Opinions
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.results import Merged, Void
@@ -94,6 +95,11 @@ class MachineState:
     def head(self) -> Head:
         """Where the swarm's history is for this node."""
         return self._context.head
+
+    @property
+    def opinions(self) -> Opinions:
+        """What the node's plugins conclude from held-out examples, and whether it waits for it."""
+        return self._parts.opinions
 
     @property
     def waits(self) -> HeightPace:

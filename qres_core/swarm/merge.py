@@ -62,23 +62,28 @@ class Merger:
     # a set that was asked about last, and whether it can be merged
     _merges: tuple[Members, bool] | None = attrs.field(default=None, init=False)
 
+    def candidates(self) -> Members:
+        """The round's contributions that count for something, with their standings."""
+        members: list[Member] = []
+        for sender, held in self.gathering.of_round(self.info.number).items():
+            standing = self.kernel.standing(sender)
+            if not standing.banned and standing.weight:
+                members.append(Member(sender, held.contribution.digest, standing.weight))
+        return tuple(members)
+
     def choose(self) -> Screened:
-        """The round's contributions that may be proposed.
+        """The candidates that may be proposed.
 
         Fewer than a quorum are not screened. Whoever waits for more has the first screening apply
         to all that come. What they merge to is shown to the plugins that screened. Raises
         QresError: what the rule or a screening plugin refused. Raises HookError: QRES-E701 or
         QRES-E702.
         """
-        members: list[Member] = []
-        for sender, held in self.gathering.of_round(self.info.number).items():
-            standing = self.kernel.standing(sender)
-            if not standing.banned and standing.weight:
-                members.append(Member(sender, held.contribution.digest, standing.weight))
+        members = self.candidates()
         if self.held_out is None or not self.kernel.has("screen"):
-            return Screened(self._revealable(tuple(members)))
+            return Screened(self._revealable(members))
         if len(members) < self.info.quorum:
-            return Screened(tuple(members))
+            return Screened(members)
         against: tuple[Evidence, ...] = ()
         if self._screening is None:
             updates = self._stack(members)

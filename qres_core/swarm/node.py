@@ -1,12 +1,12 @@
 """A real node: the thin asynchronous shell around a round machine.
 
-The machine decides everything; the shell carries frames, keeps the clock and lends a thread to the
-trainer. One task touches the machine. Around it::
+The machine decides everything; the shell carries frames, keeps the clock and lends two threads to
+the trainer: one to train, one to judge. One task touches the machine. Around it::
 
     transport ──► listen ──► inputs ──► drive: machine ──► outbox ──► speak ──► transport
-                     train (a thread) ──► inputs   ▲  │
-                           ▲                       │  └──► on_event
-                           └── newest Train ───────┴─ clock, next_tick
+           train, judge (threads) ──► inputs       ▲  │
+                ▲                                  │  └──► on_event
+                └── newest Train, AskTrainer ──────┴─ clock, next_tick
 
 Every queue is bounded. A full ``inputs`` holds the listener up, so that the transport refuses or
 drops; a full ``outbox`` drops and counts, because a node that waited for its neighbours while they
@@ -52,6 +52,7 @@ from qres_core.swarm.context import node_info
 from qres_core.swarm.effects import (
     NOTHING_NEW,
     Agreed,
+    AskTrainer,
     Broadcast,
     Diverged,
     Effect,
@@ -112,7 +113,7 @@ class _Wake:
     """There is something to do beside the inputs."""
 
 
-_Input: TypeAlias = Delivery | _Trained | _Wake
+_Input: TypeAlias = Delivery | _Trained | AskTrainer | _Wake
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -147,6 +148,8 @@ class Node:
     _good: int | None = attrs.field(default=None, init=False)
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _question: AskTrainer | None = attrs.field(default=None, init=False)
+    _to_judge: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _vouched: SwarmModel | None = attrs.field(default=None, init=False)
     _disowned: frozenset[bytes] = attrs.field(default=frozenset(), init=False)
     _to_keep: anyio.Event = attrs.field(factory=anyio.Event, init=False)
@@ -177,6 +180,7 @@ class Node:
                 async with task_group() as group:
                     group.start_soon(self._listen, inlet)
                     group.start_soon(self._train, inlet)
+                    group.start_soon(self._judge, inlet)
                     group.start_soon(self._speak, outgoing, sent)
                     group.start_soon(self._keep)
                     try:
@@ -285,6 +289,8 @@ class Node:
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = item.author or item.link
             self._apply(self.machine.receive(item.frame, source, now))
+        elif isinstance(item, AskTrainer):
+            self._apply(self.machine.answered(item, now))
         else:
             self._take_trained(item, now)
 
@@ -310,6 +316,9 @@ class Node:
                     if self.steps is None or effect.round_info.step < self.steps:
                         self._wanted = effect
                         self._work.set()
+                case AskTrainer():
+                    self._question = effect
+                    self._to_judge.set()
                 case Diverged(error, models):
                     self._disowned = models
                     raise error
@@ -412,6 +421,17 @@ class Node:
                 return str(error.__cause__.problems[0])
             return error.failure
         return NOTHING_NEW if update is None else update
+
+    async def _judge(self, inlet: MemoryObjectSendStream[_Input]) -> None:
+        """One question at a time: a trainer need not judge two models at once."""
+        limiter = anyio.CapacityLimiter(1)
+        while True:
+            await self._to_judge.wait()
+            self._to_judge = anyio.Event()
+            asked, self._question = self._question, None
+            if asked is not None:
+                await anyio.to_thread.run_sync(asked.run, abandon_on_cancel=True, limiter=limiter)
+                await inlet.send(asked)
 
 
 @contextmanager
@@ -518,10 +538,10 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
             the others, and takes part once a decision of theirs makes it a member.
         roster: identities of the first members, distinct, ``config.swarm.nodes`` of them; or of
             those of a later roster, see ``swarm.roster_epoch``.
-        trainer: trains in a worker thread; judges models where it has ``validate``, in the event
-            loop's thread. What its ``fit`` raises makes the node sit the round
-            out, with the reason in :class:`SatOut`. A node that stops does not wait for a ``fit``
-            under way; the thread ends by itself, its result unused. Where a plugin protects single
+        trainer: trains in a worker thread; judges models in another, where it has ``validate``.
+            What its ``fit`` raises makes the node sit the round out, with the reason in
+            :class:`SatOut`. A node that stops does not wait for what is under way; the threads end
+            by themselves, their results unused. Where a plugin protects single
             examples it is a :class:`~qres_core.RecordTrainer`: sums of its clipped steps are sent.
         initial: the swarm's first model, int32, shape ``(d,)``, the same on every node.
         steps: stop at the model of this number, counted from the swarm's first; ``None`` to run
@@ -581,7 +601,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
             machine = round_machine(info, kernel, swarm, initial, memory, trainer, changes)
-            machine.waits.adapts = True
+            machine.waits.adapts = machine.opinions.apart = True
             node = Node(
                 machine=machine,
                 transport=transport,

@@ -34,7 +34,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.effects import Effect, Refused
+from qres_core.swarm.effects import AskTrainer, Effect, Refused
 from qres_core.swarm.heights import Heights
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.messages import (
@@ -150,6 +150,14 @@ class RoundMachine(Heights):
                 self._advance(now)
         return self._parts.outlet.take()
 
+    def answered(self, asked: AskTrainer, now: float) -> list[Effect]:
+        """The trainer answered; ignored if nobody waits for it any more."""
+        if not self._is_over and self._parts.opinions.waits(asked):
+            with self._recorded():
+                self._parts.opinions.answered(asked)
+                self._advance(now)
+        return self._parts.outlet.take()
+
     def _is_of_now(self, round_number: int, head: bytes) -> bool:
         here = head in {b"", self._context.head.digest}
         return not self._is_over and round_number == self.number and here
@@ -171,6 +179,7 @@ class RoundMachine(Heights):
     def stop(self) -> None:
         """Take no further part."""
         self._stopped = True
+        self._parts.opinions.leave()
 
     def take_sequence(self) -> int:
         """The node's next sequence number; no other message of the node, ever, has it."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
 
 from qres_core.contract.errors import QresError, WireError
 from qres_core.contract.faults import KERNEL, Fault
-from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, OwnContributions, RoundInfo
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector
@@ -42,6 +42,7 @@ from qres_core.swarm.messages import (
     ContributionBody,
 )
 from qres_core.swarm.misbehaviour import MisbehaviourPool
+from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions
 from qres_core.swarm.outbox import Outlet, Speaker
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.sync import CatchingUp, Pace
@@ -64,7 +65,8 @@ class Parts:
         validator: Validator | None,
         changes: PendingChanges,
     ) -> None:
-        self.context, self.journal, self.validator = context, journal, validator
+        self.context, self.journal = context, journal
+        self.opinions = Opinions(context.kernel, speaker.outlet, validator)
         self.position: Position = speaker.position
         self.outlet: Outlet = speaker.outlet
         self.speaker, self.changes, self.catching_up = speaker, changes, catching_up
@@ -124,9 +126,7 @@ class Round:
         parts, here = self.parts, self.parts.position
         context = parts.context
         self.times = Times.of(context.swarm, self.begins, self.aborts, context.waits.stretch)
-        held_out = None
-        if parts.validator is not None:
-            held_out = HeldOut.of(parts.validator, here.model, here.info)
+        held_out = parts.opinions.held_out(here.model, here.info)
         kernel, gathering = parts.context.kernel, parts.collector.gathering
         self.merger = Merger(kernel, gathering, here.info, held_out)
         self.choice.merger = self.merger
@@ -320,15 +320,20 @@ class Round:
 
     def _fresh(self, now: float) -> CandidateSet | None:
         """What to propose of this round's contributions; ``None`` for nothing, or not yet."""
+        opinions, asked = self.parts.opinions, ("choose", self._number)
+        if opinions.waits_for(asked):
+            return None  # what has come since does not count: liars would send it one by one
         held = self.parts.collector.gathering.of_round(self._number)
         if now < self.times.propose and not self.parts.context.nobody_is_missing(held):
             return None
         kernel = self.parts.context.kernel
         try:
-            choice = self.merger.choose()
+            choice = opinions.ask(asked, self.merger.choose, of=self.merger.candidates)
         except QresError as error:
             kernel.rejections[f"{KERNEL}:not-screened-{error.code.lower()}"] += 1
             self.choice.withdraw()
+            return None
+        if choice is None:
             return None
         for evidence in choice.against:
             kernel.observe(evidence)
@@ -346,6 +351,7 @@ class Round:
         if not self.begun:  # the others were quicker
             self._begin(now)
         self.decided = certificate
+        parts.opinions.leave()
         context = parts.context
         self.times.decide(now, context.swarm.deadline * context.waits.stretch)
         if self._watch is not None:
@@ -355,10 +361,21 @@ class Round:
         made = parts.collector.gathering.contributions(members)
         parts.dialogues.decided(senders, made, self._made_in(certificate), now)
 
-    def merged(self, certificate: Certificate) -> Vector:
-        """What the decided set merges to. Raises QresError for what a plugin refused."""
+    def merged(self, certificate: Certificate, now: float) -> Vector | None:
+        """What the decided set merges to; ``None`` while a plugin asks the trainer about it.
+
+        Raises QresError for what a plugin refused.
+        """
+        opinions, what = self.parts.opinions, "merge"
+        if opinions.waits_for(what):
+            return None
         members = certificate.candidate.members
-        return self.merger.merge(members, self._made_in(certificate))
+        merge = partial(self.merger.merge, members, self._made_in(certificate))
+        found = opinions.ask(what, merge)
+        if opinions.waits_for(what):
+            allowed = now + PATIENCE_TO_JUDGE * self.choice.timeout
+            self.times.result = max(self.times.result, allowed)
+        return found
 
     def _made_in(self, certificate: Certificate) -> RoundInfo:
         """The round that the set's contributions were made in, which may be an earlier one."""
@@ -387,7 +404,8 @@ class Round:
         return self.choice.objection or "no agreement"
 
     def close(self, outcome: Outcome, now: float) -> None:
-        """Tell the plugins how it ended. What is closed was opened."""
+        """Tell the plugins how it ended. What is closed was opened, and asks no trainer."""
+        self.parts.opinions.leave()
         if not self.begun and self.parts.context.is_member:
             self._open_plugins(now)
         self.parts.dialogues.close()

@@ -51,7 +51,15 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.beginning import known_roster
 from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.effects import Broadcast, Diverged, Effect, RoundEnded, SendTo, Train
+from qres_core.swarm.effects import (
+    AskTrainer,
+    Broadcast,
+    Diverged,
+    Effect,
+    RoundEnded,
+    SendTo,
+    Train,
+)
 from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 from qres_core.swarm.mean import Mean, weighted_mean
 from qres_core.swarm.memory import Memory
@@ -297,6 +305,7 @@ class Critic:
     _merged: list[list[int]] = attrs.field(factory=list, init=False)  # what it checked
     broken: str = ""
     share: int | None = None
+    screens: bool = True  # whether it asks the trainer when it screens
 
     def _raise(self, hook: str) -> None:
         self.judged.append(hook)
@@ -309,7 +318,7 @@ class Critic:
         against = tuple(
             Accusation(sender, "harmful")
             for sender, row in zip(updates.senders, updates.vectors, strict=True)
-            if held_out.loss_with(row) > 0
+            if self.screens and held_out.loss_with(row) > 0
         )
         first = updates.senders[0]
         shares = {} if self.share is None else {first: self.share}
@@ -526,7 +535,12 @@ class Net:
         options: further keys of ``[swarm]``.
         validate: held-out loss of a model by node, for plugins that judge.
         members: how many of the nodes are the first members, all if left out; others may join.
+
+    ``judging``: seconds that a trainer takes to judge a model; ``None``: the machine waits for it,
+    and it takes no time.
     """
+
+    judging: float | None = None
 
     def __init__(  # noqa: PLR0913 - what a test does not care about has a default
         self,
@@ -567,6 +581,7 @@ class Net:
         self.count = 0
         self.sent: list[Message] = []
         self.down: set[int] = set()
+        self.hung: set[int] = set()  # nodes whose trainers do not come back from judging
         self.forged = 1 << 40
         self.nodes = [Node(i, node_id, Notebook()) for i, node_id in enumerate(self.ids)]
         for node in self.nodes:
@@ -596,7 +611,7 @@ class Net:
         swarm = config.swarm
         if node.changes is None:
             node.changes = PendingChanges(NAME, known_roster(self.first, swarm))
-        return RoundMachine(
+        machine = RoundMachine(
             node.node_id,
             self.first,
             kernel,
@@ -606,6 +621,8 @@ class Net:
             judge,
             node.changes,
         )
+        machine.opinions.apart = self.judging is not None
+        return machine
 
     # ── members ───────────────────────────────────────────────────────────────────────────────
 
@@ -766,6 +783,11 @@ class Net:
             if self.now >= node.tick_due:
                 node.tick_due = float("inf")
                 self.apply(node, machine.tick(self.now))
+        elif what == "judge":
+            if node.index in self.hung:
+                return
+            data.run()
+            self.apply(node, machine.answered(data, self.now))
         else:
             info: RoundInfo = data
             update = self.train(node.index, info)
@@ -786,6 +808,8 @@ class Net:
                     self._carry(node, self.nodes[self.index_of[to]], frame)
                 case Train():
                     self._push(self.now + TRAINING, node.index, "train", effect.round_info)
+                case AskTrainer():
+                    self._push(self.now + (self.judging or 0.0), node.index, "judge", effect)
                 case _:
                     pass
         assert node.machine is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,14 @@ from qres_core.swarm.choice import objections
 from qres_core.swarm.messages import CandidateSet, Member
 
 HARMFUL = 1_000
+
+
+@pytest.fixture(autouse=True, params=[None, 0.01])
+def _judging(harness: ModuleType, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The machine waits for the trainer, as in a simulation, or goes on, as a real node does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.Net, "judging", request.param)
+        yield
 
 
 def training(liars: set[int]) -> Any:

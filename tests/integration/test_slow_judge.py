@@ -1,0 +1,185 @@
+"""A node whose trainer takes long to judge a model: it answers, proposes and follows meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import attrs
+import numpy as np
+
+from qres_core import ACCEPT, HeldOut, RoundInfo, Update, Vector, Verdict, hookimpl, reject
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.config import parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.swarm.effects import RoundEnded
+from qres_core.swarm.messages import PREVOTE, PROPOSAL, decode_vote
+from qres_core.swarm.node import Event, Node, run_node
+from qres_core.testing import make_node_ids
+
+IDS = make_node_ids(4)
+INITIAL = np.zeros(3, dtype=np.int32)
+SLOW = 2
+SECONDS = 8.0
+"""How long that node judges the first model."""
+
+
+@attrs.frozen(eq=False)
+class Listener:
+    """Votes for what its node's trainer finds good, and notes what the others say."""
+
+    heard: list[tuple[float, Envelope]] = attrs.field(factory=list, init=False)
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope, now: float) -> Verdict:
+        self.heard.append((now, envelope))
+        return ACCEPT
+
+    @hookimpl
+    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
+        return reject("worse") if held_out.loss_with(merged) > 0 else ACCEPT
+
+
+@attrs.define(eq=False)
+class Judging:
+    """Finds every model good, the first only when it may."""
+
+    index: int
+    time: Any
+    gate: Any
+    judged: int = 0
+    threads: set[int] = attrs.field(factory=set)
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        del round_info
+        return Update(np.ones_like(vector))
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        del vector
+        return {}
+
+    def validate(self, vector: Vector) -> float:
+        del vector
+        self.judged += 1
+        self.threads.add(threading.get_ident())
+        if self.index == SLOW and self.judged == 1:
+            if threading.current_thread() is threading.main_thread():
+                self.time.now += SECONDS  # and the loop stands still
+            else:
+                self.gate.wait()
+        return 0.0
+
+
+@attrs.define(eq=False)
+class Played:
+    """What came of it."""
+
+    trainers: list[Judging]
+    heard: list[tuple[float, Envelope]] = attrs.field(factory=list)  # by the first node
+    ended: list[tuple[float, RoundEnded]] = attrs.field(factory=list)  # at the slow one
+    longest: float = 0.0  # for which the loop did not turn, virtual seconds
+
+    def said(self, kind: str, until: float) -> list[Envelope]:
+        """What the slow node said until then."""
+        return [
+            envelope
+            for at, envelope in self.heard
+            if at < until and envelope.sender == IDS[SLOW] and envelope.kind == kind
+        ]
+
+
+def play(virtual_time: Any, *, apart: bool) -> Played:
+    swarm = {
+        "name": "slow-judge",
+        "nodes": 4,
+        "byzantine": 1,
+        "quorum": 3,
+        "deadline": 2.0,
+        "vote_timeout": 2.0,
+        "interval": 0.5,
+        "insecure": True,
+    }
+    plugins: dict[str, Any] = {"memory": {}, "listener": {}, "mean": {"unprotected": True}}
+    config = parse({"swarm": swarm, "plugins": plugins}, source="test")
+    installed = {**scan(), "listener": Installed.local("listener", Listener)}
+    gate = virtual_time.gate()
+    played = Played([Judging(index, virtual_time, gate) for index in range(4)])
+    voted = anyio.Event()
+
+    async def node(index: int) -> None:
+        def on_start(made: Node) -> None:
+            made.machine.opinions.apart = apart
+            if index == 0:
+                for plugin in made.machine.kernel.enabled:
+                    if isinstance(plugin.instance, Listener):
+                        played.heard = plugin.instance.heard
+
+        def on_event(event: Event) -> None:
+            if index == SLOW and isinstance(event, RoundEnded):
+                played.ended.append((anyio.current_time(), event))
+            if any(map(decode, played.said(PREVOTE, np.inf))):
+                voted.set()
+
+        await run_node(
+            config,
+            node_id=IDS[index],
+            roster=IDS,
+            trainer=played.trainers[index],
+            initial=INITIAL,
+            steps=None,
+            installed=installed,
+            on_event=on_event,
+            on_start=on_start,
+            clock=anyio.current_time,
+        )
+
+    def decode(vote: Envelope) -> bytes | None:
+        return decode_vote(vote.payload)
+
+    async def watch() -> None:
+        before = anyio.current_time()
+        while True:
+            await anyio.sleep(0.1)
+            played.longest = max(played.longest, anyio.current_time() - before)
+            before = anyio.current_time()
+
+    async def main() -> None:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch)
+                for index in range(4):
+                    group.start_soon(node, index)
+                await anyio.sleep(SECONDS)
+                gate.open()
+                await voted.wait()
+                group.cancel_scope.cancel()
+
+    anyio.run(main)
+    return played
+
+
+def test_a_node_goes_on_while_its_trainer_judges(virtual_time: Any) -> None:
+    played = play(virtual_time, apart=True)
+    assert played.longest < 1.0
+    # It votes for no set that it has not judged, but proposes some, and makes every model.
+    votes = played.said(PREVOTE, SECONDS)
+    assert all(decode_vote(vote.payload) is None for vote in votes)
+    assert played.said(PROPOSAL, SECONDS)
+    meanwhile = [event for at, event in played.ended if at < SECONDS]
+    assert len(meanwhile) >= 8
+    assert {event.outcome.status.value for event in meanwhile} == {"closed"}
+    assert all(IDS[SLOW] in event.outcome.members for event in meanwhile)
+    main = threading.get_ident()
+    assert all(main not in trainer.threads for trainer in played.trainers)
+    assert not [item for item in threading.enumerate() if item.name == "qres-judging"]
+
+
+def test_control_a_machine_that_waits_for_the_trainer_stops_everything(virtual_time: Any) -> None:
+    played = play(virtual_time, apart=False)
+    assert played.longest >= SECONDS
+    assert not played.said(PROPOSAL, SECONDS)
+    assert not [event for at, event in played.ended if at < SECONDS]
+    main = threading.get_ident()
+    assert all(trainer.threads == {main} for trainer in played.trainers)
