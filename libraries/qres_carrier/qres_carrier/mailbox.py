@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 import anyio
@@ -17,13 +17,18 @@ Post = Callable[[Callable[[], object]], None]
 class Mailbox(Generic[T]):
     """Filled from any thread, emptied by tasks of one event loop.
 
+    Items may have a source. Sources take turns, and none may have more items in the box than there
+    is room left: one that floods gets half of it, two get a third each, and there is always room
+    for whoever has none.
+
     Args:
         capacity: most items that wait.
         drop_oldest: whether a full box makes room for the new one, or refuses it.
     """
 
     def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
-        self._items: deque[T] = deque()
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._waits = 0  # items in all queues
         self._capacity = capacity
         self._drop_oldest = drop_oldest
         self._lock = threading.Lock()
@@ -35,24 +40,39 @@ class Mailbox(Generic[T]):
         """Name the way to run something in the event loop of whoever empties the box."""
         self._post = post
 
-    def put(self, item: T) -> bool:
-        """Add an item; false if there was no room or the box is closed."""
+    def __len__(self) -> int:
+        """Items that wait."""
+        return self._waits
+
+    def put(self, item: T, source: Hashable = None) -> bool:
+        """Add an item; false if there was no room for its source, or the box is closed."""
         with self._lock:
             if self._error is not None:
                 return False
-            if len(self._items) >= self._capacity:
-                if not self._drop_oldest:
-                    return False
-                self._items.popleft()
-            self._items.append(item)
+            room = self._capacity - self._waits
+            if room <= 0 and self._drop_oldest:
+                self._take()
+            elif room <= (0 if source is None else len(self._queues.get(source, ()))):
+                return False
+            self._queues.setdefault(source, deque()).append(item)
+            self._waits += 1
             self._wake()
         return True
+
+    def _take(self) -> T:
+        source, queue = self._queues.popitem(last=False)
+        item = queue.popleft()
+        self._waits -= 1
+        if queue:
+            self._queues[source] = queue  # its next one waits for the others' turns
+        return item
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Let everyone who waits, now or later, get an error."""
         with self._lock:
             self._error = self._error or error
-            self._items.clear()
+            self._queues.clear()
+            self._waits = 0
             self._wake()
 
     def _wake(self) -> None:
@@ -62,14 +82,14 @@ class Mailbox(Generic[T]):
             self._waiting.clear()
 
     async def get(self) -> T:
-        """The oldest item; waits for it. Raises Exception: what the box was closed with."""
+        """The next item; waits for it. Raises Exception: what the box was closed with."""
         await anyio.lowlevel.checkpoint()  # before, so that a cancelled task takes nothing
         while True:
             with self._lock:
                 if self._error is not None:
                     raise self._error()
-                if self._items:
-                    return self._items.popleft()
+                if self._waits:
+                    return self._take()
                 event = anyio.Event()
                 self._waiting.append(event)
             try:

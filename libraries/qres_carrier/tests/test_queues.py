@@ -10,6 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from qres_carrier import Mailbox, Tally, TokenBucket
 
 from qres_core import RoundError, TransportStats
@@ -89,6 +91,37 @@ def test_a_mailbox_may_drop_the_oldest() -> None:
         assert [await box.get(), await box.get()] == [3, 4]
 
     anyio.run(main)
+
+
+def test_no_source_of_a_mailbox_takes_the_room_of_others() -> None:
+    """A source may have as many items as there is room left; sources take turns."""
+
+    async def main() -> None:
+        box: Mailbox[str] = Mailbox(12)
+        assert sum(box.put(f"a{number}", "a") for number in range(50)) == 6
+        assert sum(box.put(f"b{number}", "b") for number in range(50)) == 3
+        assert len(box) == 9
+        assert box.put("c0", "c")  # there is room for whoever has none
+        got = [await box.get() for _ in range(4)]
+        assert got == ["a0", "b0", "c0", "a1"]
+        # Each keeps its own order.
+        rest = [await box.get() for _ in range(len(box))]
+        assert [item for item in rest if item[0] == "b"] == ["b1", "b2"]
+
+    anyio.run(main)
+
+
+@given(st.lists(st.integers(0, 4), max_size=200), st.integers(5, 40))
+def test_whoever_has_nothing_in_a_mailbox_finds_room(puts: list[int], room: int) -> None:
+    """Whatever up to four others did: of ``k`` floods each has at most ``room / (k + 1)``."""
+    box: Mailbox[int] = Mailbox(room)
+    for source in puts:
+        if source:
+            box.put(source, source)
+        elif len(box):
+            box._take()
+    assert len(box) < room
+    assert box.put(0, "new")
 
 
 def test_counts_have_their_reasons() -> None:

@@ -1,12 +1,14 @@
 """Blobs: whoever wants one asks for its chunks, several at once, of several holders at once.
 
 A question is a blob's root and the number of a chunk, in 4 bytes. Chunks are checked as they come,
-and served to others as soon as they are.
+and served to others as soon as they are. A pull lives while something of it comes. A holder that
+keeps a chunk waiting does not keep the blob waiting: another one is asked for it beside.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
 from collections import deque
@@ -26,6 +28,12 @@ ATTEMPTS: Final = 3
 PAUSE_SECONDS: Final = 0.5
 MISSES: Final = 6
 MISS_SECONDS: Final = 0.03
+LOOK_SECONDS: Final = 0.02
+DOUBLINGS: Final = 4
+TURN: Final = 0.25
+"""After what part of the pull's patience another holder is asked for a chunk too."""
+SLOWER: Final = 2.0
+"""Or after this many times what chunks take, if that is longer: on a slow line all of them do."""
 
 _CHANCE: Final = random.SystemRandom()
 
@@ -35,9 +43,68 @@ class _BlobFetch:
     """One blob on its way in."""
 
     ref: BlobRef
-    missing: deque[int]
+    missing: deque[int]  # chunks that nobody is asked for now
+    within: float  # seconds that may pass without anything of it
+    alive: Callable[[], None]  # told whenever a chunk came
+    wanted: set[int] = attrs.field(init=False)  # chunks that are not here
+    # chunks that were asked for: of whom, and since when
+    flying: dict[int, dict[NodeId, float]] = attrs.field(factory=dict[int, dict[NodeId, float]])
     lied: set[NodeId] = attrs.field(factory=set[NodeId])
-    left: int = 0
+    took: float = 0.0  # seconds that a chunk takes, smoothed; 0 before the first
+    whole: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.wanted = set(self.missing)
+        if not self.wanted:
+            self.whole.set()
+
+    @property
+    def turn(self) -> float:
+        """Seconds after which a chunk is late."""
+        return max(TURN * self.within, SLOWER * self.took)
+
+    def take(self, holder: NodeId, now: float) -> int | None:
+        """The next chunk to ask a holder for: one that nobody is asked for, or one that is late."""
+        if self.missing:
+            index = self.missing.popleft()
+        elif self.keeps_waiting(holder, now):
+            return None
+        else:
+            late = [
+                (min(asked.values()), index)
+                for index, asked in self.flying.items()
+                if holder not in asked and len(asked) < self._most(now - min(asked.values()))
+            ]
+            if not late:
+                return None
+            index = min(late)[1]
+        self.flying.setdefault(index, {})[holder] = now
+        return index
+
+    def _most(self, age: float) -> int:
+        """Holders that may be asked for a chunk of some age: twice as many after every turn."""
+        return 1 << min(DOUBLINGS, int(age / self.turn))
+
+    def came(self, index: int, took: float) -> None:
+        """A chunk is here."""
+        self.took = 0.8 * (self.took or took) + 0.2 * took
+        self.wanted.discard(index)
+        self.flying.pop(index, None)
+        self.alive()
+        if not self.wanted:
+            self.whole.set()
+
+    def back(self, index: int, holder: NodeId) -> None:
+        """A holder did not give a chunk, or somebody did."""
+        asked = self.flying.get(index, {})
+        asked.pop(holder, None)
+        if index in self.wanted and not asked:
+            self.flying.pop(index, None)
+            self.missing.append(index)
+
+    def keeps_waiting(self, holder: NodeId, now: float) -> bool:
+        """Whether a holder is late with a chunk."""
+        return any(now - asked.get(holder, now) > self.turn for asked in self.flying.values())
 
 
 class ChunkService:
@@ -88,25 +155,48 @@ class BlobPuller:
     async def fetch(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
         """Pull a blob. Raises as :meth:`Transport.fetch_blob`."""
         where = f"blob {ref.root.hex()[:16]}"
-        lock = self._fetching.setdefault(ref.root, asyncio.Lock())
+        lock, mine = self._fetching.setdefault(ref.root, asyncio.Lock()), False
         try:
-            async with asyncio.timeout(within), lock:
-                data = self._store.read(ref)
-                if data is None:
-                    data = await self._pull(ref, holders, where)
-                    self._tally.blobs_fetched += 1
-                return data
-        except TimeoutError as error:
-            self._tally.blobs_failed += 1
-            raise TransportError.of("QRES-E905", where, f"{within:g} seconds are over") from error
+            # Whoever pulls it already leaves what came, but may have been told of worse holders.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    mine = await lock.acquire()
+            data = self._store.read(ref)
+            if data is None:
+                data = await self._in_time(ref, holders, where, within)
+                self._tally.blobs_fetched += 1
         except TransportError:
             self._tally.blobs_failed += 1
             raise
+        else:
+            return data
         finally:
+            if mine:
+                lock.release()
             if not lock.locked():
                 self._fetching.pop(ref.root, None)
 
-    async def _pull(self, ref: BlobRef, holders: Sequence[NodeId], where: str) -> bytes:
+    async def _in_time(
+        self, ref: BlobRef, holders: Sequence[NodeId], where: str, within: float
+    ) -> bytes:
+        now = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(within) as limit:
+                return await self._pull(
+                    ref, holders, where, within, lambda: limit.reschedule(now() + within)
+                )
+        except TimeoutError as error:
+            what = f"nothing of it came for {within:g} seconds"
+            raise TransportError.of("QRES-E905", where, what) from error
+
+    async def _pull(
+        self,
+        ref: BlobRef,
+        holders: Sequence[NodeId],
+        where: str,
+        within: float,
+        alive: Callable[[], None],
+    ) -> bytes:
         asked = list(dict.fromkeys(holders))
         asked[1:] = _CHANCE.sample(asked[1:], len(asked[1:]))  # the first one knows why it is
         ready: list[NodeId] = []
@@ -114,20 +204,22 @@ class BlobPuller:
             held = self._store.held(ref)  # of an earlier try, or from before a restart
             order = [index for index in range(len(ref.chunks)) if index not in held]
             # Each receiver has an order of its own: so they have different chunks for each other.
-            pull = _BlobFetch(ref, deque(_CHANCE.sample(order, len(order))), left=len(order))
+            pull = _BlobFetch(ref, deque(_CHANCE.sample(order, len(order))), within, alive)
             for attempt in range(ATTEMPTS):
+                if pull.whole.is_set():
+                    break
                 if attempt:
                     await asyncio.sleep(PAUSE_SECONDS)
                 ready = [node for node in asked if self._is_up(node) and node not in pull.lied]
                 if not ready:
                     break
                 await self._ask_all(pull, ready)
-                if not pull.left:
-                    data = self._store.read(ref, check=False)
-                    if data is None:
-                        what = "the stored blob cannot be read"
-                        raise TransportError.of("QRES-E906", where, what)
-                    return data
+            if pull.whole.is_set():
+                data = self._store.read(ref, check=False)
+                if data is None:
+                    what = "the stored blob cannot be read"
+                    raise TransportError.of("QRES-E906", where, what)
+                return data
         if pull.lied:
             what = f"{len(pull.lied)} of {len(asked)} holders sent something else"
             raise TransportError.of("QRES-E906", where, what)
@@ -135,50 +227,76 @@ class BlobPuller:
         raise TransportError.of("QRES-E904", where, what)
 
     async def _ask_all(self, pull: _BlobFetch, holders: Sequence[NodeId]) -> None:
-        """Ask holders, a few at once, each next one when another has failed."""
-        waiting = deque(holders)
+        """Ask holders until all of it is here; nobody waits for those that say nothing."""
+        asking = asyncio.create_task(self._ask_in_turn(pull, deque(holders)))
+        whole = asyncio.create_task(pull.whole.wait())
+        try:
+            await asyncio.wait((asking, whole), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            whole.cancel()
+            asking.cancel()
+            await asyncio.wait((asking, whole))
+        if not asking.cancelled():
+            asking.result()
 
-        async def source() -> None:
-            while waiting and pull.left:
-                holder = waiting.popleft()
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(self._options.blob_window):
-                        group.create_task(self._ask(pull, holder))
-
+    async def _ask_in_turn(self, pull: _BlobFetch, waiting: deque[NodeId]) -> None:
+        """Ask a few holders at once, each next one when another has failed, or is late."""
+        now = asyncio.get_running_loop().time
+        sources: dict[NodeId, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._options.blob_sources, len(waiting))):
-                group.create_task(source())
+            while waiting:
+                busy = [
+                    holder
+                    for holder, source in sources.items()
+                    if not source.done() and not pull.keeps_waiting(holder, now())
+                ]
+                if len(busy) < self._options.blob_sources:
+                    holder = waiting.popleft()
+                    sources[holder] = group.create_task(self._ask_one(pull, holder))
+                else:
+                    await asyncio.sleep(LOOK_SECONDS)
+
+    async def _ask_one(self, pull: _BlobFetch, holder: NodeId) -> None:
+        """Have a holder asked for several chunks at once."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._options.blob_window):
+                group.create_task(self._ask(pull, holder))
 
     async def _ask(self, pull: _BlobFetch, holder: NodeId) -> None:
         """Take chunks from one holder until there are none to take, or it fails."""
-        misses = 0
-        while pull.left and holder not in pull.lied and misses <= MISSES:
-            if not pull.missing:
-                await asyncio.sleep(0.02)  # the rest is on its way from others, who may yet fail
+        misses, now = 0, asyncio.get_running_loop().time
+        while holder not in pull.lied and misses <= MISSES:
+            began = now()
+            index = pull.take(holder, began)
+            if index is None:
+                await asyncio.sleep(LOOK_SECONDS)  # the rest is on its way from others
                 continue
-            index = pull.missing.popleft()
+            question = pull.ref.root + index.to_bytes(4, "big")
             try:
-                question = pull.ref.root + index.to_bytes(4, "big")
                 status, data = await self._exchanges.ask(
                     holder, CHUNK_OF, question, self._options.read_seconds, "blob"
                 )
+                if status == ANSWERED and self._accept(pull, holder, index, data, now() - began):
+                    misses = 0
+                    continue
             except TransportError:
-                pull.missing.append(index)
                 return
-            except BaseException:
-                pull.missing.append(index)
-                raise
-            if status != ANSWERED:
-                pull.missing.append(index)
-                misses += 1
-                await asyncio.sleep(MISS_SECONDS * misses)  # it may be fetching too
-            elif hashlib.sha256(data).digest() != pull.ref.chunks[index]:
-                pull.missing.append(index)
-                if holder not in pull.lied:
-                    pull.lied.add(holder)
-                    self._exchanges.accuse(holder, "another chunk than that which was asked for")
-            else:
-                misses = 0
-                self._store.put(pull.ref, index, data)
-                self._tally.bytes_received += len(data)
-                pull.left -= 1
+            finally:
+                pull.back(index, holder)
+            misses += 1
+            await asyncio.sleep(MISS_SECONDS * misses)  # it may be fetching too
+
+    def _accept(
+        self, pull: _BlobFetch, holder: NodeId, index: int, data: bytes, took: float
+    ) -> bool:
+        """Keep a chunk that is what it should be."""
+        if hashlib.sha256(data).digest() != pull.ref.chunks[index]:
+            if holder not in pull.lied:
+                pull.lied.add(holder)
+                self._exchanges.accuse(holder, "another chunk than that which was asked for")
+            return False
+        self._tally.bytes_received += len(data)
+        if index in pull.wanted:  # else another holder was faster
+            self._store.put(pull.ref, index, data)
+            pull.came(index, took)
+        return True

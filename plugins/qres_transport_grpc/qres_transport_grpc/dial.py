@@ -6,11 +6,13 @@ connection that shows nothing; one with the right digest is the only root that t
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import os
 import ssl
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from qres_transport_grpc.wire import HUB_NAME, MESSAGE_BYTES, HubPlace
@@ -72,9 +74,15 @@ def _connection(
     proxy = getproxies().get("https", "")
     if not proxy or proxy_bypass(host):
         return http.client.HTTPSConnection(host, place.port, timeout=within, context=context)
-    name, _, port = proxy.rpartition("//")[2].rpartition("@")[2].rstrip("/").partition(":")
-    made = http.client.HTTPSConnection(name, int(port or 80), timeout=within, context=context)
-    made.set_tunnel(host, place.port)
+    found = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    made = http.client.HTTPSConnection(
+        found.hostname or "", found.port or 80, timeout=within, context=context
+    )
+    headers: dict[str, str] = {}
+    if found.username is not None:
+        pair = f"{unquote(found.username)}:{unquote(found.password or '')}".encode()
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    made.set_tunnel(host, place.port, headers)
     return made
 
 

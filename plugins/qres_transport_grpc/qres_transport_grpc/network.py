@@ -23,8 +23,6 @@ from typing import Any, Final
 import attrs
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from qres_carrier import Tally
 
 from qres_core import (
@@ -41,7 +39,7 @@ from qres_transport_grpc.admission import Gatekeeper
 from qres_transport_grpc.lines import HubLines
 from qres_transport_grpc.options import GrpcOptions
 from qres_transport_grpc.peers import NONCE_BYTES, Acquaintance, Candidate
-from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, SealedSession
+from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, SealedSession, StartKey
 from qres_transport_grpc.uplink import Uplink
 from qres_transport_grpc.wire import SESSION_BYTES, BadMessageError, Greeting, HubPlace
 
@@ -87,10 +85,9 @@ class GrpcNetwork:
         self._parted: dict[NodeId, Acquaintance] = {}
         self.infos: tuple[PeerInfo, ...] = ()
         self.lines = HubLines(info, keys, options, self._take, self._tell_of_hub)
-        self._key = X25519PrivateKey.generate()
-        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self._key = StartKey()
         session = secrets.token_bytes(SESSION_BYTES)
-        self._mine = Greeting(info.swarm, info.node_id, session, public, b"")
+        self._mine = Greeting(info.swarm, info.node_id, session, self._key.public, b"")
         self._greetings: dict[bytes, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._members: frozenset[NodeId] = frozenset()

@@ -53,7 +53,11 @@ class GrpcOptions:
         "recently used blob makes room for a new one.",
         1024,
     )
-    inbox_frames: int = _whole(1024, "Frames that may wait for the node; more are dropped.", 1)
+    inbox_frames: int = _whole(
+        1024,
+        "Frames that may wait for the node; more are dropped. One neighbour gets at most half.",
+        1,
+    )
     outbox_frames: int = _whole(
         256, "Frames that each node may have to confirm yet; more are dropped.", 1
     )

@@ -10,7 +10,12 @@ from typing import Any, Final
 from qres_core import NODE_ID_BYTES, ConfigError, NodeId, QresError, canonical, stores
 
 MAX_FILE_BYTES: Final = 2**20
+_PRIME: Final = 2**255 - 19
+_Y_OF_ORDER_8: Final = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER_Y: Final = frozenset({0, 1, _PRIME - 1, _Y_OF_ORDER_8, _PRIME - _Y_OF_ORDER_8})
+"""The ``y`` of the 8 points whose order divides 8."""
 _FIX: Final = "name the configuration of a node, or a file with its [swarm] name and roster"
+_SHOW: Final = "`qres key show` prints a node's identity"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -95,5 +100,10 @@ def _identity(where: str, text: object) -> bytes:
         found = b""
     if len(found) != NODE_ID_BYTES:
         what = f"{text!r:.80} is not {2 * NODE_ID_BYTES} hex digits"
-        raise ConfigError.of("QRES-E105", where, what, "`qres key show` prints a node's identity")
+        raise ConfigError.of("QRES-E105", where, what, _SHOW)
+    # A key of small order fits signatures that nobody made: whoever likes could speak for the node.
+    y = int.from_bytes(found, "little") & 2**255 - 1
+    if y >= _PRIME or y in _SMALL_ORDER_Y:
+        what = f"{text!r} is no node's key: {'not canonical' if y >= _PRIME else 'of small order'}"
+        raise ConfigError.of("QRES-E105", where, what, _SHOW)
     return found

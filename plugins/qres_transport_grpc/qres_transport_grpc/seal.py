@@ -8,7 +8,6 @@ or to another session.
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -24,7 +23,6 @@ SEALED: Final = b"\1"
 NAME_BYTES: Final = 8
 _HEAD: Final = 1 + NAME_BYTES + 8
 OVERHEAD_BYTES: Final = _HEAD + 16
-_BEGAN: Final = time.monotonic_ns()
 WINDOW: Final = 8192
 """Numbers behind the newest that may still come: small messages overtake large ones."""
 
@@ -52,6 +50,20 @@ class OnceWindow:
             self._seen |= 1 << -ahead
 
 
+class StartKey:
+    """The key of one start of a node; it knows which number its sessions have come to.
+
+    Were a session forgotten and made again, its keys would be the same. So no session begins at a
+    number that another one has used. A clock would do for that only if it never stood still, and it
+    would tell hubs when the machine was started.
+    """
+
+    def __init__(self) -> None:
+        self.private = X25519PrivateKey.generate()
+        self.public = self.private.public_key().public_bytes_raw()
+        self.newest = 0
+
+
 class SealedSession:
     """Seals to one start of one node, and opens what it sealed.
 
@@ -64,9 +76,9 @@ class SealedSession:
         BadMessageError: the other's key is none.
     """
 
-    def __init__(self, key: X25519PrivateKey, mine: Greeting, theirs: Greeting) -> None:
+    def __init__(self, key: StartKey, mine: Greeting, theirs: Greeting) -> None:
         try:
-            secret = key.exchange(X25519PublicKey.from_public_bytes(theirs.key))
+            secret = key.private.exchange(X25519PublicKey.from_public_bytes(theirs.key))
         except ValueError as error:
             what = "no usable X25519 key"
             raise BadMessageError(what) from error
@@ -82,15 +94,14 @@ class SealedSession:
         first = both[0].startswith(mine.node)
         self._out, self._in = (low, high) if first else (high, low)
         self.name = keys[64:]
-        # Grows over every session that this process has made: were one forgotten and made again, no
-        # number would come twice under its keys. The clock itself would tell hubs when the machine
-        # was started, and which nodes run on one.
-        self._number = time.monotonic_ns() - _BEGAN
+        self._key = key
+        self._number = key.newest
         self._window = OnceWindow()
 
     def seal(self, data: bytes) -> bytes:
         """The message that only the other end can open."""
         self._number += 1
+        self._key.newest = max(self._key.newest, self._number)
         number = self._number.to_bytes(8, "big")
         head = SEALED + self.name + number
         return head + self._out.encrypt(bytes(4) + number, data, head)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 from qres_carrier import FOLDER, SharedBlobStore, ThreadedTransport
 
 from qres_core import (
@@ -136,7 +135,7 @@ class GrpcTransport(ThreadedTransport):
         return peer is not None and peer.up
 
     def _deliver(self, link: NodeId, frame: bytes) -> bool:
-        if not self._inbox.put(Delivery(link, frame)):
+        if not self._inbox.put(Delivery(link, frame), link):
             self._tally.drop("inbox full")
             return False
         self._tally.bytes_received += len(frame)

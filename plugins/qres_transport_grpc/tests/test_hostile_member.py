@@ -89,11 +89,43 @@ def test_a_frame_that_found_no_room_comes_again(
     async def main() -> None:
         async with lab.running(first, hostile, honest):
             await hostile.send(roster[0].node_id, b"flood")
-            await lab.until(lambda: len(first._inbox._items) == 1)
+            await lab.until(lambda: len(first._inbox) == 1)
             await honest.send(roster[0].node_id, b"frame")
             await lab.until(lambda: first.stats().reasons.get("inbox full", 0) > 0)
             with anyio.fail_after(lab.PATIENCE):
                 assert [(await first.receive()).frame for _ in range(2)] == [b"flood", b"frame"]
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_member_that_floods_keeps_the_frames_of_others_out_of_no_inbox(
+    hub: Callable[..., Any], lab: SimpleNamespace, *, shares: bool
+) -> None:
+    """As long as each source has a share of the inbox; without, the flood takes all of it."""
+    roster = lab.members(3)
+    server = hub(roster)
+    first = lab.transport(roster[0], roster, [server], inbox_frames=8)
+    hostile, honest = (lab.transport(me, roster, [server], retry_seconds=60) for me in roster[1:])
+    put = first._inbox.put
+    if not shares:
+        first._inbox.put = lambda item, _source: put(item)
+
+    async def main() -> None:
+        async with lab.running(first, hostile, honest):
+            for number in range(12):
+                await hostile.send(roster[0].node_id, b"flood %d" % number)
+            full = 4 if shares else 8
+            await lab.until(lambda: first.stats().reasons.get("inbox full", 0) >= 12 - full)
+            assert len(first._inbox) == full
+            await honest.send(roster[0].node_id, b"frame")
+            await lab.until(
+                lambda: len(first._inbox) > full or first.stats().reasons["inbox full"] > 12 - full
+            )
+            with anyio.fail_after(lab.PATIENCE):
+                got = [(await first.receive()).frame for _ in range(2)]
+            # It does not even wait for the rest of the flood.
+            assert got == [b"flood 0", b"frame" if shares else b"flood 1"]
 
     anyio.run(main)
 

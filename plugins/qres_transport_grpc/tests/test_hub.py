@@ -17,6 +17,7 @@ import anyio
 import attrs
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from qres_transport_grpc import dial
 from qres_transport_grpc.cli import hub as hub_command
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
@@ -450,14 +451,22 @@ def test_an_identity_of_two_halves_is_refused(tmp_path: Path) -> None:
         ('[swarm]\nname = "s"\nroster = []\n', "QRES-E103"),
         ('[swarm]\nname = "s"\nroster = ["00"]\n', "QRES-E105"),
         ('[swarm]\nname = "s"\nroster = [1]\n', "QRES-E105"),
-        (f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n[hub.keys]\nx = "y"\n', "QRES-E105"),
-        (f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n[hub.key]\nx = "y"\n', "QRES-E102"),
-        (f'hub = 3\n[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n', "QRES-E102"),
+        (f'[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n[hub.keys]\nx = "y"\n', "QRES-E105"),
+        (f'[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n[hub.key]\nx = "y"\n', "QRES-E102"),
+        (f'hub = 3\n[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n', "QRES-E102"),
         pytest.param(
-            f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n'
+            f'[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n'
             f'[hub.keys]\n{"1" * 64} = "{"2" * 64}"\n',
             "QRES-E105",
             id="a stranger's key",
+        ),
+        (f'[swarm]\nname = "s"\nroster = ["01{"0" * 62}"]\n', "QRES-E105.*of small order"),
+        (f'[swarm]\nname = "s"\nroster = ["{"f" * 64}"]\n', "QRES-E105.*not canonical"),
+        pytest.param(
+            f'[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n'
+            f'[hub.keys]\n{"3" * 64} = "{"0" * 62}80"\n',
+            "QRES-E105.*of small order",
+            id="a newer key of small order",
         ),
     ],
 )
@@ -468,20 +477,27 @@ def test_a_roster_that_is_none_is_refused(tmp_path: Path, text: str, code: str) 
         HubRoster(path)
 
 
+def test_control_one_signature_by_nobody_fits_a_key_of_small_order() -> None:
+    """Whoever likes is the member with that key, if the library is asked alone."""
+    nobody = bytes([1]) + bytes(31)
+    for challenge in (b"this one", b"and that one"):
+        Ed25519PublicKey.from_public_bytes(nobody).verify(nobody + bytes(32), challenge)
+
+
 def test_a_roster_that_breaks_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "swarm.toml"
-    path.write_text(f'[swarm]\nname = "s"\nroster = ["{"0" * 64}"]\n', encoding="utf-8")
+    path.write_text(f'[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n', encoding="utf-8")
     roster = HubRoster(path)
     assert not roster.refresh()
     path.write_text("broken [", encoding="utf-8")
     assert not roster.refresh()
-    assert roster.keys == {bytes(32): bytes(32)}
+    assert roster.keys == {b"\x33" * 32: b"\x33" * 32}
     assert "stay as they were" in caplog.text
     path.write_text(f'[swarm]\nname = "other"\nroster = ["{"1" * 64}"]\n', encoding="utf-8")
     assert not roster.refresh()
-    assert roster.keys == {bytes(32): bytes(32)}
+    assert roster.keys == {b"\x33" * 32: b"\x33" * 32}
     path.unlink()
     assert not roster.refresh()
     path.write_text(f'[swarm]\nname = "s"\nroster = ["{"1" * 64}"]\n', encoding="utf-8")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import socket
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -138,45 +142,92 @@ def test_rounds_and_new_options_reach_the_transport(
     assert RoundInfo
 
 
-def test_a_proxy_is_used_where_there_is_one(
-    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The proxy gets the hub's name and port, and carries what follows."""
-    import socket  # noqa: PLC0415
-    import threading  # noqa: PLC0415
+PROXY_KEY = b"Basic " + base64.b64encode(b"a node:p@ss")
 
-    server = hub(lab.members(2))
-    asked: list[bytes] = []
 
-    def carry(listener: socket.socket) -> None:
-        client, _ = listener.accept()
-        with client, socket.create_connection(("127.0.0.1", server.port)) as onward:
-            asked.append(client.recv(4096).split(b"\r\n")[0])
+class Proxy:
+    """Carries what it is asked for to a hub, for whoever shows a name and a password."""
+
+    def __init__(self, port: int) -> None:
+        self.onward = port
+        self.asked: list[bytes] = []
+        self.refused = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
+        self.threads[0].start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            self.threads.append(threading.Thread(target=self.carry, args=(client,), daemon=True))
+            self.threads[-1].start()
+
+    def carry(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self.onward)) as onward:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += client.recv(4096)
+            first, *lines = request.split(b"\r\n")
+            headers = {
+                name.lower(): value.strip()
+                for name, _, value in (line.partition(b":") for line in lines)
+            }
+            if headers.get(b"proxy-authorization") != PROXY_KEY:
+                self.refused += 1
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+                return
+            self.asked.append(first)
             client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            back = threading.Thread(target=pump, args=(onward, client))
+            back = threading.Thread(target=self.pump, args=(onward, client), daemon=True)
             back.start()
-            pump(client, onward)
-            onward.shutdown(socket.SHUT_RDWR)
+            self.pump(client, onward)
             back.join()
 
+    @staticmethod
     def pump(source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=carry, args=(listener,))
-        thread.start()
-        port = listener.getsockname()[1]
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("no_proxy", "")
-        place = HubPlace("hub.example.org", 443, server.identity.digest)
-        assert "BEGIN CERTIFICATE" in certificate(place, 60.0)
-        thread.join()
-    assert asked[0].startswith(b"CONNECT hub.example.org:443")
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_proxy_is_used_where_there_is_one_with_the_name_and_password_in_its_address(
+    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whatever fetches the certificate, and then by gRPC."""
+    roster = lab.members(2)
+    server = hub(roster)
+    proxy = Proxy(server.port)
+    monkeypatch.setenv("no_proxy", "")
+    name = f"hub.example.org:443#{server.identity.digest}"
+    place = HubPlace.of(name)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+    with pytest.raises(OSError, match="407"):  # the control
+        certificate(place, lab.PATIENCE)
+    monkeypatch.setenv("https_proxy", f"http://a%20node:p%40ss@127.0.0.1:{proxy.port}")
+    assert "BEGIN CERTIFICATE" in certificate(place, lab.PATIENCE)
+    ends = [lab.transport(me, roster, [SimpleNamespace(option=name)]) for me in roster]
+
+    async def main() -> None:
+        async with lab.running(*ends):
+            assert ends[0].peers()
+
+    anyio.run(main)
+    proxy.close()
+    assert proxy.refused == 1
+    assert all(item.startswith(b"CONNECT hub.example.org:443") for item in proxy.asked)
+    assert len(proxy.asked) >= 5  # three certificates and two channels
 
 
 @pytest.mark.parametrize("proxy", ["http://[::1]:3128", "http://proxy:none"])

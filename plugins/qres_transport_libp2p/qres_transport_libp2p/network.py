@@ -36,6 +36,7 @@ from qres_transport_libp2p.reconnect import Reconnector
 from qres_transport_libp2p.requests import Requests
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.slots import (
+    FAMILIAR,
     HANDSHAKE_MOST,
     HANDSHAKE_SECONDS,
     HANDSHAKES,
@@ -137,7 +138,7 @@ class Network:
 
     def _host(self, listen: Multiaddr, tcp: TidyTCP, slots: Slots) -> IHost:
         pair = key_pair(self.keys)
-        most = self.options.max_connections + HANDSHAKES  # the slots are the limit
+        most = self.options.max_connections + HANDSHAKES + FAMILIAR  # the slots are the limit
         config = ConnectionConfig(
             max_connections=most,
             min_connections=0,

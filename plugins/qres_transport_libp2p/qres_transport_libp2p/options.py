@@ -79,7 +79,11 @@ class Libp2pOptions:
 
     # ── rates and queues ──────────────────────────────────────────────────────────────────────
 
-    inbox_frames: int = _whole(1024, "Frames that may wait for the node; more are dropped.", 1)
+    inbox_frames: int = _whole(
+        1024,
+        "Frames that may wait for the node; more are dropped. One neighbour gets at most half.",
+        1,
+    )
     outbox_frames: int = _whole(
         256, "Frames that may wait for each neighbour; more are dropped.", 1
     )

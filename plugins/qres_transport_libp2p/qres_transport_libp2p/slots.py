@@ -3,6 +3,10 @@
 libp2p 0.8.1 takes a place for every inbound connection and keeps it until the host stops: after
 ``max_connections`` of them nobody is let in any more. So it is given more places than can be taken
 here, and the task that holds one is cancelled as soon as its socket is closed.
+
+Whoever has many addresses can hold every place for handshakes. So a handshake that says nothing
+makes room for another where none is left, and the addresses at which members proved their keys have
+places of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,6 +30,15 @@ HANDSHAKES: Final = 64
 """Inbound connections that have not proved a key yet, in all."""
 HANDSHAKES_EACH: Final = 32
 """Such connections from one address."""
+FAMILIAR: Final = 32
+"""Such connections beside those, from addresses at which members proved their keys."""
+FAMILIAR_EACH: Final = 3
+"""Of those, from one address."""
+ADDRESSES_EACH: Final = 2
+"""Addresses that are remembered of a member: a liar may have any number."""
+SILENT_SECONDS: Final = 1.0
+"""Silence after which a handshake makes room for another, where none is left. Whoever begins
+handshakes faster than this frees places is refused: each costs far more than to refuse it."""
 HANDSHAKE_SECONDS: Final = 5.0
 """How long a connection that has not proved a key may be silent."""
 HANDSHAKE_MOST: Final = 30.0
@@ -76,6 +90,13 @@ class FairPlaces(Generic[K, T]):
             self.give(loser, lost)
         self._held.setdefault(key, []).append(item)
         return True, lost
+
+    def rivals(self, key: K) -> list[T]:
+        """Those of which any may make room for one more of a key, and it is not the fewer."""
+        mine = self._held.get(key, [])
+        if len(mine) >= self.each:
+            return mine
+        return [item for items in self._held.values() if len(items) > len(mine) for item in items]
 
     def give(self, key: K, item: T) -> None:
         """Give a place back; nothing happens if the item has none."""
@@ -136,8 +157,14 @@ class Slots:
     most: int  # connections of members, in all
     tally: Tally  # counts
     handshakes: FairPlaces[str, CountedSocket] = attrs.field(
-        # A newcomer is refused at once: to begin a handshake costs far more than to refuse it.
         factory=lambda: FairPlaces[str, CountedSocket](HANDSHAKES, HANDSHAKES_EACH, renews=False)
+    )
+    familiar: FairPlaces[str, CountedSocket] = attrs.field(
+        factory=lambda: FairPlaces[str, CountedSocket](FAMILIAR, FAMILIAR_EACH, renews=False)
+    )
+    # where each member proved its key last; of members alone, so it is bounded
+    _addresses: defaultdict[ID, deque[str]] = attrs.field(
+        factory=lambda: defaultdict[ID, deque[str]](lambda: deque(maxlen=ADDRESSES_EACH))
     )
     members: FairPlaces[ID, CountedSocket] = attrs.field(init=False)
 
@@ -151,7 +178,7 @@ class Slots:
     ) -> None:
         """Have an inbound connection handled until it is closed, if there is a place for it."""
         sock = CountedSocket(stream, self.over)
-        fits, lost = self.handshakes.take(sock.address, sock)
+        fits, lost = self._begin(sock)
         if not fits or lost is not None:
             self.tally.refuse(TOO_MANY_HANDSHAKES)
         if lost is not None:
@@ -161,6 +188,22 @@ class Slots:
                 await self._until_closed(sock, handle)
         finally:
             sock.cut()
+
+    def _begin(self, sock: CountedSocket) -> tuple[bool, CountedSocket | None]:
+        """Whether there is a place for a handshake, and the one that lost its own for it."""
+        address = sock.address
+        if any(address in kept for kept in self._addresses.values()):
+            fits, lost = self.familiar.take(address, sock)
+            if fits:
+                return True, lost
+        fits, lost = self.handshakes.take(address, sock)
+        if not fits:
+            rival = min(self.handshakes.rivals(address), key=lambda it: it.heard, default=None)
+            if rival is not None and trio.current_time() - rival.heard >= SILENT_SECONDS:
+                self.handshakes.give(rival.address, rival)
+                lost = rival
+                fits, _none = self.handshakes.take(address, sock)
+        return fits, lost
 
     async def _until_closed(
         self, sock: CountedSocket, handle: Callable[[CountedSocket], Awaitable[None]]
@@ -183,7 +226,10 @@ class Slots:
         """A socket's other end has proved a key: whether there is a place for that member."""
         if sock.closed.is_set():
             return False
-        self.handshakes.give(sock.address, sock)
+        self._end(sock)
+        known = self._addresses[peer]
+        if sock.address and sock.address not in known:
+            known.append(sock.address)
         fits, lost = self.members.take(peer, sock)
         if not fits or lost is not None:
             self.tally.refuse(TOO_MANY)
@@ -196,9 +242,14 @@ class Slots:
 
     def over(self, sock: CountedSocket) -> None:
         """A socket is closed."""
-        self.handshakes.give(sock.address, sock)
+        self._end(sock)
         if sock.peer is not None:
             self.members.give(sock.peer, sock)
+
+    def _end(self, sock: CountedSocket) -> None:
+        """Its handshake is over."""
+        self.handshakes.give(sock.address, sock)
+        self.familiar.give(sock.address, sock)
 
 
 async def _in_time(sock: CountedSocket) -> bool:

@@ -146,7 +146,7 @@ class Libp2pTransport(ThreadedTransport):
 
     def _deliver(self, link: NodeId, frame: bytes, author: NodeId | None) -> None:
         self._tally.bytes_received += len(frame)
-        if not self._inbox.put(Delivery(link, frame, None if author == link else author)):
+        if not self._inbox.put(Delivery(link, frame, None if author == link else author), link):
             self._tally.drop("inbox full")
 
     def _ended(self, why: str) -> None:

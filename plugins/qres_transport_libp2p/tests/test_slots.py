@@ -21,9 +21,12 @@ from qres_transport_libp2p import slots as places
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.slots import (
     CONNECTIONS_EACH,
+    FAMILIAR_EACH,
     HANDSHAKE_MOST,
     HANDSHAKE_SECONDS,
     HANDSHAKES,
+    HANDSHAKES_EACH,
+    SILENT_SECONDS,
     TOO_MANY,
     TOO_MANY_HANDSHAKES,
     TOO_SLOW,
@@ -408,6 +411,132 @@ def test_silent_sockets_keep_out_nobody_else(
             try:
                 await until(lambda: len(transport._parts.slots.handshakes) == HANDSHAKES, lab)
                 await until(lambda: transport.stats().reasons[TOO_MANY_HANDSHAKES] >= 100, lab)
+                two = lab.transport(peer, [me, peer], dial=[me])
+                await swarm.start(two)
+                await lab.connected(transport, two)
+            finally:
+                for item in held:
+                    item.close()
+
+    trio.run(main)
+
+
+class Crowd:
+    """Handshakes from addresses of their own, and what becomes of them; in virtual time."""
+
+    def __init__(self, slots: Slots, nursery: trio.Nursery) -> None:
+        self.slots, self.nursery = slots, nursery
+        self.held: list[CountedSocket] = []
+
+    async def begin(self, address: str) -> CountedSocket | None:
+        """A handshake that lasts, or nothing where there is no place for it."""
+        begun: list[CountedSocket] = []
+
+        async def handle(sock: CountedSocket) -> None:
+            begun.append(sock)
+            await trio.sleep_forever()
+
+        self.nursery.start_soon(self.slots.serve, stream_from(lambda: (address, 7)), handle)
+        await trio.testing.wait_all_tasks_blocked()
+        self.held += begun
+        return begun[0] if begun else None
+
+    async def fill(self, net: int, count: int = HANDSHAKES) -> None:
+        for number in range(count):
+            assert await self.begin(f"10.{net}.{number}.1")
+
+
+def in_crowd(test: Callable[[Crowd], Any]) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await test(Crowd(Slots(64, Tally()), nursery))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_silence_from_many_addresses_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, *, renews: bool
+) -> None:
+    """Unless no place is taken from who says nothing."""
+    if not renews:
+        monkeypatch.setattr(places, "SILENT_SECONDS", 1e9)
+
+    async def test(crowd: Crowd) -> None:
+        await crowd.fill(1)
+        assert await crowd.begin("10.9.0.1") is None  # none is silent for long
+        crowd.held[0].heard = trio.current_time() + SILENT_SECONDS  # that one goes on
+        await trio.sleep(SILENT_SECONDS)
+        assert (await crowd.begin("10.9.0.1") is not None) == renews
+        assert [sock.closed.is_set() for sock in crowd.held[:3]] == [False, renews, False]
+        assert crowd.slots.tally.reasons == {TOO_MANY_HANDSHAKES: 2}
+        assert len(crowd.slots.handshakes) == HANDSHAKES
+
+    in_crowd(test)
+
+
+def test_an_address_with_many_handshakes_takes_no_place_from_one_with_few() -> None:
+    async def test(crowd: Crowd) -> None:
+        await crowd.fill(1, HANDSHAKES - HANDSHAKES_EACH)
+        for _ in range(HANDSHAKES_EACH):
+            assert await crowd.begin("10.8.0.1")
+        await trio.sleep(SILENT_SECONDS)
+        for _ in range(4):  # each takes the place of another from the same address
+            assert await crowd.begin("10.8.0.1")
+        few = crowd.held[: HANDSHAKES - HANDSHAKES_EACH]
+        assert not any(sock.closed.is_set() for sock in few)
+
+    in_crowd(test)
+
+
+def test_addresses_of_members_have_places_that_no_stranger_can_take() -> None:
+    """Not even with handshakes from everywhere that go on and on."""
+
+    async def test(crowd: Crowd) -> None:
+        member, liar = (peer_id(bytes([number]) * 32) for number in (1, 2))
+        first = await crowd.begin("192.0.2.1")
+        assert first is not None
+        assert crowd.slots.prove(first, member)
+        first.cut()
+        await crowd.fill(1)  # they are silent for no second
+        assert await crowd.begin("192.0.2.2") is None  # control: of whom no member is known
+        back = await crowd.begin("192.0.2.1")
+        assert back is not None
+        assert crowd.slots.prove(back, member)
+        assert len(crowd.slots.familiar) == 0
+        assert len(crowd.slots.handshakes) == HANDSHAKES
+        # One address has few of them, and a liar few addresses.
+        made = [await crowd.begin("192.0.2.1") for _ in range(FAMILIAR_EACH + 1)]
+        assert [sock is not None for sock in made] == [True] * FAMILIAR_EACH + [False]
+        for number in range(5):
+            sock = CountedSocket(stream_from(lambda n=number: (f"192.0.2.{9 + n}", 7)), print)
+            crowd.slots.prove(sock, liar)
+        known = [address for kept in crowd.slots._addresses.values() for address in kept]
+        assert known == ["192.0.2.1", "192.0.2.12", "192.0.2.13"]
+
+    in_crowd(test)
+
+
+def test_a_member_gets_in_beside_silent_sockets_from_many_addresses(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over real sockets: each address of 127.0.0.0/8 is one of its own."""
+    me, peer = lab.members(2)
+    for limit in ("HANDSHAKE_SECONDS", "HANDSHAKE_MOST"):
+        monkeypatch.setattr(places, limit, lab.PATIENCE)  # they stay
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
+            held = [
+                item
+                for number in range(HANDSHAKES)
+                for item in silent(1, me.port, f"127.0.1.{number + 1}")
+            ]
+            try:
+                await until(lambda: len(transport._parts.slots.handshakes) == HANDSHAKES, lab)
                 two = lab.transport(peer, [me, peer], dial=[me])
                 await swarm.start(two)
                 await lab.connected(transport, two)

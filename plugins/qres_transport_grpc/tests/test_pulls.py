@@ -1,0 +1,159 @@
+"""Pulls of blobs beside holders that say nothing, give slowly or lie; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import pytest
+from qres_carrier import SharedBlobStore, Tally
+from qres_transport_grpc import Grpc
+from qres_transport_grpc import blobs as module
+from qres_transport_grpc.blobs import BlobPuller
+from qres_transport_grpc.exchanges import ABSENT, ANSWERED
+
+from qres_core import CHUNK, BlobRef, NodeId, TransportError
+
+BLOB = b"".join(bytes([number]) * CHUNK for number in range(8))
+REF = BlobRef.of(BLOB)
+HONEST = bytes([255]) * 32
+WITHIN = 10.0
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
+def silent(number: int) -> NodeId:
+    return bytes([number]) * 32
+
+
+class Holders:
+    """Answers as exchanges do, after as many seconds as each holder takes."""
+
+    def __init__(self, seconds: Callable[[NodeId], float]) -> None:
+        self.seconds = seconds
+        self.asked: Counter[NodeId] = Counter()
+        self.lies: set[NodeId] = set()
+        self.lack: set[NodeId] = set()
+        self.accused: list[NodeId] = []
+
+    async def ask(
+        self, to: NodeId, _kind: int, body: bytes, within: float, where: str
+    ) -> tuple[int, bytes]:
+        self.asked[to] += 1
+        seconds = self.seconds(to)
+        await asyncio.sleep(min(seconds, within))
+        if seconds > within:
+            raise TransportError.of("QRES-E905", where, "silent")
+        if to in self.lack:
+            return ABSENT, b""
+        index = int.from_bytes(body[32:], "big")
+        return ANSWERED, b"lie" if to in self.lies else BLOB[index * CHUNK : (index + 1) * CHUNK]
+
+    def accuse(self, holder: NodeId, _what: str) -> None:
+        self.accused.append(holder)
+
+
+def puller(holders: Any) -> BlobPuller:
+    store = SharedBlobStore(None, 2 * len(BLOB))
+    return BlobPuller(holders, Grpc(hubs=()), store, Tally(), lambda _node: True)
+
+
+def pull(
+    holders: Holders, names: Sequence[NodeId], within: float = WITHIN, chunks: int = 8
+) -> float:
+    """Seconds that it takes to have the blob, or as many of its first chunks."""
+    blob = BLOB[: chunks * CHUNK]
+
+    async def main() -> float:
+        began = asyncio.get_running_loop().time()
+        assert await puller(holders).fetch(BlobRef.of(blob), names, within) == blob
+        return asyncio.get_running_loop().time() - began
+
+    seconds: float = anyio.run(main)
+    return seconds
+
+
+@pytest.mark.parametrize("chunks", [1, 8])
+@pytest.mark.parametrize("liars", [1, 3, 6])
+def test_holders_that_say_nothing_keep_no_blob_waiting(liars: int, chunks: int) -> None:
+    """Also where there are as many of them as are asked at once, or more, and they come first."""
+    holders = Holders(lambda node: 0.1 if node == HONEST else math.inf)
+    names = [*map(silent, range(liars)), HONEST]
+    turns = math.ceil(math.log2(liars + 1))
+    assert pull(holders, names, chunks=chunks) < (turns + 0.5) * module.TURN * WITHIN
+    assert holders.asked[HONEST] == chunks
+
+
+def test_control_without_a_second_question_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN", math.inf)
+    holders = Holders(lambda node: 0.1 if node == HONEST else math.inf)
+    with pytest.raises(TransportError, match="QRES-E905"):
+        pull(holders, [silent(0), HONEST])
+
+
+def test_a_pull_lives_while_something_of_it_comes() -> None:
+    """As the contract says: no line is too slow for a blob as long as chunks come."""
+
+    class Line(Holders):
+        """One chunk after the other."""
+
+        free = 0.0
+
+        async def ask(self, *args: Any) -> tuple[int, bytes]:
+            now = asyncio.get_running_loop().time()
+            self.free = max(now, self.free) + 0.8 * WITHIN
+            await asyncio.sleep(self.free - now)
+            return await super().ask(*args)
+
+    line = Line(lambda _node: 0.0)
+    assert pull(line, [HONEST]) == pytest.approx(8 * 0.8 * WITHIN, rel=0.01)
+    assert line.asked.total() == 8  # and no chunk was asked for twice
+    with pytest.raises(TransportError, match=r"QRES-E905.*nothing of it came for 7 s"):
+        pull(Line(lambda _node: 0.0), [HONEST], 7.0)
+
+
+def test_holders_on_a_slow_line_are_not_asked_twice() -> None:
+    """A chunk is late if it takes far longer than others, however long all of them take."""
+    holders = Holders(lambda _node: 0.2 * WITHIN)
+    pull(holders, [silent(0), silent(1), HONEST])
+    assert holders.asked.total() == 8
+    slow = Holders(lambda node: 0.24 * WITHIN if node == HONEST else 0.9 * WITHIN)
+    pull(slow, [HONEST, silent(0)])
+    assert slow.asked.total() <= 12
+
+
+def test_a_holder_that_gives_one_chunk_after_the_other_slowly_is_overtaken() -> None:
+    holders = Holders(lambda node: 0.05 if node == HONEST else 9.0)
+    assert pull(holders, [silent(0), HONEST]) < 2 * module.TURN * WITHIN
+
+
+def test_who_pulls_it_already_from_worse_holders_delays_no_other() -> None:
+    holders = Holders(lambda node: 0.1 if node == HONEST else math.inf)
+
+    async def main() -> None:
+        end = puller(holders)
+        async with asyncio.TaskGroup() as group:
+            bad = group.create_task(end.fetch(REF, [silent(0)], 4 * WITHIN))
+            await asyncio.sleep(0)
+            good = group.create_task(end.fetch(REF, [HONEST], WITHIN))
+            assert await good == BLOB
+            assert asyncio.get_running_loop().time() < 1.5 * WITHIN
+            bad.cancel()
+        assert not end._fetching
+
+    anyio.run(main)
+
+
+def test_who_lies_and_who_has_nothing_is_asked_no_more() -> None:
+    holders = Holders(lambda _node: 0.01)
+    holders.lies, holders.lack = {silent(0)}, {silent(1)}
+    pull(holders, [silent(0), silent(1), HONEST])
+    assert holders.accused in ([silent(0)], [])  # or it was asked for nothing
+    for lies, lack, code in (({HONEST}, set(), "E906"), (set(), {HONEST}, "E904")):
+        holders.lies, holders.lack = lies, lack
+        with pytest.raises(TransportError, match=code):
+            pull(holders, [HONEST])
