@@ -62,6 +62,10 @@ class Defences(Protocol):
         """Names of the plugins that sign."""
         ...
 
+    def read(self, frame: bytes) -> Envelope:
+        """Decode a frame. Raises WireError, whatever the bytes."""
+        ...
+
     def standing(self, sender: NodeId) -> Standing:
         """How much a node counts, and whether it is banned."""
         ...
@@ -107,7 +111,7 @@ def take(  # noqa: PLR0911 - one return for each check
     """
     swarm = defences.swarm
     try:
-        envelope = Envelope.from_bytes(frame, max_bytes=swarm.max_message_bytes)
+        envelope = defences.read(frame)
     except WireError as error:
         return defences.refuse(_OF_FRAME[error.code], Blame.LINK, source, KERNEL, 0)
     if envelope.swarm != swarm.name:

@@ -442,6 +442,10 @@ class Kernel:
             self._compare_clocks(taken, now)
         return taken
 
+    def read(self, frame: bytes) -> Envelope:
+        """:meth:`Envelope.from_bytes` with the swarm's limit."""
+        return Envelope.from_bytes(frame, max_bytes=self.swarm.max_message_bytes)
+
     def _compare_clocks(self, envelope: Envelope, now: float) -> None:
         """Note how far this node's clock is from a sender's: at most the way took the rest."""
         offset = now - envelope.time_ms / 1000

@@ -14,12 +14,14 @@ from qres_core.contract.evidence import Evidence
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import NodeId, Updates
+from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Caller, Kernel
 from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.lab.frames import Frames
 from qres_core.lab.once import Once
 from qres_core.swarm.rounds import RoundMachine
 
@@ -34,9 +36,14 @@ class WrappedKernel(Kernel):
         against: by node, how often each fact was held against it.
     """
 
-    def __init__(self, enabled: Sequence[Enabled], swarm: SwarmConfig) -> None:
+    def __init__(self, enabled: Sequence[Enabled], swarm: SwarmConfig, frames: Frames) -> None:
         super().__init__(enabled, swarm)
+        self._frames = frames
         self.against: dict[NodeId, Counter[str]] = {}
+
+    def read(self, frame: bytes) -> Envelope:
+        """Decoded once for all nodes."""
+        return self._frames.read(frame)
 
     def wrap(self, wrap: Wrap) -> None:
         """Put something around every hook of every plugin.
@@ -109,10 +116,12 @@ def identify(
     tables = {name: table for name, table in config.plugins.items() if name not in gated}
     outside = attrs.evolve(config, plugins=tables)
     settings = shared_settings(config.swarm, everything)
+    frames = Frames(config.swarm)
     for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
         inside = index < config.swarm.nodes - outsiders
         found = installed if theirs is None else theirs.get(index, installed)
-        kernel = WrappedKernel(assemble(config if inside else outside, found), config.swarm)
+        enabled = assemble(config if inside else outside, found)
+        kernel = WrappedKernel(enabled, config.swarm, frames)
         kernel.settings = settings
         if once is not None:
             kernel.wrap(once.wrap)
