@@ -12,8 +12,8 @@ from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import FULL_STANDING, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.amendments import Amendments
-from qres_core.swarm.chain import Head
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext
 from qres_core.swarm.instances import Instance
@@ -35,7 +35,6 @@ from qres_core.swarm.messages import (
 from qres_core.swarm.misbehaviour import MisbehaviourPool
 from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.proving import set_flaws
 from qres_core.swarm.votes import Decide, Lock, Propose, Step, Value
 
@@ -62,6 +61,17 @@ class Waivers:
         self._until = {who: until for who, until in self._until.items() if until > height}
         self._until.update((member, height + REMEMBERED) for member in members)
 
+    def left(self, candidate: CandidateSet, attempts: int) -> str | None:
+        """What this node alone has against a set, and does not waive after so many attempts."""
+        against = objections(self._context, candidate)
+        few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
+        # What was waived of one after the other does not add up to more.
+        left = [fault for who, fault in against.items() if not few or not self.covers(who)]
+        if left and few and attempts >= WAIVED and self._context.kernel.has("reputation"):
+            self.add(against)
+            return None
+        return str(left[0]) if left else None
+
 
 class Choice(Instance):
     """The agreement on the set. The round says when a proposal may be made, and judges it."""
@@ -74,23 +84,20 @@ class Choice(Instance):
         collector: Collector,
         journal: Journal,
         pool: MisbehaviourPool,
-        changes: PendingChanges,
-        previous: Head | None,
+        amendments: Amendments,
         waivers: Waivers,
         opinions: Opinions,
     ) -> None:
         super().__init__(speaker, journal, pool, speaker.context.proposer)
         self._collector, self._waivers, self._opinions = collector, waivers, opinions
-        self._sets = KnownSets(self._head, self.engine, collector)
-        self._amendments = Amendments(speaker.context, pool, changes, previous)
+        self._amendments, self._sets = amendments, KnownSets(self._head, self.engine, collector)
         self._first = 0  # the round that this height began with here
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
         self._decided_at = -math.inf
         self._told: dict[NodeId, float] = {}  # when a node was last told of the decision
         self.merger: Merger | None = None  # of the round that is open
-        # why this node did not vote for what is proposed; ``None`` if it did, or nothing is
-        self.objection: str | None = None
+        self.objection: str | None = None  # why this node did not vote for what is proposed
         self.certificate: Certificate | None = None
 
     # ── beginning ─────────────────────────────────────────────────────────────────────────────
@@ -262,8 +269,7 @@ class Choice(Instance):
         won = self._sets.won()
         if won is not None:  # it is merged whatever this node makes of a proof that still waits
             self._collector.checks.decided(member.digest for member in won.members)
-        number = self.engine.round
-        proposed = self.engine.proposal(number)
+        number, proposed = self.engine.round, self.engine.proposal(self.engine.round)
         for value, candidate in list(self._sets.known.items()):
             if not self._sets.complete(value):
                 continue
@@ -272,9 +278,9 @@ class Choice(Instance):
                 if (number, value) in self._judged:
                     continue
                 accepted = proposed.valid_round > 0 or self._accepts(candidate, value, now)
-                if accepted is not None:
-                    self._judged.add((number, value))
-            if accepted is None and value in self._sets.here:
+            if accepted is not None:
+                self._judged.add((number, value))
+            elif value in self._sets.here:
                 continue
             self._sets.here.add(value)
             self._do(self.engine.judge(value, accepted=accepted), now)
@@ -289,23 +295,13 @@ class Choice(Instance):
         question = ("judge", self.engine.round, value)
         if self._opinions.waits_for(question):
             return None
-        against = objections(self._context, candidate)
-        few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
-        # What was waived of one after the other does not add up to more.
-        left = [fault for who, fault in against.items() if not few or not self._waivers.covers(who)]
-        if left and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
-            self._waivers.add(against)
-            left = []
-        said = str(left[0]) if left else unrevealed(self._context, self.merger, candidate)
-        if said is None and self.merger is not None:
-            judge = partial(unendorsed, self._context, self.merger, candidate)
-            opinion = self._opinions.ask(question, judge)
-            if opinion is None:
-                self.objection = "not judged in time"
-                expected = self._times.get((self.engine.round, Step.PROPOSE), now)
-                self.expect(max(expected, now + PATIENCE_TO_JUDGE * self.timeout))
-                return None
-            said = opinion or None
+        ask = partial(self._opinions.ask, question)
+        said = self._waivers.left(candidate, self.attempts)
+        said = said or refusal(self._context, self.merger, candidate, ask)
+        if said is None:
+            self.objection = "not judged in time"
+            self.expect(now + PATIENCE_TO_JUDGE * self.timeout)
+            return None
         self.objection = said or self._amendments.objection(candidate, self.merger)
         return self.objection is None
 
@@ -402,8 +398,16 @@ def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fa
     return found
 
 
-def unrevealed(context: NodeContext, merger: Merger | None, candidate: CandidateSet) -> str | None:
-    """Why this node would not have a set revealed, whoever is in it; ``None`` if it would."""
+def refusal(
+    context: NodeContext,
+    merger: Merger | None,
+    candidate: CandidateSet,
+    ask: Callable[[Callable[[], str]], str | None],
+) -> str | None:
+    """Why this node would not have a set merged, whoever is in it; empty if it would.
+
+    ``ask``: gives what a call that judges returns, or ``None`` if that is not known yet.
+    """
     if merger is None:
         return "no round is open here"
     try:
@@ -412,16 +416,15 @@ def unrevealed(context: NodeContext, merger: Merger | None, candidate: Candidate
     except QresError as error:
         context.kernel.rejections[f"{KERNEL}:proposal-not-revealed-{error.code.lower()}"] += 1
         return f"{error.problems[0]}"
-    return None
+    return ask(partial(unendorsed, context.kernel, merger, candidate))
 
 
-def unendorsed(context: NodeContext, merger: Merger, candidate: CandidateSet) -> str:
-    """Why this node would not have a set merged, whoever is in it; empty if it would.
+def unendorsed(kernel: Kernel, merger: Merger, candidate: CandidateSet) -> str:
+    """Why plugins would not have a set merged; empty if they would.
 
     That the rule refuses the set is no reason: then the outcome is void, which all agree on and
     which ends the height. Rounds that abort would never end it.
     """
-    kernel = context.kernel
     try:
         verdict, plugin = merger.judge(candidate.members)
     except QresError as error:

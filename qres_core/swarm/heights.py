@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 from qres_core.contract.errors import QresError
 from qres_core.contract.evidence import Evidence
@@ -10,6 +11,7 @@ from qres_core.contract.faults import KERNEL, Merit
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.types import Vector, model_digest
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.amendments import Amendments
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.choice import Choice
 from qres_core.swarm.context import round_info
@@ -18,7 +20,9 @@ from qres_core.swarm.machine_state import MachineState, MadeModel
 from qres_core.swarm.messages import (
     OUTCOME_PREVOTE,
     CandidateSet,
+    Certificate,
 )
+from qres_core.swarm.opinions import PATIENCE_TO_JUDGE
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
 from qres_core.swarm.steps import Round
@@ -52,8 +56,7 @@ class Heights(MachineState, ABC):
             parts.collector,
             parts.journal,
             parts.pool,
-            parts.changes,
-            previous,
+            Amendments(self._context, parts.pool, parts.changes, previous),
             parts.waivers,
             parts.opinions,
         )
@@ -138,7 +141,7 @@ class Heights(MachineState, ABC):
         elif self._parts.dialogues.finished:
             current.tried = True
             try:
-                merged = current.merged(certificate, now)
+                merged = self._merged(certificate, now)
             except QresError as error:
                 if error.code == CANNOT_MERGE:
                     self._follow(now)
@@ -157,6 +160,21 @@ class Heights(MachineState, ABC):
                 self._train_ahead(certificate.candidate, self._made)
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
+
+    def _merged(self, certificate: Certificate, now: float) -> Vector | None:
+        """What the decided set merges to; ``None`` while a plugin asks the trainer about it.
+
+        Raises QresError for what a plugin refused.
+        """
+        current, opinions, what = self._round, self._parts.opinions, "merge"
+        if opinions.waits_for(what):
+            return None
+        members, made_in = certificate.candidate.members, current.made_in(certificate)
+        found = opinions.ask(what, partial(current.merger.merge, members, made_in))
+        if opinions.waits_for(what):
+            patience = PATIENCE_TO_JUDGE * self._choice.timeout
+            current.times.result = max(current.times.result, now + patience)
+        return found
 
     def _wait_for_merged(self, now: float) -> None:
         """A plugin judges what the set merges to: try again, unless that takes too long."""

@@ -275,8 +275,9 @@ class Instance(ABC):
         """Rounds of the instance that came to nothing."""
 
     def expect(self, at: float) -> None:
-        """The proposal of the engine's round is to be here by then, seconds."""
-        self._times[self.engine.round, Step.PROPOSE] = at
+        """The proposal of the engine's round is to be here, and judged, by then; seconds."""
+        key = self.engine.round, Step.PROPOSE
+        self._times[key] = max(at, self._times.get(key, at))
 
     def tick(self, now: float) -> None:
         """The clock is at ``now`` seconds."""

@@ -116,6 +116,30 @@ class _Wake:
 _Input: TypeAlias = Delivery | _Trained | AskTrainer | _Wake
 
 
+@attrs.define(eq=False)
+class _JudgingThread:
+    """Where a node's trainer judges: one model at a time, and the newest that was asked about."""
+
+    _asked: AskTrainer | None = attrs.field(default=None, init=False)
+    _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+
+    def put(self, asked: AskTrainer) -> None:
+        """Ask this next."""
+        self._asked = asked
+        self._work.set()
+
+    async def run(self, inlet: MemoryObjectSendStream[_Input]) -> None:
+        """Put what was answered into the node's inputs, until cancelled."""
+        limiter = anyio.CapacityLimiter(1)  # as for training
+        while True:
+            await self._work.wait()
+            self._work = anyio.Event()
+            asked, self._asked = self._asked, None
+            if asked is not None:
+                await anyio.to_thread.run_sync(asked.run, abandon_on_cancel=True, limiter=limiter)
+                await inlet.send(asked)
+
+
 @attrs.define(eq=False, kw_only=True)
 class Node:
     """Drives one machine over one transport. :func:`run_node` makes it with all around it."""
@@ -140,24 +164,21 @@ class Node:
     meet: float = 0.0
     # whether it waits for them now, or has not begun; the machine is in no round yet
     meeting: bool = attrs.field(default=True, init=False)
-    # frames that were not sent because the outbox was full or the transport refused them; the first
-    # is logged
+    # frames that a full outbox dropped or the transport refused; the first is logged
     dropped: int = attrs.field(default=0, init=False)
     _now: float = attrs.field(default=-math.inf, init=False)
     _at: float = attrs.field(default=0.0, init=False)
     _good: int | None = attrs.field(default=None, init=False)
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    _question: AskTrainer | None = attrs.field(default=None, init=False)
-    _to_judge: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _judging: _JudgingThread = attrs.field(factory=_JudgingThread, init=False)
     _vouched: SwarmModel | None = attrs.field(default=None, init=False)
     _disowned: frozenset[bytes] = attrs.field(default=frozenset(), init=False)
     _to_keep: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _outgoing_bytes: int = attrs.field(default=0, init=False)
     _driving: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, init=False)
     _outbox: MemoryObjectSendStream[Outgoing] = attrs.field(init=False)
-    # carries frames of any size over the transport; counts the large ones
-    carrier: Carrier = attrs.field(init=False)
+    carrier: Carrier = attrs.field(init=False)  # for frames of any size; counts the large ones
     _inlet: MemoryObjectSendStream[_Input] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -180,7 +201,7 @@ class Node:
                 async with task_group() as group:
                     group.start_soon(self._listen, inlet)
                     group.start_soon(self._train, inlet)
-                    group.start_soon(self._judge, inlet)
+                    group.start_soon(self._judging.run, inlet)
                     group.start_soon(self._speak, outgoing, sent)
                     group.start_soon(self._keep)
                     try:
@@ -317,8 +338,7 @@ class Node:
                         self._wanted = effect
                         self._work.set()
                 case AskTrainer():
-                    self._question = effect
-                    self._to_judge.set()
+                    self._judging.put(effect)
                 case Diverged(error, models):
                     self._disowned = models
                     raise error
@@ -421,17 +441,6 @@ class Node:
                 return str(error.__cause__.problems[0])
             return error.failure
         return NOTHING_NEW if update is None else update
-
-    async def _judge(self, inlet: MemoryObjectSendStream[_Input]) -> None:
-        """One question at a time: a trainer need not judge two models at once."""
-        limiter = anyio.CapacityLimiter(1)
-        while True:
-            await self._to_judge.wait()
-            self._to_judge = anyio.Event()
-            asked, self._question = self._question, None
-            if asked is not None:
-                await anyio.to_thread.run_sync(asked.run, abandon_on_cancel=True, limiter=limiter)
-                await inlet.send(asked)
 
 
 @contextmanager

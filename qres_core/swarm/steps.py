@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final
 
 import attrs
@@ -17,7 +16,7 @@ from qres_core.contract.errors import QresError, WireError
 from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.rounds import Outcome, OwnContributions, RoundInfo
 from qres_core.contract.trainer import Validator
-from qres_core.contract.types import NodeId, Update, Vector
+from qres_core.contract.types import NodeId, Update
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.ahead import TrainingAhead
@@ -42,7 +41,7 @@ from qres_core.swarm.messages import (
     ContributionBody,
 )
 from qres_core.swarm.misbehaviour import MisbehaviourPool
-from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions
+from qres_core.swarm.opinions import Opinions
 from qres_core.swarm.outbox import Outlet, Speaker
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.sync import CatchingUp, Pace
@@ -359,25 +358,9 @@ class Round:
         members = certificate.candidate.members
         senders = tuple(member.sender for member in members)
         made = parts.collector.gathering.contributions(members)
-        parts.dialogues.decided(senders, made, self._made_in(certificate), now)
+        parts.dialogues.decided(senders, made, self.made_in(certificate), now)
 
-    def merged(self, certificate: Certificate, now: float) -> Vector | None:
-        """What the decided set merges to; ``None`` while a plugin asks the trainer about it.
-
-        Raises QresError for what a plugin refused.
-        """
-        opinions, what = self.parts.opinions, "merge"
-        if opinions.waits_for(what):
-            return None
-        members = certificate.candidate.members
-        merge = partial(self.merger.merge, members, self._made_in(certificate))
-        found = opinions.ask(what, merge)
-        if opinions.waits_for(what):
-            allowed = now + PATIENCE_TO_JUDGE * self.choice.timeout
-            self.times.result = max(self.times.result, allowed)
-        return found
-
-    def _made_in(self, certificate: Certificate) -> RoundInfo:
+    def made_in(self, certificate: Certificate) -> RoundInfo:
         """The round that the set's contributions were made in, which may be an earlier one."""
         return attrs.evolve(self.parts.position.info, number=certificate.candidate.origin)
 
