@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from qres_carrier.bucket import TokenBucket
 from qres_carrier.mailbox import Mailbox
-from qres_carrier.store import KEPT_HEIGHTS, SharedBlobStore
+from qres_carrier.store import DISPLACED, KEPT_HEIGHTS, SharedBlobStore
 from qres_carrier.tally import Tally
 from qres_carrier.threaded import FOLDER, ThreadedTransport
 
 __all__ = [
+    "DISPLACED",
     "FOLDER",
     "KEPT_HEIGHTS",
     "Mailbox",

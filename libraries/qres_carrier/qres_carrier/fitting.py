@@ -9,6 +9,7 @@ from qres_core import ConfigError, LinkKeys, Problem, Surroundings
 
 _KEYLESS: Final = "there is no key to connect with: no enabled plugin has the hook link_keys"
 _ADD: Final = "add [plugins.ed25519]"
+_MIB: Final = 2**20
 
 
 class Sizes(Protocol):
@@ -33,7 +34,9 @@ class Sizes(Protocol):
 def problems(plugin: str, sizes: Sizes, around: Surroundings) -> Iterator[Problem]:
     """Whether another plugin lends the key to connect with, and messages can be carried.
 
-    Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest message.
+    Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest message,
+    and for less room than an update of each node takes: liars may give theirs as slowly as they
+    like, and those of the honest must fit beside.
     """
     if "link_keys" not in around.hooks:
         yield Problem("QRES-E305", f"plugins.{plugin}", _KEYLESS, _ADD)
@@ -45,6 +48,12 @@ def problems(plugin: str, sizes: Sizes, around: Surroundings) -> Iterator[Proble
             what = f"is {room}, and swarm.max_message_bytes is {largest}"
             fix = f"{key} = {largest} or more, or a lower swarm.max_message_bytes"
             yield Problem("QRES-E105", f"plugins.{plugin}.{key}", what, fix)
+    update = 4 * around.dimension
+    together = around.nodes * update
+    if update > sizes.frame_bytes and sizes.spool_bytes < together:
+        what = f"is {sizes.spool_bytes}, and the updates of {around.nodes} nodes take {together}"
+        fix = f"spool_bytes = {-(-together // _MIB) * _MIB} or more, or a smaller model"
+        yield Problem("QRES-E105", f"plugins.{plugin}.spool_bytes", what, fix)
 
 
 def lent(plugin: str, keys: LinkKeys | None) -> LinkKeys:

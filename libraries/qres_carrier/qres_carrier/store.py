@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,11 @@ from qres_core import CHUNK, BlobRef, TransportError
 
 KEPT_HEIGHTS: Final = 8
 """Heights after which a blob that nobody asked for is dropped: what is sent again is held anew."""
+SLOW_SECONDS: Final = 10.0
+"""Seconds after which a blob that is being fetched may have to make room for another."""
+FAR_SLOWER: Final = 8.0
+"""How many times as fast others come then."""
+DISPLACED: Final = "its room was needed for blobs that come faster"
 _PARTIAL: Final = ".part"
 
 
@@ -29,8 +35,18 @@ class _Blob:
     checked: bool = True
     """Whether it is known which chunks are there: of what a restart found, it is not."""
     pins: int = 0
+    since: float = 0.0
+    """When it was pinned, where it was not before: seconds of the store's clock."""
+    gained: int = 0
+    """Bytes that came since then."""
+    fetched: bool = False
+    """Whether it comes from others."""
     height: int = 0
     """Of the node when the blob was last used."""
+
+    def rate(self, now: float) -> float:
+        """Bytes a second that come of it."""
+        return self.gained / max(now - self.since, 1e-3)
 
 
 class SharedBlobStore:
@@ -40,14 +56,22 @@ class SharedBlobStore:
     not come whole: their chunks are checked when the rest is fetched. Nothing is synced: a blob can
     be fetched again, and whoever fetches checks.
 
+    Blobs that are being fetched keep their room, so who gives many of them a byte at a time could
+    hold all of it. Where no room is left, one that comes far slower than others loses its own.
+
     Args:
         folder: where, or ``None`` for memory.
         room: bytes in all.
+        clock: seconds.
     """
 
-    def __init__(self, folder: Path | None, room: int) -> None:
+    def __init__(
+        self, folder: Path | None, room: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._folder = folder
         self._room = room
+        self._clock = clock
+        self._fastest = 0.0  # bytes a second that a blob was fetched at
         self._used = 0
         self._height = 0
         self._blobs: OrderedDict[bytes, _Blob] = OrderedDict()
@@ -101,9 +125,28 @@ class SharedBlobStore:
             if self._used + size <= self._room:
                 return
             self.discard(root)
+        for root in self._far_slower():
+            if self._used + size <= self._room:
+                return
+            self.discard(root)
         if self._used + size > self._room:
             what = "blobs that are being fetched take all the room"
             raise TransportError.of("QRES-E902", "blob", what)
+
+    def _far_slower(self) -> list[bytes]:
+        """Blobs that are being fetched and may have to make room, the slowest first."""
+        now = self._clock()
+        coming = {
+            root: blob.rate(now)
+            for root, blob in self._blobs.items()
+            if blob.pins
+            and blob.fetched
+            and blob.held is not None
+            and now - blob.since >= SLOW_SECONDS
+        }
+        fastest = max([self._fastest, *coming.values()])
+        slow = [root for root, rate in coming.items() if rate * FAR_SLOWER < fastest]
+        return sorted(slow, key=coming.__getitem__)
 
     def whole(self, root: bytes) -> bool:
         """Whether a blob is here, all of it."""
@@ -111,8 +154,10 @@ class SharedBlobStore:
         return blob is not None and blob.held is None
 
     @contextmanager
-    def filling(self, ref: BlobRef) -> Generator[None]:
+    def filling(self, ref: BlobRef, *, fetched: bool = False) -> Generator[None]:
         """Keep room for a blob while its chunks come.
+
+        ``fetched``: from others; then it may lose its room where it comes far slower than others.
 
         Several may fill a blob at once. Chunks that came are kept for another try, until their room
         is needed. Raises TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit
@@ -130,12 +175,15 @@ class SharedBlobStore:
         blob = self._blobs[ref.root]
         self._blobs.move_to_end(ref.root)
         blob.height = self._height
+        if not blob.pins:
+            blob.since, blob.gained, blob.fetched = self._clock(), 0, fetched
         blob.pins += 1
         try:
             yield
         finally:
             blob.pins -= 1
-            if blob.held is not None and not blob.held and not blob.pins:
+            mine = self._blobs.get(ref.root) is blob
+            if mine and blob.held is not None and not blob.held and not blob.pins:
                 self.discard(ref.root)
 
     def _resume(self, ref: BlobRef) -> bool:
@@ -159,17 +207,23 @@ class SharedBlobStore:
         blob = self._blobs[ref.root]
         return frozenset(range(len(ref.chunks)) if blob.held is None else blob.held)
 
-    @staticmethod
-    def _complete(blob: _Blob) -> None:
+    def _complete(self, blob: _Blob) -> None:
         blob.held = None
+        if blob.fetched:
+            self._fastest = max(self._fastest, blob.rate(self._clock()))
         if blob.path is not None:
             blob.path = blob.path.replace(blob.path.with_suffix(""))
 
-    def put(self, ref: BlobRef, index: int, data: bytes) -> None:
-        """Add a checked chunk of a blob that is being filled; the last one makes it whole."""
-        blob = self._blobs[ref.root]
+    def put(self, ref: BlobRef, index: int, data: bytes) -> bool:
+        """Add a checked chunk of a blob that is being filled; the last one makes it whole.
+
+        Returns false if the blob had to make room for others.
+        """
+        blob = self._blobs.get(ref.root)
+        if blob is None:
+            return False
         if blob.held is None:
-            return
+            return True
         if blob.path is None:
             blob.memory[index] = data
         else:
@@ -177,8 +231,10 @@ class SharedBlobStore:
                 file.seek(index * CHUNK)
                 file.write(data)
         blob.held.add(index)
+        blob.gained += len(data)
         if len(blob.held) == len(ref.chunks):
             self._complete(blob)
+        return True
 
     def chunk(self, root: bytes, index: int) -> bytes | None:
         """A chunk, if it is here; the blob counts as used now."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from qres_carrier import KEPT_HEIGHTS, SharedBlobStore
+from qres_carrier import store as module
 
 from qres_core import CHUNK, BlobRef, TransportError
 
@@ -168,3 +171,82 @@ def test_a_start_keeps_blobs_and_nothing_else(tmp_path: Path) -> None:
     store = SharedBlobStore(tmp_path, ROOM)
     assert (store.read(ref), store.used) == (content(1), SIZE)
     assert not (tmp_path / "00.part").exists()
+
+
+LARGE = b"".join(bytes([number]) * CHUNK for number in range(4))
+
+
+class Coming:
+    """Blobs of four chunks that come, in a room for a few of them; at times that the test says."""
+
+    def __init__(self, room: int) -> None:
+        self.now = 0.0
+        self.store = SharedBlobStore(None, room * len(LARGE), lambda: self.now)
+        self.stack = ExitStack()
+
+    def begin(self, number: int) -> BlobRef:
+        ref = BlobRef.of(LARGE[:-1] + bytes([number]))
+        self.stack.enter_context(self.store.filling(ref, fetched=True))
+        return ref
+
+    def chunks(self, ref: BlobRef, *indices: int) -> bool:
+        return all(self.store.put(ref, index, bytes(CHUNK)) for index in indices)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_blobs_that_come_a_byte_at_a_time_do_not_hold_all_the_room(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Liars give true chunks so slowly that their pulls live for ever; the control lets them."""
+    if not guarded:
+        monkeypatch.setattr(module, "FAR_SLOWER", math.inf)
+        monkeypatch.setattr(module, "SLOW_SECONDS", math.inf)
+    coming = Coming(4)
+    with coming.stack:
+        first = coming.begin(0)
+        coming.now = 1.0
+        assert coming.chunks(first, 0, 1, 2, 3)  # an honest blob, whole in a second
+        liars = [coming.begin(number) for number in range(1, 4)]
+        coming.now = 60.0
+        assert coming.chunks(liars[0], 0)
+        assert coming.chunks(liars[1], 0, 1)
+        coming.store.discard(first.root)
+        honest = coming.begin(9)
+        coming.now = 61.0
+        assert coming.chunks(honest, 0)
+        if not guarded:
+            with pytest.raises(TransportError, match="QRES-E902"):
+                coming.begin(10)
+            return
+        other = coming.begin(10)  # in the place of the slowest, which gave nothing
+        assert not coming.chunks(liars[2], 0)
+        assert coming.chunks(liars[0], 1)
+        coming.begin(11)
+        assert not coming.chunks(liars[0], 2)  # and of the next one, once it is needed
+        assert coming.chunks(honest, 1, 2, 3)
+        assert coming.chunks(other, 0)
+        assert coming.store.used <= 4 * len(LARGE)
+
+
+def test_on_a_line_on_which_all_come_slowly_none_makes_room() -> None:
+    coming = Coming(3)
+    with coming.stack:
+        refs = [coming.begin(number) for number in range(3)]
+        for index in range(3):
+            coming.now += 30.0
+            assert all(coming.chunks(ref, index) for ref in refs)
+            with pytest.raises(TransportError, match="QRES-E902"):
+                coming.begin(9)
+
+
+def test_what_this_node_publishes_is_no_measure() -> None:
+    coming = Coming(2)
+    with coming.stack:
+        publish(coming.store, content(1))
+        coming.now = 30.0
+        ref = coming.begin(1)
+        coming.now = 60.0
+        coming.begin(2)
+        with pytest.raises(TransportError, match="QRES-E902"):
+            coming.begin(3)
+        assert coming.chunks(ref, 0)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
-from qres_carrier import SharedBlobStore, Tally
+from qres_carrier import DISPLACED, SharedBlobStore, Tally
 
 from qres_core import BlobRef, NodeId, TransportError
 from qres_transport_grpc.exchanges import ABSENT, ANSWERED, CHUNK_OF, Exchanges
@@ -52,6 +52,7 @@ class _BlobFetch:
     lied: set[NodeId] = attrs.field(factory=set[NodeId])
     took: float = 0.0  # seconds that a chunk takes, smoothed; 0 before the first
     whole: asyncio.Event = attrs.field(factory=asyncio.Event)
+    displaced: bool = False  # its room was given to blobs that come faster
 
     def __attrs_post_init__(self) -> None:
         self.wanted = set(self.missing)
@@ -200,7 +201,7 @@ class BlobPuller:
         asked = list(dict.fromkeys(holders))
         asked[1:] = _CHANCE.sample(asked[1:], len(asked[1:]))  # the first one knows why it is
         ready: list[NodeId] = []
-        with self._store.filling(ref):
+        with self._store.filling(ref, fetched=True):
             held = self._store.held(ref)  # of an earlier try, or from before a restart
             order = [index for index in range(len(ref.chunks)) if index not in held]
             # Each receiver has an order of its own: so they have different chunks for each other.
@@ -214,6 +215,8 @@ class BlobPuller:
                 if not ready:
                     break
                 await self._ask_all(pull, ready)
+            if pull.displaced:
+                raise TransportError.of("QRES-E905", where, DISPLACED)
             if pull.whole.is_set():
                 data = self._store.read(ref, check=False)
                 if data is None:
@@ -297,6 +300,9 @@ class BlobPuller:
             return False
         self._tally.bytes_received += len(data)
         if index in pull.wanted:  # else another holder was faster
-            self._store.put(pull.ref, index, data)
+            if not self._store.put(pull.ref, index, data):
+                pull.displaced = True
+                pull.whole.set()
+                return True
             pull.came(index, took)
         return True

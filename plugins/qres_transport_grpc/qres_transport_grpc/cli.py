@@ -42,8 +42,18 @@ def hub() -> None:
     callback=_finite,
     help="What one member may send, on average.",
 )
+@click.option(
+    "--megabytes-waiting",
+    "memory",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(64),
+    help="What may wait for all members together; more is dropped.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def run(config: Path, identity: Path, listen: str, rate: float, *, as_json: bool) -> None:
+def run(
+    config: Path, identity: Path, listen: str, rate: float, memory: int, *, as_json: bool
+) -> None:
     """Serve the members that CONFIG names, until Ctrl-C.
 
     CONFIG is a node's configuration; only [swarm] name and roster count, and [hub.keys] for keys
@@ -59,7 +69,7 @@ def run(config: Path, identity: Path, listen: str, rate: float, *, as_json: bool
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     known = HubIdentity.read(identity)
-    server = HubServer(known, HubRoster(config), rate * 1e6)
+    server = HubServer(known, HubRoster(config), rate * 1e6, memory * 2**20)
 
     def ready(port: int) -> None:
         host = listen.rpartition(":")[0]

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 
+import attrs
+
 from qres_transport_grpc.wire import SMALL_BYTES
 
 OVERHEAD_BYTES = 256
 """What each message counts for beside its own bytes."""
+
+
+@attrs.define(eq=False)
+class OutboxPool:
+    """Memory that several outboxes share: each may have as much of it as is left.
+
+    So one that nobody empties has at most half, two have a third each, and there is always room for
+    those that are emptied.
+    """
+
+    room: int  # bytes
+    used: int = 0  # bytes
 
 
 class Outbox:
@@ -20,15 +34,23 @@ class Outbox:
         room: most bytes of large messages that wait.
         small_room: most bytes of small ones.
         share: most bytes that wait of one end, of each kind; ``None`` for all of them.
+        pool: what it shares with others; ``None`` for nobody.
     """
 
-    def __init__(self, room: int, small_room: int, share: int | None = None) -> None:
+    def __init__(
+        self,
+        room: int,
+        small_room: int,
+        share: int | None = None,
+        pool: OutboxPool | None = None,
+    ) -> None:
         self._queues = (
             OrderedDict[Hashable, deque[bytes]](),
             OrderedDict[Hashable, deque[bytes]](),
         )
         self._rooms = (small_room, room)
         self._share = share
+        self._pool = pool
         self._waiting = [0, 0]
         self._by_end: tuple[dict[Hashable, int], dict[Hashable, int]] = ({}, {})
 
@@ -40,7 +62,7 @@ class Outbox:
     def put(self, message: bytes, end: Hashable = None) -> bool:
         """Add a message; false where there is no room. ``end``: whose turn it takes."""
         kind, size = int(len(message) > SMALL_BYTES), len(message) + OVERHEAD_BYTES
-        while self._waiting[kind] + size > self._rooms[kind]:
+        while self._waiting[kind] + size > self._room(kind):
             if not self.fits(len(message), end):
                 return False
             self._take(kind, self._greediest(kind), newest=True)
@@ -48,19 +70,37 @@ class Outbox:
             return False
         after = self._by_end[kind].get(end, 0) + size
         self._queues[kind].setdefault(end, deque()).append(message)
-        self._waiting[kind] += size
+        self._count(kind, size)
         self._by_end[kind][end] = after
         return True
+
+    def _count(self, kind: int, size: int) -> None:
+        self._waiting[kind] += size
+        if self._pool is not None:
+            self._pool.used += size
+
+    def _room(self, kind: int) -> int:
+        """Most bytes of a kind that may wait now."""
+        if self._pool is None:
+            return self._rooms[kind]
+        left = self._pool.room - self._pool.used
+        return min(self._rooms[kind], left - self._waiting[1 - kind])
 
     def fits(self, length: int, end: Hashable = None) -> bool:
         """Whether a message of some bytes has room, or another makes room for it."""
         kind, size = int(length > SMALL_BYTES), length + OVERHEAD_BYTES
         after = self._by_end[kind].get(end, 0) + size
-        if size > self._rooms[kind] or (self._share is not None and after > self._share):
+        room = self._room(kind)
+        if size > room or (self._share is not None and after > self._share):
             return False
-        if self._waiting[kind] + size <= self._rooms[kind]:
+        if self._waiting[kind] + size <= room:
             return True
         return self._by_end[kind][self._greediest(kind)] > after
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        while self.pop() is not None:
+            pass
 
     def _greediest(self, kind: int) -> Hashable:
         return max(self._by_end[kind].items(), key=lambda item: item[1])[0]
@@ -77,7 +117,7 @@ class Outbox:
         queue = self._queues[kind][end]
         message = queue.pop() if newest else queue.popleft()
         size = len(message) + OVERHEAD_BYTES
-        self._waiting[kind] -= size
+        self._count(kind, -size)
         self._by_end[kind][end] -= size
         if not queue:
             del self._queues[kind][end], self._by_end[kind][end]

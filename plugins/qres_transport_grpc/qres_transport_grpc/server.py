@@ -23,7 +23,7 @@ from qres_core import NODE_ID_BYTES, NodeId, RoundError
 from qres_transport_grpc.dial import GRPC
 from qres_transport_grpc.identity import HubIdentity
 from qres_transport_grpc.options import MIB
-from qres_transport_grpc.outbox import Outbox
+from qres_transport_grpc.outbox import Outbox, OutboxPool
 from qres_transport_grpc.roster import HubRoster
 from qres_transport_grpc.wire import (
     CHALLENGE,
@@ -38,6 +38,8 @@ from qres_transport_grpc.wire import (
 
 PROOF_SECONDS: Final = 10.0
 REFRESH_SECONDS: Final = 2.0
+MEMORY_BYTES: Final = 1024 * MIB
+"""Most bytes that wait for all members together; one has at most as many as are left."""
 WAITING_BYTES: Final = 64 * MIB
 """Most bytes that wait for one member."""
 SMALL_WAITING_BYTES: Final = 16 * MIB
@@ -68,9 +70,7 @@ _OPTIONS: Final = (
 class MemberSeat:
     """A member that is connected."""
 
-    outbox: Outbox = attrs.field(
-        factory=lambda: Outbox(WAITING_BYTES, SMALL_WAITING_BYTES, SHARE_BYTES)
-    )
+    outbox: Outbox
     more: asyncio.Event = attrs.field(factory=asyncio.Event)
     over: asyncio.Event = attrs.field(factory=asyncio.Event)
     why: str = ""
@@ -88,13 +88,19 @@ class HubServer:
         identity: the hub's.
         roster: whom it serves.
         bytes_per_second: what one member may send, on average; each message counts 4096 more.
+        memory: most bytes that wait for all members together.
     """
 
     def __init__(
-        self, identity: HubIdentity, roster: HubRoster, bytes_per_second: float = 64 * MIB
+        self,
+        identity: HubIdentity,
+        roster: HubRoster,
+        bytes_per_second: float = 64 * MIB,
+        memory: int = MEMORY_BYTES,
     ) -> None:
         self._identity, self._roster = identity, roster
         self._rate = bytes_per_second
+        self._pool = OutboxPool(memory)
         self._seats: dict[NodeId, MemberSeat] = {}
         self._strangers: list[tuple[str, asyncio.Timeout]] = []
         self._streams: Counter[NodeId] = Counter()
@@ -113,7 +119,7 @@ class HubServer:
     @property
     def waiting(self) -> int:
         """Bytes that wait for members."""
-        return sum(seat.outbox.waiting for seat in self._seats.values())
+        return self._pool.used
 
     async def start(self, listen: str) -> int:
         """Listen at ``host:port``; the port. Raises RoundError: QRES-E603 when it cannot."""
@@ -172,7 +178,8 @@ class HubServer:
                 del self._streams[node]
 
     async def _serve(self, node: NodeId, context: Any) -> None:
-        seat, before = MemberSeat(), self._seats.get(node)
+        outbox = Outbox(WAITING_BYTES, SMALL_WAITING_BYTES, SHARE_BYTES, self._pool)
+        seat, before = MemberSeat(outbox), self._seats.get(node)
         if before is not None:
             before.end("another connection of the same member took its place")
         self._seats[node] = seat
@@ -186,10 +193,11 @@ class HubServer:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            outbox.clear()
             if self._seats.get(node) is seat:
                 del self._seats[node]
                 _LOG.info("member %s is gone", node.hex()[:16])
+            await asyncio.gather(*tasks, return_exceptions=True)
         if seat.why:
             await context.abort(GRPC.StatusCode.ABORTED, seat.why)
 

@@ -22,7 +22,7 @@ from qres_transport_grpc import dial
 from qres_transport_grpc.cli import hub as hub_command
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.identity import HubIdentity
-from qres_transport_grpc.outbox import Outbox
+from qres_transport_grpc.outbox import Outbox, OutboxPool
 from qres_transport_grpc.roster import HubRoster
 from qres_transport_grpc.server import HubServer
 from qres_transport_grpc.wire import CHALLENGE, METHOD, READY, HubPlace, HubProof, proof_statement
@@ -252,6 +252,55 @@ def test_a_queue_is_shared_among_senders_and_small_messages_go_first() -> None:
     assert box.waiting == 0
     assert box.put(bytes(300_000), "a")
     assert all(Outbox(10_000_000, 1000).put(bytes(300_000)) for _ in range(4))  # the control
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_queues_that_nobody_empties_leave_room_for_others(*, shared: bool) -> None:
+    """Each has at most what is left of the pool: a half, a quarter, and so on; without, all."""
+    pool = OutboxPool(9_000_000)
+    boxes = [Outbox(8_000_000, 8_000_000, None, pool if shared else None) for _ in range(3)]
+    for size in (100_000, 1000):  # large and small ones
+        for box in boxes[:2]:
+            while box.put(bytes(size), "floods"):
+                pass
+    waiting = sum(box.waiting for box in boxes)
+    if not shared:
+        assert waiting > 9_000_000
+        return
+    assert waiting == pool.used <= 6_800_000
+    for _ in range(100):
+        assert boxes[2].put(bytes(100_000), "honest")
+        assert boxes[2].pop()
+    assert boxes[0].put(bytes(100_000), "honest")  # in the place of the flood's
+    for box in boxes:
+        box.clear()
+    assert pool.used == 0
+
+
+def test_silent_members_together_cost_a_bounded_amount_of_memory(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    class Small(HubServer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, memory=12 * MIB)
+
+    roster = lab.members(4)
+    server = hub(roster, kind=Small)
+    silent = [lines(server) for _ in range(3)]
+    talks = lines(server)
+    for line, me in zip([*silent, talks], roster, strict=True):
+        line.get_in(me, server)
+    for _ in range(12):
+        for me in roster[:3]:
+            talks.say(me.node_id + bytes(MIB))
+    counts = server.server
+    wait(lambda: counts.passed + counts.dropped == 36, lab.PATIENCE)
+    assert 4 * MIB < counts.waiting <= 11 * MIB  # of 33
+    talks.say(roster[3].node_id + bytes(MIB))  # and whoever reads has room
+    assert len(next(talks.call)) == 32 + MIB
+    for line in silent:
+        line.close()
+    wait(lambda: counts.waiting == 0, lab.PATIENCE)
 
 
 def test_nobody_waits_behind_a_flood_nor_is_kept_out_by_one() -> None:

@@ -157,3 +157,24 @@ def test_who_lies_and_who_has_nothing_is_asked_no_more() -> None:
         holders.lies, holders.lack = lies, lack
         with pytest.raises(TransportError, match=code):
             pull(holders, [HONEST])
+
+
+def test_a_blob_that_comes_far_slower_than_others_makes_room_for_them() -> None:
+    """Its pull ends when its next chunk comes."""
+    holders = Holders(lambda node: 0.01 if node == HONEST else 8.0)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        store = SharedBlobStore(None, 12 * CHUNK, loop.time)
+        end: Any = BlobPuller(
+            holders, Grpc(hubs=(), blob_window=1), store, Tally(), lambda _node: True
+        )
+        slow = loop.create_task(end.fetch(REF, [silent(0)], WITHIN))
+        small, large = (BlobRef.of(BLOB[: number * CHUNK]) for number in (1, 7))
+        assert await end.fetch(small, [HONEST], WITHIN) == BLOB[:CHUNK]
+        await asyncio.sleep(20.0)
+        assert await end.fetch(large, [HONEST], WITHIN) == BLOB[: 7 * CHUNK]
+        with pytest.raises(TransportError, match=r"QRES-E905.*blobs that come faster"):
+            await slow
+
+    anyio.run(main)

@@ -18,7 +18,7 @@ import attrs
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from qres_carrier import SharedBlobStore
+from qres_carrier import DISPLACED, SharedBlobStore
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
 from qres_transport_libp2p.clock import cancel_scope, patience, spawn
@@ -77,6 +77,14 @@ class _Fetch:
     turns: list[_Turn] = attrs.field(factory=list[_Turn])
     handovers: int = 0
     left: int = 0
+    displaced: bool = False
+    """Whether its room was given to blobs that come faster."""
+
+    def displace(self) -> None:
+        """End all turns."""
+        self.displaced, self.left = True, 0
+        for turn in self.turns:
+            turn.scope.cancel()
 
     def take_over(self, now: float) -> None:
         """End the turn of who has kept others waiting longest, if that is long."""
@@ -193,14 +201,14 @@ class Blobs:
         asked = list(dict.fromkeys(peers[node] for node in holders if node in peers))
         asked[1:] = _CHANCE.sample(asked[1:], len(asked[1:]))  # the first one knows why it is
         ready: list[ID] = []
-        with self._store.filling(ref):
+        with self._store.filling(ref, fetched=True):
             missing = sorted(set(range(len(ref.chunks))) - self._store.held(ref))
             # Every receiver in an order of its own: then they have different chunks to give.
             fetch.missing.extend(_CHANCE.sample(missing, len(missing)))
             fetch.left = len(missing)
             for attempt in range(ATTEMPTS):
                 if not fetch.left:
-                    return self._whole(ref, where)
+                    return self._whole(fetch, where)
                 if attempt:
                     await trio.sleep(PAUSE_SECONDS)
                 out = fetch.lied | fetch.late
@@ -209,7 +217,7 @@ class Blobs:
                     break
                 await self._ask_all(fetch, ready)
             if not fetch.left:
-                return self._whole(ref, where)
+                return self._whole(fetch, where)
         if fetch.lied:
             what = f"{len(fetch.lied)} of {len(asked)} holders sent something else"
             raise TransportError.of("QRES-E906", where, what)
@@ -219,8 +227,10 @@ class Blobs:
         what = "no holder is connected" if not ready else "no holder has all of it"
         raise TransportError.of("QRES-E904", where, what)
 
-    def _whole(self, ref: BlobRef, where: str) -> bytes:
-        data = self._store.read(ref, check=False)
+    def _whole(self, fetch: _Fetch, where: str) -> bytes:
+        if fetch.displaced:
+            raise TransportError.of("QRES-E905", where, DISPLACED)
+        data = self._store.read(fetch.ref, check=False)
         if data is None:
             what = "the stored blob cannot be read"
             raise TransportError.of("QRES-E906", where, what)
@@ -299,6 +309,8 @@ class Blobs:
         if hashlib.sha256(data).digest() != fetch.ref.chunks[index]:
             what = f"chunk {index} differs from the announced one"
             raise BadBytesError(what)
-        self._store.put(fetch.ref, index, data)
+        if not self._store.put(fetch.ref, index, data):
+            fetch.displace()
+            return
         self._sessions.tally.bytes_received += len(data)
         fetch.left -= 1

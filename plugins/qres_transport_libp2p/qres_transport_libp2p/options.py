@@ -72,8 +72,8 @@ class Libp2pOptions:
     blob_bytes: int = _bytes(256 * MIB, "Largest blob, published or fetched.", 1024, 2**32)
     spool_bytes: int = _bytes(
         1024 * MIB,
-        "Room for blobs on disk, or in memory for a node without a data folder. The least "
-        "recently used blob makes room for a new one.",
+        "Room for blobs on disk, or in memory for a node without a data folder: an update of each "
+        "node at least. The least recently used blob makes room for a new one.",
         1024,
     )
 

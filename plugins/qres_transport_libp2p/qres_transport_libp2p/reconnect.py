@@ -153,15 +153,14 @@ class Reconnector:
             self._sessions.sweep()
             peers = self._sessions.up()
             self._deaf = {peer: since for peer, since in self._deaf.items() if peer in peers}
+            if late > pause:
+                self._deaf.clear()
+                for link in self._sessions.open_links():
+                    self._pulse(link).forgive(late)
+                continue
+            for link in self._sessions.open_links():  # also those that have not said hello yet
+                self._look_after(link, now)
             for peer in peers:
-                links = [link for link in self._sessions.of(peer) if link.admitted]
-                if late > pause:
-                    for link in links:
-                        self._pulse(link).forgive(late)
-                    self._deaf.pop(peer, None)
-                    continue
-                for link in links:
-                    self._look_after(link, now)
                 self._listen_to(peer, now)
 
     def _look_after(self, link: PeerConnection, now: float) -> None:
@@ -208,8 +207,6 @@ class Reconnector:
                         await self._greeter.hello(link)
                     except BrokenStreamError as error:
                         _LOG.debug("greeting %s again: %s", peer, error)
-                    else:
-                        self._sessions.stretch.in_time(peer)
 
 
 def _cause(error: BaseException) -> str:

@@ -114,6 +114,10 @@ class Sessions(INotifee):
         """The open links of a peer, oldest first."""
         return [link for link in self._links.values() if link.peer == peer and not link.over]
 
+    def open_links(self) -> list[PeerConnection]:
+        """Those of all peers, admitted or not."""
+        return [link for link in self._links.values() if not link.over]
+
     def connections(self, peer: ID) -> list[INetConn]:
         """Those over which streams to a peer may be opened, newest first.
 
@@ -148,7 +152,10 @@ class Sessions(INotifee):
         link.nonce, link.admitted = nonce, not link.over
         link.greeted = trio.current_time()
         link.decided.set()
-        if link.over or not fresh:
+        if link.over:
+            return
+        if not fresh:  # whichever end said hello again: a liar that always does would stay late
+            self.stretch.in_time(link.peer)
             return
         ghosts: list[PeerConnection] = []
         for other in self.of(link.peer):
@@ -208,6 +215,9 @@ class Sessions(INotifee):
         """End a link over which nothing comes; the peer's others may live."""
         if not link.over:
             self.stretch.late(link.peer)
+            if not link.admitted:
+                what = f"it says nothing ({link.address})"
+                self.failed(link.peer, LinkReason.TIMED_OUT, what)
             self._end(link, LinkReason.TIMED_OUT)
             self._refresh()
             self.start(self._fall_back, link)

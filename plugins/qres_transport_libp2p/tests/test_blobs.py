@@ -467,6 +467,49 @@ def test_a_line_that_is_slow_for_all_loses_little_to_handovers(
     assert taken - pull_from([Slower] * 5, data)[0] < 10.0 + 1.0
 
 
+def test_a_blob_that_comes_far_slower_than_others_makes_room_for_them() -> None:
+    """Its pull ends when its next chunk comes."""
+    slow, fast, last = (noise(3 * MIB, seed) for seed in range(3))
+    pauses = {slow: 8.0, fast: 0.01, last: 0.01}
+    nodes = {data: bytes([number]) * 32 for number, data in enumerate(pauses)}
+    of = {peer_id(node): data for data, node in nodes.items()}
+    found: list[object] = []
+
+    async def main() -> None:
+        async def open_(peer: Any, _protocol: object) -> Wire:
+            await trio.lowlevel.checkpoint()
+            stream: Any = Slow(of[peer], pauses[of[peer]], 100 * MIB)
+            return Wire(stream, 10.0)
+
+        sessions: Any = SimpleNamespace(
+            serve=lambda *_arguments: None,
+            members=SimpleNamespace(peers={node: peer_id(node) for node in nodes.values()}),
+            is_up=lambda _peer: True,
+            open=open_,
+            tally=Tally(),
+        )
+        store = SharedBlobStore(None, 5 * MIB, trio.current_time)
+        pulling = Blobs(sessions, Libp2pOptions(), store)
+
+        async def fetch(data: bytes, size: int) -> None:
+            try:
+                whole = await pulling.fetch(BlobRef.of(data[:size]), [nodes[data]], 20.0)
+                found.append(whole == data[:size])
+            except TransportError as error:
+                found.append(str(error))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch, slow, 3 * MIB)
+            await fetch(fast, MIB)  # there is room for that beside
+            await trio.sleep(20.0)
+            await fetch(last, 3 * MIB)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert found[:2] == [True, True]
+    assert "QRES-E905" in str(found[2])
+    assert "blobs that come faster" in str(found[2])
+
+
 def test_a_file_that_was_changed_is_not_taken_for_the_blob(tmp_path: Path) -> None:
     store = SharedBlobStore(tmp_path, 8 * MIB)
     ref = fill(store, noise(MIB))

@@ -260,12 +260,14 @@ class Keeping:
     """A keeper that watches some connections of a peer for a while."""
 
     connections: list[Watched]
+    greeted: bool = True
     hears: bool = True
     freezes: float = 0.0  # seconds for which this node does nothing, after the first half
     seconds: float = 1000.0
     renewed: int = 0
     lost_at: float | None = None  # when the peer went down
     table: Any = None
+    events: list[TransportEvent] = attrs.field(factory=list[TransportEvent])
 
     def run(self) -> Keeping:
         run(self._main)
@@ -273,10 +275,13 @@ class Keeping:
 
     async def _main(self) -> None:
         async with trio.open_nursery() as nursery:
-            made, _events, _tasks = sessions()
+            made, self.events, _tasks = sessions()
             self.table = made
             for muxed in self.connections:
-                admitted(made, muxed)
+                if self.greeted:
+                    admitted(made, muxed)
+                else:
+                    made.link(muxed)
             made.start = nursery.start_soon
 
             async def renew(_peer: object) -> None:
@@ -293,7 +298,7 @@ class Keeping:
             clock: Any = trio.lowlevel.current_clock()
             for half in range(2):
                 with trio.move_on_after(self.seconds / 2):
-                    while made.is_up(PEER):
+                    while made.of(PEER):
                         await made._changed.wait()
                     self.lost_at = self.lost_at or trio.current_time()
                 if not half:
@@ -314,6 +319,36 @@ def test_who_does_not_answer_is_lost_after_two_pings() -> None:
     assert keeping.lost_at is not None
     assert 2.75 * PAUSE <= keeping.lost_at <= 4.5 * PAUSE
     assert keeping.table.stretch.of(PEER) == 2.0, "the next time it may take longer"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_connection_that_says_nothing_before_its_hello_ends_as_soon_as_others(
+    *, answers: bool
+) -> None:
+    """It keeps the peer from being dialled. Who answers pings has as long as a hello may take."""
+    keeping = Keeping([Watched(answers=answers)], greeted=False).run()
+    assert (keeping.lost_at is None) == answers
+    assert keeping.connections[0].is_closed != answers
+    if keeping.lost_at is not None:
+        assert keeping.lost_at <= 4.5 * PAUSE
+        found = [(event.change, event.reason) for event in keeping.events]
+        assert found == [(PeerChange.FAILED, LinkReason.TIMED_OUT)]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_who_says_hello_again_is_in_time_whichever_end_began(*, both: bool) -> None:
+    """Else a liar that always begins would be given eight times the time for ever."""
+
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        made, _events, _tasks = sessions()
+        link = admitted(made, Muxed())
+        made.stretch.late(PEER)
+        made.stretch.late(PEER)
+        made.admit(link, bytes(16) if both else b"a restart" + bytes(7))
+        assert made.stretch.of(PEER) == (2.0 if both else 4.0)
+
+    run(main)
 
 
 def test_a_connection_that_is_dead_ends_alone() -> None:
