@@ -91,6 +91,13 @@ def _libp2p(seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
 
 WIRINGS: dict[str, Wiring] = {"libp2p": _libp2p}
 """Transports that can join processes, by plugin."""
+NOT_WIRED: Final[dict[str, tuple[str, str]]] = {
+    "grpc": (
+        "its nodes reach each other over a hub, and a box starts none",
+        "write [plugins.libp2p] in its place; or use `qres hub run`, and `qres node run` for each",
+    )
+}
+"""Transports that need more than processes on one machine: what that is, and what to do."""
 
 
 def qres(*arguments: str) -> list[str]:
@@ -155,12 +162,15 @@ def free_ports(count: int) -> list[int]:
 def transport_of(raw: Mapping[str, Any]) -> str:
     """The plugin that is to join the processes: the file's, ``libp2p`` in the place of ``memory``.
 
-    Raises ConfigError: QRES-E105 where the file enables none that can.
+    Raises ConfigError: QRES-E105 where the file enables none that can, or one that cannot.
     """
     plugins: Mapping[str, Any] = raw.get("plugins", {})
     found = [name for name in plugins if name in WIRINGS]
     if found:
         return found[0]
+    for name in NOT_WIRED.keys() & plugins.keys():
+        what, fix = NOT_WIRED[name]
+        raise ConfigError.of("QRES-E105", f"plugins.{name}", what, fix)
     if "memory" in plugins:
         return "libp2p"
     what = f"none of {', '.join(WIRINGS)} is enabled"

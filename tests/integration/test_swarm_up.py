@@ -18,11 +18,13 @@ import pytest
 
 from qres_core.cli.options import read_config
 from qres_core.cli.swarm import _without_model
+from qres_core.contract.errors import ConfigError
 from qres_core.kernel.config import parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.trainer import SECTIONS
 from qres_core.node.ask import ask
+from qres_core.node.box import transport_of
 from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.model_proof import verify
 
@@ -559,6 +561,26 @@ def test_what_is_not_installed_is_said_once_and_before_the_nodes_start(
     assert errors.count("come with scikit-learn") == errors.count("QRES-E802 ") == 1
     assert errors.count("fix: pip install scikit-learn") == 1
     assert not (tmp_path / "box").exists()
+
+
+@pytest.mark.parametrize(
+    ("plugins", "said"),
+    [
+        (
+            ("grpc",),
+            r"QRES-E105 plugins\.grpc: .*a box starts none.*\[plugins\.libp2p\].*qres hub run",
+        ),
+        (("grpc", "memory"), r"QRES-E105 plugins\.grpc: "),
+        (("krum",), r"QRES-E105 plugins: none of .*libp2p"),
+    ],
+)
+def test_a_transport_that_a_box_does_not_start_is_refused_by_name(
+    plugins: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        transport_of({"plugins": {name: {} for name in plugins}})
+    for fits in (("memory",), ("libp2p",), ("libp2p", "memory")):  # the control
+        assert transport_of({"plugins": {name: {} for name in fits}}) == "libp2p"
 
 
 def test_a_folder_with_something_in_it_is_not_saved_to(tmp_path: Path) -> None:
