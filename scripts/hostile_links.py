@@ -139,6 +139,7 @@ def attack(
         bounds["barred"] = reasons.get("barred", 0) > 0
         bounds["not even once"] = not reasons.get("yamux: beyond the window", 0)
     elif plan.mode == "iwant_amp":
+        bounds["asked"] = did.get("asked", 0) > 0
         bounds["answers"] = did.get("bytes in", 0) <= MOST_OUT * did.get("bytes out", 0)
     else:
         bounds["rate"] = rate >= SLOWEST * undisturbed

@@ -41,6 +41,8 @@ from .raw import MULTISTREAM, plain_host
 PIECE: Final = 60_000
 COPIES: Final = 2600
 """How often one IWANT names a message: as often as there is room for in an RPC."""
+LARGE: Final = 500
+"""Bytes of a message that is worth asking for; larger than a few thousand, it would be announced."""
 GRAFTS: Final = 500
 PAUSE: Final = 0.2
 """Seconds before a node that hung up is connected to again."""
@@ -150,6 +152,7 @@ class LinkAttacker:
                     rpc.control.graft.add(topicID=secrets.token_hex(4))
             elif self._names:
                 rpc.control.iwant.add(messageIDs=self._names[-1:] * COPIES)
+                self._did["asked"] += 1
             data = encode_varint_prefixed(rpc.SerializeToString())
             await stream.write(data)
             self._did["bytes out"] += len(data)
@@ -169,7 +172,7 @@ class LinkAttacker:
                     said = rpc_pb2.RPC.FromString(bytes(held[start : start + size]))
                     del held[: start + size]
                     self._names += [
-                        item.from_id + item.seqno for item in said.publish if len(item.data) > 5000
+                        item.from_id + item.seqno for item in said.publish if len(item.data) > LARGE
                     ]
                     del self._names[:-10]
 
