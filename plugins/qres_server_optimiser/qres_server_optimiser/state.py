@@ -9,6 +9,7 @@ two has a newer model than state, and holds none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ APPLICATION_ID: Final = 0x5152534F
 """``QRSO`` in ASCII: marks the file's kind in its header."""
 _DOMAIN: Final = b"qres/server-optimiser/v1"
 _TYPES: Final = ("<i4", "<f8")
+PIECE: Final = 2**26
+"""Bytes of an array in one record: SQLite takes no record of a billion bytes."""
 
 Arrays = tuple[NDArray[Any], ...]
 FRESH: Final[Arrays] = ()
@@ -97,7 +100,10 @@ class OptimiserState:
         facts = stores.Facts(self._database, _DOMAIN)
         with self._database.transaction():
             facts.write("at", [model, height])
-            facts.write("arrays", [_raw(array) for array in arrays])
+            facts.write("arrays", [[_kind(array), array.size] for array in arrays])
+            self._database.execute("DELETE FROM fact WHERE name GLOB 'array *'")
+            for name, piece in _pieces(arrays):
+                facts.write(name, piece)
 
     def close(self) -> None:
         """Let go of the file; idempotent."""
@@ -105,26 +111,43 @@ class OptimiserState:
             self._database.close()
 
 
-def _raw(array: NDArray[Any]) -> list[Any]:
-    kind = "<i4" if array.dtype == np.int32 else "<f8"
-    return [kind, array.astype(kind, copy=False).tobytes()]
+def _kind(array: NDArray[Any]) -> str:
+    return "<i4" if array.dtype == np.int32 else "<f8"
+
+
+def _names(number: int, size: int) -> list[str]:
+    """The records of an array, of so many bytes."""
+    return [f"array {number} {piece}" for piece in range(-(-size // PIECE))]
+
+
+def _pieces(arrays: Arrays) -> Iterator[tuple[str, bytes]]:
+    for number, array in enumerate(arrays):
+        octets = array.astype(_kind(array), copy=False).view(np.uint8)
+        for piece, name in enumerate(_names(number, octets.size)):
+            yield name, octets[piece * PIECE : (piece + 1) * PIECE].tobytes()
 
 
 def _loaded(database: stores.PrivateDatabase, facts: stores.Facts) -> KnownState | None:
-    at, raw = facts.read("at"), facts.read("arrays")
-    if not (canonical.is_list(at) and len(at) == 2 and canonical.is_list(raw)):
+    at, known = facts.read("at"), facts.read("arrays")
+    if not (canonical.is_list(at) and len(at) == 2 and canonical.is_list(known)):
         raise database.unusable("a record is of another form")
     model, height = at
     if type(model) is not bytes or type(height) is not int:
         raise database.unusable("the record 'at' is of another form")
-    arrays = tuple(_array(database, item) for item in raw)
+    arrays = tuple(_array(database, facts, number, item) for number, item in enumerate(known))
     return KnownState(model, height, arrays) if len(model) == DIGEST_BYTES else None
 
 
-def _array(database: stores.PrivateDatabase, item: object) -> NDArray[Any]:
+def _array(
+    database: stores.PrivateDatabase, facts: stores.Facts, number: int, item: object
+) -> NDArray[Any]:
     if canonical.is_list(item) and len(item) == 2:
-        kind, octets = item
-        if kind in _TYPES and type(octets) is bytes and len(octets) % np.dtype(kind).itemsize == 0:
-            array = np.frombuffer(octets, dtype=kind)
-            return array.astype(array.dtype.newbyteorder("="))
+        kind, size = item
+        if kind in _TYPES and type(size) is int and 0 <= size < 2**31:
+            width = np.dtype(kind).itemsize
+            found = [facts.read(name) for name in _names(number, width * size)]
+            octets = b"".join(piece for piece in found if type(piece) is bytes)
+            if len(octets) == width * size:
+                array = np.frombuffer(octets, dtype=kind)
+                return array.astype(array.dtype.newbyteorder("="))
     raise database.unusable("the record 'arrays' is of another form")

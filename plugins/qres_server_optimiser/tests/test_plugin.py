@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from qres_server_optimiser import FedAdam, FedAvgM, FedYogi
+from qres_server_optimiser import FedAdam, FedAvgM, FedYogi, state
 from qres_server_optimiser.plugin import NAMES
 
 from qres_core import (
@@ -240,6 +241,39 @@ def test_damage_is_refused_by_name(tmp_path: Path, statement: str, what: str) ->
     database.close()
     with pytest.raises(RoundError, match=rf"QRES-E602 .*{what}"):
         FedAvgM().setup(info)
+
+
+@pytest.mark.parametrize(("piece", "fits"), [(4000, True), (2**26, False)])
+def test_a_state_larger_than_a_record_is_kept_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, piece: int, fits: bool
+) -> None:
+    """SQLite takes 20,000 bytes in a record here, instead of a billion; two arrays have 24,000."""
+    monkeypatch.setattr(state, "PIECE", piece)
+    info = make_node_info(data_dir=str(tmp_path))
+    kept = state.OptimiserState.open("fedadam", info)
+    assert kept._database is not None
+    kept._database._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20_000)
+    rng = np.random.default_rng(4)
+    large: state.Arrays = (
+        rng.standard_normal(3000),
+        rng.integers(-9, 9, 3000).astype(np.int32),
+    )
+    wanted = contextlib.nullcontext() if fits else pytest.raises(RoundError, match="QRES-E602")
+    with wanted:
+        kept.becomes(bytes(32), 1, large)
+        for arrays in (large[:1], large):  # what was longer leaves nothing behind
+            kept.becomes(bytes(32), 2, arrays)
+    kept.close()
+    if fits:
+        again = state.OptimiserState.open("fedadam", info)
+        found = again.of(attrs.evolve(make_round_info(3000), model_digest=bytes(32), height=2))
+        again.close()
+        assert found is not None
+        assert [array.dtype for array in found] == [array.dtype for array in large]
+        assert all(np.array_equal(a, b) for a, b in zip(found, large, strict=True))
+        with contextlib.closing(sqlite3.connect(tmp_path / "fedadam.sqlite")) as database:
+            (count,) = database.execute("SELECT COUNT(*) FROM fact").fetchone()
+        assert count == 3 + 6 + 3
 
 
 def test_another_nodes_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import attrs
@@ -27,7 +28,8 @@ class Fit:
         reference: int32, shape ``(d,)``.
         limits: of each row the most that it may count, integers.
         total: what the rows count together.
-        parts: how much each row counts; they sum to ``total``.
+        weights: the weights that were fitted, float64, shape ``(m,)``, with the sum 1.
+        parts: how much each row counts by them; they sum to ``total``.
         halved: how often the fitted mean is halved before it is merged.
         shares: of every sender, the share of its weight that it counts, in units of 2**-32.
     """
@@ -36,6 +38,7 @@ class Fit:
     reference: Vector
     limits: list[int]
     total: int
+    weights: NDArray[np.float64]
     parts: list[int]
     halved: int
     shares: dict[NodeId, int]
@@ -83,7 +86,7 @@ class Fit:
             # Up: the standing that comes of it is rounded down, to just this part.
             shares[updates.senders[row]] = -(-(part << coarse) * FULL_STANDING // weight)
         halved = halvings(np.array([part << coarse for part in parts]))
-        return cls(rows, reference, limits, total, parts, halved, shares)
+        return cls(rows, reference, limits, total, fitted, parts, halved, shares)
 
     def check(self, merged: Vector) -> None:
         """Refuse a merged update that is farther from the reference than a better choice could be.
@@ -92,8 +95,9 @@ class Fit:
         Whatever ``y`` is, a mean ``v`` of the rows within the limits has
         ``|v - u| >= <v - u, y> / |y|``. The least of the right side is found by giving weight to
         the rows with the least ``<x - u, y>`` first. With ``y`` along the fitted mean less ``u``
-        that is the distance of the best of all means, by duality. So no mean within the limits is
-        nearer to ``u`` than ``|F - u|`` less a step of the grid in each coordinate, if
+        that is the distance of the best of all means, by duality. (The mean by the fitted weights:
+        whole parts turn ``y`` away from long rows, and prove less.) So no mean within the limits
+        is nearer to ``u`` than ``|F - u|`` less a step of the grid in each coordinate, if
 
             ``|F - u| <= least / |y| + sqrt(d)``,
 
@@ -108,7 +112,7 @@ class Fit:
 
         Complexity: O(n d).
         """
-        way = self._way()
+        way = _way(self.rows, self.reference, self.weights)
         least, left = 0, self.total
         products = exact_products(self.rows, self.reference, way)
         for product, limit in sorted(zip(products, self.limits, strict=True)):
@@ -126,21 +130,28 @@ class Fit:
             what = "the merged update is farther from the reference than the fitted mean may be"
             raise ValueRefusedError.of("QRES-E514", "plugins.validated_mean", what)
 
-    def _way(self) -> NDArray[np.int64]:
-        """The fitted mean less the reference, but for its length: int64, below 2**47, exact."""
-        high = -self.total * (self.reference >> 16).astype(np.int64)
-        low = -self.total * (self.reference & _MASK).astype(np.int64)
-        for row, part in zip(self.rows, self.parts, strict=True):
-            high += part * (row >> 16).astype(np.int64)
-            low += part * (row & _MASK).astype(np.int64)
-        # The parts sum to less than 2**32: `high` and `low` are below 2**48 and 2**49.
-        high += low >> 16
-        low &= _MASK
-        most = int(np.abs(high).max())
-        if most < _WIDE >> 16:
-            high = (high << 16) + low
-            most = int(np.abs(high).max())
-        return high >> max(0, most.bit_length() - _WIDE.bit_length() + 1)
+
+def _way(
+    rows: NDArray[np.int32], reference: Vector, weights: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """A mean less the reference, but for its length.
+
+    Weights are cut to as many bits as int64 has room for: the nearer the mean is, the more, up to
+    those of a float. ``weights``: float64, shape ``(m,)``, with the sum 1. Returns int64, shape
+    ``(d,)``, below 2**47. O(m d).
+    """
+    far = 0.0
+    for start in range(0, reference.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        away = weights @ rows[:, block].astype(np.float64) - reference[block]
+        far = max(far, float(np.abs(away).max()))
+    room = min(52, 61 - math.frexp(far)[1])  # the sums stay below 2**62
+    way = np.zeros(reference.size, dtype=np.int64)
+    for row, weight in zip(rows, weights, strict=True):
+        way += round(math.ldexp(float(weight), room)) * (row.astype(np.int64) - reference)
+    most = int(np.abs(way).max())
+    shift = max(0, most.bit_length() - _WIDE.bit_length() + 1)
+    return way >> shift
 
 
 def exact_products(rows: NDArray[np.int32], reference: Vector, way: NDArray[np.int64]) -> list[int]:

@@ -7,12 +7,12 @@ from fractions import Fraction
 import attrs
 import numpy as np
 import pytest
-from bound_cases import Case, excess, merged, merged_as_before, play
+from bound_cases import Case, excess, grid, holds, means, merged, merged_as_before, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from qres_validation import ValidatedMean
+from qres_validation import ValidatedMean, promise
 from qres_validation.capped_mean import (
     capped_mean,
     cut_to_length,
@@ -121,6 +121,38 @@ def test_the_merged_vector_is_as_near_to_the_reference_as_any_honest_mean() -> N
     assert counts["refused"] <= 5
     # The control: the same with shares that are cut off, and rows of any length.
     assert counts["broken as before"] >= 2
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_honest_proposers_propose_however_long_the_updates_are(
+    monkeypatch: pytest.MonkeyPatch, *, exact: bool
+) -> None:
+    """Coordinates of 2**26 steps or more; the oracle of the bound is exact integers.
+
+    In the control the proof is made along the weights as they are sent, as it once was: with such
+    rows it proves too little, and nothing is proposed.
+    """
+    if not exact:
+        way = promise._way
+        monkeypatch.setattr(
+            promise, "_way", lambda rows, u, weights: way(rows, u, np.rint(weights * 2**31) / 2**31)
+        )
+    rng, refused, held = np.random.default_rng(5), 0, 0
+    for _case in range(40):
+        honest = 2.0 ** rng.uniform(26, 30) * rng.standard_normal((8, 24)).clip(-2, 2)
+        lies = honest[:2] * rng.choice([-1.0, 3.0], (2, 1))
+        # Near a mean that is within the caps, but not so near that rounding explains the rest.
+        near = honest.mean(axis=0) + np.vstack([honest[2:], lies]).mean(axis=0)
+        reference = near / 2 + 2.0 ** rng.uniform(6, 14) * rng.standard_normal(24)
+        made = Case(grid(honest), grid(lies), grid(reference), 8)
+        try:
+            found = merged(made)
+        except ValueRefusedError:
+            refused += 1
+            continue
+        assert all(holds(made, found, chosen) for chosen in means(made, rng))
+        held += 1
+    assert (refused, held) == (0, 40) if exact else refused > 10
 
 
 def test_rows_that_cancel_at_exact_weights_alone_once_broke_the_bound() -> None:
