@@ -106,8 +106,8 @@ def up(
     as `qres simulate` does; the factory of `entry` is told which node it is by a parameter `index`.
     Attack and attackers are those of [simulation], as for
     `qres simulate`, but an attacker knows its own data and nothing else. The plugin `memory` is
-    replaced by `libp2p`, and `grpc` is refused: a box starts no hub. Ctrl-C, or the end of this
-    process in any way, ends all nodes.
+    replaced by `libp2p`. With `grpc`, the box starts a hub too. Ctrl-C, or the end of this process
+    in any way, ends all of them.
 
     A node that is killed or fails is started again with its folder and catches up: at once, then
     after growing pauses, at most five times in a row without a new model. One that is refused at

@@ -38,6 +38,7 @@ from qres_core.lab.trainer import (
     table_of,
 )
 from qres_core.node import toml
+from qres_core.node.box_hub import BoxHub
 from qres_core.swarm.context import vote_threshold
 
 PROGRAM: list[str] = ["-m", "qres_core.cli"]
@@ -57,6 +58,7 @@ class BoxNode:
     peer_id: str  # its identity as libp2p writes it
     port: int  # where its transport listens, on loopback
     status_port: int  # where it serves its status
+    hub: BoxHub | None = None  # of all nodes, where they reach each other over one
 
     @property
     def name(self) -> str:
@@ -89,15 +91,14 @@ def _libp2p(seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
     }
 
 
-WIRINGS: dict[str, Wiring] = {"libp2p": _libp2p}
+def _grpc(seat: BoxNode, _seats: Sequence[BoxNode]) -> dict[str, Any]:
+    return {"hubs": [] if seat.hub is None else [seat.hub.option]}
+
+
+WIRINGS: dict[str, Wiring] = {"libp2p": _libp2p, "grpc": _grpc}
 """Transports that can join processes, by plugin."""
-NOT_WIRED: Final[dict[str, tuple[str, str]]] = {
-    "grpc": (
-        "its nodes reach each other over a hub, and a box starts none",
-        "write [plugins.libp2p] in its place; or use `qres hub run`, and `qres node run` for each",
-    )
-}
-"""Transports that need more than processes on one machine: what that is, and what to do."""
+OVER_HUBS: Final = frozenset({"grpc"})
+"""Those of them that need a hub."""
 
 
 def qres(*arguments: str) -> list[str]:
@@ -162,15 +163,12 @@ def free_ports(count: int) -> list[int]:
 def transport_of(raw: Mapping[str, Any]) -> str:
     """The plugin that is to join the processes: the file's, ``libp2p`` in the place of ``memory``.
 
-    Raises ConfigError: QRES-E105 where the file enables none that can, or one that cannot.
+    Raises ConfigError: QRES-E105 where the file enables none that can.
     """
     plugins: Mapping[str, Any] = raw.get("plugins", {})
     found = [name for name in plugins if name in WIRINGS]
     if found:
         return found[0]
-    for name in NOT_WIRED.keys() & plugins.keys():
-        what, fix = NOT_WIRED[name]
-        raise ConfigError.of("QRES-E105", f"plugins.{name}", what, fix)
     if "memory" in plugins:
         return "libp2p"
     what = f"none of {', '.join(WIRINGS)} is enabled"
@@ -255,6 +253,10 @@ def _fill(
         )
     if config.plugins.get("pki", {}).get("ca"):
         _certify(folder, config.swarm.name, seats)
+    if transport in OVER_HUBS:
+        hub = BoxHub(folder / "hub", free_ports(1)[0], qres)
+        hub.make(config.swarm.name, [seat.node_id for seat in seats], _made)
+        seats = [attrs.evolve(seat, hub=hub) for seat in seats]
     for seat in seats:
         tables = _node(raw, config, transport, seat, seats)
         if seat is seats[0]:  # what is wrong with one is wrong with all, and is better said once

@@ -21,6 +21,7 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import QresError
 from qres_core.node.ask import ask
 from qres_core.node.box import BoxNode, qres
+from qres_core.node.box_hub import BoxHub
 from qres_core.node.stopping import OWN_GROUP, ask_to_end
 from qres_core.swarm.model_file import SwarmModel, kept_model
 
@@ -171,6 +172,8 @@ class Fleet:
 
     def __enter__(self) -> Self:
         try:
+            if self._hub is not None:
+                self._hub.start()
             for seat in self.seats:
                 self.members.append(NodeProcess(seat, self._start(seat)))
         except BaseException:
@@ -185,6 +188,10 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @property
+    def _hub(self) -> BoxHub | None:
+        return self.seats[0].hub if self.seats else None
 
     @staticmethod
     def _start(seat: BoxNode) -> subprocess.Popen[bytes]:
@@ -212,7 +219,8 @@ class Fleet:
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as threads:
             for member, report in zip(running, threads.map(_asked, running), strict=True):
                 member.take(report)
-        return [said for member in self.members for said in self._look_after(member)]
+        said = [] if self._hub is None else list(self._hub.look_after())
+        return [*said, *(line for member in self.members for line in self._look_after(member))]
 
     def _look_after(self, member: NodeProcess) -> Iterator[str]:
         now = time.monotonic()
@@ -305,6 +313,8 @@ class Fleet:
                 member.process.kill()
                 member.process.wait()
             _close(member.process)
+        if self._hub is not None:
+            self._hub.stop()
         for member in self.members:
             member.take(_printed(member.seat))
 

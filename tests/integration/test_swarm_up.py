@@ -120,13 +120,13 @@ def kill(folder: Path) -> None:
         os.kill(victim, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("transport", ["loopback", "libp2p"])
+@pytest.mark.parametrize("transport", ["loopback", "libp2p", "grpc"])
 @pytest.mark.long
 def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: str) -> None:
-    if transport == "libp2p" and find_spec("qres_transport_libp2p") is None:
-        pytest.skip("qres-transport-libp2p is not installed")
+    if transport != "loopback" and find_spec(f"qres_transport_{transport}") is None:
+        pytest.skip(f"qres-transport-{transport} is not installed")
     # `memory` joins the nodes of a simulation; for processes libp2p takes its place.
-    table = LOOPBACK if transport == "loopback" else "[plugins.memory]\n"
+    table = {"loopback": LOOPBACK, "grpc": "[plugins.grpc]\n"}.get(transport, "[plugins.memory]\n")
     options = ("--rounds", "6", "--attack", "scaled", "--timeout", "800", "--json")
     code, report, errors = outcome(up(tmp_path, *options, transport=table))
     assert code == 0, errors
@@ -563,24 +563,11 @@ def test_what_is_not_installed_is_said_once_and_before_the_nodes_start(
     assert not (tmp_path / "box").exists()
 
 
-@pytest.mark.parametrize(
-    ("plugins", "said"),
-    [
-        (
-            ("grpc",),
-            r"QRES-E105 plugins\.grpc: .*a box starts none.*\[plugins\.libp2p\].*qres hub run",
-        ),
-        (("grpc", "memory"), r"QRES-E105 plugins\.grpc: "),
-        (("krum",), r"QRES-E105 plugins: none of .*libp2p"),
-    ],
-)
-def test_a_transport_that_a_box_does_not_start_is_refused_by_name(
-    plugins: tuple[str, ...], said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        transport_of({"plugins": {name: {} for name in plugins}})
-    for fits in (("memory",), ("libp2p",), ("libp2p", "memory")):  # the control
-        assert transport_of({"plugins": {name: {} for name in fits}}) == "libp2p"
+def test_a_box_needs_a_transport_between_processes() -> None:
+    with pytest.raises(ConfigError, match=r"QRES-E105 plugins: none of libp2p, grpc.*is enabled"):
+        transport_of({"plugins": {"krum": {}}})
+    for name in ("libp2p", "grpc"):
+        assert transport_of({"plugins": {name: {}, "memory": {}}}) == name
 
 
 def test_a_folder_with_something_in_it_is_not_saved_to(tmp_path: Path) -> None:

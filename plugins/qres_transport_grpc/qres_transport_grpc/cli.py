@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -27,6 +28,17 @@ def hub() -> None:
     """
 
 
+@hub.command("key")
+@click.argument("identity", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def key(identity: Path, *, as_json: bool) -> None:
+    """Print the SHA-256 of a hub's certificate, and make its file IDENTITY where there is none."""
+    from qres_transport_grpc.identity import HubIdentity  # noqa: PLC0415 - cryptography
+
+    digest = HubIdentity.read(identity).digest
+    click.echo(json.dumps({"ok": True, "digest": digest}) if as_json else digest)
+
+
 @hub.command("run")
 @click.argument("config", type=_FILE)
 @click.option("--identity", type=_FILE, required=True, help="The hub's key; made where none is.")
@@ -50,9 +62,17 @@ def hub() -> None:
     type=click.IntRange(64),
     help="What may wait for all members together; more is dropped.",
 )
+@click.option("--until-eof", is_flag=True, help="End when standard input ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
-    config: Path, identity: Path, listen: str, rate: float, memory: int, *, as_json: bool
+    config: Path,
+    identity: Path,
+    listen: str,
+    rate: float,
+    memory: int,
+    *,
+    until_eof: bool,
+    as_json: bool,
 ) -> None:
     """Serve the members that CONFIG names, until Ctrl-C.
 
@@ -62,6 +82,8 @@ def run(
     import asyncio  # noqa: PLC0415 - `qres --help` loads this module
     import logging  # noqa: PLC0415
     import signal  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+    import threading  # noqa: PLC0415
 
     from qres_transport_grpc.identity import HubIdentity  # noqa: PLC0415
     from qres_transport_grpc.roster import HubRoster  # noqa: PLC0415
@@ -75,7 +97,8 @@ def run(
         host = listen.rpartition(":")[0]
         option = f"{host}:{port}#{known.digest}"
         if as_json:
-            click.echo(json.dumps({"ok": True, "port": port, "digest": known.digest}))
+            report = {"ok": True, "port": port, "digest": known.digest}
+            click.echo(json.dumps(report))
         else:
             click.echo(f"the hub listens; nodes name its public address in hubs:\n    {option}")
 
@@ -85,6 +108,14 @@ def run(
         def stop(_signal: int, _frame: object) -> None:
             loop.call_soon_threadsafe(until.set)
 
+        def wait_for_eof() -> None:
+            while sys.stdin.buffer.read(4096):
+                pass
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                loop.call_soon_threadsafe(until.set)
+
+        if until_eof:
+            threading.Thread(target=wait_for_eof, daemon=True).start()
         signal.signal(signal.SIGTERM, stop)  # ctrl-C ends this program as it ends all others
         await serve(server, listen, ready, until)
 

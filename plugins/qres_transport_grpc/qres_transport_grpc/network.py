@@ -46,6 +46,7 @@ from qres_transport_grpc.wire import SESSION_BYTES, BadMessageError, Greeting, H
 CREDENTIAL, VERDICT, BYE, PING, PONG, FRAME, RECEIPT, ASK, ANSWER = range(1, 10)
 CREDENTIAL_BYTES: Final = 8192
 BYE_BYTES: Final = 64
+NOT_ADMITTED: Final = b"not admitted"
 SILENCES: Final = 3
 DOUBLINGS: Final = 4
 TICK_SECONDS: Final = 0.1
@@ -304,7 +305,9 @@ class GrpcNetwork:
         elif kind == PING and not rest:
             self._say(peer, candidate, PONG)
         elif kind == BYE and len(rest) <= BYE_BYTES:
-            self._down(peer, LinkReason.CLOSED_BY_PEER, "it left")
+            refused = rest == NOT_ADMITTED
+            reason = LinkReason.REFUSED_BY_PEER if refused else LinkReason.CLOSED_BY_PEER
+            self._down(peer, reason, "it does not admit this node" if refused else "it left")
         elif kind != PONG:
             self.blame(peer, "what no node sends")
 
@@ -329,7 +332,7 @@ class GrpcNetwork:
         if nonce:
             self._say(peer, candidate, VERDICT, nonce + (b"\0" if why else b"\1"))
         elif why and candidate is peer.link:
-            self.say(peer, BYE, b"not admitted")
+            self.say(peer, BYE, NOT_ADMITTED)
         candidate.admitted = not why
         if why:
             self.tally.refuse("not admitted")

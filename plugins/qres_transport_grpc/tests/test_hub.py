@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import secrets
 import subprocess
 import sys
@@ -560,6 +561,16 @@ def test_a_limit_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert (result.exit_code, "no limit" in result.output) == (2, True)
 
 
+def test_the_command_makes_a_key_once_and_prints_its_digest(tmp_path: Path) -> None:
+    place = tmp_path / "hub.pem"
+    first = CliRunner().invoke(hub_command, ["key", str(place)])
+    again = CliRunner().invoke(hub_command, ["key", str(place), "--json"])
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    digest = HubIdentity.read(place).digest
+    assert first.output == f"{digest}\n"
+    assert json.loads(again.output) == {"ok": True, "digest": digest}
+
+
 def test_it_says_where_it_cannot_listen(
     hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
 ) -> None:
@@ -570,15 +581,20 @@ def test_it_says_where_it_cannot_listen(
     hub_loop.run(second.stop())
 
 
-def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path, lab: SimpleNamespace) -> None:
+@pytest.mark.parametrize("end", ["signal", "eof"])
+def test_the_command_serves_until_it_is_told_to_end(
+    tmp_path: Path, lab: SimpleNamespace, end: str
+) -> None:
     config = tmp_path / "swarm.toml"
     ids = ", ".join(f'"{node.node_id.hex()}"' for node in lab.members(2))
     config.write_text(f'[swarm]\nname = "test"\nroster = [{ids}]\n', encoding="utf-8")
     command = [
         *(sys.executable, "-P", "-m", "qres_core.cli", "hub", "run", str(config)),
         *("--identity", str(tmp_path / "hub.pem"), "--listen", "127.0.0.1:0", "--json"),
+        *(["--until-eof"] if end == "eof" else []),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -588,6 +604,7 @@ def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path, lab: SimpleN
         port = int(line.partition('"port": ')[2].partition(",")[0])
         assert "BEGIN CERTIFICATE" in certificate(HubPlace("127.0.0.1", port, digest), 60.0)
     finally:
-        process.terminate()
-        process.communicate(timeout=lab.PATIENCE)
+        if end == "signal":
+            process.terminate()
+        process.communicate(timeout=lab.PATIENCE)  # closes its standard input
     assert process.returncode == 0

@@ -187,3 +187,19 @@ def test_limits_are_those_of_the_options(lab: SimpleNamespace) -> None:
     assert (limits.frame, limits.request, limits.blob) == (2048, 4096, 2**20)
     assert make(lab, blob_bytes=2**20, spool_bytes=2**16).limits.blob == 2**16
     assert TransportError
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_neighbour_that_floods_leaves_room_in_the_inbox(
+    lab: SimpleNamespace, *, shares: bool
+) -> None:
+    """Whoever the frames are from. The control knows no neighbour."""
+    transport = make(lab, inbox_frames=8)
+    put = transport._inbox.put
+    if not shares:
+        transport._inbox.put = lambda item, _source: put(item)
+    flooding, honest = bytes([1]) * 32, bytes([2]) * 32
+    for number in range(20):
+        transport._deliver(flooding, b"flood", bytes([number]) * 32)
+    transport._deliver(honest, b"frame", honest)
+    assert transport.stats().reasons == {"inbox full": 16 if shares else 13}
