@@ -21,6 +21,7 @@ def _is_map(batch: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def is_row(batch: object) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list or a tuple."""
     return isinstance(batch, (list, tuple))
 
 
