@@ -180,6 +180,15 @@ class TorchTrainer:
         encoded = fixed.encode(changed, scale=round_info.scale)
         return Update.of(encoded, weight=examples, metrics=figures)
 
+    def change(self, vector: Vector, round_info: RoundInfo) -> Reals:
+        """What a round of training would change, before it is rounded, float64, shape ``(d,)``.
+
+        The node keeps nothing of it.
+        """
+        with self._bench.turn:
+            kept = self._memory.after
+            return self._trained(self.module, self.train_loader, vector, round_info, kept, _OWN)[0]
+
     def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """Mean loss and, of a classifier by cross-entropy, accuracy (0..1) on ``test``.
 
