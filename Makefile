@@ -22,7 +22,7 @@ pins = $(wheels) && $(sdists)
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: large dp-utility dp-oracle audit fuzz swarm-simulation zk-slack
-.PHONY: explore isolation compatibility random-swarms full-stack gallery torch wheels requirements clean
+.PHONY: explore isolation compatibility random-swarms full-stack gallery torch torch-page wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -159,11 +159,13 @@ wheels: $(VENV)/.dev
 	$(BIN)/check-wheel-contents dist/*.whl dist/integrations/*.whl
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz dist/integrations/*
 
-# PyTorch, of the build that pip finds for this machine, in an environment of its own: the tests that need it, and
-# the page, played command by command.
+# PyTorch, of the build that pip finds for this machine, in an environment apart: the tests that need it; then the
+# page, played command by command.
 TORCH ?= torch
 torch: $(VENV)-torch/.torch
 	$(VENV)-torch/bin/python -P -m pytest -q -m "not long" integrations/qres_torch tests/unit/lab/test_torch_trainer.py
+
+torch-page: $(VENV)-torch/.torch
 	$(VENV)-torch/bin/python -P scripts/run_pages.py --bin $(VENV)-torch/bin docs/how-to/use-pytorch.md
 
 $(VENV)-torch/.torch: requirements/test.txt requirements/sdists.txt $(PROJECTS)

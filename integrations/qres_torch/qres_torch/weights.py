@@ -12,7 +12,7 @@ from qres_torch.layout import listed
 _METADATA: Final = {"format": "pt"}  # Hugging Face's readers ask for it
 
 
-def save_weights(module: Any, path: Path) -> None:
+def save_weights(module: Any, path: Path | str) -> None:
     """Write all that ``module.state_dict()`` holds into a new safetensors file.
 
     Of tensors that share memory, as tied weights do, the first is written.
@@ -30,10 +30,10 @@ def save_weights(module: Any, path: Path) -> None:
         seen.add(place)
         written[name] = tensor.detach().cpu().contiguous().clone()
     octets: bytes = files.save(written, metadata=_METADATA)
-    stores.create_file(path, octets)
+    stores.create_file(Path(path), octets)
 
 
-def load_weights(module: Any, path: Path, *, partial: bool = False) -> Any:
+def load_weights(module: Any, path: Path | str, *, partial: bool = False) -> Any:
     """Load a safetensors file, or all of a folder, into a module, and return the module.
 
     Nothing is downloaded, and nothing in a file is run. All nodes of a swarm need the same weights.
@@ -48,6 +48,7 @@ def load_weights(module: Any, path: Path, *, partial: bool = False) -> Any:
             for other names. The module is as it was then.
     """
     found: dict[str, Any] = {}
+    path = Path(path)
     paths = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     for each in paths:
         try:

@@ -77,7 +77,7 @@ def test_weights_go_out_and_come_in_under_their_own_names(tmp_path: Path) -> Non
     with torch.no_grad():
         for each in other.state_dict().values():
             each.zero_()
-    assert load_weights(other, tmp_path / "a.safetensors") is other
+    assert load_weights(other, str(tmp_path / "a.safetensors")) is other
     assert all(torch.equal(state[name], each) for name, each in other.state_dict().items())
     with pytest.raises(LabError, match="QRES-E803"):
         save_weights(module, tmp_path / "a.safetensors")
