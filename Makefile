@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PROJECTS := pyproject.toml $(wildcard libraries/*/pyproject.toml plugins/*/pyproject.toml)
+PROJECTS := pyproject.toml $(wildcard libraries/*/pyproject.toml plugins/*/pyproject.toml integrations/*/pyproject.toml)
 DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
+INTEGRATIONS := $(filter integrations/%,$(DISTS))
 WORKSPACE := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation
 export PYTHONSAFEPATH := 1
 # Tests start hundreds of processes: without bytecode on disk, each would compile all modules again.
@@ -21,7 +22,7 @@ pins = $(wheels) && $(sdists)
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: large dp-utility dp-oracle audit fuzz swarm-simulation zk-slack
-.PHONY: explore isolation compatibility random-swarms full-stack gallery wheels requirements clean
+.PHONY: explore isolation compatibility random-swarms full-stack gallery torch torch-page wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -151,9 +152,28 @@ full-stack: $(VENV)/.test
 gallery: $(VENV)/.test
 	$(BIN)/qres attack report
 
+# What an integration stands on is not among the pins, so its wheel lies apart: all of dist/ can be installed.
 wheels: $(VENV)/.dev
-	rm -rf dist && for dist in $(DISTS); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done
-	$(BIN)/check-wheel-contents dist/*.whl && $(BIN)/twine check --strict dist/*
+	rm -rf dist && for dist in $(filter-out $(INTEGRATIONS),$(DISTS)); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done
+	for dist in $(INTEGRATIONS); do $(BIN)/python -m build --no-isolation --outdir dist/integrations "$$dist" || exit; done
+	$(BIN)/check-wheel-contents dist/*.whl dist/integrations/*.whl
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz dist/integrations/*
+
+# PyTorch, of the build that pip finds for this machine, in an environment apart: the tests that need it; then the
+# page, played command by command.
+TORCH ?= torch
+torch: $(VENV)-torch/.torch
+	$(VENV)-torch/bin/python -P -m pytest -q -m "not long" integrations/qres_torch tests/unit/lab/test_torch_trainer.py
+
+torch-page: $(VENV)-torch/.torch
+	$(VENV)-torch/bin/python -P scripts/run_pages.py --bin $(VENV)-torch/bin docs/how-to/use-pytorch.md
+
+$(VENV)-torch/.torch: requirements/test.txt requirements/sdists.txt $(PROJECTS)
+	test -x $(VENV)-torch/bin/pip || $(PYTHON) -m venv $(VENV)-torch
+	$(call pins,$(VENV)-torch,test)
+	$(VENV)-torch/bin/python -m pip install --quiet "$(TORCH)"
+	$(VENV)-torch/bin/python -m pip install --quiet --no-deps --no-build-isolation $(DISTS:%=-e %)
+	touch $@
 
 requirements: $(VENV)/.dev
 	$(BIN)/nox --session requirements -- $(UPGRADE)
@@ -170,7 +190,7 @@ $(VENV)/.%: requirements/%.txt requirements/sdists.txt $(PROJECTS) | $(BIN)/pip
 # The demonstration runs in one process and takes no transport.
 $(VENV)/.demo: requirements/demo.txt $(PROJECTS) | $(BIN)/pip
 	$(call wheels,$(VENV),demo)
-	$(WORKSPACE) $(patsubst %,-e %,$(filter-out plugins/qres_transport_%,$(DISTS)))
+	$(WORKSPACE) $(patsubst %,-e %,$(filter-out plugins/qres_transport_% integrations/%,$(DISTS)))
 	touch $@
 
 $(BIN)/pip:

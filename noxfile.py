@@ -19,6 +19,8 @@ DISTS = [
     *sorted(path.parent for path in ROOT.glob("libraries/*/pyproject.toml")),
     *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")),
 ]
+# What they stand on is not pinned: the right build of it depends on the machine.
+INTEGRATIONS = sorted(path.parent for path in ROOT.glob("integrations/*/pyproject.toml"))
 
 TRANSPORTS = set(ROOT.glob("plugins/qres_transport_*"))
 SDISTS = ("python-baseconv", "varint")  # published as sources only, see `sdists` in pyproject.toml
@@ -51,14 +53,14 @@ def _requirements(session: nox.Session, name: str) -> None:
 
 def _workspace(session: nox.Session, name: str) -> None:
     _requirements(session, name)
-    editables = [word for dist in DISTS for word in ("-e", str(dist))]
+    editables = [word for dist in (*DISTS, *INTEGRATIONS) for word in ("-e", str(dist))]
     session.install("--quiet", "--no-deps", "--no-build-isolation", *editables)
 
 
 def _build(session: nox.Session, out: Path) -> list[str]:
     """Wheels of all dists, each made from its own sdist."""
     shutil.rmtree(out, ignore_errors=True)
-    for dist in DISTS:
+    for dist in (*DISTS, *INTEGRATIONS):
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(out), str(dist))
     return sorted(map(str, out.glob("*.whl")))
 

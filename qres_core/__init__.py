@@ -67,7 +67,13 @@ if TYPE_CHECKING:
         RoundStatus,
         VoidSet,
     )
-    from qres_core.contract.trainer import RecordTrainer, Reference, Trainer, Validator
+    from qres_core.contract.trainer import (
+        RecordTrainer,
+        Reference,
+        RememberingTrainer,
+        Trainer,
+        Validator,
+    )
     from qres_core.contract.transport import (
         CHUNK,
         BlobRef,
@@ -168,7 +174,7 @@ _HOME = {
     ),
     "by_record": ("by_record",),
     "record_clip": ("RecordClip",),
-    "trainer": ("RecordTrainer", "Reference", "Trainer", "Validator"),
+    "trainer": ("RecordTrainer", "Reference", "RememberingTrainer", "Trainer", "Validator"),
 }
 _SUBMODULES = {
     "canonical": "qres_core.contract.canonical",
@@ -231,6 +237,7 @@ __all__ = [
     "RecordClip",
     "RecordTrainer",
     "Reference",
+    "RememberingTrainer",
     "Revelation",
     "RevelationError",
     "RoundError",

@@ -21,10 +21,12 @@ TESTS = {
     "qres_core": ROOT / "tests",
     **{
         project.parent.name: project.parent / "tests"
-        for kind in ("libraries", "plugins")
+        for kind in ("libraries", "plugins", "integrations")
         for project in sorted(ROOT.glob(f"{kind}/*/pyproject.toml"))
     },
 }
+# An integration is measured where what it stands on is installed: name it.
+USUAL = [name for name, tests in TESTS.items() if "integrations" not in tests.parts]
 EVERY = (
     *("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", "-m", "not long"),
     *("--hypothesis-profile", "counted"),
@@ -73,7 +75,7 @@ def measure(name: str, words: list[str], folder: Path) -> tuple[bool, dict[str, 
 def main(arguments: list[str]) -> int:
     """Measure, and print the table."""
     cut = arguments.index("--") if "--" in arguments else len(arguments)
-    names, words = arguments[:cut] or list(TESTS), arguments[cut + 1 :] or list(EVERY)
+    names, words = arguments[:cut] or USUAL, arguments[cut + 1 :] or list(EVERY)
     unknown = sorted(set(names) - set(TESTS))
     if unknown:
         print(f"no distribution: {', '.join(unknown)}; there are {', '.join(TESTS)}")

@@ -25,6 +25,8 @@ PAGES: Final = (
     "changelog.d/*.md",
     "deploy/*.md",
     "docs/**/*.md",
+    "integrations/*/*.md",
+    "integrations/*/changelog.d/*.md",
     "libraries/*/*.md",
     "libraries/*/changelog.d/*.md",
     "plugins/*/*.md",

@@ -211,7 +211,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 
 @pytest.mark.parametrize("name", ["SECURITY_ROADMAP.md", "IMPLEMENTATION_STATUS.md"])
 def test_evidence_exists(name: str) -> None:
-    paths = re.findall(r"`((?:tests|plugins|libraries|docs)/[\w./-]+)`", _read(name))
+    paths = re.findall(r"`((?:tests|plugins|libraries|integrations|docs)/[\w./-]+)`", _read(name))
     assert len(paths) >= 5
     assert not [path for path in paths if not (ROOT / path).exists()]
 
@@ -221,7 +221,7 @@ def test_files_and_commands_named_exist(path: Path) -> None:
     """Tests, scripts, examples and targets of the Makefile that a page names."""
     text = path.read_text(encoding="utf-8")
     inline = re.findall(r"`([^`\n]+)`", _without_fences(text))
-    folders = r"(?:tests|scripts|benchmarks|examples|plugins|libraries)"
+    folders = r"(?:tests|scripts|benchmarks|examples|plugins|libraries|integrations)"
     named = {
         file
         for item in inline

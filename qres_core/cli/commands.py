@@ -18,6 +18,9 @@ from qres_core.contract.suggest import did_you_mean
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qres_core.contract.trainer import Trainer
+    from qres_core.contract.types import Vector
+
 T = TypeVar("T")
 
 
@@ -79,6 +82,61 @@ def configured(
         found.config.swarm.name,
         Path(folder) if folder else None,
     )
+
+
+@attrs.frozen(eq=False)
+class NamedTrainer:
+    """What a configuration has its first node train."""
+
+    trainer: Trainer  # as the factory made it, without what QRES puts around it
+    first: Vector  # the first model, int32, shape ``(d,)``
+    scale: int  # ``swarm.scale``
+
+
+def trained(path: Path, *, settings: Sequence[str] = ()) -> NamedTrainer:
+    """What a configuration has its first node train; plugins are not looked at.
+
+    Args:
+        path: the configuration file.
+        settings: keys that override the file's, as ``swarm.scale=-4``.
+
+    Raises:
+        ConfigError: the file is refused, or names no trainer that can be made.
+        LabError: QRES-E801 for a factory that is not there.
+    """
+    from qres_core.cli.options import parse_setting, read_config  # noqa: PLC0415 - time
+    from qres_core.lab.momentum import FadingTrainer  # noqa: PLC0415 - numpy
+    from qres_core.lab.trainer import make_work  # noqa: PLC0415 - numpy
+
+    config = read_config(path, [parse_setting(text) for text in settings])
+    trainer, first = make_work(config)
+    if isinstance(trainer, FadingTrainer):
+        trainer = trainer.inner
+    return NamedTrainer(trainer, first, config.swarm.scale)
+
+
+@attrs.frozen(eq=False)
+class ModelOut:
+    """A model in a file of ``qres model export``. Whether a swarm decided it was not checked."""
+
+    vector: Vector  # int32, shape ``(d,)``
+    scale: int  # exponent of its grid
+    swarm: str  # name of the swarm
+    step: int  # how many models the swarm made before it, the first not counted
+
+
+def read_model(path: Path) -> ModelOut:
+    """Read ``model.npz`` or ``model.safetensors``.
+
+    Raises:
+        ModelError: QRES-E605 for what is no whole model file.
+        ConfigError: QRES-E105 for another ending.
+        LabError: QRES-E802 where ``safetensors`` is not installed and the file needs it.
+    """
+    from qres_core.swarm.model_file import SwarmModel  # noqa: PLC0415 - numpy
+
+    model = SwarmModel.load(path)
+    return ModelOut(model.vector, model.scale, model.swarm, model.step)
 
 
 def structured(

@@ -127,6 +127,38 @@ def pooled(trainer: object) -> bool:
 
 
 @runtime_checkable
+class RememberingTrainer(Protocol):
+    """What a :class:`Trainer` has besides, if it keeps something from round to round.
+
+    A simulation that goes on after a break (``qres simulate --resume``) then gives it back what it
+    had: the state of an optimiser, running means, a mean of updates. Where ``fit`` is called again
+    with the same ``round_info.number`` it must begin from what there was before that round:
+    training may have begun ahead of the break.
+
+    Example::
+
+        class Averaging:
+            def remember(self):
+                return canonical.dumps([self.round, self.before, self.after])
+
+            def recall(self, memory):
+                self.round, self.before, self.after = canonical.loads(memory)
+    """
+
+    def remember(self) -> bytes:
+        """What the trainer keeps; empty where that is nothing."""
+        ...
+
+    def recall(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave.
+
+        Raises:
+            QresError: the bytes are of another trainer, or damaged.
+        """
+        ...
+
+
+@runtime_checkable
 class RecordTrainer(Protocol):
     """What a :class:`Trainer` has besides, if the unit of privacy is to be a single example.
 

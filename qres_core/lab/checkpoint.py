@@ -1,10 +1,10 @@
 """What a simulation leaves in a folder: its model, and all it takes to go on after a break.
 
 A checkpoint is written after each round. It holds the model, the random streams of the network and
-of the attacks, the clock and the rounds so far. It does not hold what plugins, trainers and
-attackers keep for themselves, and no message that is under way: a simulation that goes on starts
-every node anew from the model. It says so where that can make a difference, and a plugin that
-accounts for privacy must not forget what was spent.
+of the attacks, the clock, the rounds so far, and what trainers say that they keep. It does not hold
+what plugins and attackers keep for themselves, and no message that is under way: a simulation that
+goes on starts every node anew from the model. It says so where that can make a difference, and a
+plugin that accounts for privacy must not forget what was spent.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from qres_core.contract.errors import (
     QresError,
 )
 from qres_core.contract.stores import clear_leftovers, make_folder, replace_file
+from qres_core.contract.trainer import RememberingTrainer, Trainer
 from qres_core.contract.types import Vector, model_digest
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Kernel
@@ -40,7 +41,7 @@ from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_fi
 
 CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
-_FORMAT: Final = "qres/checkpoint/v2"
+_FORMAT: Final = "qres/checkpoint/v3"
 _FIRST: Final = "first model"
 _MAY_CHANGE: Final = frozenset({"simulation.rounds"})
 _REMEMBERING: Final = ("reputation", "observe", "replay_check", "round_closed", "round_opened")
@@ -60,6 +61,7 @@ class Checkpoint:
     streams: Mapping[str, Any]  # states of the random streams by name, as numpy gives them
     counts: Mapping[str, int]  # further counters by name
     records: tuple[RoundRecord, ...]  # the rounds so far
+    memories: tuple[bytes, ...] = ()  # what each node's trainer keeps; none where none keeps any
 
     def restore(self, streams: Streams) -> None:
         """Set the streams to where they were.
@@ -71,6 +73,23 @@ class Checkpoint:
                 stream.bit_generator.state = self.streams[name]
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise unusable("the random streams of the checkpoint cannot be restored") from error
+
+    def recall(self, trainers: Sequence[Trainer]) -> None:
+        """Give trainers back what they kept.
+
+        Raises ModelError: QRES-E605 where it is not theirs.
+        """
+        if not self.memories:
+            return
+        if len(self.memories) != len(trainers):
+            raise unusable("the checkpoint is of another number of trainers")
+        for number, (trainer, memory) in enumerate(zip(trainers, self.memories, strict=True)):
+            if memory and isinstance(trainer, RememberingTrainer):
+                try:
+                    trainer.recall(memory)
+                except QresError as error:
+                    what = f"what the trainer of node {number} kept cannot be restored"
+                    raise unusable(what) from error
 
     def journal(self) -> ResumedJournal:
         """The memory of a node that goes on from here."""
@@ -93,6 +112,22 @@ class ResumedJournal(MemoryJournal):
 def states(streams: Streams) -> dict[str, Any]:
     """Where the streams are."""
     return {name: stream.bit_generator.state for name, stream in streams.items()}
+
+
+def memories(trainers: Sequence[Trainer]) -> tuple[bytes, ...]:
+    """What trainers keep from round to round, for those that say it; empty if there is nothing."""
+    kept = [
+        trainer.remember() if isinstance(trainer, RememberingTrainer) else b""
+        for trainer in trainers
+    ]
+    return tuple(kept) if any(kept) else ()
+
+
+def _forgetful(trainer: object) -> bool:
+    """Whether a trainer, or the one that it is around, does not say what it keeps."""
+    inner: object = getattr(trainer, "inner", None)
+    around = inner is not None and _forgetful(inner)
+    return around or not isinstance(trainer, RememberingTrainer)
 
 
 def settings(config: Config, scenario: Scenario, initial: Vector) -> dict[str, str]:
@@ -212,7 +247,9 @@ def _encode(settings: Mapping[str, str], checkpoint: Checkpoint) -> bytes:
     }
     text = json.dumps(facts, default=_plain)
     model, head = encode(checkpoint.model, KEPT), canonical.dumps(checkpoint.head.raw())
-    return canonical.dumps([_FORMAT, text, model, head, _checksum(text, model, head)])
+    kept = canonical.dumps(list(checkpoint.memories))
+    checksum = _checksum(text, model, head, kept)
+    return canonical.dumps([_FORMAT, text, model, head, kept, checksum])
 
 
 def _plain(value: object) -> object:
@@ -222,16 +259,16 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _checksum(text: str, model: bytes, head: bytes) -> bytes:
-    return hashlib.sha256(canonical.dumps([_FORMAT, text, model, head])).digest()
+def _checksum(text: str, model: bytes, head: bytes, kept: bytes) -> bytes:
+    return hashlib.sha256(canonical.dumps([_FORMAT, text, model, head, kept])).digest()
 
 
 def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
     """Raises ModelError QRES-E605, and nothing else, whatever the bytes."""
     try:
-        value: Any = canonical.loads(content, max_bytes=len(content), max_items=5)
-        form, text, model, head, checksum = value
-        if form != _FORMAT or checksum != _checksum(text, model, head):
+        value: Any = canonical.loads(content, max_bytes=len(content), max_items=6)
+        form, text, model, head, kept, checksum = value
+        if form != _FORMAT or checksum != _checksum(text, model, head, kept):
             raise unusable("is no checkpoint, or is damaged", where)
         facts: Any = json.loads(text)
         before: Any = facts["settings"]
@@ -245,6 +282,7 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
             streams=dict(facts["streams"]),
             counts=Counter({name: _whole(count) for name, count in facts["counts"].items()}),
             records=tuple(_record(record) for record in facts["records"]),
+            memories=_memories(kept),
         )
         if checkpoint.head.model != checkpoint.model.digest:
             raise unusable("its head is of another model", where)
@@ -253,6 +291,14 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
         raise
     except (QresError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise unusable("is no checkpoint, or is damaged", where) from error
+
+
+def _memories(octets: bytes) -> tuple[bytes, ...]:
+    found: Any = canonical.loads(octets, max_bytes=len(octets))
+    if not canonical.is_list(found) or any(type(each) is not bytes for each in found):
+        msg = "expected what trainers keep"
+        raise ValueError(msg)
+    return tuple(found)
 
 
 def _whole(value: object) -> int:
@@ -311,7 +357,11 @@ def check_resumable(kernel: Kernel) -> None:
 
 
 def notices(
-    kernel: Kernel, scenario: Scenario, checkpoint: Checkpoint, records: Sequence[RoundRecord]
+    kernel: Kernel,
+    scenario: Scenario,
+    checkpoint: Checkpoint,
+    records: Sequence[RoundRecord],
+    trainers: Sequence[Trainer],
 ) -> tuple[str, ...]:
     """What may come out otherwise than without the interruption.
 
@@ -345,5 +395,6 @@ def notices(
             f"the attack {scenario.attack!r} starts again and loses its memory"
             f"{order if scenario.engine == 'events' else ''}"
         )
-    said.append(f"continues after model {checkpoint.model.step}; a trainer with a memory loses it")
+    loses = "; a trainer with a memory loses it" if any(map(_forgetful, trainers)) else ""
+    said.append(f"continues after model {checkpoint.model.step}{loses}")
     return tuple(said)

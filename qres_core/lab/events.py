@@ -20,7 +20,7 @@ from qres_core.contract.types import Vector
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
 from qres_core.lab.attacks import Attack
-from qres_core.lab.checkpoint import Checkpoint, check_resumable, states
+from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, states
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.network import SimulatedNetwork
@@ -139,6 +139,7 @@ class EventEngine:
         """Go on from the experiment's checkpoint; the journals have given the nodes its model."""
         check_resumable(self.observer.kernel)
         start.restore(self._streams)
+        start.recall(self.recorder.trainings.task.trainers)
         self.network.messages = start.counts["messages"]
         self.clock.now = self._ended_at = start.now
         self.recorder.records = list(start.records)
@@ -321,6 +322,7 @@ class EventEngine:
             streams=states(self._streams),
             counts={"messages": self.network.messages},
             records=tuple(self.recorder.records),
+            memories=memories(self.recorder.trainings.task.trainers),
         )
 
     def model(self) -> SwarmModel:

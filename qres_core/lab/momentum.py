@@ -19,10 +19,10 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract import fixed
-from qres_core.contract.errors import LabError
+from qres_core.contract import canonical, fixed
+from qres_core.contract.errors import LabError, ModelError, QresError
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.trainer import Reference, RememberingTrainer, Trainer, Validator
 from qres_core.contract.training import with_round
 from qres_core.contract.types import Update, Vector
 
@@ -81,10 +81,28 @@ class FadingMean:
             self._value = (1.0 - self._kept) * vector + self._kept * self._before
         return self._value
 
+    def raw(self) -> list[Any]:
+        """All that the mean is, but for ``beta``, as plain values."""
+        arrays = (self._before, self._value)
+        octets = [b"" if each is None else each.astype("<f8").tobytes() for each in arrays]
+        return [*octets, self._kept.hex(), self._step, self._voids]
+
+    def set_raw(self, value: Any) -> None:
+        """Become what :meth:`raw` told. Raises ValueError or TypeError for anything else."""
+        before, after, kept, step, voids = value
+        if type(step) is not int or type(voids) is not int:
+            raise TypeError("expected whole numbers")
+        arrays = [np.frombuffer(each, dtype="<f8") if each else None for each in (before, after)]
+        self._before, self._value = arrays
+        self._kept, self._step, self._voids = float.fromhex(kept), step, voids
+
 
 @attrs.define(eq=False)
 class FadingTrainer:
-    """A trainer that sends a fading mean of its updates. The mean is lost with the process."""
+    """A trainer that sends a fading mean of its updates.
+
+    The mean is lost with the process; a simulation's checkpoint holds it.
+    """
 
     inner: Any  # a :class:`~qres_core.Trainer`
     beta: float  # share of the mean that stays
@@ -109,6 +127,23 @@ class FadingTrainer:
         """The trainer's figures."""
         figures: Mapping[str, float] = with_round(self.inner.evaluate)(vector, round_info)
         return figures
+
+    def remember(self) -> bytes:
+        """The means, and what the trainer keeps."""
+        inner = self.inner.remember() if isinstance(self.inner, RememberingTrainer) else b""
+        return canonical.dumps([self._own.raw(), self._trusted.raw(), inner])
+
+    def recall(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Raises ModelError: QRES-E605."""
+        try:
+            own, trusted, inner = canonical.loads(memory, max_bytes=len(memory), max_items=16)
+            self._own.set_raw(own)
+            self._trusted.set_raw(trusted)
+        except (QresError, ValueError, TypeError) as error:
+            what = "is not what a trainer with momentum kept"
+            raise ModelError.of("QRES-E605", "trainer.momentum", what, "begin anew") from error
+        if inner and isinstance(self.inner, RememberingTrainer):
+            self.inner.recall(inner)
 
     def records(self) -> NoReturn:
         """Refuse: an example would move the updates of all later rounds.

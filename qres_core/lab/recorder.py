@@ -99,7 +99,11 @@ class Recorder:
         """What the simulation came to, with what the engine alone knows."""
         config, scenario = self.experiment.config, self.experiment.scenario
         start, task = self.experiment.start, self.trainings.task
-        resumed = () if start is None else notices(self.kernel, scenario, start, self.records)
+        resumed = (
+            ()
+            if start is None
+            else notices(self.kernel, scenario, start, self.records, task.trainers)
+        )
         swallowed = (self.trainings.notice,) if self.trainings.notice else ()
         return SimulationResult(
             model=model,

@@ -27,7 +27,7 @@ from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
 from qres_core.lab.attacks import Attack
-from qres_core.lab.checkpoint import Checkpoint, check_resumable, states
+from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, states
 from qres_core.lab.clock import EPOCH
 from qres_core.lab.conversation import Conversation
 from qres_core.lab.experiment import Experiment
@@ -121,6 +121,7 @@ class VectorisedEngine:
         """Go on from the experiment's checkpoint."""
         check_resumable(self.kernel)
         start.restore(self._streams)
+        start.recall(self.recorder.trainings.task.trainers)
         self._model, self._head = start.model.vector, start.head
         self._sequence, self._messages = start.counts["sequence"], start.counts["messages"]
         self.recorder.records = list(start.records)
@@ -147,6 +148,7 @@ class VectorisedEngine:
             streams=states(self._streams),
             counts={"messages": self._messages, "sequence": self._sequence},
             records=tuple(self.recorder.records),
+            memories=memories(self.recorder.trainings.task.trainers),
         )
 
     def result(self) -> SimulationResult:

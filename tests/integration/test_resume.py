@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
@@ -22,6 +24,7 @@ from qres_core import (
 )
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.checkpoint import CHECKPOINT, MODEL
+from qres_core.lab.momentum import with_momentum
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
@@ -123,6 +126,41 @@ def test_other_random_streams_would_show(tmp_path: Path, monkeypatch: pytest.Mon
     again = played({"memory": {}, "mean": {"unprotected": True}}, resume=tmp_path / "a", **scenario)
     assert digests(again)[:2] == digests(whole)[:2]
     assert digests(again)[2:] != digests(whole)[2:]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_trainers_say_that_they_keep_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    def run(**where: Any) -> SimulationResult:
+        task = make_task(DIGITS, nodes=5, seed=SEED)
+        fading = tuple(with_momentum(trainer, 0.9) for trainer in task.trainers)
+        task = attrs.evolve(task, trainers=fading)
+        scene = Scenario(rounds=where.pop("rounds", 4), seed=SEED, engine=engine)
+        return simulate(configured(MEDIAN), scene, task=task, **where)
+
+    whole = run()
+    run(save=tmp_path / "run", rounds=2)
+    shutil.copytree(tmp_path / "run", tmp_path / "control")
+    shutil.copytree(tmp_path / "run", tmp_path / "spoiled")
+    assert digests(run(resume=tmp_path / "run")) == digests(whole)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qres_core.lab.checkpoint.Checkpoint.recall", lambda *_arguments: None)
+        forgotten = digests(run(resume=tmp_path / "control"))
+    assert forgotten[:2] == digests(whole)[:2]
+    assert forgotten[2:] != digests(whole)[2:]
+
+    path = tmp_path / "spoiled" / CHECKPOINT
+    form, text, model, head, kept, _ = canonical.loads(path.read_bytes(), max_bytes=2**24)
+    memories = canonical.loads(kept, max_bytes=2**24)
+    assert len(memories) == 5
+    for spoiled in ([memories[0][:-1], *memories[1:]], memories[1:], [b"x"] * 5, [1] * 5, {}):
+        octets = canonical.dumps(spoiled)
+        checksum = hashlib.sha256(canonical.dumps([form, text, model, head, octets])).digest()
+        path.write_bytes(canonical.dumps([form, text, model, head, octets, checksum]))
+        with pytest.raises(ModelError, match="QRES-E605"):
+            run(resume=tmp_path / "spoiled")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -271,12 +309,12 @@ def test_a_checkpoint_that_somebody_wrote_anew_is_played_or_refused_by_name(
     scene = Scenario(rounds=1, seed=SEED, engine=engine)
     simulate(config, scene, task=task, save=tmp_path / "run")
     path = tmp_path / "run" / CHECKPOINT
-    form, text, model, head, _ = canonical.loads(path.read_bytes(), max_bytes=2**20)
+    form, text, model, head, kept, _ = canonical.loads(path.read_bytes(), max_bytes=2**20)
 
     def play(facts: Any) -> None:
         text = json.dumps(facts)
-        checksum = hashlib.sha256(canonical.dumps([form, text, model, head])).digest()
-        path.write_bytes(canonical.dumps([form, text, model, head, checksum]))
+        checksum = hashlib.sha256(canonical.dumps([form, text, model, head, kept])).digest()
+        path.write_bytes(canonical.dumps([form, text, model, head, kept, checksum]))
         simulate(config, scene, task=task, resume=tmp_path / "run")
 
     play(json.loads(text))  # control

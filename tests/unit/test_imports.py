@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRACT_MAY_IMPORT = {"attrs", "cbor2", "numpy", "pluggy"}
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 LIBRARIES = sorted(path.parent.name for path in ROOT.glob("libraries/*/pyproject.toml"))
+INTEGRATIONS = sorted(path.parent.name for path in ROOT.glob("integrations/*/pyproject.toml"))
 PUBLIC = frozenset(qres_core.__all__)
 HEAVY = {"libp2p", "matplotlib", "numba", "numpy", "scipy", "sklearn", "torch"}
 
@@ -110,6 +111,15 @@ def test_library_imports_public_names_and_no_plugin(library: str) -> None:
         if (lines := outside_plugin(path.read_text("utf-8"), library, test=False))
     }
     assert not offending
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+def test_integration_imports_public_names_and_no_plugin(integration: str) -> None:
+    folder = ROOT / "integrations" / integration
+    for path in files(folder / integration):
+        assert not outside_plugin(path.read_text("utf-8"), integration, test=False), path
+    for path in files(folder / "tests"):
+        assert not outside_plugin(path.read_text("utf-8"), integration, test=True), path
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -224,7 +234,11 @@ def circle(sources: Mapping[str, str]) -> list[str]:
 
 def every_module() -> dict[str, str]:
     """The source of every module of every distribution."""
-    folders = [ROOT / "qres_core", *ROOT.glob("plugins/*/qres_*"), *ROOT.glob("libraries/*/qres_*")]
+    kinds = ("plugins", "libraries", "integrations")
+    folders = [
+        ROOT / "qres_core",
+        *(found for kind in kinds for found in ROOT.glob(f"{kind}/*/qres_*")),
+    ]
     return {
         ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(
             ".__init__"

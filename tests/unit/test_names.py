@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = {
+    "TorchTrainer": "trains a module of torch: in the laboratory by SGD of its own",
     "Halves": "the state of a folding, once for each engine of the proofs' scalars",
 }
 """Names that several modules define on purpose, with the one meaning they have."""
@@ -18,7 +19,11 @@ TWINS = {
 
 def sources() -> list[Path]:
     """The modules of all distributions."""
-    folders = [ROOT / "qres_core", *ROOT.glob("plugins/*/qres_*"), *ROOT.glob("libraries/*/qres_*")]
+    kinds = ("plugins", "libraries", "integrations")
+    folders = [
+        ROOT / "qres_core",
+        *(found for kind in kinds for found in ROOT.glob(f"{kind}/*/qres_*")),
+    ]
     return [module for folder in folders for module in sorted(folder.rglob("*.py"))]
 
 
@@ -51,6 +56,7 @@ FOLDERS = (
     "qres_core",
     "plugins",
     "libraries",
+    "integrations",
     "tests",
     "docs",
     "examples",

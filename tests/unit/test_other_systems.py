@@ -23,7 +23,10 @@ OWNERS = {
 }
 SOURCES = sorted(
     path
-    for pattern in ("qres_core/**/*.py", "plugins/*/qres_*/**/*.py", "libraries/*/qres_*/**/*.py")
+    for pattern in (
+        "qres_core/**/*.py",
+        *(f"{kind}/*/qres_*/**/*.py" for kind in ("plugins", "libraries", "integrations")),
+    )
     for path in ROOT.glob(pattern)
 )
 POSIX_ONLY = {

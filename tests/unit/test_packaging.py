@@ -21,7 +21,8 @@ import qres_core
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 LIBRARIES = sorted(path.parent for path in ROOT.glob("libraries/*/pyproject.toml"))
-DISTS = [ROOT, *LIBRARIES, *PLUGINS]
+INTEGRATIONS = sorted(path.parent for path in ROOT.glob("integrations/*/pyproject.toml"))
+DISTS = [ROOT, *LIBRARIES, *PLUGINS, *INTEGRATIONS]
 WORKSPACE = {
     str(tomllib.loads((dist / "pyproject.toml").read_text("utf-8"))["project"]["name"])
     for dist in DISTS
@@ -68,7 +69,8 @@ def group(name: str) -> list[str]:
 
 def wanted(file: str, *groups: str) -> list[Requirement]:
     """What a compiled file has to hold: all runtime dependencies, the extras and the groups."""
-    dists = [dist for dist in DISTS if file != "demo" or "transport" not in dist.name]
+    pinned = [dist for dist in DISTS if dist not in INTEGRATIONS]
+    dists = [dist for dist in pinned if file != "demo" or "transport" not in dist.name]
     texts = [text for dist in dists for text in pyproject(dist)["project"]["dependencies"]]
     extras = pyproject(ROOT)["project"]["optional-dependencies"]
     texts += extras["node"] + (extras["demo"] if file != "node" else [])
@@ -164,6 +166,19 @@ def test_library_follows_the_names_and_is_no_plugin(dist: Path) -> None:
     assert str(project["name"]).replace("-", "_") == dist.name
     assert "qres-library" in project["keywords"]
     assert "entry-points" not in project
+    (bound,) = [item for item in map(Requirement, project["dependencies"]) if item.name == CORE]
+    assert bound.specifier.contains(qres_core.__version__)
+    assert {"<"} & {item.operator for item in bound.specifier}, "no upper bound"
+
+
+@pytest.mark.parametrize("dist", INTEGRATIONS, ids=lambda path: path.name)
+def test_integration_follows_the_names_and_is_no_plugin(dist: Path) -> None:
+    data = pyproject(dist)
+    project = data["project"]
+    assert str(project["name"]).replace("-", "_") == dist.name
+    assert "qres-integration" in project["keywords"]
+    assert "qres.plugins" not in project.get("entry-points", {})
+    assert "dependency-groups" not in data
     (bound,) = [item for item in map(Requirement, project["dependencies"]) if item.name == CORE]
     assert bound.specifier.contains(qres_core.__version__)
     assert {"<"} & {item.operator for item in bound.specifier}, "no upper bound"

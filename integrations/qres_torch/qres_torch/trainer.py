@@ -1,0 +1,280 @@
+"""A trainer of QRES from what people write for PyTorch: a module, a loader and an optimiser."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from qres_core import RoundInfo, Update, Vector, check_vector, fixed
+from qres_torch import draws, memory
+from qres_torch.layout import Layout, Reals, Tensors, refused
+from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
+
+Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
+"""A training of one's own: of a module, by a loader, in a round. Returns figures for the log."""
+
+_OWN, _HELD = 0, 1  # what is drawn by: the node's examples, those held out
+_LOOP: Final = ("optimizer", "schedule", "clip", "proximal", "autocast", "keep_optimizer")
+
+
+@attrs.define(eq=False)
+class Bench:
+    """What trainers of one module share: whose turn it is, and a second module to judge with.
+
+    A node judges models while it trains, so the numbers cannot all go through one module.
+    """
+
+    turn: threading.Lock = attrs.field(factory=threading.Lock)
+    judging: threading.Lock = attrs.field(factory=threading.Lock)
+    judge: Any = None
+
+
+_BENCHES: Final[WeakKeyDictionary[Any, Bench]] = WeakKeyDictionary()
+
+
+@attrs.define(eq=False, slots=False, kw_only=True)
+class TorchTrainer:
+    """Trains a ``torch.nn.Module`` on one node's examples.
+
+    Several trainers may share one module, as the nodes of a simulation do: each writes the round's
+    model into it first. What does not travel is then the same for all of them, apart from buffers.
+
+    Torch's, numpy's and Python's generators are seeded for each round and put back after it, so an
+    update depends on ``seed``, ``index``, the round, the examples and, where the node keeps any,
+    its buffers and its optimiser's state. Equal bits further need the same torch, device and number
+    of threads.
+
+    Attributes:
+        module: what is trained. A parameter that ``select`` names by no pattern is frozen.
+        train_loader: the node's batches: a ``DataLoader``, or what can be iterated again and again.
+            A batch is ``(inputs..., targets)``, or a mapping of keyword arguments to a module whose
+            output has a ``loss``, as Hugging Face's do.
+        optimizer: makes the optimiser of a round from the parameters that train.
+        loss: maps outputs and targets to a mean loss. Left out, it is cross-entropy, and
+            ``evaluate`` gives the accuracy. Of a batch that is a mapping the targets are the whole
+            batch, and the loss that is left out is ``outputs.loss``.
+        train: a training of one's own in place of the loop: ``train(module, loader, round_info)``.
+        held_out: batches that the node never trains on. With them the trainer has ``validate`` and
+            ``reference``, which rules that judge updates ask for.
+        test: batches that ``evaluate`` measures on; left out, ``held_out``.
+        select: the parameters that travel: ``"trainable"``, ``"all"``, or patterns of names, such
+            as ``"head.*"``.
+        buffers: of the module, such as running means: ``"local"`` keeps each node's own,
+            ``"average"`` merges them as parameters are, ``"refuse"`` takes no module with any.
+        epochs: passes over the examples in a round.
+        schedule: makes a learning rate scheduler from the optimiser and the round; it steps after
+            each batch.
+        clip: longest gradient, in L2; longer ones are shortened.
+        proximal: FedProx's ``mu``, 0 or more: ``mu (w - w_round)`` is added to the gradient.
+        autocast: a type of torch such as ``torch.bfloat16``, for mixed precision.
+        keep_optimizer: whether the optimiser's state stays with the node from round to round.
+        pooled: whether ``held_out`` comes from a pool that stands for the whole task.
+        seed: decides all that is drawn, with ``index`` and the round.
+        index: number of the node.
+
+    Raises:
+        OptionError: QRES-E105.
+    """
+
+    module: Any = attrs.field(kw_only=False)
+    train_loader: Any = attrs.field(kw_only=False)
+    optimizer: MakeOptimizer | None = None
+    loss: Loss | None = None
+    train: Train | None = None
+    held_out: Any = None
+    test: Any = None
+    select: str | Sequence[str] = "trainable"
+    buffers: str = "refuse"
+    epochs: int = 1
+    schedule: MakeSchedule | None = None
+    clip: float | None = None
+    proximal: float = 0.0
+    autocast: Any = None
+    keep_optimizer: bool = False
+    pooled: bool = False
+    seed: int = 0
+    index: int = 0
+    layout: Layout = attrs.field(init=False, repr=False)
+    validate: Callable[[Vector, RoundInfo], float] = attrs.field(init=False, repr=False)
+    reference: Callable[[Vector, RoundInfo], Vector] = attrs.field(init=False, repr=False)
+    _loop: TorchLoop = attrs.field(init=False, repr=False)
+    _memory: memory.NodeMemory = attrs.field(init=False, repr=False)
+    _bench: Bench = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._check()
+        self.layout = Layout.of(self.module, self.select, self.buffers)
+        self._loop = TorchLoop(
+            optimizer=self.optimizer or _no_optimizer,
+            schedule=self.schedule,
+            loss=self.loss,
+            epochs=self.epochs,
+            clip=self.clip,
+            proximal=self.proximal,
+            autocast=self.autocast,
+        )
+        self._memory = memory.NodeMemory(memory.Kept(self.layout.kept(self.module)))
+        self._bench = _BENCHES.setdefault(self.module, Bench())
+        if self.held_out is not None:
+            if self._bench.judge is None:
+                self._bench.judge = copy.deepcopy(self.module)
+            # On the instance: without held-out examples there is no such method, and QRES looks.
+            self.validate, self.reference = self._validate, self._reference
+
+    def _check(self) -> None:
+        if self.train is None and self.optimizer is None:
+            fix = "give it, for example lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
+            raise refused("optimizer", "is not given", fix)
+        if self.train is not None:
+            own = {field.name: field.default for field in attrs.fields(type(self))}
+            given = [name for name in _LOOP if getattr(self, name) != own[name]]
+            if given or self.epochs != 1:
+                name = (*given, "epochs")[0]
+                what = "is for QRES's own loop, and a function to train with is given"
+                raise refused(name, what, "leave one of them out")
+        if type(self.epochs) is not int or self.epochs < 1:
+            raise refused("epochs", f"is {self.epochs!r}", "write a whole number from 1")
+        if self.clip is not None and not self.clip > 0:
+            raise refused("clip", f"is {self.clip!r}", "write a number above 0")
+        if not self.proximal >= 0:
+            raise refused("proximal", f"is {self.proximal!r}", "write a number from 0")
+
+    def vector(self, scale: int = 0) -> Vector:
+        """The module's numbers as they are now: the model to start a swarm from.
+
+        ``scale``: exponent of the grid. Returns int32, shape ``(d,)``, in the order of
+        ``layout.travelling``. Raises ValueRefusedError: QRES-E501 for numbers that are not finite.
+        """
+        return fixed.encode(self.layout.numbers(self.module), scale=scale).vector
+
+    def load(self, vector: Vector, scale: int = 0) -> Any:
+        """Write a model into the module, with this node's buffers, and return the module.
+
+        ``vector``: int32, shape ``(d,)``; ``scale``: exponent of its grid. Raises
+        ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        """
+        self._load(self.module, vector, scale, self._memory.after.buffers)
+        return self.module
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        """Train from the round's model.
+
+        Returns the encoded difference, weighted by the number of examples; ``None`` without any.
+        Raises ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for
+        another vector.
+        """
+        examples = _examples(self.train_loader)
+        if not examples:
+            return None
+        with self._bench.turn:
+            kept = self._memory.begin(round_info.number)
+            changed, figures, after = self._trained(
+                self.module, self.train_loader, vector, round_info, kept, _OWN
+            )
+            self._memory.after = after
+        encoded = fixed.encode(changed, scale=round_info.scale)
+        return Update.of(encoded, weight=examples, metrics=figures)
+
+    def change(self, vector: Vector, round_info: RoundInfo) -> Reals:
+        """What a round of training would change, before it is rounded, float64, shape ``(d,)``.
+
+        The node keeps nothing of it.
+        """
+        with self._bench.turn:
+            kept = self._memory.after
+            return self._trained(self.module, self.train_loader, vector, round_info, kept, _OWN)[0]
+
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
+        """Mean loss and, of a classifier by cross-entropy, accuracy (0..1) on ``test``.
+
+        Nothing where there are no such examples.
+        """
+        loader = self.held_out if self.test is None else self.test
+        if loader is None:
+            return {}
+        with self._bench.turn:
+            self._load(self.module, vector, round_info.scale, self._memory.after.buffers)
+            return self._measured(self.module, loader).figures()
+
+    def remember(self) -> bytes:
+        """What the node keeps from round to round; empty where that is nothing."""
+        if not self.layout.local and not self.keep_optimizer:
+            return b""
+        return memory.encode(self._memory)
+
+    def recall(self, kept: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Raises ValueRefusedError: QRES-E506."""
+        if kept or self.remember():
+            self._memory = memory.decode(kept, self._memory)
+
+    def _validate(self, vector: Vector, round_info: RoundInfo) -> float:
+        """Mean loss on ``held_out``; not in turn with a training."""
+        bench = self._bench
+        with bench.judging:
+            self._load(bench.judge, vector, round_info.scale, self._memory.after.buffers)
+            measured = self._measured(bench.judge, self.held_out)
+        return measured.loss / max(1, measured.examples)
+
+    def _reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        """The update that training on ``held_out`` would make, of an optimiser without a past."""
+        bench = self._bench
+        with bench.judging:
+            kept = memory.Kept(self._memory.after.buffers)
+            changed = self._trained(bench.judge, self.held_out, vector, round_info, kept, _HELD)[0]
+        return fixed.encode(changed, scale=round_info.scale).vector
+
+    def _measured(self, module: Any, loader: Any) -> Scored:
+        draws.seed_loader(loader, self.seed)  # the same order, and nothing drawn of the process's
+        return self._loop.measure(module, loader)
+
+    def _load(self, module: Any, vector: Vector, scale: int, buffers: Tensors) -> None:
+        check_vector(vector, "vector", dimension=self.layout.size)
+        self.layout.load(module, fixed.decode(vector, scale=scale))
+        self.layout.put(module, buffers)
+
+    def _trained(
+        self,
+        module: Any,
+        loader: Any,
+        vector: Vector,
+        round_info: RoundInfo,
+        kept: memory.Kept,
+        stream: int,
+    ) -> tuple[Reals, dict[str, float], memory.Kept]:
+        """What training changes, float64, shape ``(d,)``, figures of it, and what is kept after."""
+        self._load(module, vector, round_info.scale, kept.buffers)
+        # What was loaded, not the vector: the module's precision may round it, and that is no
+        # training.
+        start = self.layout.numbers(module)
+        moments: memory.Moments = {}
+        seed = draws.seed_of(self.seed, self.index, round_info.number, stream)
+        with draws.drawn_by(seed, module, loader):
+            if self.train is not None:
+                figures = dict(self.train(module, loader, round_info) or {})
+            else:
+                parameters = [each for each in module.parameters() if each.requires_grad]
+                optimizer = self._loop.optimizer(parameters)
+                memory.load_moments(optimizer, kept.moments)
+                figures = self._loop.train(module, loader, round_info, optimizer)
+                moments = memory.moments_of(optimizer) if self.keep_optimizer else {}
+        after = memory.Kept(self.layout.kept(module), moments)
+        return self.layout.numbers(module) - start, figures, after
+
+
+def _no_optimizer(_parameters: Any) -> Any:  # pragma: no cover - there is a function to train with
+    raise AssertionError
+
+
+def _examples(loader: Any) -> int:
+    """How many examples a loader has: by its data set or its batches, and 1 where neither tells."""
+    if is_row(loader):
+        return sum(map(length_of, loader))
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return 1

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from qres_torch import TorchTrainer  # noqa: E402
+from small import (  # noqa: E402 - they need torch
+    CLASSES,
+    FEATURES,
+    STEP,
+    a_round,
+    adam,
+    blobs,
+    loader,
+    net,
+    sgd,
+    trainer,
+)
+from torch.utils.data import DataLoader  # noqa: E402
+
+from qres_core import (  # noqa: E402
+    OptionError,
+    Reference,
+    Trainer,
+    Validator,
+    ValueRefusedError,
+    fixed,
+)
+
+
+def test_it_judges_where_it_holds_examples_out_and_only_there() -> None:
+    judging, other = trainer(), trainer(held_out=None)
+    assert isinstance(judging, Trainer)
+    assert isinstance(judging, Validator)
+    assert isinstance(judging, Reference)
+    assert isinstance(other, Trainer)
+    assert not isinstance(other, Validator)
+    assert not isinstance(other, Reference)
+    assert other.evaluate(other.vector(), a_round(other.vector())) == {}
+
+
+def test_a_mean_of_updates_is_federated_averaging_in_plain_torch() -> None:
+    """Three nodes, two epochs of full batches: the mean of what torch trains is the mean here."""
+    parts = [blobs(24, seed) for seed in range(3)]
+    first = trainer().vector()
+    updates = []
+    for part in parts:
+        whole = DataLoader(part, batch_size=24)
+        updates.append(trainer(net(), whole, epochs=2).fit(first, a_round(first)))
+    vectors = [fixed.decode(update.vector) for update in updates if update is not None]
+
+    plain = []
+    for part in parts:
+        module = net()
+        with torch.no_grad():
+            torch.nn.utils.vector_to_parameters(
+                torch.tensor(fixed.decode(first), dtype=torch.float32), module.parameters()
+            )
+        start = torch.nn.utils.parameters_to_vector(module.parameters()).detach().double()
+        optimizer = sgd(module.parameters())
+        x, y = part.tensors
+        for _ in range(2):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(module(x), y).backward()
+            optimizer.step()
+        end = torch.nn.utils.parameters_to_vector(module.parameters()).detach().double()
+        plain.append((end - start).numpy())
+    np.testing.assert_allclose(np.mean(vectors, 0), np.mean(plain, 0), atol=0.5 * STEP + 1e-9)
+    assert np.abs(np.mean(plain, 0)).max() > 100 * STEP, "control: it trains"
+
+
+def test_a_function_of_ones_own_is_the_loop_where_it_does_the_same() -> None:
+    def mine(module: Any, batches: Any, round_info: Any) -> dict[str, float]:
+        optimizer = adam(module.parameters())
+        module.train()
+        for x, y in batches:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(module(x), y).backward()
+            optimizer.step()
+        return {"round": float(round_info.number)}
+
+    own = trainer(net(dropout=0.3), optimizer=None, train=mine)
+    loop = trainer(net(dropout=0.3), optimizer=adam)
+    first = own.vector()
+    made, other = own.fit(first, a_round(first)), loop.fit(first, a_round(first))
+    assert made is not None
+    assert other is not None
+    np.testing.assert_array_equal(made.vector, other.vector)
+    assert made.vector.any()
+    assert made.metrics == {"round": 1.0}
+    assert other.metrics.keys() == {"loss"}
+    assert made.weight == other.weight == 40
+    info = a_round(first)
+    np.testing.assert_array_equal(own.reference(first, info), loop.reference(first, info))
+
+
+def test_an_update_depends_on_seed_node_and_round_alone() -> None:
+    """Shuffles, dropout and a loader's own generator are drawn again; nothing else is disturbed."""
+    first = trainer().vector()
+
+    def made(*, number: int = 1, **options: Any) -> Any:
+        own = torch.Generator()
+        own.manual_seed(int(torch.randint(2**31, ())))
+        item = trainer(net(dropout=0.5), loader(generator=own), **options)
+        torch.manual_seed(int(np.random.default_rng().integers(2**31)))
+        before = torch.get_rng_state().clone()
+        update = item.fit(first, a_round(first, number=number))
+        assert torch.equal(before, torch.get_rng_state())
+        assert update is not None
+        return update.vector
+
+    again = made()
+    np.testing.assert_array_equal(again, made())
+    for other in (made(number=2), made(seed=1), made(index=1)):
+        assert not np.array_equal(again, other)
+
+
+def test_nodes_may_share_one_module() -> None:
+    shared = net(dropout=0.2)
+    parts = [loader(seed=1), loader(seed=2)]
+    together = [trainer(shared, part, index=i) for i, part in enumerate(parts)]
+    apart = [trainer(net(dropout=0.2), part, index=i) for i, part in enumerate(parts)]
+    vector = together[0].vector()
+    for number in (1, 2):
+        info = a_round(vector, number=number)
+        for mine, other in zip(together, apart, strict=True):
+            update, same = mine.fit(vector, info), other.fit(vector, info)
+            assert update is not None
+            assert same is not None
+            np.testing.assert_array_equal(update.vector, same.vector)
+            assert mine.evaluate(vector, info) == other.evaluate(vector, info)
+            assert mine.validate(vector, info) == other.validate(vector, info)
+        vector = fixed.add_saturating(vector, update.vector).vector
+
+
+def test_validate_and_evaluate_are_the_mean_loss_and_the_share_that_is_right() -> None:
+    item = trainer(held_out=loader(30, 1, batch_size=7), test=loader(50, 2, batch_size=9))
+    vector = item.vector()
+    info = a_round(vector)
+    module = item.load(vector).eval()
+    for found, n, seed in (
+        ({"loss": item.validate(vector, info)}, 30, 1),
+        (item.evaluate(vector, info), 50, 2),
+    ):
+        x, y = blobs(n, seed).tensors
+        with torch.no_grad():
+            scores = module(x)
+        assert found["loss"] == pytest.approx(
+            float(torch.nn.functional.cross_entropy(scores, y)), rel=1e-5
+        )
+        if "accuracy" in found:
+            assert found["accuracy"] == float((scores.argmax(1) == y).double().mean())
+    assert set(item.evaluate(vector, info)) == {"loss", "accuracy"}
+
+
+def test_judging_leaves_the_module_alone_that_is_trained() -> None:
+    """A node judges in one thread and trains in another."""
+    seen: list[Any] = []
+
+    def mine(module: Any, batches: Any, _info: Any) -> None:
+        del batches
+        before = [each.clone() for each in module.parameters()]
+        seen.append(item.validate(item.vector() * 0, a_round(first)))
+        assert all(map(torch.equal, before, module.parameters()))
+        assert module.training
+
+    item = trainer(optimizer=None, train=mine)
+    first = item.vector()
+    item.module.train()
+    assert item.fit(first, a_round(first)) is not None
+    assert seen == [pytest.approx(np.log(CLASSES), rel=1e-5)]
+
+
+def test_a_batch_may_be_a_mapping_to_a_module_that_knows_its_loss() -> None:
+    """As Hugging Face's models are."""
+
+    class Output:
+        def __init__(self, loss: Any) -> None:
+            self.loss = loss
+
+    class Model(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+
+        def forward(self, x: Any, labels: Any) -> Output:
+            return Output(torch.nn.functional.cross_entropy(self.inner(x), labels))
+
+    x, y = blobs(16).tensors
+    item = trainer(Model(), [{"x": x, "labels": y}], held_out=[{"x": x, "labels": y}])
+    other = trainer(net(), [(x, y)], held_out=[(x, y)])
+    first = item.vector()
+    made, same = item.fit(first, a_round(first)), other.fit(first, a_round(first))
+    assert made is not None
+    assert same is not None
+    np.testing.assert_array_equal(made.vector, same.vector)
+    assert made.weight == 16
+    assert item.evaluate(first, a_round(first)) == {"loss": item.validate(first, a_round(first))}
+
+
+def test_another_loss_has_no_accuracy() -> None:
+    item = trainer(loss=lambda outputs, y: (outputs.sum(1) - y).square().mean())
+    assert set(item.evaluate(item.vector(), a_round(item.vector()))) == {"loss"}
+
+
+def test_a_node_without_examples_has_nothing_new() -> None:
+    empty = DataLoader([], batch_size=4)
+    item = trainer(net(), empty)
+    assert item.fit(item.vector(), a_round(item.vector())) is None
+
+
+def test_what_does_not_tell_its_length_counts_once() -> None:
+    class Stream:
+        def __iter__(self) -> Any:
+            return iter(loader())
+
+    item = trainer(net(), Stream())
+    update = item.fit(item.vector(), a_round(item.vector()))
+    assert update is not None
+    assert update.weight == 1
+
+
+def test_a_rounds_grid_is_followed() -> None:
+    item = trainer()
+    vectors = {scale: item.vector(scale) for scale in (0, -8)}
+    coarse, fine = (
+        item.fit(vector, a_round(vector, scale=scale)) for scale, vector in vectors.items()
+    )
+    assert coarse is not None
+    assert fine is not None
+    np.testing.assert_allclose(
+        fixed.decode(coarse.vector), fixed.decode(fine.vector, scale=-8), atol=4 * STEP
+    )
+
+
+def test_other_vectors_and_diverged_training_are_refused_by_name() -> None:
+    item = trainer(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e30), epochs=3)
+    first = item.vector()
+    with pytest.raises(ValueRefusedError, match="QRES-E501"):
+        item.fit(first, a_round(first))
+    short = first[:-1].copy()
+    for use in (item.fit, item.evaluate, item.validate, item.reference):
+        with pytest.raises(ValueRefusedError, match="QRES-E502"):
+            use(short, a_round(short))
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"optimizer": None}, "optimizer"),
+        ({"train": print}, "optimizer"),
+        ({"train": print, "optimizer": None, "clip": 1.0}, "clip"),
+        ({"train": print, "optimizer": None, "epochs": 2}, "epochs"),
+        ({"epochs": 0}, "epochs"),
+        ({"clip": 0.0}, "clip"),
+        ({"clip": float("nan")}, "clip"),
+        ({"proximal": -1.0}, "proximal"),
+        ({"buffers": "drop"}, "buffers"),
+        ({"select": "hed.*"}, "select"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_name(options: dict[str, Any], where: str) -> None:
+    with pytest.raises(OptionError, match=rf"QRES-E105 TorchTrainer\.{where}"):
+        TorchTrainer(net(), loader(), **({"optimizer": sgd} | options))
+
+
+def test_the_vector_is_the_parameters_in_their_order() -> None:
+    module = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        module.weight[:] = torch.tensor([[0.5, -1.5]])
+        module.bias[:] = 2.0
+    item = trainer(module)
+    assert fixed.decode(item.vector()).tolist() == [0.5, -1.5, 2.0]
+    assert fixed.decode(item.vector(2), scale=2).tolist() == [0.5, -1.5, 2.0]
+    assert item.layout.travelling == ("weight", "bias")
+    assert trainer().layout.size == FEATURES * 8 + 8 + 8 * CLASSES + CLASSES
