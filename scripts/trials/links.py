@@ -42,7 +42,7 @@ PIECE: Final = 60_000
 COPIES: Final = 2600
 """How often one IWANT names a message: as often as there is room for in an RPC."""
 LARGE: Final = 500
-"""Bytes of a message that is worth asking for; larger than a few thousand, it would be announced."""
+"""Bytes of a message that is worth asking for; one of many thousands would be announced."""
 GRAFTS: Final = 500
 PAUSE: Final = 0.2
 """Seconds before a node that hung up is connected to again."""
