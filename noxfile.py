@@ -1,7 +1,7 @@
 """The checks in environments of their own: ``nox --list``.
 
 ``make`` covers daily work in one environment; these sessions are the matrix. Every install is
-pinned and hashed.
+pinned and hashed, but for the numpy of `lowest`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ HEADER = (
     "# Compiled from the pyproject.toml files by `make requirements`; see requirements/README.md.\n"
 )
 
+DEPENDENCIES = nox.project.load_toml(ROOT / "pyproject.toml")["project"]["dependencies"]
+LOWEST = (
+    "tests/unit/contract",
+    "libraries/qres_arithmetic/tests",
+    *(
+        f"plugins/{name}/tests"
+        for name in ("qres_krum", "qres_robust_stats", "qres_server_optimiser", "qres_validation")
+    ),
+)
+
 PYTEST = ("python", "-P", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
 
 nox.needs_version = ">=2024.10"
@@ -70,6 +80,15 @@ def tests(session: nox.Session) -> None:
     """All tests against the working tree."""
     _workspace(session, "test")
     session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Tests of arithmetic, rules and validation with the lowest numpy that is allowed, unhashed."""
+    _workspace(session, "test")
+    numpy = next(found for found in DEPENDENCIES if found.startswith("numpy>=")).replace(">=", "==")
+    session.install("--quiet", "--no-deps", "--only-binary", ":all:", numpy)
+    session.run(*PYTEST, "-m", "not long", *(session.posargs or LOWEST))
 
 
 @nox.session(python=PYTHONS[0])
