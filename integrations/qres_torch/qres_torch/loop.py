@@ -16,7 +16,8 @@ MakeSchedule: TypeAlias = Callable[[Any, RoundInfo], Any]
 Loss: TypeAlias = Callable[[Any, Any], Any]
 
 
-def _is_map(batch: object) -> TypeGuard[Mapping[str, Any]]:
+def is_map(batch: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it is a mapping."""
     return isinstance(batch, Mapping)
 
 
@@ -29,7 +30,7 @@ def moved(batch: Any, device: Any) -> Any:
     """A batch on a device: a tensor, or tensors in lists, tuples and mappings."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
-    if _is_map(batch):
+    if is_map(batch):
         return {key: moved(each, device) for key, each in batch.items()}
     return [moved(each, device) for each in batch] if is_row(batch) else batch
 
@@ -38,8 +39,13 @@ def length_of(batch: Any) -> int:
     """Examples in a batch: the first axis of its first tensor."""
     inner: Any = batch
     while not isinstance(inner, torch.Tensor):
-        inner = next(iter(inner.values())) if _is_map(inner) else inner[0]
+        inner = next(iter(inner.values())) if is_map(inner) else inner[0]
     return int(inner.shape[0]) if inner.dim() else 1
+
+
+def device_of(module: Any) -> Any:
+    """The device of a module, by its first parameter."""
+    return next(module.parameters()).device
 
 
 @attrs.frozen
@@ -79,13 +85,14 @@ class TorchLoop:
         parameters = [each for each in module.parameters() if each.requires_grad]
         anchors = [each.detach().clone() for each in parameters] if self.proximal else []
         schedule = None if self.schedule is None else self.schedule(optimizer, round_info)
+        kind = device_of(module).type
         module.train()
         measured = Scored()
         for _ in range(self.epochs):
             measured = Scored()
             for batch, length in self._batches(module, loader):
                 optimizer.zero_grad()
-                loss = self._outcome(module, batch)[0]
+                loss = self.outcome(module, kind, batch)[0]
                 loss.backward()
                 for parameter, anchor in zip(parameters, anchors, strict=False):
                     if parameter.grad is not None:
@@ -102,37 +109,45 @@ class TorchLoop:
 
     def measure(self, module: Any, loader: Any) -> Scored:
         """Loss and, where it is cross-entropy of classes, accuracy."""
+        kind = device_of(module).type
         module.eval()
         measured = Scored()
         with torch.no_grad():
             for batch, length in self._batches(module, loader):
-                loss, right = self._outcome(module, batch)
-                total = measured.loss + float(loss) * length
-                all_right = None if right is None else (measured.right or 0) + right
-                measured = Scored(measured.examples + length, total, all_right)
+                loss, outputs, classes = self.outcome(module, kind, batch)
+                total, right = measured.loss + float(loss) * length, None
+                if outputs is not None:
+                    found = int((outputs.argmax(dim=1) == classes).sum())
+                    right = (measured.right or 0) + found
+                measured = Scored(measured.examples + length, total, right)
         return measured
 
     def _batches(self, module: Any, loader: Any) -> Iterator[tuple[Any, int]]:
-        device = next(module.parameters()).device
+        device = device_of(module)
         for batch in loader:
             yield moved(batch, device), length_of(batch)
 
-    def _outcome(self, module: Any, batch: Any) -> tuple[Any, int | None]:
-        """The mean loss of a batch, and how many examples were classified rightly."""
-        kind = next(module.parameters()).device.type
+    def outcome(self, call: Callable[..., Any], kind: str, batch: Any) -> tuple[Any, Any, Any]:
+        """The mean loss of a batch; of a classifier by cross-entropy outputs and classes too.
+
+        ``call``: the module; ``kind``: of its device.
+        """
         lower = (
             nullcontext() if self.autocast is None else torch.autocast(kind, dtype=self.autocast)
         )
         with lower:
-            if _is_map(batch):
-                outputs = module(**batch)
-                return (outputs.loss if self.loss is None else self.loss(outputs, batch)), None
+            if is_map(batch):
+                outputs = call(**batch)
+                return (
+                    outputs.loss if self.loss is None else self.loss(outputs, batch),
+                    None,
+                    None,
+                )
             parts: Sequence[Any] = batch
             *inputs, targets = parts
-            outputs = module(*inputs)
+            outputs = call(*inputs)
             if self.loss is not None:
-                return self.loss(outputs, targets), None
+                return self.loss(outputs, targets), None, None
             loss = torch.nn.functional.cross_entropy(outputs, targets)
         classes = targets.dim() == 1 and not targets.is_floating_point()
-        right = int((outputs.detach().argmax(dim=1) == targets).sum()) if classes else None
-        return loss, right
+        return loss, outputs if classes else None, targets

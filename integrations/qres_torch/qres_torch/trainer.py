@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import attrs
 
 from qres_core import RoundInfo, Update, Vector, check_vector, fixed
-from qres_torch import draws, memory
+from qres_torch import draws, memory, records
 from qres_torch.layout import Layout, Reals, Tensors, refused
 from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
 
 Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
 """A training of one's own: of a module, by a loader, in a round. Returns figures for the log."""
 
-_OWN, _HELD = 0, 1  # what is drawn by: the node's examples, those held out
+_OWN, _HELD, _RECORDS = 0, 1, 2  # what is drawn for: training, held-out and single examples
 _LOOP: Final = ("optimizer", "schedule", "clip", "proximal", "autocast", "keep_optimizer")
 
 
@@ -73,6 +73,8 @@ class TorchTrainer:
         proximal: FedProx's ``mu``, 0 or more: ``mu (w - w_round)`` is added to the gradient.
         autocast: a type of torch such as ``torch.bfloat16``, for mixed precision.
         keep_optimizer: whether the optimiser's state stays with the node from round to round.
+        per_example: where a plugin hides single examples, the step of each is minus this times its
+            gradient: a learning rate over a public number of examples.
         pooled: whether ``held_out`` comes from a pool that stands for the whole task.
         seed: decides all that is drawn, with ``index`` and the round.
         index: number of the node.
@@ -96,6 +98,7 @@ class TorchTrainer:
     proximal: float = 0.0
     autocast: Any = None
     keep_optimizer: bool = False
+    per_example: float | None = None
     pooled: bool = False
     seed: int = 0
     index: int = 0
@@ -141,6 +144,8 @@ class TorchTrainer:
             raise refused("epochs", f"is {self.epochs!r}", "write a whole number from 1")
         if self.clip is not None and not self.clip > 0:
             raise refused("clip", f"is {self.clip!r}", "write a number above 0")
+        if self.per_example is not None and not self.per_example > 0:
+            raise refused("per_example", f"is {self.per_example!r}", "write a number above 0")
         if not self.proximal >= 0:
             raise refused("proximal", f"is {self.proximal!r}", "write a number from 0")
 
@@ -201,6 +206,37 @@ class TorchTrainer:
             self._load(self.module, vector, round_info.scale, self._memory.after.buffers)
             return self._measured(self.module, loader).figures()
 
+    def records(self) -> int:
+        """How many examples there are.
+
+        Raises OptionError: QRES-E105 without ``per_example``, and for a module or a loader whose
+        examples cannot be taken one by one.
+        """
+        if self.per_example is None or self.train is not None:
+            what = "is not given, and the unit of privacy is a record"
+            fix = "give it: a learning rate over a public number of examples; leave train out"
+            raise refused("per_example", what, fix)
+        if not hasattr(self.train_loader, "collate_fn"):
+            what = "needs single examples, and the batches are of no DataLoader"
+            raise refused("per_example", what, "give the trainer a DataLoader")
+        records.check_alone(self.module, self.layout)
+        return len(self.train_loader.dataset)
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Reals]:
+        """The step of each example: minus ``per_example`` times its gradient.
+
+        No optimiser, schedule, clipping or proximal term of ``fit`` is used. Yields float64, shape
+        ``(1, d)``. Raises ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        """
+        self.records()
+        seed = draws.seed_of(self.seed, self.index, round_info.number, _RECORDS)
+        with self._bench.turn:
+            self._load(self.module, vector, round_info.scale, self._memory.after.buffers)
+            rate = self.per_example or 0.0
+            yield from records.steps(
+                self.module, self.layout, self._loop, self.train_loader, rate, seed
+            )
+
     def remember(self) -> bytes:
         """What the node keeps from round to round; empty where that is nothing."""
         if not self.layout.local and not self.keep_optimizer:
@@ -256,6 +292,7 @@ class TorchTrainer:
         with draws.drawn_by(seed, module, loader):
             if self.train is not None:
                 figures = dict(self.train(module, loader, round_info) or {})
+                module.zero_grad()
             else:
                 parameters = [each for each in module.parameters() if each.requires_grad]
                 optimizer = self._loop.optimizer(parameters)

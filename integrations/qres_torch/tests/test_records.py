@@ -1,0 +1,130 @@
+"""Steps of single examples, for plugins that hide them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from qres_torch import TorchTrainer  # noqa: E402
+from small import CLASSES, a_round, blobs, loader, net, sgd, trainer  # noqa: E402
+from torch.utils.data import DataLoader, Subset  # noqa: E402
+
+from qres_core import OptionError, RecordClip, RecordTrainer, by_record, fixed  # noqa: E402
+
+
+def rows(item: TorchTrainer, *, number: int = 1) -> Any:
+    vector = item.vector()
+    return np.concatenate(list(item.record_steps(vector, a_round(vector, number=number))))
+
+
+def test_steps_of_examples_add_up_to_the_gradient() -> None:
+    item = trainer(per_example=0.25)
+    assert isinstance(item, RecordTrainer)
+    assert item.records() == 40
+    made = rows(item)
+    assert made.shape == (40, item.layout.size)
+    module = item.load(item.vector())
+    x, y = blobs(40).tensors
+    torch.nn.functional.cross_entropy(module(x), y, reduction="sum").backward()
+    whole = torch.cat([each.grad.flatten() for each in module.parameters()]).numpy()
+    np.testing.assert_allclose(made.sum(axis=0), -0.25 * whole, atol=1e-5)
+    assert all(row.any() for row in made)
+
+
+def test_another_example_leaves_the_steps_of_the_others_alone() -> None:
+    """To the bit, with dropout: the promise that a privacy of records rests on."""
+    data = blobs(9)
+    without = Subset(data, [0, 1, 2, 4, 5, 6, 7, 8])
+    both = [
+        rows(
+            trainer(net(dropout=0.5), DataLoader(part, batch_size=4, shuffle=True), per_example=1.0)
+        )
+        for part in (data, without)
+    ]
+    np.testing.assert_array_equal(np.delete(both[0], 3, axis=0), both[1])
+    again = trainer(net(dropout=0.5), DataLoader(data), per_example=1.0)
+    assert not np.array_equal(rows(again), rows(again, number=2)), "control: dropout is drawn"
+
+
+def test_frozen_parameters_have_no_step_and_what_a_module_keeps_is_not_seen_by_the_next() -> None:
+    class Counting(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+            self.inner[0].weight.requires_grad_(requires_grad=False)
+            self.register_buffer("seen", torch.ones(()))
+            self.calls = 1.0
+
+        def forward(self, x: Any) -> Any:
+            scores = self.inner(x) * self.seen.clone() * self.calls
+            self.seen += 1
+            self.calls += 1
+            return scores
+
+    options: dict[str, Any] = {"select": "all", "buffers": "local", "per_example": 1.0}
+    made = rows(trainer(Counting(), DataLoader(blobs(5)), **options))
+    assert not made[:, :48].any()
+    plain = rows(trainer(net(), DataLoader(blobs(5)), per_example=1.0))
+    np.testing.assert_allclose(made[:, 48:], plain[:, 48:], atol=1e-6)
+
+
+def test_a_plugin_that_clips_examples_gets_their_sum() -> None:
+    item = trainer(per_example=0.1)
+    vector = item.vector()
+    clip = RecordClip(bound=0.05, most=100)
+    update = by_record(item, clip).fit(vector, a_round(vector))
+    assert update is not None
+    made = rows(item)
+    lengths = np.linalg.norm(made, axis=1, keepdims=True)
+    expected = (made * np.minimum(1.0, 0.05 / lengths)).sum(axis=0)
+    np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=40 * 2.0**-16)
+    assert (lengths > 0.05).any()
+
+
+def test_batches_that_are_mappings_have_single_examples_too() -> None:
+    class Output:
+        def __init__(self, loss: Any) -> None:
+            self.loss = loss
+
+    class Model(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+
+        def forward(self, x: Any, labels: Any) -> Output:
+            return Output(torch.nn.functional.cross_entropy(self.inner(x), labels))
+
+    x, y = blobs(6).tensors
+    data = [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
+    made = rows(trainer(Model(), DataLoader(data), held_out=None, per_example=1.0))
+    plain = rows(trainer(net(), DataLoader(blobs(6)), per_example=1.0))
+    np.testing.assert_allclose(made, plain, atol=1e-6)
+    assert CLASSES == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "what"),
+    [
+        (net(), {}, "is not given"),
+        (net(), {"optimizer": None, "train": print, "per_example": 1.0}, "is not given"),
+        (net(norm=True), {"buffers": "local", "per_example": 1.0}, "1 is a BatchNorm1d"),
+    ],
+)
+def test_what_has_no_single_steps_is_named(module: Any, options: Any, what: str) -> None:
+    item = TorchTrainer(module, loader(), **({"optimizer": sgd} | options))
+    with pytest.raises(OptionError, match=rf"per_example: .*{what}"):
+        item.records()
+
+
+def test_batches_alone_and_travelling_buffers_have_none() -> None:
+    with pytest.raises(OptionError, match="no DataLoader"):
+        trainer(net(), [tuple(blobs(8).tensors)], per_example=1.0).records()
+    module = net()
+    module.register_buffer("mean", torch.zeros(3))
+    with pytest.raises(OptionError, match="buffers travel"):
+        trainer(module, buffers="average", per_example=1.0).records()
+    with pytest.raises(OptionError, match=r"per_example: is -1\.0"):
+        trainer(per_example=-1.0)
