@@ -4,7 +4,8 @@ The machine decides everything; the shell carries frames, keeps the clock and le
 the trainer: one to train, one to judge. One task touches the machine. Around it::
 
     transport ──► listen ──► inputs ──► drive: machine ──► outbox ──► speak ──► transport
-           train, judge (threads) ──► inputs       ▲  │
+                  train (thread) ──► inputs        ▲  │
+                  judge (thread) ──► answer        ▲  │
                 ▲                                  │  └──► on_event
                 └── newest Train, AskTrainer ──────┴─ clock, next_tick
 
@@ -113,7 +114,7 @@ class _Wake:
     """There is something to do beside the inputs."""
 
 
-_Input: TypeAlias = Delivery | _Trained | AskTrainer | _Wake
+_Input: TypeAlias = Delivery | _Trained | _Wake
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -149,6 +150,7 @@ class Node:
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _question: AskTrainer | None = attrs.field(default=None, init=False)
+    _answer: AskTrainer | None = attrs.field(default=None, init=False)
     _to_judge: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _vouched: SwarmModel | None = attrs.field(default=None, init=False)
     _disowned: frozenset[bytes] = attrs.field(default=frozenset(), init=False)
@@ -180,7 +182,7 @@ class Node:
                 async with task_group() as group:
                     group.start_soon(self._listen, inlet)
                     group.start_soon(self._train, inlet)
-                    group.start_soon(self._judge, inlet)
+                    group.start_soon(self._judge)
                     group.start_soon(self._speak, outgoing, sent)
                     group.start_soon(self._keep)
                     try:
@@ -207,7 +209,13 @@ class Node:
         the last of its ``steps``.
         """
         self._good = step
-        # Full, it needs no waking; and a flood of frames must not keep the node from saying it.
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the machine see to what does not come through the inputs.
+
+        Full, they need no waking; and a flood of frames must not keep the node from seeing to it.
+        """
         with suppress(anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._inlet.send_nowait(_Wake())
 
@@ -241,6 +249,9 @@ class Node:
             if self._good is not None:
                 good, self._good = self._good, None
                 self._apply(machine.enough(good, self._time()))
+            if self._answer is not None:
+                asked, self._answer = self._answer, None
+                self._apply(machine.answered(asked, self._time()))
             if machine.has_enough and not self.is_through:
                 self.steps = machine.step
             if end == math.inf and self.is_through:
@@ -289,8 +300,6 @@ class Node:
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = item.author or item.link
             self._apply(self.machine.receive(item.frame, source, now))
-        elif isinstance(item, AskTrainer):
-            self._apply(self.machine.answered(item, now))
         else:
             self._take_trained(item, now)
 
@@ -422,8 +431,12 @@ class Node:
             return error.failure
         return NOTHING_NEW if update is None else update
 
-    async def _judge(self, inlet: MemoryObjectSendStream[_Input]) -> None:
-        """One question at a time: a trainer need not judge two models at once."""
+    async def _judge(self) -> None:
+        """One question at a time: a trainer need not judge two models at once.
+
+        Its answer goes before the frames that wait. A proposer may ask once for each candidate, and
+        whoever floods the node would make it wait as often behind a full queue.
+        """
         limiter = anyio.CapacityLimiter(1)
         while True:
             await self._to_judge.wait()
@@ -431,7 +444,8 @@ class Node:
             asked, self._question = self._question, None
             if asked is not None:
                 await anyio.to_thread.run_sync(asked.run, abandon_on_cancel=True, limiter=limiter)
-                await inlet.send(asked)
+                self._answer = asked  # of one before, nobody waits for it any more
+                self._wake()
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
@@ -24,7 +27,7 @@ from qres_core.swarm.messages import (
     Proposal,
     decode_vote,
 )
-from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions
+from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions, _Suspended
 
 MODEL = np.zeros(2, dtype=np.int32)
 Put = list[AskTrainer]
@@ -157,6 +160,92 @@ def test_an_answer_that_is_under_way_when_the_call_is_left_changes_nothing() -> 
     made.leave()
     put[0].answer.set_result(1.0)
     assert not made.waits(put[0])
+
+
+def test_what_raises_in_the_owner_while_a_hook_works_leaves_no_thread() -> None:
+    """Ctrl-C, while the machine waits for a hook that does not ask yet."""
+    made, put, held = opinions()
+    may = threading.Event()
+    came: list[str] = []
+
+    def judge() -> float:
+        signal.pthread_kill(main, signal.SIGINT)
+        may.wait()
+        for _time in range(2):
+            try:
+                held.loss()
+            except BaseException as error:  # noqa: BLE001 - to see it
+                came.append(type(error).__name__)
+        return 0.0
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made.ask("judge", judge)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    may.set()
+    made.leave()
+    assert came == ["_Abandoned"] * 2
+    assert not put
+
+
+class Large:
+    """What a hook has in its hands, as all updates of a round."""
+
+
+def raises(_model: Vector) -> float:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("end", ["told", "left", "left while the trainer works", "the trainer's"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_call_that_is_over_keeps_nothing_until_cycles_are_collected(
+    monkeypatch: pytest.MonkeyPatch, end: str, *, guarded: bool
+) -> None:
+    """In the control its error, which holds the frames of the call, stays in it."""
+
+    def kept(self: Any) -> float:
+        if self._error is not None:
+            raise self._error
+        found: float = self._found[0]
+        return found
+
+    def left(self: Any) -> None:
+        self._is_left = True
+        self.asks.answer.cancel()
+        self._answers.put(None)
+        self._thread.join()
+
+    if not guarded:
+        monkeypatch.setattr(_Suspended, "found", kept)
+        monkeypatch.setattr(_Suspended, "abandon", left)
+    made, put, held = opinions(raises if end == "the trainer's" else lambda _model: 1.0)
+    seen: list[weakref.ref[Large]] = []
+
+    def judge() -> float:
+        large = Large()
+        seen.append(weakref.ref(large))
+        held.loss()
+        raise LookupError(large)
+
+    gc.disable()
+    try:
+        made.ask("judge", judge)
+        asked = put.pop()
+        if end == "left while the trainer works":
+            assert asked.answer.set_running_or_notify_cancel()
+        if "left" not in end:
+            asked.run()
+            made.answered(asked)
+            with pytest.raises((LookupError, ZeroDivisionError)):
+                made.ask("judge", judge)
+        made.leave()
+        del asked
+        assert (seen[0]() is None) is guarded
+    finally:
+        gc.enable()
 
 
 def test_hooks_that_ask_from_another_thread_or_later_are_answered_at_once() -> None:
