@@ -8,13 +8,15 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+import attrs
 import numpy as np
 import pytest
 
-from qres_core import RoundInfo, RoundStatus, Vector
+from qres_core import Claims, HeldOut, RoundInfo, RoundStatus, Updates, Vector, hookimpl
 from qres_core.contract.faults import Fault
+from qres_core.kernel.discovery import Installed
 from qres_core.swarm.consensus import Consensus
 from qres_core.swarm.effects import AskTrainer
 from qres_core.swarm.messages import (
@@ -336,6 +338,42 @@ def test_a_node_waits_for_its_own_opinion_as_long_as_it_says(
         net = slow(plugins={"critic": {"screens": False}})
         net.start()
         assert net.run(until=lambda net=net: min(net.steps()) >= 1, seconds=2 * took) is merges
+
+
+@attrs.frozen
+class Judged:
+    """Asks the trainer about what is merged, as ``public_validation`` does."""
+
+    claims: ClassVar[Claims] = Claims(tolerates=None, alters=False)
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, held_out: HeldOut
+    ) -> Vector:
+        merged = proceed(updates)
+        held_out.loss_with(merged)
+        return merged
+
+
+@pytest.mark.parametrize("judging", [None, 0.01])
+def test_a_proposer_that_screens_nothing_proposes_once_its_set_is_revealable(
+    slow: Any, harness: ModuleType, monkeypatch: pytest.MonkeyPatch, judging: float | None
+) -> None:
+    """That may change with the dialogues, after the last contribution came."""
+    monkeypatch.setattr(harness.Net, "judging", judging)
+    monkeypatch.setitem(harness.INSTALLED, "judged", Installed.local("judged", Judged))
+    at = harness.START + harness.DEADLINE / 2
+
+    def allows(_own: Any, senders: Any, _info: RoundInfo) -> Any:
+        return senders if net.now > at else senders[:2]
+
+    monkeypatch.setattr(harness.Opener, "allows", staticmethod(allows))
+    net = slow(plugins={"opener": {}, "judged": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=60)
+    assert {end.outcome.status for node in net.nodes for end in node.ended} == {RoundStatus.CLOSED}
+    asked = [effect for effect in net.nodes[0].effects if isinstance(effect, AskTrainer)]
+    assert bool(asked) is (judging is not None)
 
 
 # ── what liars make of the time ───────────────────────────────────────────────────────────────
