@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import signal
 import threading
 import weakref
@@ -18,7 +19,7 @@ from qres_core import Claims, HeldOut, RoundInfo, RoundStatus, Updates, Vector, 
 from qres_core.contract.faults import Fault
 from qres_core.kernel.discovery import Installed
 from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.effects import AskTrainer
+from qres_core.swarm.effects import AskTrainer, Broadcast, SendTo
 from qres_core.swarm.messages import (
     CONTRIBUTION,
     PREVOTE,
@@ -457,3 +458,122 @@ def test_sets_that_change_from_round_to_round_leave_one_question_at_a_time(slow:
         asked = [effect for effect in node.effects if isinstance(effect, AskTrainer)]
         assert len(asked) >= 3
         assert sum(not effect.answer.done() for effect in asked) <= 1
+
+
+# ── chance ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def trouble(harness: ModuleType, seed: int, *, restarts: bool, heals: float) -> Any:
+    """A bad network with liars, whose trainers are slow, hang, fail and come too late, at will."""
+    rng = random.Random(seed)
+    good = harness.START + heals
+    nodes, byzantine = rng.choice([(4, 1), (4, 1), (7, 2)])
+    kinds: Any = ({"critic": {}}, {"critic": {"screens": False}}, {"judged": {}})
+    liars = {
+        index: rng.choice(harness.LIES)
+        for index in rng.sample(range(nodes), rng.randint(0, byzantine))
+    }
+
+    class Net(harness.Net):  # type: ignore[misc, name-defined]
+        @property
+        def judging(self) -> float:
+            if self.now >= good:
+                return 0.05
+            seconds = rng.choice([0.0, 0.05, 0.3, 1.0, 3.0, 4.2, 6.0, 60.0, 1e9])
+            return seconds * rng.uniform(0.9, 1.1)
+
+    def validate(_index: int, _model: Vector) -> float:
+        if net.now < good and rng.random() < 0.1:
+            raise rng.choice([ZeroDivisionError, MemoryError, StopIteration])
+        return rng.choice([0.0] * 9 + [1.0]) if net.now < good else 0.0
+
+    net = Net(nodes, byzantine=byzantine, plugins=rng.choice(kinds), validate=validate)
+    net.honest = [index for index in range(nodes) if index not in liars]
+    net.rule = harness.Chaos(net, rng, liars, heals=good)
+    net.start()
+    while restarts and net.now < good:
+        net.run(seconds=rng.uniform(0.0, 3.0))
+        for index in rng.sample(net.honest, rng.choice([1, 1, len(net.honest)])):
+            stopped = net.machine(index)
+            net.restart(index)
+            stopped.stop()
+    net.run(seconds=max(0.0, good - net.now))
+    return net
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 24))]
+)
+def test_whatever_trainers_do_nobody_forks_or_votes_twice_and_all_go_on(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int, *, restarts: bool
+) -> None:
+    monkeypatch.setitem(harness.INSTALLED, "judged", Installed.local("judged", Judged))
+    net = trouble(harness, seed, restarts=restarts, heals=8.0)
+    try:
+        target = max(net.steps(net.honest)) + 2
+        assert net.run(until=lambda: min(net.steps(net.honest)) >= target, seconds=120)
+    finally:
+        for node in net.live:
+            node.machine.stop()
+    assert not net.forks(net.honest)
+    assert not any(net.nodes[index].diverged for index in net.honest)
+    ids = {net.ids[index] for index in net.honest}
+    for index in net.honest:
+        votes: dict[Any, set[bytes]] = {}
+        for message in net.sent:
+            if message.sender == index and message.kind.endswith(("prevote", "precommit")):
+                of = message.kind, message.envelope.head, message.round
+                votes.setdefault(of, set()).add(message.envelope.payload)
+        assert all(len(said) == 1 for said in votes.values())
+        against = [e for e in net.nodes[index].witness.evidence if e.against and e.subject in ids]
+        assert {e.fact for e in against} <= {"replayed", "critic:harmful"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_same_inputs_in_the_same_order_give_the_same_messages(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, same: bool
+) -> None:
+    """Answers are inputs. In the control the last of them comes last of all."""
+    rng = random.Random(7)
+    late: Any = property(lambda _net: rng.choice([0.01, 0.2, 0.9]) * rng.uniform(0.9, 1.1))
+    monkeypatch.setattr(harness.Net, "judging", late)
+    options: Any = {"byzantine": 1, "plugins": {"critic": {}}}
+    nets = [harness.Net(4, **options, validate=lambda _index, _model: 0.0) for _time in range(2)]
+    asked: list[list[AskTrainer]] = [[], []]
+    log: list[tuple[str, tuple[Any, ...]]] = []
+    said: list[list[bytes]] = [[], []]
+
+    def note(of: int, effects: Any) -> Any:
+        asked[of] += [effect for effect in effects if isinstance(effect, AskTrainer)]
+        said[of] += [e.frame for e in effects if isinstance(e, Broadcast | SendTo)]
+        return effects
+
+    def recorded(name: str, take: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            kept = given if name != "answered" else (asked[0].index(given[0]), given[1])
+            log.append((name, kept))
+            return note(0, take(*given))
+
+        return call
+
+    machine, again = (net.machine(0) for net in nets)
+    for name in ("start", "receive", "tick", "trained", "answered"):
+        setattr(machine, name, recorded(name, getattr(machine, name)))
+    nets[0].start()
+    nets[0].run(seconds=10)
+    if not same:
+        last = max(at for at, (name, _given) in enumerate(log) if name == "answered")
+        log.append(log.pop(last))
+    for name, given in log:
+        if name == "answered":
+            question = asked[1][given[0]]
+            question.run()
+            note(1, again.answered(question, given[1]))
+        else:
+            note(1, getattr(again, name)(*given))
+    for net in nets:
+        for node in net.live:
+            node.machine.stop()
+    assert len(asked[0]) >= 5
+    assert (said[0] == said[1]) is same
