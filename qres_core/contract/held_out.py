@@ -13,7 +13,7 @@ from qres_core.contract.evidence import Accusation
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Validator
-from qres_core.contract.training import with_round
+from qres_core.contract.training import answering, with_round
 from qres_core.contract.types import FULL_STANDING, NodeId, Vector, check_vector
 
 
@@ -56,12 +56,19 @@ class HeldOut:
         method = with_round(trainer.validate)
 
         def validate(vector: Vector) -> float:
-            loss: float = method(vector, round_info)
+            with answering("validate", round_info):
+                loss: float = method(vector, round_info)
             return loss
 
         if not isinstance(trainer, Reference):
             return cls(model, validate)
-        return cls(model, validate, lambda: trainer.reference(model, round_info))
+        reference = trainer.reference
+
+        def train() -> Vector:
+            with answering("reference", round_info):
+                return reference(model, round_info)
+
+        return cls(model, validate, train)
 
     def loss(self) -> float:
         """Loss of the round's model itself; computed once."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import attrs
@@ -32,7 +33,7 @@ class TrainerFailure:
     """What a trainer did wrong in a round, and where in its code.
 
     Attributes:
-        method: ``fit`` or ``evaluate``.
+        method: ``fit``, ``evaluate``, ``validate`` or ``reference``.
         round: number of the round.
         error: what it raised, or the value it returned and why that is refused.
         file: path of the user's code; empty where nothing was raised.
@@ -194,6 +195,21 @@ def evaluated(
         raise TrainerError.about(
             TrainerFailure("evaluate", round_info.number, said), node
         ) from error
+
+
+@contextmanager
+def answering(method: str, round_info: RoundInfo) -> Generator[None]:
+    """A method of the trainer that a plugin asks, which decides what becomes of an error.
+
+    Raises TrainerError: QRES-E512 for what is no :class:`Exception`, but for Ctrl-C: a SystemExit
+    or a CancelledError would pass through the plugin, and end the node.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise TrainerError.about(raised(method, round_info, error)) from error
 
 
 def finer_grid(update: Update, model: Vector, round_info: RoundInfo) -> str | None:

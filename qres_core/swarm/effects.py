@@ -65,6 +65,7 @@ class AskTrainer:
             found = self.call()
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is looked at
             self.answer.set_exception(error)
+            del self  # the error holds this frame: what was asked would wait for the collector
         else:
             self.answer.set_result(found)
 

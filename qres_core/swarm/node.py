@@ -4,7 +4,8 @@ The machine decides everything; the shell carries frames, keeps the clock and le
 the trainer: one to train, one to judge. One task touches the machine. Around it::
 
     transport ──► listen ──► inputs ──► drive: machine ──► outbox ──► speak ──► transport
-           train, judge (threads) ──► inputs       ▲  │
+                  train (thread) ──► inputs        ▲  │
+                  judge (thread) ──► answer        ▲  │
                 ▲                                  │  └──► on_event
                 └── newest Train, AskTrainer ──────┴─ clock, next_tick
 
@@ -113,13 +114,14 @@ class _Wake:
     """There is something to do beside the inputs."""
 
 
-_Input: TypeAlias = Delivery | _Trained | AskTrainer | _Wake
+_Input: TypeAlias = Delivery | _Trained | _Wake
 
 
 @attrs.define(eq=False)
 class _JudgingThread:
     """Where a node's trainer judges: one model at a time, and the newest that was asked about."""
 
+    answered: AskTrainer | None = attrs.field(default=None, init=False)  # and not taken yet
     _asked: AskTrainer | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
 
@@ -128,8 +130,17 @@ class _JudgingThread:
         self._asked = asked
         self._work.set()
 
-    async def run(self, inlet: MemoryObjectSendStream[_Input]) -> None:
-        """Put what was answered into the node's inputs, until cancelled."""
+    def take(self) -> AskTrainer | None:
+        """What was answered since the last time."""
+        taken, self.answered = self.answered, None
+        return taken
+
+    async def run(self, wake: Callable[[], None]) -> None:
+        """Answer, and wake the node each time, until cancelled.
+
+        An answer goes before the frames that wait. A proposer may ask once for each candidate, and
+        whoever floods the node would make it wait as often behind a full queue.
+        """
         limiter = anyio.CapacityLimiter(1)  # as for training
         while True:
             await self._work.wait()
@@ -137,7 +148,8 @@ class _JudgingThread:
             asked, self._asked = self._asked, None
             if asked is not None:
                 await anyio.to_thread.run_sync(asked.run, abandon_on_cancel=True, limiter=limiter)
-                await inlet.send(asked)
+                self.answered = asked  # of one before, nobody waits for it any more
+                wake()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -201,7 +213,7 @@ class Node:
                 async with task_group() as group:
                     group.start_soon(self._listen, inlet)
                     group.start_soon(self._train, inlet)
-                    group.start_soon(self._judging.run, inlet)
+                    group.start_soon(self._judging.run, self._wake)
                     group.start_soon(self._speak, outgoing, sent)
                     group.start_soon(self._keep)
                     try:
@@ -224,11 +236,13 @@ class Node:
     def enough(self, step: int) -> None:
         """The model of a step reached ``swarm.until`` here: tell the others.
 
-        The node goes on as before until so many say so as decide a vote, and then stops as after
-        the last of its ``steps``.
+        Once so many say so as decide a vote, the node stops as after the last of its ``steps``.
         """
         self._good = step
-        # Full, it needs no waking; and a flood of frames must not keep the node from saying it.
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the machine see to what comes by no input. Full, the inputs need no waking."""
         with suppress(anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._inlet.send_nowait(_Wake())
 
@@ -262,6 +276,8 @@ class Node:
             if self._good is not None:
                 good, self._good = self._good, None
                 self._apply(machine.enough(good, self._time()))
+            if (asked := self._judging.take()) is not None:
+                self._apply(machine.answered(asked, self._time()))
             if machine.has_enough and not self.is_through:
                 self.steps = machine.step
             if end == math.inf and self.is_through:
@@ -304,15 +320,11 @@ class Node:
 
     def _take(self, item: _Input) -> None:
         now = self._time()
-        if isinstance(item, _Wake):
-            return
         if isinstance(item, Delivery):
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = item.author or item.link
             self._apply(self.machine.receive(item.frame, source, now))
-        elif isinstance(item, AskTrainer):
-            self._apply(self.machine.answered(item, now))
-        else:
+        elif isinstance(item, _Trained):
             self._take_trained(item, now)
 
     def _take_trained(self, item: _Trained, now: float) -> None:

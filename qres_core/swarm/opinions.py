@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -45,12 +44,14 @@ class _Suspended(Generic[Found]):
 
     def __init__(self, call: Callable[[], Found]) -> None:
         self._call = call
+        self._found: list[Found] = []
+        self._error: BaseException | None = None
+        self._is_left = False
         self._answers: SimpleQueue[AskTrainer | None] = SimpleQueue()
         self._questions: SimpleQueue[AskTrainer | None] = SimpleQueue()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._work,), name="qres-judging", daemon=True
         )
-        self.found: Future[Found] = Future()
         self.asks: AskTrainer | None = None  # what it asks now; ``None`` once it is over
 
     # ── in the owner's thread ─────────────────────────────────────────────────────────────────
@@ -58,18 +59,44 @@ class _Suspended(Generic[Found]):
     def begin(self) -> None:
         """Let it work until it asks."""
         self._thread.start()
-        self.asks = self._questions.get()
+        self._wait()
 
-    def go_on(self, answer: AskTrainer | None) -> None:
-        """Let it work with the answer to what it asks, or end without; until it asks again."""
+    def go_on(self, answer: AskTrainer) -> None:
+        """Let it work with the answer to what it asks, until it asks again."""
         self._answers.put(answer)
+        self._wait()
+
+    def _wait(self) -> None:
         self.asks = self._questions.get()
+        if self.asks is None:
+            self._thread.join()  # the last that it does is to say so
 
     def abandon(self) -> None:
-        """Have it end."""
-        while self.asks is not None:
+        """Have it end. What it comes to all the same is of no use, and not kept.
+
+        Whatever it does now, and even if something was raised in the owner while it waited.
+        """
+        if self.asks is not None:
             self.asks.answer.cancel()  # not begun yet, it never is
-            self.go_on(None)
+        self._is_left = True
+        self._answers.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._found, self._error, self.asks = [], None, None
+
+    def found(self) -> Found:
+        """What the call gave, once it is over; or raises what it raised.
+
+        An error names the call's frames, and so all that these hold. It is told once, so that
+        nothing keeps them: a collection of cycles may be long in coming.
+        """
+        error, self._error = self._error, None
+        if error is None:
+            return self._found[0]
+        try:
+            raise error
+        finally:
+            del error
 
     # ── in its own ────────────────────────────────────────────────────────────────────────────
 
@@ -80,17 +107,22 @@ class _Suspended(Generic[Found]):
 
     def ask(self, call: Callable[[], object]) -> object:
         """What the trainer's method gives, or raises."""
-        self._questions.put(AskTrainer(call))
-        answered = self._answers.get()
+        answered = None
+        if not self._is_left:
+            self._questions.put(AskTrainer(call))
+            answered = self._answers.get()
         if answered is None:
             raise _Abandoned
-        return answered.answer.result()
+        try:
+            return answered.answer.result()
+        finally:
+            del answered  # it holds the error that holds this frame
 
     def _work(self) -> None:
         try:
-            self.found.set_result(self._call())
+            self._found.append(self._call())
         except BaseException as error:  # noqa: BLE001 - whose it is, the owner learns
-            self.found.set_exception(error)
+            self._error = error
         self._questions.put(None)
 
 
@@ -151,7 +183,7 @@ class Opinions:
         if running is None or running.asks is not None:
             return None
         self._running = None
-        return cast("Found", running.found.result())
+        return cast("Found", running.found())
 
     def waits_for(self, what: Hashable) -> bool:
         """Whether the answer to a question is still to come."""

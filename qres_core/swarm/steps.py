@@ -327,7 +327,11 @@ class Round:
             return None
         kernel = self.parts.context.kernel
         try:
-            choice = opinions.ask(asked, self.merger.choose, of=self.merger.candidates)
+            choose = self.merger.choose
+            if kernel.has("screen"):
+                choice = opinions.ask(asked, choose, of=self.merger.candidates)
+            else:  # no trainer is asked; what is ``revealable`` may change with the dialogues
+                choice = choose()
         except QresError as error:
             kernel.rejections[f"{KERNEL}:not-screened-{error.code.lower()}"] += 1
             self.choice.withdraw()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import attrs
 import numpy as np
+import pytest
 
 from qres_core import ACCEPT, HeldOut, RoundInfo, Update, Vector, Verdict, hookimpl, reject
+from qres_core.contract.transport import Delivery
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.swarm.effects import RoundEnded
+from qres_core.swarm.effects import AskTrainer, RoundEnded
 from qres_core.swarm.messages import PREVOTE, PROPOSAL, decode_vote
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.testing import make_node_ids
@@ -90,7 +95,13 @@ class Played:
         ]
 
 
-def play(virtual_time: Any, *, apart: bool) -> Played:
+def play(
+    virtual_time: Any,
+    *,
+    apart: bool,
+    trainer: type[Judging] = Judging,
+    watch_node: Callable[[int, Node], None] = lambda _index, _node: None,
+) -> Played:
     swarm = {
         "name": "slow-judge",
         "nodes": 4,
@@ -105,12 +116,13 @@ def play(virtual_time: Any, *, apart: bool) -> Played:
     config = parse({"swarm": swarm, "plugins": plugins}, source="test")
     installed = {**scan(), "listener": Installed.local("listener", Listener)}
     gate = virtual_time.gate()
-    played = Played([Judging(index, virtual_time, gate) for index in range(4)])
+    played = Played([trainer(index, virtual_time, gate) for index in range(4)])
     voted = anyio.Event()
 
     async def node(index: int) -> None:
         def on_start(made: Node) -> None:
             made.machine.opinions.apart = apart
+            watch_node(index, made)
             if index == 0:
                 for plugin in made.machine.kernel.enabled:
                     if isinstance(plugin.instance, Listener):
@@ -183,3 +195,95 @@ def test_control_a_machine_that_waits_for_the_trainer_stops_everything(virtual_t
     assert not [event for at, event in played.ended if at < SECONDS]
     main = threading.get_ident()
     assert all(trainer.threads == {main} for trainer in played.trainers)
+
+
+# ── a trainer that ends, and a node that is flooded ───────────────────────────────────────────────
+
+
+class Abrupt(Judging):
+    """Raises what would end a task or a process, when it judges the first models."""
+
+    def validate(self, vector: Vector) -> float:
+        loss = super().validate(vector)
+        if self.index == SLOW and self.judged <= 2:
+            raise SystemExit(3) if self.judged == 1 else asyncio.CancelledError
+        return loss
+
+
+def test_a_trainer_that_ends_costs_votes_and_not_the_node(virtual_time: Any) -> None:
+    played = play(virtual_time, apart=True, trainer=Abrupt)
+    assert played.trainers[SLOW].judged > 2
+    assert any(decode_vote(vote.payload) for vote in played.said(PREVOTE, np.inf))
+
+
+def queues_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an answer wait among the frames."""
+
+    async def queue(judging: Any, wake: Any) -> None:
+        while True:
+            await judging._work.wait()
+            judging._work = anyio.Event()
+            asked, judging._asked = judging._asked, None
+            if asked is not None:
+                await anyio.to_thread.run_sync(asked.run)
+                await wake.__self__._inlet.send(asked)
+
+    take = Node._take
+
+    def taken(node: Any, item: Any) -> None:
+        if isinstance(item, AskTrainer):
+            node._judging.answered = item
+        else:
+            take(node, item)
+
+    monkeypatch.setattr("qres_core.swarm.node._JudgingThread.run", queue)
+    monkeypatch.setattr(Node, "_take", taken)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_answer_does_not_wait_behind_a_flood(
+    virtual_time: Any, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A proposer may ask for each candidate, and has little time. In the control it queues."""
+    waited: list[int] = []
+    since: dict[int, int] = {}
+    full: dict[int, Callable[[], None]] = {}
+    run_sync = anyio.to_thread.run_sync
+
+    async def noted(call: Any, *arguments: Any, **options: Any) -> Any:
+        found = await run_sync(call, *arguments, **options)
+        asked = getattr(call, "__self__", None)
+        if isinstance(asked, AskTrainer):
+            since[id(asked)] = 0
+            full[0]()
+        return found
+
+    def watch(index: int, node: Node) -> None:
+        if index:
+            return
+
+        def flood() -> None:
+            with suppress(anyio.WouldBlock):
+                while True:
+                    node._inlet.send_nowait(Delivery(IDS[3], b"flood"))
+
+        machine: Any = node.machine
+        receive, answered = machine.receive, machine.answered
+
+        def takes(frame: bytes, source: bytes, now: float) -> Any:
+            since.update({asked: count + 1 for asked, count in since.items()})
+            return receive(frame, source, now)
+
+        def goes_on(asked: AskTrainer, now: float) -> Any:
+            waited.append(since.pop(id(asked)))
+            return answered(asked, now)
+
+        full[0] = flood
+        machine.receive, machine.answered = takes, goes_on
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
+    if not guarded:
+        queues_answers(monkeypatch)
+    play(virtual_time, apart=True, watch_node=watch)
+    assert waited
+    assert all((count <= 1) is guarded for count in waited)

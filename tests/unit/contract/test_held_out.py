@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from qres_core import Accusation, HeldOut, RoundInfo, Screening, ValueRefusedError, Vector
+from qres_core.contract.training import TrainerError
 from qres_core.contract.types import FULL_STANDING
 
 MODEL: Vector = np.array([10, -20, 2**31 - 1], dtype=np.int32)
@@ -79,6 +81,49 @@ def test_without_a_reference_it_says_what_the_trainer_lacks() -> None:
 def test_a_reference_of_another_kind_is_refused(vector: Any) -> None:
     with pytest.raises(ValueRefusedError, match=r"QRES-E50[23] trainer\.reference"):
         HeldOut(MODEL, lambda _vector: 0.0, lambda: vector).reference()
+
+
+class Ends(Validates):
+    """Whatever it is asked, it raises this."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def validate(self, vector: Vector) -> float:
+        del vector
+        raise self._error
+
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Any:
+        del vector, round_info
+        raise self._error
+
+
+@pytest.mark.parametrize("method", ["loss", "reference"])
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (SystemExit(3), "QRES-E512"),
+        (asyncio.CancelledError(), "QRES-E512"),
+        (GeneratorExit(), "QRES-E512"),
+        (BaseExceptionGroup("several", [SystemExit(1)]), "QRES-E512"),
+        (MemoryError(), None),
+        (ZeroDivisionError(), None),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_what_would_end_the_node_is_an_error_of_the_trainer(
+    error: BaseException, becomes: str | None, method: str
+) -> None:
+    held = of(Ends(error))
+    if becomes is None:
+        with pytest.raises(type(error)):
+            getattr(held, method)()
+    else:
+        with pytest.raises(TrainerError, match=becomes) as caught:
+            getattr(held, method)()
+        name = "validate" if method == "loss" else method
+        assert (caught.value.failure.method, caught.value.failure.round) == (name, 1)
+        assert caught.value.__cause__ is error
 
 
 def test_a_trainer_without_held_out_examples_offers_nothing() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+import attrs
 import numpy as np
 import pytest
 
-from qres_core import RoundInfo, RoundStatus, Vector
+from qres_core import Claims, HeldOut, RoundInfo, RoundStatus, Updates, Vector, hookimpl
 from qres_core.contract.faults import Fault
+from qres_core.kernel.discovery import Installed
 from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.effects import AskTrainer
+from qres_core.swarm.effects import AskTrainer, Broadcast, SendTo
 from qres_core.swarm.messages import (
     CONTRIBUTION,
     PREVOTE,
@@ -24,7 +30,7 @@ from qres_core.swarm.messages import (
     Proposal,
     decode_vote,
 )
-from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions
+from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions, _Suspended
 
 MODEL = np.zeros(2, dtype=np.int32)
 Put = list[AskTrainer]
@@ -159,6 +165,92 @@ def test_an_answer_that_is_under_way_when_the_call_is_left_changes_nothing() -> 
     assert not made.waits(put[0])
 
 
+def test_what_raises_in_the_owner_while_a_hook_works_leaves_no_thread() -> None:
+    """Ctrl-C, while the machine waits for a hook that does not ask yet."""
+    made, put, held = opinions()
+    may = threading.Event()
+    came: list[str] = []
+
+    def judge() -> float:
+        signal.pthread_kill(main, signal.SIGINT)
+        may.wait()
+        for _time in range(2):
+            try:
+                held.loss()
+            except BaseException as error:  # noqa: BLE001 - to see it
+                came.append(type(error).__name__)
+        return 0.0
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made.ask("judge", judge)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    may.set()
+    made.leave()
+    assert came == ["_Abandoned"] * 2
+    assert not put
+
+
+class Large:
+    """What a hook has in its hands, as all updates of a round."""
+
+
+def raises(_model: Vector) -> float:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("end", ["told", "left", "left while the trainer works", "the trainer's"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_call_that_is_over_keeps_nothing_until_cycles_are_collected(
+    monkeypatch: pytest.MonkeyPatch, end: str, *, guarded: bool
+) -> None:
+    """In the control its error, which holds the frames of the call, stays in it."""
+
+    def kept(self: Any) -> float:
+        if self._error is not None:
+            raise self._error
+        found: float = self._found[0]
+        return found
+
+    def left(self: Any) -> None:
+        self._is_left = True
+        self.asks.answer.cancel()
+        self._answers.put(None)
+        self._thread.join()
+
+    if not guarded:
+        monkeypatch.setattr(_Suspended, "found", kept)
+        monkeypatch.setattr(_Suspended, "abandon", left)
+    made, put, held = opinions(raises if end == "the trainer's" else lambda _model: 1.0)
+    seen: list[weakref.ref[Large]] = []
+
+    def judge() -> float:
+        large = Large()
+        seen.append(weakref.ref(large))
+        held.loss()
+        raise LookupError(large)
+
+    gc.disable()
+    try:
+        made.ask("judge", judge)
+        asked = put.pop()
+        if end == "left while the trainer works":
+            assert asked.answer.set_running_or_notify_cancel()
+        if "left" not in end:
+            asked.run()
+            made.answered(asked)
+            with pytest.raises((LookupError, ZeroDivisionError)):
+                made.ask("judge", judge)
+        made.leave()
+        del asked
+        assert (seen[0]() is None) is guarded
+    finally:
+        gc.enable()
+
+
 def test_hooks_that_ask_from_another_thread_or_later_are_answered_at_once() -> None:
     made, put, held = opinions()
 
@@ -249,6 +341,42 @@ def test_a_node_waits_for_its_own_opinion_as_long_as_it_says(
         assert net.run(until=lambda net=net: min(net.steps()) >= 1, seconds=2 * took) is merges
 
 
+@attrs.frozen
+class Judged:
+    """Asks the trainer about what is merged, as ``public_validation`` does."""
+
+    claims: ClassVar[Claims] = Claims(tolerates=None, alters=False)
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, held_out: HeldOut
+    ) -> Vector:
+        merged = proceed(updates)
+        held_out.loss_with(merged)
+        return merged
+
+
+@pytest.mark.parametrize("judging", [None, 0.01])
+def test_a_proposer_that_screens_nothing_proposes_once_its_set_is_revealable(
+    slow: Any, harness: ModuleType, monkeypatch: pytest.MonkeyPatch, judging: float | None
+) -> None:
+    """That may change with the dialogues, after the last contribution came."""
+    monkeypatch.setattr(harness.Net, "judging", judging)
+    monkeypatch.setitem(harness.INSTALLED, "judged", Installed.local("judged", Judged))
+    at = harness.START + harness.DEADLINE / 2
+
+    def allows(_own: Any, senders: Any, _info: RoundInfo) -> Any:
+        return senders if net.now > at else senders[:2]
+
+    monkeypatch.setattr(harness.Opener, "allows", staticmethod(allows))
+    net = slow(plugins={"opener": {}, "judged": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=60)
+    assert {end.outcome.status for node in net.nodes for end in node.ended} == {RoundStatus.CLOSED}
+    asked = [effect for effect in net.nodes[0].effects if isinstance(effect, AskTrainer)]
+    assert bool(asked) is (judging is not None)
+
+
 # ── what liars make of the time ───────────────────────────────────────────────────────────────
 
 
@@ -330,3 +458,122 @@ def test_sets_that_change_from_round_to_round_leave_one_question_at_a_time(slow:
         asked = [effect for effect in node.effects if isinstance(effect, AskTrainer)]
         assert len(asked) >= 3
         assert sum(not effect.answer.done() for effect in asked) <= 1
+
+
+# ── chance ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def trouble(harness: ModuleType, seed: int, *, restarts: bool, heals: float) -> Any:
+    """A bad network with liars, whose trainers are slow, hang, fail and come too late, at will."""
+    rng = random.Random(seed)
+    good = harness.START + heals
+    nodes, byzantine = rng.choice([(4, 1), (4, 1), (7, 2)])
+    kinds: Any = ({"critic": {}}, {"critic": {"screens": False}}, {"judged": {}})
+    liars = {
+        index: rng.choice(harness.LIES)
+        for index in rng.sample(range(nodes), rng.randint(0, byzantine))
+    }
+
+    class Net(harness.Net):  # type: ignore[misc, name-defined]
+        @property
+        def judging(self) -> float:
+            if self.now >= good:
+                return 0.05
+            seconds = rng.choice([0.0, 0.05, 0.3, 1.0, 3.0, 4.2, 6.0, 60.0, 1e9])
+            return seconds * rng.uniform(0.9, 1.1)
+
+    def validate(_index: int, _model: Vector) -> float:
+        if net.now < good and rng.random() < 0.1:
+            raise rng.choice([ZeroDivisionError, MemoryError, StopIteration])
+        return rng.choice([0.0] * 9 + [1.0]) if net.now < good else 0.0
+
+    net = Net(nodes, byzantine=byzantine, plugins=rng.choice(kinds), validate=validate)
+    net.honest = [index for index in range(nodes) if index not in liars]
+    net.rule = harness.Chaos(net, rng, liars, heals=good)
+    net.start()
+    while restarts and net.now < good:
+        net.run(seconds=rng.uniform(0.0, 3.0))
+        for index in rng.sample(net.honest, rng.choice([1, 1, len(net.honest)])):
+            stopped = net.machine(index)
+            net.restart(index)
+            stopped.stop()
+    net.run(seconds=max(0.0, good - net.now))
+    return net
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 24))]
+)
+def test_whatever_trainers_do_nobody_forks_or_votes_twice_and_all_go_on(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int, *, restarts: bool
+) -> None:
+    monkeypatch.setitem(harness.INSTALLED, "judged", Installed.local("judged", Judged))
+    net = trouble(harness, seed, restarts=restarts, heals=8.0)
+    try:
+        target = max(net.steps(net.honest)) + 2
+        assert net.run(until=lambda: min(net.steps(net.honest)) >= target, seconds=120)
+    finally:
+        for node in net.live:
+            node.machine.stop()
+    assert not net.forks(net.honest)
+    assert not any(net.nodes[index].diverged for index in net.honest)
+    ids = {net.ids[index] for index in net.honest}
+    for index in net.honest:
+        votes: dict[Any, set[bytes]] = {}
+        for message in net.sent:
+            if message.sender == index and message.kind.endswith(("prevote", "precommit")):
+                of = message.kind, message.envelope.head, message.round
+                votes.setdefault(of, set()).add(message.envelope.payload)
+        assert all(len(said) == 1 for said in votes.values())
+        against = [e for e in net.nodes[index].witness.evidence if e.against and e.subject in ids]
+        assert {e.fact for e in against} <= {"replayed", "critic:harmful"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_same_inputs_in_the_same_order_give_the_same_messages(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, same: bool
+) -> None:
+    """Answers are inputs. In the control the last of them comes last of all."""
+    rng = random.Random(7)
+    late: Any = property(lambda _net: rng.choice([0.01, 0.2, 0.9]) * rng.uniform(0.9, 1.1))
+    monkeypatch.setattr(harness.Net, "judging", late)
+    options: Any = {"byzantine": 1, "plugins": {"critic": {}}}
+    nets = [harness.Net(4, **options, validate=lambda _index, _model: 0.0) for _time in range(2)]
+    asked: list[list[AskTrainer]] = [[], []]
+    log: list[tuple[str, tuple[Any, ...]]] = []
+    said: list[list[bytes]] = [[], []]
+
+    def note(of: int, effects: Any) -> Any:
+        asked[of] += [effect for effect in effects if isinstance(effect, AskTrainer)]
+        said[of] += [e.frame for e in effects if isinstance(e, Broadcast | SendTo)]
+        return effects
+
+    def recorded(name: str, take: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            kept = given if name != "answered" else (asked[0].index(given[0]), given[1])
+            log.append((name, kept))
+            return note(0, take(*given))
+
+        return call
+
+    machine, again = (net.machine(0) for net in nets)
+    for name in ("start", "receive", "tick", "trained", "answered"):
+        setattr(machine, name, recorded(name, getattr(machine, name)))
+    nets[0].start()
+    nets[0].run(seconds=10)
+    if not same:
+        last = max(at for at, (name, _given) in enumerate(log) if name == "answered")
+        log.append(log.pop(last))
+    for name, given in log:
+        if name == "answered":
+            question = asked[1][given[0]]
+            question.run()
+            note(1, again.answered(question, given[1]))
+        else:
+            note(1, getattr(again, name)(*given))
+    for net in nets:
+        for node in net.live:
+            node.machine.stop()
+    assert len(asked[0]) >= 5
+    assert (said[0] == said[1]) is same
