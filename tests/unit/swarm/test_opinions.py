@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -330,3 +331,34 @@ def test_sets_that_change_from_round_to_round_leave_one_question_at_a_time(slow:
         asked = [effect for effect in node.effects if isinstance(effect, AskTrainer)]
         assert len(asked) >= 3
         assert sum(not effect.answer.done() for effect in asked) <= 1
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 24))]
+)
+def test_in_bad_networks_with_liars_and_restarts_judges_neither_fork_nor_stall(
+    slow: Any, harness: ModuleType, seed: int
+) -> None:
+    """Trainers are quick or slow, and one of them may not come back."""
+    rng = random.Random(seed)
+    harness.Net.judging = rng.choice([0.01, 0.1, 0.3])
+    net = slow(plugins={"critic": {"screens": rng.random() < 0.3}})
+    bad = rng.randrange(4)
+    kind = rng.choice(["hung", *harness.LIES])
+    honest = [index for index in range(4) if index != bad]
+    if kind == "hung":
+        net.hung.add(bad)
+    heals = harness.START + 8.0
+    net.rule = harness.Chaos(net, rng, {} if kind == "hung" else {bad: kind}, heals=heals)
+    net.start()
+    for _time in range(rng.randint(0, 4)):
+        net.run(seconds=rng.uniform(0.0, 1.5))
+        for index in rng.sample(honest, rng.choice([1, len(honest)])):
+            net.machine(index).stop()
+            net.restart(index)
+    net.run(seconds=max(0.0, heals - net.now))
+    assert not net.forks(honest)
+    target = max(net.steps(honest)) + 2
+    assert net.run(until=lambda: min(net.steps(honest)) >= target, seconds=120.0), net.steps()
+    assert not net.forks(honest)
+    assert not any(net.nodes[index].diverged for index in honest)
