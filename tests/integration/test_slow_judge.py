@@ -197,6 +197,36 @@ def test_control_a_machine_that_waits_for_the_trainer_stops_everything(virtual_t
     assert all(trainer.threads == {main} for trainer in played.trainers)
 
 
+def test_a_node_that_is_stopped_meanwhile_does_not_wait_and_leaves_no_call(
+    virtual_time: Any,
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def look(node: Node) -> None:
+        seen.append((node.machine.next_tick == np.inf, node.machine.opinions._running is not None))
+
+    def watch(index: int, node: Node) -> None:
+        machine: Any = node.machine
+        receive, loop = machine.receive, asyncio.get_running_loop()
+
+        def takes(frame: bytes, source: bytes, now: float) -> Any:
+            effects = receive(frame, source, now)
+            if any(isinstance(effect, AskTrainer) for effect in effects):
+                look(node)
+                node.stop()
+                loop.call_later(0.5, look, node)
+            return effects
+
+        loop.call_later(SECONDS, node.stop)
+        if index == SLOW:
+            machine.receive = takes
+
+    with pytest.raises(TimeoutError):  # that node votes for nothing any more
+        play(virtual_time, apart=True, watch_node=watch)
+    assert seen == [(False, True), (True, False)]
+    assert not [item for item in threading.enumerate() if item.name == "qres-judging"]
+
+
 # ── a trainer that ends, and a node that is flooded ───────────────────────────────────────────────
 
 
