@@ -19,7 +19,7 @@ KEPT: Final = 4096
 """Other frames that are remembered."""
 
 
-class Frames:
+class SharedFrames:
     """Decodes for all nodes of one swarm. ``swarm``: its promises, of which the limit counts."""
 
     def __init__(self, swarm: SwarmConfig) -> None:

@@ -21,7 +21,7 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Caller, Kernel
 from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.lab.frames import Frames
+from qres_core.lab.frames import SharedFrames
 from qres_core.lab.once import Once
 from qres_core.swarm.rounds import RoundMachine
 
@@ -36,7 +36,9 @@ class WrappedKernel(Kernel):
         against: by node, how often each fact was held against it.
     """
 
-    def __init__(self, enabled: Sequence[Enabled], swarm: SwarmConfig, frames: Frames) -> None:
+    def __init__(
+        self, enabled: Sequence[Enabled], swarm: SwarmConfig, frames: SharedFrames
+    ) -> None:
         super().__init__(enabled, swarm)
         self._frames = frames
         self.against: dict[NodeId, Counter[str]] = {}
@@ -116,7 +118,7 @@ def identify(
     tables = {name: table for name, table in config.plugins.items() if name not in gated}
     outside = attrs.evolve(config, plugins=tables)
     settings = shared_settings(config.swarm, everything)
-    frames = Frames(config.swarm)
+    frames = SharedFrames(config.swarm)
     for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
         inside = index < config.swarm.nodes - outsiders
         found = installed if theirs is None else theirs.get(index, installed)

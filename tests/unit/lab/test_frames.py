@@ -9,7 +9,7 @@ import pytest
 from qres_core import WireError
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig, parse
-from qres_core.lab.frames import KEPT, LARGE, Frames
+from qres_core.lab.frames import KEPT, LARGE, SharedFrames
 from qres_core.lab.nodes import WrappedKernel
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
@@ -41,13 +41,13 @@ def frame(size: int, number: int = 0) -> bytes:
 
 
 @pytest.fixture
-def frames() -> Frames:
+def frames() -> SharedFrames:
     limits: SwarmConfig = swarm().swarm
-    return Frames(attrs.evolve(limits, max_message_bytes=10**6))
+    return SharedFrames(attrs.evolve(limits, max_message_bytes=10**6))
 
 
 @pytest.mark.parametrize("size", [1, 2 * LARGE])
-def test_all_nodes_have_the_same_envelope(frames: Frames, size: int) -> None:
+def test_all_nodes_have_the_same_envelope(frames: SharedFrames, size: int) -> None:
     sent = frame(size)
     first = frames.read(sent)
     assert first.to_bytes() == sent
@@ -56,7 +56,7 @@ def test_all_nodes_have_the_same_envelope(frames: Frames, size: int) -> None:
     assert frames.read(frame(size, number=1)).to_bytes() != sent
 
 
-def test_what_is_no_frame_is_refused_each_time(frames: Frames) -> None:
+def test_what_is_no_frame_is_refused_each_time(frames: SharedFrames) -> None:
     for bad in (b"", frame(1)[:-1], frame(10**6)):
         for _node in range(2):
             with pytest.raises(WireError):
@@ -64,7 +64,7 @@ def test_what_is_no_frame_is_refused_each_time(frames: Frames) -> None:
 
 
 @pytest.mark.parametrize(("size", "kept"), [(1, KEPT), (2 * LARGE, NODES)])
-def test_old_frames_are_forgotten(frames: Frames, size: int, kept: int) -> None:
+def test_old_frames_are_forgotten(frames: SharedFrames, size: int, kept: int) -> None:
     first = frames.read(frame(size))
     for number in range(1, kept):
         frames.read(frame(size, number))
