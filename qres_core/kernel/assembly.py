@@ -40,6 +40,16 @@ _STATE = (
 _FORBIDDEN = ("wrapper", "hookwrapper", "tryfirst", "trylast", "optionalhook", "specname")
 
 
+class _Manager(pluggy.PluginManager):
+    """Looks for hooks only where some may be: a simulation makes thousands of managers."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
+        return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
+
+
 @attrs.frozen
 class Enabled:
     """A plugin the configuration named, ready to be registered."""
@@ -57,7 +67,7 @@ class Enabled:
 
         Raises PluginValidationError, of pluggy: a hook does not fit its specification.
         """
-        manager = pluggy.PluginManager(PROJECT)
+        manager = _Manager(PROJECT)
         manager.add_hookspecs(HookSpecs)
         manager.register(self.instance, name=self.name)
         manager.check_pending()

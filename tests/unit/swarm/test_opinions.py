@@ -503,7 +503,7 @@ def trouble(harness: ModuleType, seed: int, *, restarts: bool, heals: float) -> 
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 24))]
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 24))]
 )
 def test_whatever_trainers_do_nobody_forks_or_votes_twice_and_all_go_on(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int, *, restarts: bool
