@@ -11,7 +11,7 @@ import attrs
 
 from qres_core.contract.errors import PluginError
 from qres_core.node import toml
-from qres_core.node.stopping import OWN_GROUP, ask_to_end
+from qres_core.node.stopping import ask_to_end, end_child, start_child
 
 STOP_SECONDS: Final = 10.0
 """For a hub to end after it was told to; then it is killed."""
@@ -51,14 +51,7 @@ class BoxHub:
         arguments += ["--identity", str(self.folder / "hub.pem")]
         arguments += ["--listen", f"127.0.0.1:{self.port}"]
         with (self.folder / HUB_LOG).open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - this interpreter and this package
-                self.qres(*arguments),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # ctrl-C is for this process, which stops them in order
-                creationflags=OWN_GROUP,
-            )
+            self.process = start_child(self.qres(*arguments), stdout=subprocess.PIPE, stderr=log)
         told = self.process.stdout
         if told is None or not told.readline():
             self.stop()
@@ -79,13 +72,5 @@ class BoxHub:
         process, self.process = self.process, None
         if process is None:
             return
-        if process.poll() is None:
-            ask_to_end(process)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for end in (process.stdin, process.stdout):
-            if end is not None:
-                end.close()
+        ask_to_end(process)
+        end_child(process, STOP_SECONDS)

@@ -22,7 +22,7 @@ from qres_core.contract.errors import QresError
 from qres_core.node.ask import ask
 from qres_core.node.box import BoxNode, qres
 from qres_core.node.box_hub import BoxHub
-from qres_core.node.stopping import OWN_GROUP, ask_to_end
+from qres_core.node.stopping import ask_to_end, close_pipes, end_child, start_child
 from qres_core.swarm.model_file import SwarmModel, kept_model
 
 POLL_SECONDS: Final = 1.0
@@ -200,15 +200,7 @@ class Fleet:
         # Small models: a thread for each core in every process only makes them wait for each other.
         environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
         with (seat.folder / "last.json").open("wb") as last, (seat.folder / LOG).open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - this interpreter and this package
-                qres(*arguments),
-                stdin=subprocess.PIPE,
-                stdout=last,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # ctrl-C is for this process, which stops them in order
-                creationflags=OWN_GROUP,
-            )
+            return start_child(qres(*arguments), stdout=last, stderr=log, environment=environment)
 
     def poll(self) -> list[str]:
         """Ask every node that runs how it is, and start again those that are to run.
@@ -225,7 +217,7 @@ class Fleet:
     def _look_after(self, member: NodeProcess) -> Iterator[str]:
         now = time.monotonic()
         if member.is_due(now):
-            _close(member.process)
+            close_pipes(member.process)
             try:
                 process = self._start(member.seat)
             except OSError as error:  # its folder is gone, or the machine has no room for it
@@ -307,12 +299,7 @@ class Fleet:
                     ask_to_end(member.process)
         end = time.monotonic() + STOP_SECONDS
         for member in self.members:
-            try:
-                member.process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-            _close(member.process)
+            end_child(member.process, max(0.0, end - time.monotonic()))
         if self._hub is not None:
             self._hub.stop()
         for member in self.members:
@@ -362,11 +349,6 @@ def _error_of(line: str) -> str:
         return ""
     named = [str(event[key]) for key in ("code", "where", "what", "error") if event.get(key)]
     return " ".join(named) or str(event.get("event", ""))
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def _kept(member: NodeProcess) -> SwarmModel | None:

@@ -9,7 +9,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from qres_torch import TorchTrainer  # noqa: E402
-from small import CLASSES, a_round, blobs, loader, net, sgd, trainer  # noqa: E402
+from small import (  # noqa: E402 - they need torch
+    CLASSES,
+    KnowsItsLoss,
+    a_round,
+    blobs,
+    loader,
+    net,
+    sgd,
+    trainer,
+)
 from torch.utils.data import DataLoader, Subset  # noqa: E402
 
 from qres_core import OptionError, RecordClip, RecordTrainer, by_record, fixed  # noqa: E402
@@ -85,21 +94,9 @@ def test_a_plugin_that_clips_examples_gets_their_sum() -> None:
 
 
 def test_batches_that_are_mappings_have_single_examples_too() -> None:
-    class Output:
-        def __init__(self, loss: Any) -> None:
-            self.loss = loss
-
-    class Model(torch.nn.Module):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = net()
-
-        def forward(self, x: Any, labels: Any) -> Output:
-            return Output(torch.nn.functional.cross_entropy(self.inner(x), labels))
-
     x, y = blobs(6).tensors
     data = [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
-    made = rows(trainer(Model(), DataLoader(data), held_out=None, per_example=1.0))
+    made = rows(trainer(KnowsItsLoss(), DataLoader(data), held_out=None, per_example=1.0))
     plain = rows(trainer(net(), DataLoader(blobs(6)), per_example=1.0))
     np.testing.assert_allclose(made, plain, atol=1e-6)
     assert CLASSES == 4

@@ -11,6 +11,7 @@ from small import (  # noqa: E402 - they need torch
     CLASSES,
     FEATURES,
     STEP,
+    KnowsItsLoss,
     a_round,
     adam,
     blobs,
@@ -177,20 +178,8 @@ def test_judging_leaves_the_module_alone_that_is_trained() -> None:
 def test_a_batch_may_be_a_mapping_to_a_module_that_knows_its_loss() -> None:
     """As Hugging Face's models are."""
 
-    class Output:
-        def __init__(self, loss: Any) -> None:
-            self.loss = loss
-
-    class Model(torch.nn.Module):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = net()
-
-        def forward(self, x: Any, labels: Any) -> Output:
-            return Output(torch.nn.functional.cross_entropy(self.inner(x), labels))
-
     x, y = blobs(16).tensors
-    item = trainer(Model(), [{"x": x, "labels": y}], held_out=[{"x": x, "labels": y}])
+    item = trainer(KnowsItsLoss(), [{"x": x, "labels": y}], held_out=[{"x": x, "labels": y}])
     other = trainer(net(), [(x, y)], held_out=[(x, y)])
     first = item.vector()
     made, same = item.fit(first, a_round(first)), other.fit(first, a_round(first))

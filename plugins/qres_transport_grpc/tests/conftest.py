@@ -82,11 +82,14 @@ class HubLoop:
         self.loop.close()
 
 
+MakeHub = Callable[..., HubServer]
+
+
 class RunningHub:
     """A hub that may be killed and started again at its port."""
 
     def __init__(
-        self, loop: HubLoop, folder: Path, roster: Sequence[Someone], swarm: str, kind: type
+        self, loop: HubLoop, folder: Path, roster: Sequence[Someone], swarm: str, kind: MakeHub
     ) -> None:
         self._loop, self._kind = loop, kind
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +134,9 @@ def hub(hub_loop: HubLoop, tmp_path: Path) -> Iterator[Callable[..., RunningHub]
     """Makes hubs, and ends them."""
     made: list[RunningHub] = []
 
-    def make(roster: Sequence[Someone], swarm: str = "test", kind: type = HubServer) -> RunningHub:
+    def make(
+        roster: Sequence[Someone], swarm: str = "test", kind: MakeHub = HubServer
+    ) -> RunningHub:
         made.append(RunningHub(hub_loop, tmp_path / f"hub-{len(made)}", roster, swarm, kind))
         return made[-1]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -281,12 +282,8 @@ def test_queues_that_nobody_empties_leave_room_for_others(*, shared: bool) -> No
 def test_silent_members_together_cost_a_bounded_amount_of_memory(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
-    class Small(HubServer):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args, memory=12 * MIB)
-
     roster = lab.members(4)
-    server = hub(roster, kind=Small)
+    server = hub(roster, kind=partial(HubServer, memory=12 * MIB))
     silent = [lines(server) for _ in range(3)]
     talks = lines(server)
     for line, me in zip([*silent, talks], roster, strict=True):
@@ -317,12 +314,9 @@ def test_nobody_waits_behind_a_flood_nor_is_kept_out_by_one() -> None:
 def test_a_member_that_floods_is_slowed(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
-    class Narrow(HubServer):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args, bytes_per_second=20_000)
-
     roster = lab.members(2)
-    for kind, slowed in ((Narrow, True), (HubServer, False)):
+    narrow = partial(HubServer, bytes_per_second=20_000)
+    for kind, slowed in ((narrow, True), (HubServer, False)):
         server = hub(roster, kind=kind)
         line = lines(server)
         line.get_in(roster[0], server)
@@ -337,12 +331,8 @@ def test_a_member_that_floods_is_slowed(
 def test_a_member_that_floods_does_not_escape_by_a_new_connection(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
-    class Narrow(HubServer):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args, bytes_per_second=20_000)
-
     roster = lab.members(2)
-    server = hub(roster, kind=Narrow)
+    server = hub(roster, kind=partial(HubServer, bytes_per_second=20_000))
     began = time.monotonic()
     for number in range(3):
         line = lines(server)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -391,10 +391,14 @@ def silent(count: int, port: int, source: str) -> list[socket.socket]:
     ]
 
 
-def test_silent_sockets_keep_out_nobody_else(
-    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def gets_in(
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    sources: Iterable[str],
+    each: int,
+    more: int,
 ) -> None:
-    """They fill the places of two addresses, and more; a node from another one is let in."""
+    """A node gets in beside silent sockets, ``each`` from a source; ``more`` found no place."""
     me, peer = lab.members(2)
     for limit in ("HANDSHAKE_SECONDS", "HANDSHAKE_MOST"):
         monkeypatch.setattr(places, limit, lab.PATIENCE)  # they stay
@@ -403,14 +407,11 @@ def test_silent_sockets_keep_out_nobody_else(
         async with lab.Swarm() as swarm:
             transport = lab.transport(me, [me, peer], dial=[])
             await swarm.start(transport)
-            held = [
-                item
-                for source in ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-                for item in silent(HANDSHAKES, me.port, source)
-            ]
+            held = [item for source in sources for item in silent(each, me.port, source)]
             try:
                 await until(lambda: len(transport._parts.slots.handshakes) == HANDSHAKES, lab)
-                await until(lambda: transport.stats().reasons[TOO_MANY_HANDSHAKES] >= 100, lab)
+                refused = transport.stats
+                await until(lambda: refused().reasons.get(TOO_MANY_HANDSHAKES, 0) >= more, lab)
                 two = lab.transport(peer, [me, peer], dial=[me])
                 await swarm.start(two)
                 await lab.connected(transport, two)
@@ -419,6 +420,13 @@ def test_silent_sockets_keep_out_nobody_else(
                     item.close()
 
     trio.run(main)
+
+
+def test_silent_sockets_keep_out_nobody_else(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They fill the places of two addresses, and more; a node from another one is let in."""
+    gets_in(lab, monkeypatch, ("127.0.0.2", "127.0.0.3", "127.0.0.4"), HANDSHAKES, 100)
 
 
 class Crowd:
@@ -522,29 +530,8 @@ def test_a_member_gets_in_beside_silent_sockets_from_many_addresses(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over real sockets: each address of 127.0.0.0/8 is one of its own."""
-    me, peer = lab.members(2)
-    for limit in ("HANDSHAKE_SECONDS", "HANDSHAKE_MOST"):
-        monkeypatch.setattr(places, limit, lab.PATIENCE)  # they stay
-
-    async def main() -> None:
-        async with lab.Swarm() as swarm:
-            transport = lab.transport(me, [me, peer], dial=[])
-            await swarm.start(transport)
-            held = [
-                item
-                for number in range(HANDSHAKES)
-                for item in silent(1, me.port, f"127.0.1.{number + 1}")
-            ]
-            try:
-                await until(lambda: len(transport._parts.slots.handshakes) == HANDSHAKES, lab)
-                two = lab.transport(peer, [me, peer], dial=[me])
-                await swarm.start(two)
-                await lab.connected(transport, two)
-            finally:
-                for item in held:
-                    item.close()
-
-    trio.run(main)
+    sources = (f"127.0.1.{number + 1}" for number in range(HANDSHAKES))
+    gets_in(lab, monkeypatch, sources, each=1, more=0)
 
 
 def test_who_says_nothing_is_cut_after_a_while_and_counted(
