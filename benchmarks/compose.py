@@ -49,6 +49,7 @@ from qres_zk.batch import verify_batch
 from qres_zk.bundle import commitments
 from qres_zk.group import integers
 from qres_zk.statement import Context, NormStatement
+from secagg import Said
 from secagg import session as session_of
 
 from qres_core import Envelope, NodeInfo, RoundInfo, Update, Vector
@@ -66,7 +67,7 @@ from qres_core.swarm.messages import ContributionBody
 from qres_core.testing.builders import make_updates
 
 DELAY: Final = 0.05
-CORE, HIDDEN = 6, 5
+CORE, HIDDEN = 6, 6
 """Messages of a node in a round: contribution, proposal, two votes on the set and two on the
 outcome; and secagg's."""
 WAITS: Final = 6
@@ -258,21 +259,23 @@ def hidden(n: int, d: int) -> Cost:
     me = Client(session, roster[0], own, VolatileHistory())
     spent, sent = 0.0, 0
 
-    def all_do(kind: Kind, step: Callable[[Client], bytes]) -> None:
+    def all_say(step: Callable[[Client], Said]) -> None:
         nonlocal spent, sent
         start = time.process_time()
         mine = step(me)
         spent += time.process_time() - start
-        sent += len(mine)
-        board.receive(roster[0], kind, mine)
-        bodies = [step(client) for client in clients]
+        sent += sum(len(body) for _, body in mine)
+        for kind, body in mine:
+            board.receive(roster[0], kind, body)
+        said = [(client.me, kind, body) for client in clients for kind, body in step(client)]
         start = time.process_time()
-        for client, body in zip(clients, bodies, strict=True):
-            own.receive(client.me, kind, body)
+        for message in said:
+            own.receive(*message)
         spent += time.process_time() - start
 
-    all_do(Kind.ADVERTISE, Client.advertise)
-    all_do(Kind.SHARE, Client.share)
+    all_say(lambda client: [(Kind.ADVERTISE, client.advertise())])
+    all_say(lambda client: [(Kind.SHARE, client.share())])
+    all_say(Client.acknowledge)
     listing = board.compose()
     spent += _once(partial(me.adopt, listing))
     for client in clients:
@@ -287,8 +290,8 @@ def hidden(n: int, d: int) -> Cost:
         client.phase = Phase.MASKED
         vars(client)["_digest"] = digest
     inputs = dict.fromkeys(roster, digest)
-    all_do(Kind.STATEMENT, lambda client: client.state(inputs))
-    all_do(Kind.UNMASK, Client.unmask)
+    all_say(lambda client: [(Kind.STATEMENT, client.state(inputs))])
+    all_say(lambda client: [(Kind.UNMASK, client.unmask())])
 
     def opened() -> None:
         aggregator = Aggregator(own)
