@@ -45,7 +45,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     function: Any = getattr(item, "obj", None)
     function = getattr(function, "__func__", function)
     asked: settings | None = getattr(function, label, None)
-    if asked is None or settings.get_current_profile_name() != "qres":
+    if asked is None or settings.get_current_profile_name() == "thorough":
         return
     if asked.max_examples > HASTY:
         setattr(function, label, settings(asked, max_examples=HASTY))
