@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -131,8 +132,9 @@ def reload(config: Path, *, settings: tuple[str, ...]) -> None:
         raise ConfigError.of("QRES-E103", "node.data_dir", what, "see `qres check`")
     url = read.node.status
     before = ask(url) if url else None
+    since = time.time()
     call(Path(read.node.data_dir, node_id.hex()))
-    told = heard(lambda: ask(url), before) if url else None
+    told = heard(lambda: ask(url), before, since) if url else None
     if told is None:
         click.echo("the node was told; it does not say what came of it, so see its log", err=True)
         sys.exit(1)
