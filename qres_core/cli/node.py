@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -131,8 +132,9 @@ def reload(config: Path, *, settings: tuple[str, ...]) -> None:
         raise ConfigError.of("QRES-E103", "node.data_dir", what, "see `qres check`")
     url = read.node.status
     before = ask(url) if url else None
+    since = time.time()
     call(Path(read.node.data_dir, node_id.hex()))
-    told = heard(lambda: ask(url), before) if url else None
+    told = heard(lambda: ask(url), before, since) if url else None
     if told is None:
         click.echo("the node was told; it does not say what came of it, so see its log", err=True)
         sys.exit(1)
@@ -146,22 +148,28 @@ def reload(config: Path, *, settings: tuple[str, ...]) -> None:
 @command.command("doctor")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def doctor(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
+def doctor(
+    config: Path, *, settings: tuple[str, ...], policy_files: tuple[Path, ...], as_json: bool
+) -> None:
     """Find what keeps the node of CONFIG from taking part, and say what to do.
 
-    It looks at the file, the key, the roster, the disk, the ports, the clock and each peer. The
-    node may run or not. It changes nothing.
+    It looks at the file, the site policies, the key, the roster, the disk, the ports, the clock and
+    each peer. The node may run or not. It changes nothing, and runs no code of a trainer.
 
     Exit code 0 if all is well, 1 if something is to be mended.
     """
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 
     extra.require()
+    from qres_core.kernel.policy import in_force  # noqa: PLC0415
+    from qres_core.node.ask import printable  # noqa: PLC0415
     from qres_core.node.doctor import Doctor  # noqa: PLC0415
 
     given = [parse_setting(text) for text in settings]
-    found = list(Doctor(lambda: read_config(config, given)).findings())
+    examined = Doctor(lambda: read_config(config, given), policies=lambda: in_force(policy_files))
+    found = list(examined.findings())
     if as_json:
         said = [
             {"where": it.where, "well": it.well, "what": it.what, "fix": it.fix} for it in found
@@ -169,9 +177,11 @@ def doctor(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps({"well": all(it.well for it in found), "findings": said}, indent=2))
     else:
         for item in found:
-            click.echo(f"{'ok  ' if item.well else 'BAD '} {item.where}: {item.what}")
+            lines = [f"{'ok  ' if item.well else 'BAD '} {item.where}: {item.what}"]
             if not item.well and item.fix:
-                click.echo(f"     to do: {item.fix}")
+                lines.append(f"     to do: {item.fix}")
+            for line in lines:  # a line each, whatever a hub or a proxy said
+                click.echo(printable(line.replace("\n", " ")))
     sys.exit(0 if all(item.well for item in found) else 1)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import socket
 import time
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
 
 MAX_REPORT: Final = 4 * 2**20
+MAX_HEAD: Final = 2**16
+"""Bytes of an answer beside the report."""
 SECONDS: Final = 5.0
 _STEPS: Final = 3
 """So many times as long as a step the whole answer may take."""
@@ -63,24 +67,50 @@ def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
         what = f"{url!r} is not the address of a node's status page"
         fix = "for example http://127.0.0.1:8470"
         raise ConfigError.of("QRES-E105", "--url", what, fix)
-    connection = http.client.HTTPConnection(host, port, timeout=within)
-    end = time.monotonic() + _STEPS * within
-    body = b""
     try:
-        connection.request("GET", "/status")
-        answer = connection.getresponse()
-        while chunk := answer.read1(_CHUNK):
-            body += chunk
-            if len(body) > MAX_REPORT or time.monotonic() > end:
-                return None
-        report: object = json.loads(body) if answer.status == 200 else None
+        said = _exchange(host, port, within)
+        answer = http.client.HTTPResponse(cast("socket.socket", _Said(said)), method="GET")
+        answer.begin()
+        report: object = json.loads(answer.read()) if answer.status == 200 else None
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
-    finally:
-        connection.close()
     if not canonical.is_map(report) or report.get("version") != 1 or not _is_whole(report):
         return None
-    return {str(name): _printable(value) for name, value in report.items()}
+    return {str(name): printable(value) for name, value in report.items()}
+
+
+class _Said:
+    """All bytes of an answer, as the socket that the standard library parses one from."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        """The bytes as a file."""
+        return io.BytesIO(self._said)
+
+
+def _exchange(host: str, port: int, within: float) -> bytes:
+    """All that is answered. A byte now and then wins no time: the whole of it has a deadline.
+
+    Raises OSError: nobody answers, or not in time. Raises ValueError: it is too long.
+    """
+    end = time.monotonic() + _STEPS * within
+    name = f"[{host}]" if ":" in host else host
+    said = bytearray()
+    with socket.create_connection((host, port), timeout=within) as connection:
+        asked = f"GET /status HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
+        connection.sendall(asked.encode())
+        while True:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(min(within, left))
+            if not (more := connection.recv(_CHUNK)):
+                return bytes(said)
+            said += more
+            if len(said) > MAX_REPORT + MAX_HEAD:
+                raise ValueError(len(said))
 
 
 def _is_whole(report: Mapping[Any, Any]) -> bool:
@@ -102,14 +132,17 @@ def _has_form(value: object, form: Mapping[str, type | tuple[type, ...]]) -> boo
     )
 
 
-def _printable(value: Any, depth: int = 0) -> Any:
-    """A value without what would steer a terminal, and no deeper than a status is."""
+def printable(value: Any, depth: int = 0) -> Any:
+    """A value without what would steer a terminal, and no deeper than a status is.
+
+    ``depth``: of the value in what it is part of.
+    """
     if isinstance(value, str):
         return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in value)
     if depth == _DEEP:
         return None
     if canonical.is_map(value):
-        return {_printable(name): _printable(item, depth + 1) for name, item in value.items()}
+        return {printable(name): printable(item, depth + 1) for name, item in value.items()}
     if canonical.is_list(value):
-        return [_printable(item, depth + 1) for item in value]
+        return [printable(item, depth + 1) for item in value]
     return value

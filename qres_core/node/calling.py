@@ -18,6 +18,8 @@ FILE: Final = "node.pid"
 ATTEMPTS: Final = 100
 PAUSE: Final = 0.2
 """Seconds between two looks at what came of it."""
+MOMENT: Final = 0.01
+"""Seconds between two attempts to lock the file."""
 MOST: Final = 20
 """Bytes of it that are read."""
 
@@ -40,14 +42,29 @@ def found_in(folder: Path) -> Generator[None]:
     path = folder / FILE
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        locks.flock(number, locks.LOCK_EX | locks.LOCK_NB)
-        os.ftruncate(number, 0)
-        os.write(number, str(os.getpid()).encode())
-        yield
+        _lock(number, locks)
+        try:
+            os.ftruncate(number, 0)
+            os.write(number, str(os.getpid()).encode())
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
     finally:
-        with suppress(OSError):
-            path.unlink()
         os.close(number)
+
+
+def _lock(number: int, locks: Any) -> None:
+    """Lock the file. Whoever looks whether a node runs holds its lock for a moment."""
+    for attempt in range(ATTEMPTS):
+        try:
+            locks.flock(number, locks.LOCK_EX | locks.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 == ATTEMPTS:
+                raise
+            time.sleep(MOMENT)
+        else:
+            return
 
 
 def call(folder: Path) -> int:
@@ -80,29 +97,33 @@ def runs_in(folder: Path) -> bool:
 
 
 def heard(
-    ask: Callable[[], Mapping[str, Any] | None], before: Mapping[str, Any] | None
+    ask: Callable[[], Mapping[str, Any] | None], before: Mapping[str, Any] | None, since: float
 ) -> dict[str, Any] | None:
     """What a node that was told says came of it; ``None`` if it says nothing in time.
 
-    ``ask``: its status; ``before``: the same before it was told.
+    ``ask``: its status; ``before``: the same before it was told, ``None`` if it did not answer;
+    ``since``: when it was told, seconds since 1970. What it read earlier, because others told it
+    too, is no answer: it may have read another file.
     """
-    times = _times(before)
+    times, _at = _last(before)
     for _attempt in range(ATTEMPTS):
         said = ask()
-        if said is not None and _times(said) > times:
+        now, at = _last(said)
+        if said is not None and now > times and at >= since:
             found: dict[str, Any] = said["reload"]
             return {key: [str(item) for item in found[key]] for key in ("taken", "problems")}
         time.sleep(PAUSE)
     return None
 
 
-def _times(report: Mapping[str, Any] | None) -> int:
-    """How often a node was told, as its status says."""
+def _last(report: Mapping[str, Any] | None) -> tuple[int, float]:
+    """How often a node was told, and when it last began to read, as its status says."""
     try:
-        times = 0 if report is None else report["reload"]["times"]
+        reload = {} if report is None else report["reload"]
+        times, at = reload["times"], reload["at"]
     except (KeyError, TypeError):
-        return 0
-    return times if type(times) is int else 0
+        return 0, 0.0
+    return (times, at) if type(times) is int and type(at) is float else (0, 0.0)
 
 
 def _running(path: Path, locks: Any) -> int | None:

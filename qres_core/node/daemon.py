@@ -59,6 +59,7 @@ class Prepared:
     initial: Vector  # the swarm's first model, int32, shape ``(d,)``
     installed: Mapping[str, Installed]  # plugins by name
     notices: tuple[str, ...] = ()  # what the plugins want said, by plugin and as text
+    policies: tuple[SitePolicy, ...] = ()  # what the site demands
 
 
 def prepare(
@@ -94,7 +95,8 @@ def prepare(
     kernel.fit(int(initial.size))
     trainer = by_record(trainer, kernel.record_clip)
     notices = (*kernel.solution.notices, *unprotected(), *remarks(demanded, config, found))
-    return Prepared(config, node_id, roster, guarded(trainer), initial, found, notices)
+    work = guarded(trainer)
+    return Prepared(config, node_id, roster, work, initial, found, notices, tuple(demanded))
 
 
 @attrs.define(eq=False)
@@ -214,7 +216,9 @@ class Daemon:
         self._begun.set()
         self.started = True
         machine, prepared = node.machine, self.prepared
-        self._reloader = Reloader(prepared.config, machine.kernel, prepared.installed)
+        self._reloader = Reloader(
+            prepared.config, machine.kernel, prepared.installed, prepared.policies
+        )
         if self.reread is not None and self._folder is not None:
             self._while_running.enter_context(found_in(self._folder))
         self.log.info(
@@ -237,14 +241,18 @@ class Daemon:
         if self._reloader is None or self.reread is None:
             self.log.warning("reload refused", problems=["the node is starting"])
             return
+        begun = self.board.clock()
         try:
             taken, problems = self._reloader.reload(self.reread), list[str]()
         except QresError as error:
             taken, problems = (), [str(item) for item in error.problems]
             self.log.error("reload refused", problems=problems)  # noqa: TRY400 - named errors
+        except Exception as error:  # whatever it is, the node runs on as before
+            taken, problems = (), [f"{type(error).__name__}: see the node's log"]
+            self.log.exception("reload refused", problems=problems)
         else:
             self.log.info("reloaded", taken=list(taken))
-        self.board.reloaded(taken, problems)
+        self.board.reloaded(taken, problems, begun)
 
     def _event(self, event: Event) -> None:
         self.board.note(event)

@@ -6,9 +6,11 @@ somebody knocked.
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +18,12 @@ import attrs
 
 from qres_core.contract.errors import ConfigError, Problem, QresError
 from qres_core.contract.types import NodeInfo
+from qres_core.kernel.compliance import unmet
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.policy import SitePolicy
+from qres_core.lab.trainer import table_of
 from qres_core.node.ask import ask
 from qres_core.node.calling import runs_in
 from qres_core.node.members import roster_of
@@ -54,6 +59,7 @@ class Doctor:
 
     read: Callable[[], Config]  # reads the file
     installed: Mapping[str, Installed] = attrs.field(factory=scan)  # plugins by name
+    policies: Callable[[], Sequence[SitePolicy]] = tuple  # reads those that apply
 
     def findings(self) -> Iterator[Examined]:
         """Everything that can be looked at, in the order in which it should be mended."""
@@ -62,6 +68,7 @@ class Doctor:
             yield Examined("file", f"{config.source} is a configuration")
             kernel = Kernel.from_config(config, installed=self.installed)
             yield Examined("plugins", ", ".join(plugin.name for plugin in kernel.enabled))
+            yield from map(Examined.of, unmet(self.policies(), config, kernel.enabled))
         except QresError as error:
             yield from map(Examined.of, error.problems)
             return
@@ -83,21 +90,28 @@ class Doctor:
             roster = roster_of(config)
             if node_id is not None:
                 info = NodeInfo(node_id, config.swarm.name, roster.members, roster.byzantine)
-            yield _membership(node_id, roster.members)
+            yield _membership(config, node_id, roster.members)
         except QresError as error:
             yield from map(Examined.of, error.problems)
-        folder = config.node.data_dir
-        yield from _disk(None if folder is None else Path(folder))
-        runs = folder is not None and node_id is not None and runs_in(Path(folder, node_id.hex()))
-        yield Examined("process", "the node runs" if runs else "the node does not run")
-        status = ask(config.node.status) if config.node.status and runs else None
-        yield from _status_port(config.node.status, runs=runs, answers=status is not None)
+        yield _trainer(config)
+        folder = None if config.node.data_dir is None else Path(config.node.data_dir)
+        own = None if folder is None or node_id is None else folder / node_id.hex()
+        yield from _disk(folder, own)
+        runs = own is not None and runs_in(own)
+        status = _asked(config.node.status) if runs else None
+        other = "" if status is None or node_id is None else _other(status, node_id)
+        status = None if other else status
+        yield _process(status, runs=runs)
+        yield from _status_port(config.node.status, runs=runs, answers=status is not None or other)
         yield from _clock(status)
         if info is not None:
             yield from _of_plugins(kernel, info, runs=runs)
 
 
-def _membership(node_id: bytes | None, members: tuple[bytes, ...]) -> Examined:
+def _membership(config: Config, node_id: bytes | None, members: tuple[bytes, ...]) -> Examined:
+    if not config.swarm.roster:  # it was read from the folder, and a start asks for the file's
+        fix = "list the identities of all nodes in the file"
+        return Examined("swarm.roster", "the file does not list the nodes", fix, well=False)
     if node_id is None or node_id in members:
         among = "" if node_id is None else ", this node among them"
         return Examined("swarm.roster", f"{len(members)} members{among}")
@@ -105,14 +119,69 @@ def _membership(node_id: bytes | None, members: tuple[bytes, ...]) -> Examined:
     return Examined("swarm.roster", "this node's key is no member's", fix, well=False)
 
 
-def _disk(folder: Path | None) -> Iterator[Examined]:
+def _trainer(config: Config) -> Examined:
+    """Whether there is one; its code is not run here."""
+    table = table_of(config)
+    if not table.named:
+        fix = 'set entry = "module:factory", or add [trainer.task]'
+        return Examined("trainer", "no model or task is named", fix, well=False)
+    return Examined("trainer", f"{table.name}, which is tried only at a start")
+
+
+def _process(status: Mapping[str, Any] | None, *, runs: bool) -> Examined:
+    """Whether it runs, and takes part as far as it says."""
+    where, said = "process", "the node runs" if runs else "the node does not run"
+    if status is None or status["state"] != "running":
+        return Examined(where, said)
+    mine = [member for member in status["members"] if member.get("self") is True]
+    here, quorum = len(status["peers"]) + 1, status["swarm"].get("quorum")
+    fix = "see the reasons of its links: `qres node status --json`"
+    if status.get("removed") is True:
+        said, fix = f"{said} and is no member", "have the members add it: `qres roster add`"
+    elif any(member.get("banned_by_all") is True for member in mine):
+        said, fix = f"{said}, and the members banned it", "ask the operators of the others why"
+    elif type(quorum) is int and here < quorum:
+        said = f"{said} and reaches {here} of the {quorum} nodes that a round needs, with itself"
+    else:
+        return Examined(where, said)
+    return Examined(where, said, fix, well=False)
+
+
+def _asked(address: str) -> Mapping[str, Any] | None:
+    """What is served at the address of the file, where that tells a port."""
+    try:
+        _host, port = parse_address(address)
+    except ConfigError:  # which is told where the port is looked at, or none is wanted
+        return None
+    return ask(address) if port else None
+
+
+def _other(status: Mapping[str, Any], node_id: bytes) -> str:
+    """The name of another node that answers in this one's stead; empty if it is this one."""
+    if status["state"] != "running":
+        return ""
+    found = str(status["node"].get("id", ""))
+    return "" if found == node_id.hex() else found[:_SHORT] or "none"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:  # also where it cannot be looked at; what is above it tells why
+        return False
+    return True
+
+
+def _disk(folder: Path | None, own: Path | None = None) -> Iterator[Examined]:
+    """``own``: the folder of this node in the other, if it can be told."""
     where = "node.data_dir"
     if folder is None:
         fix = "name a folder on a local disk"
         yield Examined(where, "not set, and a node must remember its votes", fix, well=False)
         return
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if trouble := disk_trouble(there):
+    inner = folder if own is None or not _is_there(own) else own
+    there = next(path for path in (inner, *folder.absolute().parents) if _is_there(path))
+    if trouble := disk_trouble(there) or _barred(own):
         fix = "give the folder to the user that runs the node, on a disk that is not read-only"
         yield Examined(where, trouble, fix, well=False)
         return
@@ -122,7 +191,18 @@ def _disk(folder: Path | None) -> Iterator[Examined]:
     yield Examined(where, what, fix, well=not fix)
 
 
-def _status_port(address: str, *, runs: bool, answers: bool) -> Iterator[Examined]:
+def _barred(own: Path | None) -> str:
+    """What in a node's folder this user cannot read and write; empty where there is nothing."""
+    try:
+        found = [] if own is None or not own.is_dir() else sorted(own.iterdir())
+    except OSError as error:
+        return f"cannot look into {own}: {error.strerror or error}"
+    barred = (path for path in found if not os.access(path, os.R_OK | os.W_OK))
+    return next((f"cannot read and write {path}" for path in barred), "")
+
+
+def _status_port(address: str, *, runs: bool, answers: bool | str) -> Iterator[Examined]:
+    """``answers``: whether this node does, or which other one."""
     where = "node.status"
     if not address:
         return
@@ -130,6 +210,10 @@ def _status_port(address: str, *, runs: bool, answers: bool) -> Iterator[Examine
         host, port = parse_address(address)
     except ConfigError as error:
         yield from map(Examined.of, error.problems)
+        return
+    if runs and isinstance(answers, str) and answers:
+        fix = "name the address in the file at which this node serves its own"
+        yield Examined(where, f"{address} is answered by node {answers}", fix, well=False)
         return
     if runs:
         fix = "" if answers or not port else "look into the node's log; it may hang"
@@ -153,10 +237,14 @@ def _clock(status: Mapping[str, Any] | None) -> Iterator[Examined]:
     if status is None:
         yield Examined(where, UNKNOWN)
         return
-    offsets = {
-        str(member.get("id", ""))[:_SHORT]: float(member["clock_offset_seconds"])
+    told = {
+        str(member.get("id", ""))[:_SHORT]: member.get("clock_offset_seconds")
         for member in status.get("members", ())
-        if isinstance(member.get("clock_offset_seconds"), int | float)
+    }
+    offsets = {
+        name: offset
+        for name, offset in told.items()
+        if type(offset) is float and math.isfinite(offset)
     }
     if not offsets:
         yield Examined(where, "not compared: no peer's message came yet")

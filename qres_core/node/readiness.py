@@ -11,10 +11,10 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.stores.system import sync
+from qres_core.contract.stores.system import create_now, sync
 from qres_core.node.status import StatusBoard
 
-PROBE: Final = "writable.probe"
+PROBE: Final = ".qres-writable.probe"
 """File by which the disk is tried; gone again at once."""
 PROBE_BYTES: Final = 4096
 PROBE_SECONDS: Final = 5.0
@@ -25,7 +25,11 @@ def disk_trouble(folder: Path) -> str:
     """Why nothing can be written into a folder; empty where it can."""
     probe = folder / PROBE
     try:
-        number = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            number = create_now(probe)  # never through a link that somebody put there
+        except FileExistsError:  # left behind by a process that was killed
+            probe.unlink()
+            number = create_now(probe)
         try:
             os.write(number, bytes(PROBE_BYTES))
             sync(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -10,9 +10,11 @@ import attrs
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, Problem
 from qres_core.contract.options import LIVE
+from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.policy import SitePolicy
 from qres_core.node.logs import set_level
 
 _LEVEL: Final = "node.log_level"
@@ -57,6 +59,7 @@ class Reloader:
     config: Config  # what is in force
     kernel: Kernel  # of the node that runs
     installed: Mapping[str, Installed]  # plugins by name
+    policies: Sequence[SitePolicy] = ()  # what the site demands of every configuration
 
     def reload(self, reread: Callable[[], Config]) -> tuple[str, ...]:
         """Take what changed, and return its paths.
@@ -71,12 +74,33 @@ class Reloader:
         live = live_keys(self.kernel)
         if refused := [path for path in paths if path not in live]:
             raise ConfigError([Problem("QRES-E106", path, _WHAT, _FIX) for path in refused])
-        fresh = Kernel.from_config(new, installed=self.installed)  # else it would not start again
-        made = {plugin.name: plugin.instance for plugin in fresh.enabled}
-        for plugin in self.kernel.enabled:
-            if any(path.startswith(f"plugins.{plugin.name}.") for path in paths):
-                running: Any = plugin.instance
-                running.retune(made[plugin.name])
+        fresh = self._made(new)  # else it would not start again
+        enforce(self.policies, new, fresh.enabled)
+        self._retune(fresh, paths)
         set_level(new.node.log_level)
         self.config = new
         return tuple(paths)
+
+    def _made(self, config: Config) -> Kernel:
+        return Kernel.from_config(config, installed=self.installed)
+
+    def _retune(self, fresh: Kernel, paths: Sequence[str]) -> None:
+        """Have each plugin take what changed; where one refuses, those before it go back."""
+        concerned = [
+            plugin.name
+            for plugin in self.kernel.enabled
+            if any(path.startswith(f"plugins.{plugin.name}.") for path in paths)
+        ]
+        running, after = _instances(self.kernel), _instances(fresh)
+        before = _instances(self._made(self.config)) if len(concerned) > 1 else {}
+        for index, name in enumerate(concerned):
+            try:
+                running[name].retune(after[name])
+            except Exception:
+                for earlier in concerned[:index]:
+                    running[earlier].retune(before[earlier])
+                raise
+
+
+def _instances(kernel: Kernel) -> dict[str, Any]:
+    return {plugin.name: plugin.instance for plugin in kernel.enabled}

@@ -165,10 +165,13 @@ class StatusBoard:
         if self.on_measured is not None:
             self.on_measured(step, self.metrics)
 
-    def reloaded(self, taken: Sequence[str], problems: Sequence[str]) -> None:
-        """The configuration was read again: what was taken of it, or why nothing was."""
+    def reloaded(self, taken: Sequence[str], problems: Sequence[str], at: float) -> None:
+        """The configuration was read again: what was taken of it, or why nothing was.
+
+        ``at``: when reading began, seconds since 1970; what was written later was not seen.
+        """
         self.reloads += 1
-        told = {"at": self.clock(), "taken": list(taken), "problems": list(problems)}
+        told = {"at": at, "taken": list(taken), "problems": list(problems)}
         self._reload = {"times": self.reloads, **told}
 
     def report(self) -> dict[str, Any]:

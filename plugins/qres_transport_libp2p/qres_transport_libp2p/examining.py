@@ -7,6 +7,7 @@ handshake: no key is shown, and nobody who is connected is disturbed.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Final
 from multiaddr import Multiaddr
 
 from qres_core import NodeInfo, Problem
+from qres_transport_libp2p.checks import LISTEN, PEER, faults
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import split
@@ -22,16 +24,18 @@ from qres_transport_libp2p.tcp import check_free
 
 GREETING: Final = b"\x13/multistream/1.0.0\n"
 THREADS: Final = 16
-_WHERE: Final = "plugins.libp2p"
 
 
 def examine(options: Libp2pOptions, info: NodeInfo, *, runs: bool) -> Iterator[Problem | str]:
     """What an operator should know of this node's port and of its peers, one after the other."""
-    yield _port(options.listen, options.dial_seconds, runs=runs)
+    wrong = {problem.where: problem for problem in faults(options)}
+    yield from wrong.values()
+    if LISTEN not in wrong:
+        yield _port(options.listen, options.dial_seconds, runs=runs)
     places = {
-        f"{_WHERE}.peers[{index}]": address
+        PEER.format(index): address
         for index, address in enumerate(options.peers)
-        if not address.endswith(f"/p2p/{peer_id(info.node_id)}")
+        if PEER.format(index) not in wrong and not address.endswith(f"/p2p/{peer_id(info.node_id)}")
     }
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
         waits = [options.dial_seconds] * len(places)
@@ -39,12 +43,7 @@ def examine(options: Libp2pOptions, info: NodeInfo, *, runs: bool) -> Iterator[P
 
 
 def _port(listen: str, within: float, *, runs: bool) -> Problem | str:
-    where = f"{_WHERE}.listen"
-    try:
-        _family, host, _tcp, port = str(Multiaddr(listen)).strip("/").split("/")
-    except Exception as error:  # noqa: BLE001 - libraries say it in several ways
-        what = f"{listen!r} is no multiaddr: {error}"
-        return Problem("QRES-E105", where, what, "for example /ip4/0.0.0.0/tcp/4001")
+    _family, host, _tcp, port = listen.strip("/").split("/")
     if not int(port):
         return f"{listen}: any free port"
     if not runs:
@@ -52,22 +51,18 @@ def _port(listen: str, within: float, *, runs: bool) -> Problem | str:
             check_free(Multiaddr(listen))
         except OSError as error:
             fix = "end the process that holds it, or choose another port or address"
-            return Problem("QRES-E603", where, f"{listen}: {error.strerror or error}", fix)
+            return Problem("QRES-E603", LISTEN, f"{listen}: {error.strerror or error}", fix)
         return f"{listen} is free"
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
     why = _knock(own, int(port), within)
     if why:
-        return Problem("QRES-E603", where, f"{listen}: {why}", "look into the node's log")
+        return Problem("QRES-E603", LISTEN, f"{listen}: {why}", "look into the node's log")
     return f"{listen} is this node's, and answers"
 
 
 def _peer(where: str, address: str, within: float) -> Problem | str:
-    try:
-        _peer_id, place = split(address)
-        _kind, host, _tcp, port = str(place).strip("/").split("/")
-    except ValueError as error:
-        fix = "write /ip4/ADDRESS/tcp/PORT/p2p/PEER or /dns4/NAME/tcp/PORT/p2p/PEER"
-        return Problem("QRES-E105", where, str(error), fix)
+    _peer_id, place = split(address)
+    _kind, host, _tcp, port = str(place).strip("/").split("/")
     why = _knock(host, int(port), within)
     if not why:
         return f"{place} answers as a libp2p node"
@@ -76,14 +71,20 @@ def _peer(where: str, address: str, within: float) -> Problem | str:
 
 
 def _knock(host: str, port: int, within: float) -> str:
-    """Why nobody answers as a libp2p node; empty where somebody does."""
+    """Why nobody answers as a libp2p node; empty where somebody does.
+
+    ``within``: seconds to connect, and again for the whole greeting.
+    """
     try:
         with socket.create_connection((host, port), timeout=within) as connection:
             connection.sendall(GREETING)
-            said = b""
+            said, end = b"", time.monotonic() + within
             with suppress(TimeoutError):
                 while len(said) < len(GREETING) and (more := connection.recv(len(GREETING))):
                     said += more
+                    if (left := end - time.monotonic()) <= 0:
+                        break
+                    connection.settimeout(left)
     except OSError as error:
         return error.strerror or str(error) or type(error).__name__
     if said.startswith(GREETING):

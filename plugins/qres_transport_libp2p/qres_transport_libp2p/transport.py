@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
+import attrs
 from qres_carrier import FOLDER, ThreadedTransport
 
 from qres_core import (
@@ -109,7 +110,8 @@ class Libp2pTransport(ThreadedTransport):
 
         Raises ConfigError: QRES-E105 for addresses that are none.
         """
-        check_addresses(fresh, self._info, self._keys)
+        now = tuple(sorted({*self._now, self._info.node_id}))
+        check_addresses(fresh, attrs.evolve(self._info, roster=now), self._keys)
         if self._thread is not None and self._network is not None:
             self._thread.post(partial(self._network.aim, fresh.peers))
 

@@ -193,3 +193,17 @@ def test_other_addresses_are_dialled_while_the_node_runs(lab: SimpleNamespace) -
             await lab.connected(here, there)
 
     anyio.run(main)
+
+
+def test_a_member_that_was_added_is_not_called_a_stranger(
+    lab: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, newcomer = lab.members(3)
+    here = lab.transport(first, [first, second], dial=[])
+    fresh = attrs.evolve(here._options, peers=(newcomer.address,))
+    here.aim(fresh)
+    assert "is no member now" in caplog.text, "control: it is none yet"
+    caplog.clear()
+    here.follow(ids(first, second, newcomer))
+    here.aim(fresh)
+    assert not caplog.records

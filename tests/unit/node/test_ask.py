@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from socket import create_server
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -123,3 +124,39 @@ def test_changes_of_another_form_are_no_status(
     answer: Callable[[bytes], Any], roster: object
 ) -> None:
     assert answer(json.dumps({**WHOLE, "roster": roster}).encode()) is None
+
+
+def test_a_byte_now_and_then_wins_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps(WHOLE).encode()
+    said = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 60 + b"\r\n\r\n" + body
+    # Each byte comes long before a step's time is over; the clock is what this test says it is.
+    now = 0.0
+    monkeypatch.setattr("qres_core.node.ask.time.monotonic", lambda: now)
+
+    def served(step: float) -> dict[str, Any] | None:
+        nonlocal now
+        now, over = 0.0, Event()
+        with create_server(("127.0.0.1", 0)) as server:
+
+            def serve() -> None:
+                nonlocal now
+                connection, _address = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    for index in range(len(said)):
+                        now += step
+                        try:
+                            connection.sendall(said[index : index + 1])
+                        except OSError:  # the other end has had enough
+                            break
+                over.set()
+
+            thread = Thread(target=serve)
+            thread.start()
+            made = ask(f"127.0.0.1:{server.getsockname()[1]}", 30.0)
+            assert over.wait(300)
+            thread.join()
+        return made
+
+    assert served(0.0) == WHOLE, "control: it is whole where time stands still"
+    assert served(29.0) is None

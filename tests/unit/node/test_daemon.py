@@ -286,12 +286,12 @@ def test_a_node_that_runs_is_ready_where_its_disk_takes_what_it_keeps(
 
 
 def test_a_hangup_has_the_file_read_again(tmp_path: Path, stream: io.StringIO) -> None:
-    files = iter(
-        [
-            configure(tmp_path, node={"log_level": "debug"}),
-            configure(tmp_path, node={"log_level": "error", "name": "other"}),
-        ]
-    )
+    def reread() -> Iterator[Config]:
+        yield configure(tmp_path, node={"log_level": "debug"})
+        yield configure(tmp_path, node={"log_level": "error", "name": "other"})
+        raise RecursionError  # whatever a file brings about
+
+    files = reread()
     prepared = daemon.prepare(configure(tmp_path), INSTALLED, ())
     log = logs.set_up("info", "json", stream)
     running = daemon.Daemon(prepared, log, reread=lambda: next(files))
@@ -303,7 +303,7 @@ def test_a_hangup_has_the_file_read_again(tmp_path: Path, stream: io.StringIO) -
             group.start_soon(running.run)
             while running.board.node is None:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
-            for times in (1, 2):
+            for times in (1, 2, 3):
                 assert call(tmp_path / ME.hex()) == os.getpid()
                 while running.board.reloads < times:  # noqa: ASYNC110
                     await anyio.sleep(0.01)
@@ -311,8 +311,13 @@ def test_a_hangup_has_the_file_read_again(tmp_path: Path, stream: io.StringIO) -
             running.board.node.stop()
 
     anyio.run(look)
-    assert [(it["times"], it["taken"]) for it in said] == [(1, ["node.log_level"]), (2, [])]
+    assert [(it["times"], it["taken"]) for it in said] == [
+        (1, ["node.log_level"]),
+        (2, []),
+        (3, []),
+    ]
     assert said[0]["problems"] == []
+    assert said[2]["problems"] == ["RecursionError: see the node's log"]
     (problem,) = said[1]["problems"]
     assert problem.startswith("QRES-E106 node.name: cannot change while the node runs")
     assert logging.getLogger(logs.OWN).level == logging.DEBUG
@@ -320,6 +325,7 @@ def test_a_hangup_has_the_file_read_again(tmp_path: Path, stream: io.StringIO) -
     assert [event for event in events if event.startswith("reload")] == [
         "reload refused",
         "reloaded",
+        "reload refused",
         "reload refused",
     ]
     assert not (tmp_path / ME.hex() / FILE).exists()

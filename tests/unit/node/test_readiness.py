@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qres_core.lab.nodes import node_ids
-from qres_core.node.readiness import PROBE_SECONDS, Readiness, disk_trouble
+from qres_core.node.readiness import PROBE, PROBE_SECONDS, Readiness, disk_trouble
 from qres_core.node.status import StatusBoard
 
 IDS = node_ids(4, 1)
@@ -74,3 +74,23 @@ def test_the_disk_is_tried_no_more_often_than_it_may(tmp_path: Path) -> None:
     folder.mkdir()
     now = 2 * PROBE_SECONDS
     assert not ready.trouble()
+
+
+def test_a_link_in_the_place_of_the_probe_leads_to_nobody_s_file(tmp_path: Path) -> None:
+    folder, prey = tmp_path / "node", tmp_path / "node.key"
+    folder.mkdir()
+    prey.write_bytes(b"a key")
+    (folder / PROBE).symlink_to(prey)
+    assert disk_trouble(folder) == ""
+    assert prey.read_bytes() == b"a key"
+    assert not list(folder.iterdir())
+    # Control: whoever opens that name without care writes into the file.
+    (folder / PROBE).symlink_to(prey)
+    (folder / PROBE).write_bytes(b"")
+    assert prey.read_bytes() == b""
+
+
+def test_what_a_killed_process_left_behind_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / PROBE).write_bytes(b"half")
+    assert disk_trouble(tmp_path) == ""
+    assert not list(tmp_path.iterdir())

@@ -13,11 +13,12 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import ConfigError, QresError, options
+from qres_core import ConfigError, QresError, hookimpl, options
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.node import logs
+from qres_core.kernel.policy import PolicyRule, SitePolicy
+from qres_core.node import calling, logs
 from qres_core.node.calling import FILE, call, found_in, heard
 from qres_core.node.reloading import Reloader, changed
 from qres_core.swarm.memory import Memory
@@ -39,7 +40,28 @@ class Tuned(Memory):
         self.aimed.append(fresh.peers)
 
 
-INSTALLED = {**scan(), "tuned": Installed.local("tuned", Tuned)}
+@attrs.define(eq=False)
+class AlsoTuned:
+    """Another plugin with such an option, which remembers what it took; it refuses zero."""
+
+    depth: int = attrs.field(default=1, metadata={"help": "Depth.", options.LIVE: True})
+    taken: list[int] = attrs.field(factory=list, init=False)
+
+    def retune(self, fresh: AlsoTuned) -> None:
+        if not fresh.depth:
+            raise ConfigError.of("QRES-E105", "plugins.also.depth", "nothing", "")
+        self.taken.append(fresh.depth)
+
+    @hookimpl
+    def setup(self) -> None:
+        """Nothing; a plugin has a hook."""
+
+
+INSTALLED = {
+    **scan(),
+    "tuned": Installed.local("tuned", Tuned),
+    "also": Installed.local("also", AlsoTuned),
+}
 SWARM: Mapping[str, Any] = {
     "name": "s",
     "nodes": 4,
@@ -125,6 +147,43 @@ def test_a_file_that_cannot_be_taken_changes_nothing(level: Any, case: str) -> N
     assert level() == "info"
 
 
+def test_what_the_site_forbids_is_not_taken_later_either(level: Any) -> None:
+    rule = PolicyRule("equals", ("node", "log_level"), "info")
+    reloader, plugin = running(configure(peers=["a"]))
+    reloader.policies = [SitePolicy("site", rules=(rule,))]
+    with pytest.raises(QresError, match="QRES-E315"):
+        reloader.reload(lambda: configure(peers=["b"], level="debug"))
+    assert (plugin.aimed, level()) == ([], "info")
+    assert reloader.reload(lambda: configure(peers=["b"])) == ("plugins.tuned.peers",)
+    reloader.policies = ()  # control
+    reloader.reload(lambda: configure(peers=["b"], level="debug"))
+    assert level() == "debug"
+
+
+@pytest.mark.parametrize("second", ["also", "tuned"])
+def test_where_one_plugin_refuses_no_other_keeps_what_it_took(level: Any, second: str) -> None:
+    first = "tuned" if second == "also" else "also"
+
+    def both(peers: list[str], depth: int) -> Config:
+        tables: dict[str, Any] = {"tuned": {"peers": peers}, "also": {"depth": depth}}
+        plugins = {first: tables[first], second: tables[second], "mean": {"unprotected": True}}
+        return parse({"swarm": SWARM, "plugins": plugins}, source="test")
+
+    config = both(["a"], 1)
+    kernel = Kernel.from_config(config, installed=INSTALLED)
+    found: dict[str, Any] = {plugin.name: plugin.instance for plugin in kernel.enabled}
+    reloader = Reloader(config, kernel, INSTALLED)
+    reloader.reload(lambda: both(["b"], 2))
+    took = {"tuned": found["tuned"].aimed, "also": found["also"].taken}
+    assert took == {"tuned": [("b",)], "also": [2]}
+    refused = both(["nobody"], 3) if second == "tuned" else both(["c"], 0)
+    with pytest.raises(ConfigError):
+        reloader.reload(lambda: refused)
+    assert {name: taken[-1] for name, taken in took.items()} == {"tuned": ("b",), "also": 2}
+    assert len(took[first]) == 3, "control: the other one had taken it"
+    assert level() == "info"
+
+
 def test_tables_are_compared_key_by_key() -> None:
     old = {"a": {"b": 1, "c": [1]}, "d": 1, "e": {}}
     new = {"a": {"b": 2, "c": [1], "f": 0}, "d": {"g": 1}}
@@ -173,10 +232,43 @@ def test_what_came_of_it_is_taken_from_the_status_after_it_was_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("qres_core.node.calling.PAUSE", 0.0)
-    told = {"times": 2, "taken": ["node.log_level"], "problems": []}
-    before = {"reload": {**told, "times": 1}}
+    told = {"times": 2, "at": 8.0, "taken": ["node.log_level"], "problems": []}
+    before = {"reload": {**told, "times": 1, "at": 4.0}}
     answers = iter([None, before, {"reload": told}])
-    said = heard(lambda: next(answers), before)
+    said = heard(lambda: next(answers), before, 8.0)
     assert said == {"taken": ["node.log_level"], "problems": []}
-    assert heard(lambda: before, before) is None
-    assert heard(lambda: {"reload": "nonsense"}, None) is None
+    assert heard(lambda: before, before, 0.0) is None
+    assert heard(lambda: {"reload": "nonsense"}, None, 0.0) is None
+    assert heard(lambda: {"reload": {"times": "2", "at": 8.0}}, None, 0.0) is None
+
+
+def test_what_came_of_an_earlier_file_is_not_taken_for_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qres_core.node.calling.PAUSE", 0.0)
+    earlier = {"reload": {"times": 3, "at": 7.9, "taken": ["a"], "problems": []}}
+    refused = {"reload": {"times": 4, "at": 8.1, "taken": [], "problems": ["no"]}}
+    # It did not answer before it was told, or somebody else told it shortly before.
+    for before in (None, {"reload": {"times": 2, "at": 1.0}}):
+        answers = iter([earlier, earlier, refused])
+        said = heard(answers.__next__, before, 8.0)
+        assert said == {"taken": [], "problems": ["no"]}
+        taken = heard(lambda: earlier, before, 0.0)
+        assert taken is not None, "control: without the time the earlier answer counts"
+
+
+def test_whoever_looks_at_a_file_does_not_keep_a_node_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / FILE).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as `qres node doctor` does, for a moment
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+        with monkeypatch.context() as patch:
+            patch.setattr(calling, "ATTEMPTS", 1)
+            with pytest.raises(BlockingIOError), found_in(tmp_path):
+                raise AssertionError  # control: with one attempt it does not start
+        assert (tmp_path / FILE).exists(), "what another holds is left to it"
+        with found_in(tmp_path):
+            assert (tmp_path / FILE).read_text() == str(os.getpid())
+    assert not (tmp_path / FILE).exists()
