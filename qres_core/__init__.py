@@ -15,7 +15,7 @@ from qres_core.contract.version import __version__ as __version__
 if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.cli import commands
-    from qres_core.contract import canonical, fixed, options, stores
+    from qres_core.contract import canonical, fixed, options, packing, stores
     from qres_core.contract.by_record import by_record
     from qres_core.contract.claims import (
         Claims,
@@ -181,6 +181,7 @@ _SUBMODULES = {
     "commands": "qres_core.cli.commands",
     "fixed": "qres_core.contract.fixed",
     "options": "qres_core.contract.options",
+    "packing": "qres_core.contract.packing",
     "reporting": "qres_core.reporting",
     "stores": "qres_core.contract.stores",
 }
@@ -271,6 +272,7 @@ __all__ = [
     "model_digest",
     "most_colluders",
     "options",
+    "packing",
     "reject",
     "reporting",
     "stores",

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from qres_dp import Dp
 
@@ -475,3 +476,14 @@ def test_every_key_of_a_privacy_plan_is_told() -> None:
         told = Dp(**{**options, **more}).plan(around).to_json()
         keys = {*told, *told["mechanism"], *told["trust"], *told["charges"][0], *told["groups"][0]}
         assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_the_examples_of_packed_vectors_are_those_of_the_code() -> None:
+    page = _read("reference/packed-vectors.md").replace("\N{MINUS SIGN}", "-")
+    rows = re.findall(r"^\| ([-0-9, ]+) \| `([0-9a-f ]+)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 5
+    for numbers, octets in rows:
+        values = [int(number) for number in numbers.split(",")]
+        vector = np.array(values, dtype=np.int64).astype(np.int32)
+        assert qres_core.packing.pack(vector) == bytes.fromhex(octets)
+        assert qres_core.packing.unpack(bytes.fromhex(octets), len(values)).tolist() == values

@@ -21,8 +21,8 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import WireError
 from qres_core.contract.types import DIGEST_BYTES, NODE_ID_BYTES, NodeId
 
-VERSION: Final = 2
-SIGNING_DOMAIN: Final = b"qres/envelope/v2\0"
+VERSION: Final = 3
+SIGNING_DOMAIN: Final = b"qres/envelope/v3\0"
 MAX_NAME: Final = 64
 MAX_AUTHENTICATOR: Final = 4096
 MAX_AUTHENTICATORS: Final = 8

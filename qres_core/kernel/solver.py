@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from qres_core.contract import packing
 from qres_core.contract.claims import NO_CLAIMS, Surroundings
 from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
@@ -143,7 +144,7 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 
 def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> Iterator[Problem]:
     """A model that no message can carry."""
-    vectors = 4 * dimension
+    vectors = packing.most_bytes(dimension)
     # The largest messages: an update with what plugins add, and a model with the votes for it.
     proofs = _PROOF * sum(
         ("prove" in plugin.hooks) + plugin.claims.accompanies for plugin in enabled

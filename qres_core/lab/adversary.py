@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qres_core.contract import packing
 from qres_core.contract.errors import LabError
 from qres_core.contract.fixed import LIMIT, add_saturating
 from qres_core.contract.held_out import HeldOut, Screening
@@ -51,14 +52,28 @@ def hostile_plugins(experiment: Experiment) -> Mapping[int, Mapping[str, Install
     return {honest + number: {**installed, **hostile(number)} for number in numbers}
 
 
+def _numbers(octets: bytes) -> Vector:
+    """The whole numbers in what stands where a vector should be."""
+    return np.frombuffer(octets[: len(octets) // 4 * 4], dtype="<i4").astype(np.int32)
+
+
 def as_update(forgery: Forgery) -> Update:
     """A forged contribution in the form of an update, as an attacker's own plugins take it.
 
     Raises ValueRefusedError: it has none.
     """
-    octets = forgery.octets[: len(forgery.octets) // 4 * 4]
-    vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
-    return Update(np.clip(vector, -LIMIT, LIMIT), weight=max(1, forgery.weight))
+    vector = np.clip(_numbers(forgery.octets), -LIMIT, LIMIT)
+    return Update(vector, weight=max(1, forgery.weight))
+
+
+def as_payload(forgery: Forgery, cap: int) -> bytes:
+    """A forged contribution as it is sent. What is no vector stays as the attacker made it.
+
+    ``cap``: largest weight that it claims.
+    """
+    is_vector = len(forgery.octets) % 4 == 0
+    packed = packing.pack(_numbers(forgery.octets)) if is_vector else forgery.octets
+    return encode_contribution(max(1, min(forgery.weight, cap)), packed, {})
 
 
 class Adversary:
@@ -165,10 +180,7 @@ class Adversary:
         """
         if self._scenario.lies == "protocol":
             return [as_update(forgery) for forgery in forgeries[:1]]
-        return [
-            encode_contribution(max(1, min(forgery.weight, self._cap)), forgery.octets, {})
-            for forgery in forgeries
-        ]
+        return [as_payload(forgery, self._cap) for forgery in forgeries]
 
     def inject(
         self, saboteur: Saboteur, node: SimulatedNode, info: RoundInfo, model: Vector, now: float

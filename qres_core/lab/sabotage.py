@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 import attrs
 import numpy as np
 
+from qres_core.contract import packing
 from qres_core.contract.errors import WireError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.rounds import RoundInfo
@@ -76,7 +77,7 @@ class SabotageContext:
 
     def poison(self, factor: float) -> bytes:
         """A well-formed contribution that pulls the model ``factor`` times its own update."""
-        return encode_contribution(1, self.pulled(factor).astype("<i4").tobytes(), {})
+        return encode_contribution(1, packing.pack(self.pulled(factor)), {})
 
     def pulled(self, factor: float) -> Vector:
         """Its own update ``factor`` times, int32, shape ``(d,)``."""

@@ -196,7 +196,7 @@ class MemoryJournal:
 FILE: Final = "journal.sqlite"
 APPLICATION_ID: Final = 0x51524553
 """``QRES`` in ASCII: marks the file's kind in its header."""
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 _KIND: Final = StoreKind(
     file=FILE,

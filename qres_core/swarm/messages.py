@@ -6,7 +6,7 @@ rounds and senders are the envelope's business, not the payload's.
 =============  ==================================================================================
 kind           payload
 =============  ==================================================================================
-contribution   weight, vector (little-endian int32), proofs by plugin, companions by plugin
+contribution   weight, vector (packed), proofs by plugin, companions by plugin
 choice/...     of the first instance of a height, which decides a set:
   proposal     a candidate set; for a set proposed before, the prevotes that locked it
   prevote      digest of a set, or null
@@ -25,13 +25,15 @@ sync           "what did I miss since the head this envelope names?"; its height
 head           the sender's head, settings and first model, for a node whose history is another
 links          decided heights, each with the votes that decided it
 fetch-model    "what is the model of this digest?"
-model          its vector (little-endian int32)
+model          its vector (packed)
 enough         number of a model that reached ``swarm.until`` for the sender; digest of that goal
 stop           ``enough`` messages of as many nodes as decide a vote
 dialogue/...   a plugin's own: ``dialogue/<plugin>/<step>``, with ``/<rank>`` of who is addressed
 holding        names of the dialogues' messages that the sender has of a round, 16 bytes each
 relayed        dialogues' messages that who asked lacks, quoted whole
 =============  ==================================================================================
+
+How a vector is packed: :mod:`qres_core.contract.packing`.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import attrs
-import numpy as np
 
-from qres_core.contract import canonical
+from qres_core.contract import canonical, packing
 from qres_core.contract.companion import MAX_COMPANION_BYTES, MAX_MODULUS_BITS, Companion
 from qres_core.contract.errors import ValueRefusedError, WireError
 from qres_core.contract.types import (
@@ -119,7 +121,7 @@ def _frames(value: object, most: int, max_bytes: int, field: str) -> tuple[Envel
 
 def encode_contribution(
     weight: int,
-    octets: bytes,
+    packed: bytes,
     proofs: Mapping[str, bytes],
     companions: Mapping[str, Companion] | None = None,
 ) -> bytes:
@@ -128,7 +130,7 @@ def encode_contribution(
         name: [_modulus_bytes(companion.modulus), companion.body]
         for name, companion in (companions or {}).items()
     }
-    return canonical.dumps([weight, octets, dict(proofs), beside])
+    return canonical.dumps([weight, packed, dict(proofs), beside])
 
 
 def _modulus_bytes(modulus: int) -> bytes:
@@ -167,12 +169,19 @@ def _proofs(value: object) -> dict[str, bytes]:
     return found
 
 
-def _vector(value: object, dimension: int) -> Vector:
-    """A view of the payload, which need not lie on the words of the machine."""
-    if type(value) is not memoryview or len(value) != 4 * dimension:
-        raise _bad("vector", f"expected {4 * dimension} bytes")
-    vector = np.frombuffer(value, dtype="<i4").astype(np.int32, copy=False)
-    vector.flags.writeable = False
+_UNPACKED: Final = WeakValueDictionary[tuple[bytes, int], Vector]()
+"""Vectors that somebody in this process holds, by payload and dimension. Nodes of one process, as
+in a simulation, so hold each of them once."""
+
+
+def _vector(payload: bytes, value: object, dimension: int) -> Vector:
+    """The packed vector in a payload; one that is held already if the payload is the same."""
+    if type(value) is not memoryview:
+        raise _bad("vector", "expected bytes")
+    vector = _UNPACKED.get((payload, dimension))
+    if vector is None:
+        vector = packing.unpack(value, dimension, "payload.vector")
+        _UNPACKED[payload, dimension] = vector
     return vector
 
 
@@ -189,8 +198,8 @@ class ContributionBody:
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
-        return encode_contribution(self.weight, octets, self.proofs, self.companions)
+        packed = packing.pack(self.vector)
+        return encode_contribution(self.weight, packed, self.proofs, self.companions)
 
     @classmethod
     def from_bytes(cls, payload: bytes, dimension: int) -> ContributionBody:
@@ -198,15 +207,15 @@ class ContributionBody:
 
         Raises WireError: QRES-E401 to QRES-E404.
         """
-        limit = 4 * dimension + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
+        limit = packing.most_bytes(dimension) + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
         limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
-        weight, octets, proofs, companions = _list(
+        weight, packed, proofs, companions = _list(
             canonical.loads(payload, max_bytes=limit, views=True, max_items=_MAX_ITEMS),
             4,
             "contribution",
         )
         _number(weight, 1, MAX_WEIGHT, "weight")
-        vector = _vector(octets, dimension)
+        vector = _vector(payload, packed, dimension)
         return cls(weight, vector, _proofs(proofs), _companions(companions))
 
 
@@ -506,12 +515,12 @@ def decode_sync(payload: bytes) -> tuple[int, int]:
 
 def encode_model(vector: Vector) -> bytes:
     """The payload of a ``model`` message."""
-    return np.ascontiguousarray(vector, dtype="<i4").tobytes()
+    return packing.pack(vector)
 
 
 def decode_model(payload: bytes, dimension: int) -> Vector:
     """A model of so many coordinates. Raises WireError."""
-    return _vector(memoryview(payload), dimension)
+    return _vector(payload, memoryview(payload), dimension)
 
 
 def decode_fetch_model(payload: bytes) -> bytes:

@@ -83,7 +83,7 @@ class AttackContext:
 class Forgery:
     """A contribution as the attacker sends it; nothing about it need be valid."""
 
-    octets: bytes  # where the vector should be
+    octets: bytes  # where the vector should be: little-endian int32, or no whole number of them
     weight: int = 1  # claimed number of examples
 
 

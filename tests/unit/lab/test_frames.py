@@ -14,6 +14,7 @@ from qres_core.lab.nodes import WrappedKernel
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.swarm import messages
 
 NODES = 12
 DIMENSION = 50_000
@@ -74,11 +75,19 @@ def test_old_frames_are_forgotten(frames: SharedFrames, size: int, kept: int) ->
     assert frames.read(frame(size)) is not first
 
 
+class Forgetful(dict[object, object]):
+    """Takes everything and holds nothing."""
+
+    def __setitem__(self, _key: object, _value: object) -> None:
+        pass
+
+
 def held(monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> tuple[float, list[bytes]]:
     """The most memory of a simulation, in vectors of its model; and its models."""
     if not shared:
         alone = WrappedKernel.__mro__[1].read
         monkeypatch.setattr(WrappedKernel, "read", alone)
+        monkeypatch.setattr(messages, "_UNPACKED", Forgetful())
     task = make_task(TaskConfig(name="quadratic", dimension=DIMENSION), nodes=NODES, seed=1)
     tracemalloc.start()
     try:

@@ -626,12 +626,12 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     assert "not a store of QRES" in str(refusal(tmp_path))
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("version", [5, 7])
 def test_a_store_of_another_version_is_refused_with_what_to_do(filled: Path, version: int) -> None:
     with closing(sqlite3.connect(filled / FILE)) as db:
         db.execute(f"PRAGMA user_version={version}")
     error = refusal(filled)
-    assert f"version {version}; this qres-core reads version 5" in str(error)
+    assert f"version {version}; this qres-core reads version 6" in str(error)
     assert error.problems[0].fix.startswith("run the qres-core that wrote it, or begin a new swarm")
 
 
@@ -663,7 +663,7 @@ def test_the_state_of_a_node_of_0_1_is_refused_by_name(tmp_path: Path) -> None:
         db.execute("CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB, digest BLOB)")
         db.execute("INSERT INTO fact VALUES ('handover', x'f6', x'00')")
     before = (tmp_path / FILE).read_bytes()
-    assert "version 1; this qres-core reads version 5" in str(refusal(tmp_path))
+    assert "version 1; this qres-core reads version 6" in str(refusal(tmp_path))
     assert (tmp_path / FILE).read_bytes() == before
 
 
