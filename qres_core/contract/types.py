@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -161,6 +161,30 @@ def _no_companions() -> Mapping[str, Companion]:
     return {}
 
 
+def _remade(kind: Callable[..., object], values: dict[str, Any]) -> object:
+    return kind(**values)
+
+
+class _Immutable:
+    """Can be pickled and copied, though it holds read-only views of maps, which cannot."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again of its fields, and checked as the first time."""
+        kind: Any = type(self)
+        values = {field.name: getattr(self, field.name) for field in attrs.fields(kind)}
+        plain = {
+            name: dict(cast("Any", value)) if type(value) is MappingProxyType else value
+            for name, value in values.items()
+        }
+        return _remade, (kind, plain)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: nothing in it ever changes."""
+        return self
+
+
 def _check_weight(_instance: object, _attribute: object, value: Any) -> None:
     if type(value) is not int or not 1 <= value <= MAX_WEIGHT:
         raise ValueRefusedError.of("QRES-E506", "weight", f"{value!r} is not in 1..{MAX_WEIGHT}")
@@ -215,7 +239,7 @@ class Encoded:
 
 
 @attrs.frozen(eq=False)
-class Update:
+class Update(_Immutable):
     """What one node's training changed: the difference from the round's model.
 
     Attributes:
@@ -264,7 +288,7 @@ class Update:
 
 
 @attrs.frozen(eq=False)
-class Contribution:
+class Contribution(_Immutable):
     """An update as it arrived from a node, after authentication and replay checks.
 
     Attributes:
@@ -339,7 +363,7 @@ def _check_sums(instance: Updates, _attribute: object, value: Any) -> None:
 
 
 @attrs.frozen(eq=False)
-class Updates:
+class Updates(_Immutable):
     """The agreed contributions of a round, stacked, in ascending order of sender.
 
     Attributes:

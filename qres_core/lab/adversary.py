@@ -20,13 +20,13 @@ from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import evaluated
 from qres_core.contract.types import NodeId, Update, Updates, Vector
-from qres_core.contract.wire import Envelope
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.bad_faith import Chooser
 from qres_core.lab.experiment import Experiment
+from qres_core.lab.frames import opened
 from qres_core.lab.nodes import SimulatedNode
 from qres_core.lab.sabotage import (
     MAX_HEARD,
@@ -205,7 +205,7 @@ class Adversary:
         saboteur: object = self.saboteur
         if not isinstance(saboteur, Withholder):
             return False
-        said = Envelope.from_bytes(frame, max_bytes=len(frame))
+        said = opened(frame, len(frame))
         place, nodes = self._places[to], len(self._places)
         accomplice = self._accomplice_proposes(said.round)
         return saboteur.withholds(Outgoing(said.kind, said.round, nodes, place, accomplice))

@@ -23,6 +23,7 @@ from qres_core.lab.attacks import Attack
 from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, states
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.experiment import Experiment
+from qres_core.lab.frames import CarriedFrame
 from qres_core.lab.network import SimulatedNetwork
 from qres_core.lab.nodes import SimulatedNode, identify
 from qres_core.lab.once import Once
@@ -122,6 +123,7 @@ class EventEngine:
             machine = round_machine(info, kernel, config.swarm, task.initial, journal, judge)
             # Who lies, or falls silent in a round, does so once it is open.
             machine.trains_ahead = attacker is None and not scenario.dropout
+            machine.make_model = kernel.vectors.made
             nodes.append(SimulatedNode(index, node_id, kernel, machine, attacker))
         return nodes
 
@@ -230,9 +232,12 @@ class EventEngine:
         for effect in effects:
             match effect:
                 case Broadcast(frame):
+                    carried = node.kernel.frames.carried(frame)
+                    if isinstance(carried, CarriedFrame):
+                        self.adversary.trainings.sent(node.index, carried.envelope)
                     for other in self.nodes:
                         if other is not node:
-                            self._send(node, other, frame)
+                            self._send(node, other, carried)
                 case SendTo(to, frame):
                     self._send(node, self._by_id[to], frame)
                 case Train():
@@ -309,7 +314,9 @@ class EventEngine:
         attackers = sum(node.attacker is not None for node in banned)
         bans = len(banned) - attackers, attackers
         self.recorder.note(outcome, effect.model, effect.merged, bans)
-        self.adversary.forget(outcome.round_info.number)
+        # Only attackers ask again for what others trained in a round that the observer has left.
+        over = self.adversary.attack is None
+        self.adversary.forget(outcome.round_info.number + over)
         self.recorder.tell(self.model, self._checkpoint if decided else None)
 
     def _checkpoint(self) -> Checkpoint:

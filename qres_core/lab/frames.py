@@ -1,34 +1,126 @@
-"""Frames of a simulated swarm, decoded once for all nodes that receive them.
+"""What the nodes of a simulated swarm have alike, held once for all of them.
 
-A broadcast frame comes to ``n`` nodes of one process. Decoded by each of them, its payload would be
-in memory ``n`` times, and all payloads of a round ``n**2`` times. An envelope never changes, so the
-nodes can have the same one. What cannot be decoded is looked at by every node.
+A broadcast frame comes to ``n`` nodes of one process, and all of them merge to the same model. Were
+each of them to decode the frame and to hold the model, the vectors of a round would be in memory
+``n**2`` times. An envelope never changes, and neither does a vector, so the nodes can have the
+same one. What cannot be decoded is looked at by every node.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache
 from typing import Final
+from weakref import WeakValueDictionary
 
+import numpy as np
+
+from qres_core.contract.errors import WireError
+from qres_core.contract.types import Vector
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
+from qres_core.swarm.machine_state import MadeModel
 
-LARGE: Final = 65_536
-"""Bytes; of longer frames no more are remembered than a round has contributions."""
+LARGE: Final = 8192
+"""Bytes; of a longer frame only the envelope is kept while it is under way."""
 KEPT: Final = 4096
-"""Other frames that are remembered."""
+"""Shorter frames that are remembered."""
+VECTORS: Final = 8
+"""Results that are remembered: of a rule and its wrappers, and of nodes that lie."""
+
+
+class CarriedFrame(bytes):
+    """A large frame under way: what it says, in place of its bytes.
+
+    The bytes would be a second copy of the vector. As ``bytes`` it is empty.
+
+    Attributes:
+        envelope: what it says.
+        size: how many bytes it has.
+    """
+
+    envelope: Envelope
+    size: int
+
+
+def opened(frame: bytes, max_bytes: int) -> Envelope:
+    """What a frame says that may be a carried one. Raises WireError, as ``Envelope.from_bytes``."""
+    if isinstance(frame, CarriedFrame):
+        return frame.envelope
+    return Envelope.from_bytes(frame, max_bytes=max_bytes)
+
+
+def size(frame: bytes) -> int:
+    """Bytes of a frame that may be a carried one."""
+    return frame.size if isinstance(frame, CarriedFrame) else len(frame)
 
 
 class SharedFrames:
     """Decodes for all nodes of one swarm. ``swarm``: its promises, of which the limit counts."""
 
     def __init__(self, swarm: SwarmConfig) -> None:
-        def decode(frame: bytes) -> Envelope:
-            return Envelope.from_bytes(frame, max_bytes=swarm.max_message_bytes)
+        self._limit = swarm.max_message_bytes
+        self._small = lru_cache(KEPT)(self._decode)
+        # by digest, the message seen last that has a payload: all with the same share it
+        self._holders: WeakValueDictionary[bytes, Envelope] = WeakValueDictionary()
 
-        self._large = lru_cache(swarm.nodes)(decode)
-        self._small = lru_cache(KEPT)(decode)
+    def _decode(self, frame: bytes) -> Envelope:
+        return Envelope.from_bytes(frame, max_bytes=self._limit)
 
     def read(self, frame: bytes) -> Envelope:
         """The envelope in a frame. Raises WireError, as :meth:`Envelope.from_bytes`."""
-        return (self._large if len(frame) > LARGE else self._small)(frame)
+        if isinstance(frame, CarriedFrame):
+            return frame.envelope
+        if len(frame) > LARGE:
+            return self.shared(self._decode(frame))
+        return self._small(frame)
+
+    def carried(self, frame: bytes) -> bytes:
+        """A frame as it is carried to many nodes; one that is small or unreadable as it is."""
+        if len(frame) <= LARGE:
+            return frame
+        try:
+            envelope = self.read(frame)
+        except WireError:
+            return frame
+        carried = CarriedFrame()
+        carried.envelope, carried.size = envelope, len(frame)
+        return carried
+
+    def shared(self, envelope: Envelope) -> Envelope:
+        """The message, with the very payload that others have that say the same."""
+        if len(envelope.payload) > LARGE:
+            known = self._holders.get(envelope.payload_digest)
+            if known is not None:
+                object.__setattr__(envelope, "payload", known.payload)
+            self._holders[envelope.payload_digest] = envelope
+        return envelope
+
+
+class SharedVectors:
+    """What nodes find, each by itself, and find alike."""
+
+    def __init__(self) -> None:
+        self._merged: deque[Vector] = deque(maxlen=VECTORS)
+        self._made: deque[tuple[Vector, int, MadeModel]] = deque(maxlen=VECTORS)
+
+    def merged(self, vector: Vector) -> Vector:
+        """The vector that another node found, if it is equal; else this one."""
+        for known in self._merged:
+            if known is vector or np.array_equal(known, vector):
+                return known
+        self._merged.append(vector)
+        return vector
+
+    def made(self, model: Vector, step: int, merged: Vector) -> MadeModel:
+        """As :meth:`MadeModel.of`, made once for all nodes with the same arguments."""
+        for before, number, known in self._made:
+            if number == step and _alike(before, model) and _alike(known.merged, merged):
+                return known
+        found = MadeModel.of(model, step, merged)
+        self._made.append((model, step, found))
+        return found
+
+
+def _alike(a: Vector, b: Vector) -> bool:
+    return a is b or np.array_equal(a, b)

@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from qres_core.lab.clock import Clock, Event
+from qres_core.lab.frames import size
 from qres_core.lab.nodes import SimulatedNode
 from qres_core.lab.scenario import Scenario
 
@@ -45,7 +46,7 @@ class SimulatedNetwork:
     ) -> None:
         """Put a frame on its way, or lose it."""
         scenario = self.scenario
-        self.octets += len(frame)
+        self.octets += size(frame)
         if scenario.loss and self.rng.random() < scenario.loss:
             return
         copies = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,8 @@ from qres_core.contract import canonical
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.types import NodeId, Updates
+from qres_core.contract.types import NodeId, Updates, Vector
+from qres_core.contract.verdict import Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, SwarmConfig
@@ -21,7 +22,7 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Caller, Kernel
 from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.lab.frames import SharedFrames
+from qres_core.lab.frames import SharedFrames, SharedVectors
 from qres_core.lab.once import Once
 from qres_core.swarm.rounds import RoundMachine
 
@@ -30,22 +31,41 @@ Wrap = Callable[[Enabled, str, Caller], Caller]
 
 
 class WrappedKernel(Kernel):
-    """A kernel that can be watched.
+    """A kernel that can be watched, and shares with those of other nodes what is alike.
 
     Attributes:
         against: by node, how often each fact was held against it.
+        frames: what it decodes with.
+        vectors: what it shares of what it found.
     """
 
     def __init__(
-        self, enabled: Sequence[Enabled], swarm: SwarmConfig, frames: SharedFrames
+        self,
+        enabled: Sequence[Enabled],
+        swarm: SwarmConfig,
+        frames: SharedFrames,
+        vectors: SharedVectors,
     ) -> None:
         super().__init__(enabled, swarm)
-        self._frames = frames
+        self.frames, self.vectors = frames, vectors
         self.against: dict[NodeId, Counter[str]] = {}
 
     def read(self, frame: bytes) -> Envelope:
         """Decoded once for all nodes."""
-        return self._frames.read(frame)
+        return self.frames.read(frame)
+
+    def sign(self, envelope: Envelope) -> Envelope:
+        """Sign it; the others are going to have the same payload."""
+        return self.frames.shared(super().sign(envelope))
+
+    def quoted(
+        self, envelope: Envelope, now: float, members: Collection[NodeId] | None = None
+    ) -> Verdict:
+        """Judge it, with the payload that others have."""
+        return super().quoted(self.frames.shared(envelope), now, members)
+
+    def _merged(self, name: str, hook: str, result: object, round_info: RoundInfo) -> Vector:
+        return self.vectors.merged(super()._merged(name, hook, result, round_info))
 
     def wrap(self, wrap: Wrap) -> None:
         """Put something around every hook of every plugin.
@@ -118,12 +138,12 @@ def identify(
     tables = {name: table for name, table in config.plugins.items() if name not in gated}
     outside = attrs.evolve(config, plugins=tables)
     settings = shared_settings(config.swarm, everything)
-    frames = SharedFrames(config.swarm)
+    frames, vectors = SharedFrames(config.swarm), SharedVectors()
     for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
         inside = index < config.swarm.nodes - outsiders
         found = installed if theirs is None else theirs.get(index, installed)
         enabled = assemble(config if inside else outside, found)
-        kernel = WrappedKernel(enabled, config.swarm, frames)
+        kernel = WrappedKernel(enabled, config.swarm, frames, vectors)
         kernel.settings = settings
         if once is not None:
             kernel.wrap(once.wrap)

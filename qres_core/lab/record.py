@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from qres_core.contract.types import Vector
 from qres_core.swarm.model_file import SwarmModel
@@ -136,9 +135,14 @@ class SimulationResult:
         return data
 
 
-def alignment(merged: Vector, honest: NDArray[np.int32]) -> float | None:
+def alignment(merged: Vector, honest: Sequence[Vector]) -> float | None:
     """Cosine between the merged update and the honest mean; ``None`` where either is zero."""
-    mean = honest.astype(np.float64).mean(axis=0)
+    if not honest:
+        return None
+    total = np.zeros(merged.size, dtype=np.int64)
+    for vector in honest:
+        total += vector
+    mean = total / len(honest)
     real = merged.astype(np.float64)
     size = float(np.linalg.norm(mean) * np.linalg.norm(real))
     return float(mean @ real) / size if size else None

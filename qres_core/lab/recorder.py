@@ -61,7 +61,7 @@ class Recorder:
             rejected=dict(sorted(self.refused.items())),
             banned_honest=banned[0],
             banned_attackers=banned[1],
-            alignment=None if merged is None or made is None else alignment(merged, made),
+            alignment=None if merged is None else alignment(merged, made),
             model_digest=outcome.model_digest.hex(),
             vanished=self.trainings.vanished[info.number],
             plugins=self.kernel.status(),

@@ -21,6 +21,7 @@ from qres_core.contract.fixed import LIMIT
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import FULL_STANDING, NodeId, Update, Vector, model_digest
 from qres_core.contract.wire import Envelope
+from qres_core.lab.frames import opened
 from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.messages import (
     CONTRIBUTION,
@@ -173,7 +174,7 @@ def _parsed(frames: Sequence[bytes]) -> list[Envelope]:
     envelopes: list[Envelope] = []
     for frame in frames:
         try:
-            envelopes.append(Envelope.from_bytes(frame, max_bytes=_LARGEST))
+            envelopes.append(opened(frame, _LARGEST))
         except WireError:
             continue
     return envelopes

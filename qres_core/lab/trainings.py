@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from qres_core.contract.errors import WireError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import finer_grid, vanishing
 from qres_core.contract.types import Update, Vector
+from qres_core.contract.wire import Envelope
 from qres_core.lab.tasks import Task, trained
+from qres_core.swarm.messages import CONTRIBUTION, ContributionBody
 
 
 class Trainings:
@@ -46,17 +50,34 @@ class Trainings:
         """The updates of the honest nodes that had something new, int32, shape ``(h, d)``."""
         key = info.number, info.model_digest
         if key not in self._rows:  # every attacker asks
-            made = [self._trained(node, info, model) for node in range(self._honest)]
-            rows = [update.vector for update, new in made if new]
+            rows = self.all_honest(info, model)
             empty = np.empty((0, info.dimension), dtype=np.int32)
             self._rows = {key: np.stack(rows) if rows else empty}
         return self._rows[key]
 
-    def made(self, info: RoundInfo) -> NDArray[np.int32] | None:
-        """Like :meth:`honest`, of the nodes that trained already; ``None`` if there is none."""
+    def all_honest(self, info: RoundInfo, model: Vector) -> list[Vector]:
+        """As :meth:`honest`, without a copy: each int32, shape ``(d,)``."""
+        made = [self._trained(node, info, model) for node in range(self._honest)]
+        return [update.vector for update, new in made if new]
+
+    def made(self, info: RoundInfo) -> list[Vector]:
+        """Like :meth:`all_honest`, of the nodes that trained already."""
         made = sorted(self._made.get((info.number, info.model_digest), {}).items())
-        rows = [update.vector for node, (update, new) in made if new and node < self._honest]
-        return np.stack(rows) if rows else None
+        return [update.vector for node, (update, new) in made if new and node < self._honest]
+
+    def sent(self, node: int, envelope: Envelope) -> None:
+        """A node sends a message: what it trained may be held as the others hold it."""
+        if envelope.kind != CONTRIBUTION:
+            return
+        for (number, _model), made in self._made.items():
+            if number == envelope.round and node in made:
+                update, new = made[node]
+                try:
+                    body = ContributionBody.from_bytes(envelope.payload, update.vector.size)
+                except WireError:  # a liar's
+                    return
+                if np.array_equal(body.vector, update.vector):  # no plugin hides it
+                    made[node] = attrs.evolve(update, vector=body.vector), new
 
     def forget(self, before: int) -> None:
         """Forget the rounds before one."""

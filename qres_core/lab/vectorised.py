@@ -11,7 +11,7 @@ ready, before or after it contributes, and is back in the next round.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from qres_core.contract.errors import LabError, QresError, WireError
@@ -177,17 +177,15 @@ class VectorisedEngine:
         before = {node for node in fell if drawn[node, 1] < 0.5}
         return before, set(fell) - before
 
-    def _payloads(self, info: RoundInfo, gone: Collection[int]) -> list[tuple[int, bytes]]:
+    def _payloads(self, info: RoundInfo, gone: Collection[int]) -> Iterator[tuple[int, bytes]]:
         """What every node sends that is not gone, attackers included, by index of the node."""
-        made: list[tuple[int, bytes]] = []
         for node in range(self._experiment.honest):
             if node not in gone and not self._trainings.idle(node, info, self._model):
                 update = self._trainings.of(node, info, self._model)
-                made += self._protected(node, update, info)
+                yield from self._protected(node, update, info)
         if self.adversary.attack is not None:
             for attacker in range(self._experiment.scenario.attackers):
-                made += self._lies(self.adversary.attack, attacker, info)
-        return made
+                yield from self._lies(self.adversary.attack, attacker, info)
 
     def _protected(self, node: int, update: Update, info: RoundInfo) -> list[tuple[int, bytes]]:
         """An update as a node's own plugins send it; nothing if they refuse."""
@@ -266,7 +264,9 @@ class VectorisedEngine:
         verdict, source = self.kernel.verify(contribution, info)
         if verdict is not ACCEPT:
             self._refuse(verdict.reason, sender, info, source, verdict.blame)
-        elif not gathering.add(Held(contribution, arrived)):
+        elif gathering.add(Held(contribution, arrived)):
+            self._trainings.sent(node, arrived)
+        else:
             self._refuse(Fault.EQUIVOCATION, sender, info)
 
     def _refuse(
@@ -289,7 +289,7 @@ class VectorisedEngine:
         for kernel in dict.fromkeys(self.kernels):
             kernel.enter(frozenset(head.roster.members), frozenset(head.bans))
         conversation = self._converse(info)
-        self._trainings.honest(info, self._model)  # those that drop out train too
+        self._trainings.all_honest(info, self._model)  # those that drop out train too
         before, after = self._dropouts()
         conversation.silent.update(self.ids[node] for node in before | after)
         for node, payload in self._payloads(info, before):

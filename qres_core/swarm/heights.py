@@ -151,7 +151,7 @@ class Heights(MachineState, ABC):
             if merged is None:
                 self._wait_for_merged(now)
             else:
-                self._made = MadeModel.of(self.model, self.step + 1, merged)
+                self._made = self.make_model(self.model, self.step + 1, merged)
                 self._catching_up.held[self._made.digest] = self._made.model
                 if self._parts.dialogues:  # they run once: nobody could make the model again
                     self._parts.journal.record_made(self._made.model)

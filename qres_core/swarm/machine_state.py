@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -70,6 +70,8 @@ class MachineState:
         self.node_id, self.kernel, self.swarm = node_id, kernel, swarm
         # whether it asks for training before the outcome is decided, where no interval is kept
         self.trains_ahead = True
+        # adds what the set merged to to the model; a simulation does it once for all its nodes
+        self.make_model: Callable[[Vector, int, Vector], MadeModel] = MadeModel.of
         self._parts, self._resume = begin(
             node_id, roster, kernel, swarm, model, journal, validator, changes
         )

@@ -281,6 +281,7 @@ class Round:
         parts.journal.record_vote(info.number, CONTRIBUTION, None)
         weight = min(update.weight, parts.context.swarm.weight_cap)
         body = ContributionBody(weight, update.vector, proofs, update.companions)
+        self.update = None  # the contribution holds it from now on
         self.publish(body.to_bytes(), now)
 
     def publish(self, payload: bytes, now: float) -> None:

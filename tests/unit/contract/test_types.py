@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import pickle
 import struct
+from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
@@ -32,6 +35,7 @@ from qres_core import (
     model_digest,
     vector_digest,
 )
+from qres_core.contract.types import Rounding
 
 NODE = b"\x01" * 32
 int32_lists = st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=30)
@@ -511,3 +515,56 @@ def test_facts_about_rounds_cannot_be_changed() -> None:
             with pytest.raises(attrs.exceptions.FrozenInstanceError):
                 setattr(fact, field.name, None)
     assert (facts[2].members, facts[1].seed, facts[1].data_dir) == ((), None, None)
+
+
+def pickled(value: object) -> Any:
+    """As a pool of processes passes it on."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - what this test pickled
+
+
+def made() -> list[Update | Contribution | Updates]:
+    """One of each, with something in every field."""
+    beside = {"x": Companion.of([1, 2], 7)}
+    vector = np.array([3, -4], dtype=np.int32)
+    rounding = Rounding(moved=2, vanished=1)
+    update = Update(
+        vector, weight=5, saturated=1, metrics={"a": 0.5}, companions=beside, rounding=rounding
+    )
+    contribution = Contribution(bytes(32), b"d" * 32, vector, 5, {"p": b"proof"}, beside)
+    rows = Updates(
+        np.stack([vector, vector]),
+        (b"a", b"b"),
+        np.array([1, 2], dtype=np.int64),
+        Visibility.GROUP,
+        ((b"a", b"c"), (b"b",)),
+        np.array([[3, -4], [6, -8]], dtype=np.int64),
+        {name: (companion, companion) for name, companion in beside.items()},
+    )
+    return [update, contribution, rows]
+
+
+@pytest.mark.parametrize("value", made(), ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
+def test_what_hooks_pass_can_be_pickled_and_copied(
+    again: Callable[[object], Any], value: Update | Contribution | Updates
+) -> None:
+    found = again(value)
+    assert type(found) is type(value)
+    for field in attrs.fields(type(value)):
+        before: Any = getattr(value, field.name)
+        after: Any = getattr(found, field.name)
+        if type(before) is np.ndarray:
+            assert after.dtype == before.dtype
+            assert after.tolist() == before.tolist()
+            assert not after.flags.writeable
+        else:
+            assert after == before
+            assert type(after) is type(before)
+
+
+def test_what_was_pickled_is_checked_again() -> None:
+    update = Update(np.zeros(2, dtype=np.int32))
+    object.__setattr__(update, "weight", 0)
+    octets = pickle.dumps(update)
+    with pytest.raises(ValueRefusedError, match="QRES-E506"):
+        pickle.loads(octets)  # noqa: S301 - what this test pickled
