@@ -130,10 +130,10 @@ def pooled(trainer: object) -> bool:
 class RememberingTrainer(Protocol):
     """What a :class:`Trainer` has besides, if it keeps something from round to round.
 
-    A simulation that goes on after a break (``qres simulate --resume``) then gives it back what it
-    had: the state of an optimiser, running means, a mean of updates. Where ``fit`` is called again
-    with the same ``round_info.number`` it must begin from what there was before that round:
-    training may have begun ahead of the break.
+    A simulation that goes on after a break (``qres simulate --resume``), and a node that was killed
+    and started again, then give it back what it had: the state of an optimiser, running means, a
+    mean of updates. Where ``fit`` is called again with the same ``round_info.number`` it must begin
+    from what there was before that round: it may have trained in it before the break.
 
     Example::
 
@@ -156,6 +156,17 @@ class RememberingTrainer(Protocol):
             QresError: the bytes are of another trainer, or damaged.
         """
         ...
+
+
+def remembering(trainer: object) -> RememberingTrainer | None:
+    """The trainer that says what is kept: this one or, where it is around another, its ``inner``.
+
+    ``None`` where neither does.
+    """
+    asked: Any = trainer
+    while asked is not None and not isinstance(asked, RememberingTrainer):
+        asked = getattr(asked, "inner", None)
+    return asked
 
 
 @runtime_checkable
