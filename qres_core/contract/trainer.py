@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from qres_core.contract.errors import ConfigError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector
 
@@ -167,6 +168,42 @@ def remembering(trainer: object) -> RememberingTrainer | None:
     while asked is not None and not isinstance(asked, RememberingTrainer):
         asked = getattr(asked, "inner", None)
     return asked
+
+
+@runtime_checkable
+class BasedTrainer(Protocol):
+    """What a :class:`Trainer` has besides, if it trains on top of what does not travel.
+
+    Such are frozen weights, below a head or adapters. All nodes must hold the same ones, or their
+    updates are of different models. The digest is among the swarm's shared settings, as
+    ``trainer.base``: a node with another one is told apart by name, and a node that starts again
+    with another one is refused.
+
+    Example::
+
+        class Head:
+            def base_digest(self):
+                return hashlib.sha256(self.features.tobytes()).digest()
+    """
+
+    def base_digest(self) -> bytes:
+        """SHA-256 of what does not travel and must be the same; empty where that is nothing."""
+        ...
+
+
+def base_of(trainer: object) -> bytes:
+    """The digest of what a trainer, or the one that it is around, trains on top of.
+
+    Returns 32 bytes, or none. Raises ConfigError: QRES-E104 for another value.
+    """
+    asked: Any = trainer
+    while asked is not None and not isinstance(asked, BasedTrainer):
+        asked = getattr(asked, "inner", None)
+    found: object = b"" if asked is None else asked.base_digest()
+    if type(found) is not bytes or len(found) not in {0, 32}:
+        what = f"base_digest returned {found!r:.60}"
+        raise ConfigError.of("QRES-E104", "trainer", what, "return 32 bytes, or none")
+    return found
 
 
 @runtime_checkable

@@ -34,7 +34,7 @@ from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import ConfigError, LabError, ModelError, TransportError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.stores import clear_leftovers, make_folder, sync_folder
-from qres_core.contract.trainer import Trainer
+from qres_core.contract.trainer import Trainer, base_of
 from qres_core.contract.training import (
     TrainerError,
     TrainerFailure,
@@ -636,6 +636,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
             what = f"not set, and plugins.{plugin.name} keeps what must outlive the process"
             raise ConfigError.of("QRES-E103", "node.data_dir", what, "name a folder of the node")
     kernel.fit(int(initial.size))
+    kernel.settings = kernel.settings.on_top_of(base_of(trainer))
     trainer = by_record(trainer, kernel.record_clip)
     info = node_info(swarm, node_id, members, trainer, data_dir=place)
     changes: PendingChanges | None = None
