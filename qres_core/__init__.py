@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         VoidSet,
     )
     from qres_core.contract.trainer import (
+        BasedTrainer,
         RecordTrainer,
         Reference,
         RememberingTrainer,
@@ -174,7 +175,14 @@ _HOME = {
     ),
     "by_record": ("by_record",),
     "record_clip": ("RecordClip",),
-    "trainer": ("RecordTrainer", "Reference", "RememberingTrainer", "Trainer", "Validator"),
+    "trainer": (
+        "BasedTrainer",
+        "RecordTrainer",
+        "Reference",
+        "RememberingTrainer",
+        "Trainer",
+        "Validator",
+    ),
 }
 _SUBMODULES = {
     "canonical": "qres_core.contract.canonical",
@@ -197,6 +205,7 @@ __all__ = [
     "NODE_ID_BYTES",
     "Accusation",
     "AttackFamily",
+    "BasedTrainer",
     "Blame",
     "BlobRef",
     "Claims",

@@ -15,6 +15,7 @@ from qres_core.cli.errors import tell
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import CompatibilityError, QresError
+from qres_core.contract.trainer import base_of
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
@@ -69,6 +70,7 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
     from qres_core.lab.trainer import make_work, notices, table_of  # noqa: PLC0415 - numpy
 
     table = table_of(found.config)
+    shared = found.settings
     trained: dict[str, Any] = {"trainer": table.name, "made": None, "parameters": None}
     try:
         if table.named:
@@ -78,10 +80,11 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
                 kernel = Kernel.from_config(found.config, installed=scan())
                 kernel.fit(int(initial.size))
                 by_record(trainer, kernel.record_clip)
+                shared = kernel.settings.on_top_of(base_of(trainer))
         said = notices(found.config)
     except QresError as error:
         return attrs.evolve(found, problems=(*found.problems, *error.problems)), trained
-    return attrs.evolve(found, notices=(*said, *found.notices)), trained
+    return attrs.evolve(found, settings=shared, notices=(*said, *found.notices)), trained
 
 
 def pipeline(found: Diagnosis) -> list[dict[str, Any]]:

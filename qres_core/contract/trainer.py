@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from qres_core.contract.errors import ConfigError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector
 
@@ -130,10 +131,10 @@ def pooled(trainer: object) -> bool:
 class RememberingTrainer(Protocol):
     """What a :class:`Trainer` has besides, if it keeps something from round to round.
 
-    A simulation that goes on after a break (``qres simulate --resume``) then gives it back what it
-    had: the state of an optimiser, running means, a mean of updates. Where ``fit`` is called again
-    with the same ``round_info.number`` it must begin from what there was before that round:
-    training may have begun ahead of the break.
+    A simulation that goes on after a break (``qres simulate --resume``), and a node that was killed
+    and started again, then give it back what it had: the state of an optimiser, running means, a
+    mean of updates. Where ``fit`` is called again with the same ``round_info.number`` it must begin
+    from what there was before that round: it may have trained in it before the break.
 
     Example::
 
@@ -156,6 +157,53 @@ class RememberingTrainer(Protocol):
             QresError: the bytes are of another trainer, or damaged.
         """
         ...
+
+
+def remembering(trainer: object) -> RememberingTrainer | None:
+    """The trainer that says what is kept: this one or, where it is around another, its ``inner``.
+
+    ``None`` where neither does.
+    """
+    asked: Any = trainer
+    while asked is not None and not isinstance(asked, RememberingTrainer):
+        asked = getattr(asked, "inner", None)
+    return asked
+
+
+@runtime_checkable
+class BasedTrainer(Protocol):
+    """What a :class:`Trainer` has besides, if it trains on top of what does not travel.
+
+    Such are frozen weights, below a head or adapters. All nodes must hold the same ones, or their
+    updates are of different models. The digest is among the swarm's shared settings, as
+    ``trainer.base``: a node with another one is told apart by name, and a node that starts again
+    with another one is refused.
+
+    Example::
+
+        class Head:
+            def base_digest(self):
+                return hashlib.sha256(self.features.tobytes()).digest()
+    """
+
+    def base_digest(self) -> bytes:
+        """SHA-256 of what does not travel and must be the same; empty where that is nothing."""
+        ...
+
+
+def base_of(trainer: object) -> bytes:
+    """The digest of what a trainer, or the one that it is around, trains on top of.
+
+    Returns 32 bytes, or none. Raises ConfigError: QRES-E104 for another value.
+    """
+    asked: Any = trainer
+    while asked is not None and not isinstance(asked, BasedTrainer):
+        asked = getattr(asked, "inner", None)
+    found: object = b"" if asked is None else asked.base_digest()
+    if type(found) is not bytes or len(found) not in {0, 32}:
+        what = f"base_digest returned {found!r:.60}"
+        raise ConfigError.of("QRES-E104", "trainer", what, "return 32 bytes, or none")
+    return found
 
 
 @runtime_checkable

@@ -1,9 +1,9 @@
 """The shared settings of a swarm: what must not differ between its nodes, as one value.
 
-They are the keys of ``[swarm]`` and the options of plugins that decide what a node computes, sends
-or accepts. Everything is shared unless it is left out here on purpose, or marked
-:func:`qres_core.contract.options.local` by its plugin: a forgotten mark refuses a node by name, and
-never lets two nodes differ in silence.
+They are the keys of ``[swarm]``, the options of plugins that decide what a node computes, sends or
+accepts, and the digest of weights that do not travel. Everything is shared unless it is left out
+here on purpose, or marked :func:`qres_core.contract.options.local` by its plugin: a forgotten mark
+refuses a node by name, and never lets two nodes differ in silence.
 """
 
 from __future__ import annotations
@@ -107,6 +107,12 @@ class SharedSettings:
     def short(self) -> str:
         """The first hexadecimal digits of the digest, for people to compare."""
         return self.digest.hex()[:SHORT_DIGEST]
+
+    def on_top_of(self, base: bytes) -> SharedSettings:
+        """With the digest of what a trainer trains on top of; as they are where that is nothing."""
+        if not base:
+            return self
+        return SharedSettings({**self.values, "trainer.base": f"sha256:{base.hex()}"})
 
     def to_bytes(self) -> bytes:
         """The deterministic encoding; :meth:`from_bytes` reads it.

@@ -15,7 +15,7 @@ import attrs
 
 from qres_core.contract.errors import QresError
 from qres_core.contract.rounds import RoundStatus
-from qres_core.contract.trainer import Validator
+from qres_core.contract.trainer import Validator, base_of
 from qres_core.contract.types import Vector
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
@@ -107,6 +107,8 @@ class EventEngine:
             theirs=hostile_plugins(experiment),
             once=once,
         )
+        for kernel in kernels:  # as a node's, whose heads its head is to equal
+            kernel.settings = kernel.settings.on_top_of(base_of(task.trainers[0]))
         for kernel in kernels[: experiment.honest]:
             kernel.fit(int(task.initial.size))  # before anything is opened that must be closed
         start, nodes = experiment.start, list[SimulatedNode]()

@@ -101,7 +101,7 @@ class FadingMean:
 class FadingTrainer:
     """A trainer that sends a fading mean of its updates.
 
-    The mean is lost with the process; a simulation's checkpoint holds it.
+    A simulation's checkpoint holds the mean, and a node keeps it in its folder.
     """
 
     inner: Any  # a :class:`~qres_core.Trainer`

@@ -15,7 +15,7 @@ import numpy as np
 from qres_core.contract.errors import ConfigError, LabError, QresError
 from qres_core.contract.options import real, whole
 from qres_core.contract.suggest import did_you_mean
-from qres_core.contract.trainer import Trainer
+from qres_core.contract.trainer import Trainer, base_of
 from qres_core.contract.types import Vector, check_vector
 from qres_core.kernel.config import Config
 from qres_core.lab.momentum import with_momentum
@@ -206,6 +206,7 @@ def swarm_task(config: Config, *, seed: int) -> Task:
         first = initial if first is None else first
         check_first("node-0", first, f"node-{index}", initial)
         trainers.append(trainer)
+        check_base("node-0", trainers[0], f"node-{index}", trainer)
     assert first is not None  # noqa: S101 - a swarm has a node
     said = notices(config)
     return Task(table.entry, first, tuple(trainers), scale=swarm.scale, notices=said)
@@ -227,6 +228,16 @@ def check_first(name: str, first: Vector, other: str, second: Vector) -> None:
     if not np.array_equal(first, second):
         what = f"{name} and {other} begin with different models"
         fix = "return the same first model for every node: seed its random generator"
+        raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
+
+
+def check_base(name: str, first: Trainer, other: str, second: Trainer) -> None:
+    """Refuse nodes that train on top of different weights. Raises ConfigError: QRES-E105."""
+    bases = base_of(first), base_of(second)
+    if bases[0] != bases[1]:
+        shown = [f"sha256:{base.hex()}" if base else "nothing" for base in bases]
+        what = f"{name} and {other} train on top of different weights: {shown[0]} and {shown[1]}"
+        fix = "load the same frozen weights on every node"
         raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
 
 

@@ -20,6 +20,7 @@ from qres_core.contract.faults import KERNEL, Fault, Merit, of_plugin
 from qres_core.contract.fixed import add_saturating, difference
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
+from qres_core.contract.trainer import base_of
 from qres_core.contract.types import Contribution, NodeId, Update, Vector, model_digest
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
@@ -94,7 +95,8 @@ class VectorisedEngine:
         self._sequence = self._messages = 0
         roster = Roster(tuple(sorted(self.ids)), self._swarm.byzantine, self._swarm.quorum)
         first = model_digest(self._model, 0)
-        self._head = Head.first(self._swarm.name, first, roster, self.kernel.settings.digest)
+        settings = self.kernel.settings.on_top_of(base_of(experiment.task.trainers[0]))
+        self._head = Head.first(self._swarm.name, first, roster, settings.digest)
 
     @property
     def step(self) -> int:

@@ -30,6 +30,7 @@ from qres_core.lab import hostile
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.trainer import (
     SECTIONS,
+    check_base,
     check_first,
     check_shared,
     folder_of,
@@ -272,18 +273,19 @@ def _fill(
 def _try_work(seats: Sequence[BoxNode]) -> None:
     """Make the work of the first node and of the last, an attacker's if there is one.
 
-    Raises ConfigError: QRES-E105 where they begin with different models; what is wrong with the
-    entry. Raises LabError: for an attack that its trainer cannot be turned to; QRES-E802 for what
-    the built-in task lacks. Raises CompatibilityError: what does not fit a model of that many
-    parameters.
+    Raises ConfigError: QRES-E105 where they begin with different models or on top of different
+    weights; what is wrong with the entry. Raises LabError: for an attack that its trainer cannot be
+    turned to; QRES-E802 for what the built-in task lacks. Raises CompatibilityError: what does not
+    fit a model of that many parameters.
     """
     ends = [
         parse(read_toml(seat.config), source=str(seat.config), sections=SECTIONS)
         for seat in (seats[0], seats[-1])
     ]
-    first, last = (make_work(end)[1] for end in ends)
+    (trainer, first), (other, last) = (make_work(end) for end in ends)
     Kernel.from_config(ends[0], installed=scan()).fit(int(first.size))
     check_first(seats[0].name, first, seats[-1].name, last)
+    check_base(seats[0].name, trainer, seats[-1].name, other)
 
 
 def needed(config: Config) -> int:

@@ -34,7 +34,7 @@ from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import ConfigError, LabError, ModelError, TransportError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.stores import clear_leftovers, make_folder, sync_folder
-from qres_core.contract.trainer import Trainer
+from qres_core.contract.trainer import Trainer, base_of
 from qres_core.contract.training import (
     TrainerError,
     TrainerFailure,
@@ -43,7 +43,7 @@ from qres_core.contract.training import (
     vanishing,
 )
 from qres_core.contract.transport import Delivery, Transport
-from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
+from qres_core.contract.types import NodeId, NodeInfo, Update, Vector, model_digest
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
@@ -70,6 +70,7 @@ from qres_core.swarm.journal import Journal, MemoryJournal, SqliteJournal
 from qres_core.swarm.model_file import KEPT, SwarmModel
 from qres_core.swarm.pending import PendingChanges, RosterFolder
 from qres_core.swarm.rounds import RoundMachine, round_machine
+from qres_core.swarm.trainer_memory import TrainerMemory
 
 INPUTS: Final = 64
 """Frames taken from the transport and not yet looked at."""
@@ -107,6 +108,13 @@ def _lost(train: Train, result: Update | TrainerFailure | str) -> Vanished | Non
     if fix is None:
         return None
     return Vanished(train.round_info.number, vanishing(result, fix), fix)
+
+
+def _fitted(train: Train, trainer: Trainer, remembered: TrainerMemory | None) -> Update | None:
+    update = fitted(trainer, train.model, train.round_info)
+    if remembered is not None:
+        remembered.keep(train.round_info)
+    return update
 
 
 @attrs.frozen
@@ -159,6 +167,7 @@ class Node:
     machine: RoundMachine  # the node's rounds, not started
     transport: Transport  # started
     trainer: Trainer  # trains in a worker thread, one round at a time
+    remembered: TrainerMemory | None = None  # what it keeps, written down before an update leaves
     # stop once the machine has made this many models; ``None``: when cancelled
     steps: int | None = None
     # told what happens, in order, in the event loop's thread; what it raises stops the node
@@ -443,11 +452,10 @@ class Node:
         self, train: Train, limiter: anyio.CapacityLimiter
     ) -> Update | TrainerFailure | str:
         try:
+            training = partial(_fitted, train, self.trainer, self.remembered)
             update = await anyio.to_thread.run_sync(
-                partial(fitted, self.trainer, train.model, train.round_info),
-                abandon_on_cancel=True,  # a node that is told to stop does not wait for an epoch
-                limiter=limiter,
-            )
+                training, abandon_on_cancel=True, limiter=limiter
+            )  # a node that is told to stop does not wait for an epoch
         except TrainerError as error:  # the node goes on voting
             if isinstance(error.__cause__, LabError):  # an attacker that stays away does not fail
                 return str(error.__cause__.problems[0])
@@ -516,6 +524,20 @@ def _memory(
         yield journal
 
 
+@contextmanager
+def _trainer_memory(
+    trainer: Trainer, info: NodeInfo, initial: Vector, journal: Journal
+) -> Generator[TrainerMemory | None]:
+    """What the trainer keeps, given back to it; ``None`` where that is nothing."""
+    opened = None
+    if info.data_dir is not None:
+        owner = info.swarm, info.node_id, model_digest(initial, 0)
+        begun = journal.contributions()[1] > 0
+        opened = TrainerMemory.open(trainer, Path(info.data_dir), owner, begun=begun)
+    with nullcontext() if opened is None else closing(opened):
+        yield opened
+
+
 def _keep_in(folder: Path, model: SwarmModel) -> None:
     make_folder(folder)  # there already, where the journal is in it
     model.keep(folder)
@@ -562,7 +584,9 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         trainer: trains in a worker thread; judges models in another, where it has ``validate``.
             What its ``fit`` raises makes the node sit the round out, with the reason in
             :class:`SatOut`. A node that stops does not wait for what is under way; the threads end
-            by themselves, their results unused. Where a plugin protects single
+            by themselves, their results unused. What a
+            :class:`~qres_core.RememberingTrainer` keeps is in the node's folder, and given back to
+            it. Where a plugin protects single
             examples it is a :class:`~qres_core.RecordTrainer`: sums of its clipped steps are sent.
         initial: the swarm's first model, int32, shape ``(d,)``, the same on every node.
         steps: stop at the model of this number, counted from the swarm's first; ``None`` to run
@@ -612,6 +636,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
             what = f"not set, and plugins.{plugin.name} keeps what must outlive the process"
             raise ConfigError.of("QRES-E103", "node.data_dir", what, "name a folder of the node")
     kernel.fit(int(initial.size))
+    kernel.settings = kernel.settings.on_top_of(base_of(trainer))
     trainer = by_record(trainer, kernel.record_clip)
     info = node_info(swarm, node_id, members, trainer, data_dir=place)
     changes: PendingChanges | None = None
@@ -619,7 +644,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         known = known_roster(members, swarm)
         changes = RosterFolder(swarm.name, known, Path(config.node.data_dir))
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
-    with kept as memory:
+    with kept as memory, _trainer_memory(trainer, info, initial, memory) as remembered:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
             machine = round_machine(info, kernel, swarm, initial, memory, trainer, changes)
             machine.waits.adapts = machine.opinions.apart = True
@@ -627,6 +652,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
                 machine=machine,
                 transport=transport,
                 trainer=trainer,
+                remembered=remembered,
                 steps=steps,
                 on_event=on_event,
                 on_model=on_model,

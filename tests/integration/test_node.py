@@ -43,7 +43,9 @@ from qres_core.lab.nodes import node_ids
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.trainer import check_base
 from qres_core.node.status import StatusBoard
+from qres_core.node.trainer import guarded
 from qres_core.swarm.chain import Link
 from qres_core.swarm.effects import Agreed, Diverged, Refused, RoundEnded, SatOut
 from qres_core.swarm.journal import SqliteJournal
@@ -900,3 +902,83 @@ def test_nodes_stop_together_once_enough_say_that_a_model_is_good_enough(
     control = Swarm(config, task)
     reached(control, (0, 1))
     assert not control.machines
+
+
+# ── what does not travel ──────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen(eq=False)
+class Layered:
+    """A trainer on top of weights that do not travel."""
+
+    inner: Trainer
+    base: bytes
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        return self.inner.fit(vector, round_info)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        return self.inner.evaluate(vector)
+
+    def base_digest(self) -> bytes:
+        return self.base
+
+
+def on_top(task: Task, name: str, bases: Sequence[bytes], folder: Path | None = None) -> Swarm:
+    swarm = Swarm(configure(name, deadline=0.5, vote_timeout=0.5, data_dir=folder), task)
+    swarm.trainers = [
+        guarded(Layered(trainer, base)) for trainer, base in zip(task.trainers, bases, strict=True)
+    ]
+    return swarm
+
+
+def test_a_node_on_top_of_other_weights_is_told_apart_by_name(task: Task) -> None:
+    same, other = b"a" * 32, b"b" * 32
+    swarm = on_top(task, "bases", [same, same, same, other])
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: swarm.node(3, None))
+            await swarm.together(2, range(3))
+            group.cancel_scope.cancel()
+
+    play(scene)
+    assert not swarm.errors
+    for event in swarm.closed(0):
+        assert IDS[3] not in event.outcome.members
+    said = [event.detail for index in (0, 3) for event in swarm.of(index, Refused)]
+    assert any(f'trainer.base is "sha256:{other.hex()[:40]}' in reason for reason in said)
+
+    together = on_top(task, "bases-same", [same] * 4)
+    play(lambda: together.together(2))
+    assert not together.errors
+    assert [len(event.outcome.members) for event in together.closed(0)] == [4, 4], "control"
+
+
+def test_a_node_that_starts_again_on_top_of_other_weights_is_refused(
+    task: Task, tmp_path: Path
+) -> None:
+    play(lambda: on_top(task, "again", [b"a" * 32] * 4, tmp_path).together(1))
+    swarm = on_top(task, "again", [b"b" * 32, *[b"a" * 32] * 3], tmp_path)
+    play(lambda: swarm.node(0, 2))
+    (error,) = swarm.errors.values()
+    assert isinstance(error, RoundError)
+    assert "QRES-E602" in str(error)
+    assert "trainer.base is" in str(error)
+
+
+def test_a_digest_that_is_none_is_refused(task: Task) -> None:
+    swarm = on_top(task, "none", [b"short"] * 4)
+    play(lambda: swarm.node(0, 1))
+    (error,) = swarm.errors.values()
+    assert isinstance(error, ConfigError)
+    assert "base_digest returned b'short'" in str(error)
+
+
+def test_nodes_of_a_simulation_on_top_of_different_weights_are_refused(task: Task) -> None:
+    same, other = (Layered(task.trainers[0], base) for base in (b"a" * 32, b"b" * 32))
+    check_base("node-0", same, "node-1", same)
+    with pytest.raises(ConfigError, match=r"node-0 and node-1 train on top of different weights"):
+        check_base("node-0", same, "node-1", other)
+    with pytest.raises(ConfigError, match="and nothing"):
+        check_base("node-0", same, "node-1", task.trainers[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -104,6 +105,19 @@ class Layout:
         """Copies of the buffers that stay."""
         named = dict(module.named_buffers())
         return {name: named[name].detach().clone() for name in self.local}
+
+    def frozen(self, module: Any) -> bytes:
+        """SHA-256 of the parameters that do not travel; empty without any."""
+        still = sorted(set(dict(module.named_parameters())) - set(self.travelling))
+        if not still:
+            return b""
+        named = dict(module.named_parameters())
+        digest = hashlib.sha256()
+        for name in still:
+            each = named[name].detach()
+            digest.update(f"{name} {each.dtype} {tuple(each.shape)}\n".encode())
+            digest.update(each.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.digest()
 
     def put(self, module: Any, kept: Tensors) -> None:
         """Write the buffers that stay into a module."""

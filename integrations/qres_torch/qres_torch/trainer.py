@@ -19,6 +19,7 @@ Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
 """A training of one's own: of a module, by a loader, in a round. Returns figures for the log."""
 
 _OWN, _HELD, _RECORDS = 0, 1, 2  # what is drawn for: training, held-out and single examples
+FROZEN: Final = ("same", "any")
 _LOOP: Final = ("optimizer", "schedule", "clip", "proximal", "autocast", "keep_optimizer")
 
 
@@ -32,6 +33,7 @@ class Bench:
     turn: threading.Lock = attrs.field(factory=threading.Lock)
     judging: threading.Lock = attrs.field(factory=threading.Lock)
     judge: Any = None
+    frozen: dict[tuple[str, ...], bytes] = attrs.field(factory=dict[tuple[str, ...], bytes])
 
 
 _BENCHES: Final[WeakKeyDictionary[Any, Bench]] = WeakKeyDictionary()
@@ -64,6 +66,8 @@ class TorchTrainer:
         test: batches that ``evaluate`` measures on; left out, ``held_out``.
         select: the parameters that travel: ``"trainable"``, ``"all"``, or patterns of names, such
             as ``"head.*"``.
+        frozen: parameters that do not travel: ``"same"``, all nodes must hold the same ones, or
+            ``"any"``.
         buffers: of the module, such as running means: ``"local"`` keeps each node's own,
             ``"average"`` merges them as parameters are, ``"refuse"`` takes no module with any.
         epochs: passes over the examples in a round.
@@ -91,6 +95,7 @@ class TorchTrainer:
     held_out: Any = None
     test: Any = None
     select: str | Sequence[str] = "trainable"
+    frozen: str = "same"
     buffers: str = "refuse"
     epochs: int = 1
     schedule: MakeSchedule | None = None
@@ -140,6 +145,9 @@ class TorchTrainer:
                 name = (*given, "epochs")[0]
                 what = "is for QRES's own loop, and a function to train with is given"
                 raise refused(name, what, "leave one of them out")
+        if self.frozen not in FROZEN:
+            what, fix = f"is {self.frozen!r}", f"write one of {', '.join(FROZEN)}"
+            raise refused("frozen", what, fix)
         if type(self.epochs) is not int or self.epochs < 1:
             raise refused("epochs", f"is {self.epochs!r}", "write a whole number from 1")
         if self.clip is not None and not self.clip > 0:
@@ -205,6 +213,17 @@ class TorchTrainer:
         with self._bench.turn:
             self._load(self.module, vector, round_info.scale, self._memory.after.buffers)
             return self._measured(self.module, loader).figures()
+
+    def base_digest(self) -> bytes:
+        """SHA-256 of the parameters that do not travel; empty without any, or if any will do.
+
+        It is computed when it is first asked for: they must not change after that.
+        """
+        key = self.layout.travelling
+        known = self._bench.frozen
+        if self.frozen == "same" and key not in known:
+            known[key] = self.layout.frozen(self.module)
+        return known[key] if self.frozen == "same" else b""
 
     def records(self) -> int:
         """How many examples there are.

@@ -255,6 +255,31 @@ def test_what_cannot_travel_is_named() -> None:
         trainer(module, select="phase")
 
 
+def test_what_does_not_travel_has_a_digest_by_which_nodes_compare_it() -> None:
+    def headed(**options: Any) -> TorchTrainer:
+        return trainer(net(), select="3.*", **options)
+
+    item = headed()
+    digest = item.base_digest()
+    assert len(digest) == 32
+    fitted(item, item.vector())
+    assert trainer(item.module, select="3.*").base_digest() == digest, "training leaves it alone"
+    assert headed().base_digest() == digest
+    assert trainer().base_digest() == b"", "all of it travels"
+    other = net()
+    with torch.no_grad():
+        other[0].weight[0, 0] += 2.0**-20  # what no grid of updates would show
+    assert trainer(other, select="3.*").base_digest() != digest
+    assert trainer(net(), select="3.b*").base_digest() != digest
+    assert trainer(net().half(), select="3.*").base_digest() != digest
+    assert headed(frozen="any").base_digest() == b""
+    # What travels may differ: nodes are told apart by the model that they begin with.
+    free = net()
+    with torch.no_grad():
+        free[3].weight.zero_()
+    assert trainer(free, select="3.*").base_digest() == digest
+
+
 def test_only_the_adapters_of_lora_travel() -> None:
     peft = pytest.importorskip("peft", reason="PEFT is not installed")
     settings = peft.LoraConfig(r=2, target_modules=["0", "3"], lora_alpha=4, lora_dropout=0.1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
+from small import a_round
 
 from qres_core.cli.options import SECTIONS
 from qres_core.kernel.config import parse, read_toml
@@ -46,7 +49,11 @@ rounds = 4
 seed = 3
 """
 NET = f"""
+import json
+import os
+import signal
 import sys
+from pathlib import Path
 
 sys.path.append({str(TESTS)!r})
 import small
@@ -55,7 +62,31 @@ import torch
 torch.set_num_threads(1)
 
 
-def make(index, nodes, seed, scale, norm=False, keep=False):
+def watched(trainer, folder):
+    # Write down what is trained; the process is killed before its second and after its fourth.
+    fit, diary = trainer.fit, folder / "diary"
+
+    def killed(name):
+        if not (folder / name).exists():
+            (folder / name).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def written(vector, info):
+        done = len(diary.read_text().splitlines()) if diary.exists() else 0
+        if done == 1:
+            killed("before")
+        update = fit(vector, info)
+        if done == 3:
+            killed("after")
+        with diary.open("a") as file:
+            print(json.dumps([info.number, vector.tolist(), update.vector.tolist()]), file=file)
+        return update
+
+    trainer.fit = written
+    return trainer
+
+
+def make(index, nodes, seed, scale, norm=False, keep=False, folder=""):
     trainer = small.trainer(
         small.net(dropout=0.25, norm=norm),
         small.loader(20, seed=10 + index),
@@ -66,7 +97,8 @@ def make(index, nodes, seed, scale, norm=False, keep=False):
         seed=seed,
         index=index,
     )
-    return trainer, trainer.vector(scale)
+    first = trainer.vector(scale)
+    return (watched(trainer, Path(folder)) if folder and index == 1 else trainer), first
 """
 KEEPING = "norm = true, keep = true"
 
@@ -131,17 +163,56 @@ def test_a_simulation_that_goes_on_has_the_state_of_optimisers_and_buffers(
 def test_a_box_of_processes_makes_the_models_of_the_simulation(tmp_path: Path) -> None:
     path = written(tmp_path)
     expected = digests(played(path))
-    command = ["swarm", "up", str(path), "--rounds", "4", "--json", "--timeout", "800"]
+    report = boxed(path, rounds=4)
+    found = {node["status"]["model_digest"] for node in report["nodes"]}
+    assert found == {expected[-1]}
+
+
+def boxed(path: Path, rounds: int) -> dict[str, Any]:
+    """What a box of processes reports that agreed."""
+    command = ["swarm", "up", str(path), "--rounds", str(rounds), "--json", "--timeout", "800"]
     run = subprocess.run(
         [sys.executable, "-P", "-m", "qres_core.cli", *command],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=path.parent,
         timeout=900,
     )
     assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
+    report: dict[str, Any] = json.loads(run.stdout)
     assert report["agreed"] is True
-    found = {node["status"]["model_digest"] for node in report["nodes"]}
-    assert found == {expected[-1]}
+    return report
+
+
+@pytest.mark.long
+def test_a_node_that_is_killed_goes_on_with_its_optimiser_and_buffers(tmp_path: Path) -> None:
+    """``kill -9`` before a training and at its end: what it trains is what it would have trained.
+
+    The oracle is a trainer that nobody kills, in the rounds that the node finished.
+    """
+    path = written(tmp_path, options=f'{KEEPING}, folder = "{tmp_path}"')
+    path.write_text(path.read_text().replace("deadline = 240", "deadline = 20"))
+    report = boxed(path, rounds=8)
+    assert report["nodes"][1]["restarts"] == 2
+    diary = [json.loads(line) for line in (tmp_path / "diary").read_text().splitlines()]
+    assert len(diary) >= 5
+    sys.modules.pop("net", None)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        net = importlib.import_module("net")
+    finally:
+        sys.path.remove(str(tmp_path))
+
+    def replayed(*, begins_anew: bool) -> bool:
+        trainer = net.make(1, NODES, 3, 0, norm=True, keep=True)[0]
+        for done, (number, model, update) in enumerate(diary):
+            if begins_anew and done == 1:
+                trainer = net.make(1, NODES, 3, 0, norm=True, keep=True)[0]
+            vector = np.array(model, dtype=np.int32)
+            if trainer.fit(vector, a_round(vector, number=number)).vector.tolist() != update:
+                return False
+        return True
+
+    assert replayed(begins_anew=False)
+    assert not replayed(begins_anew=True), "control: it would show"

@@ -249,6 +249,7 @@ def test_other_vectors_and_diverged_training_are_refused_by_name() -> None:
         ({"proximal": -1.0}, "proximal"),
         ({"buffers": "drop"}, "buffers"),
         ({"select": "hed.*"}, "select"),
+        ({"frozen": "alike"}, "frozen"),
     ],
 )
 def test_options_that_cannot_work_are_refused_by_name(options: dict[str, Any], where: str) -> None:
