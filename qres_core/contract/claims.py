@@ -171,6 +171,10 @@ class Claims:
         hides: what a ``privatize`` plugin takes away from everything after it.
         notices: sentences that an operator should read, for example that an option weakens it.
         averages: the rule is a weighted mean of its rows.
+        coordinatewise: each coordinate of the rule's result depends on that coordinate of the
+            updates, on their weights, senders and number, and on nothing else: not on other
+            coordinates, nor on the dimension. A range of coordinates can then be merged alone, and
+            gives that range of the result, bit for bit.
         weighs: the reputation scales weights, beside banning.
         bounds: the proof bounds the length of every update: by how much, in a few words; empty
             where it does not.
@@ -194,6 +198,7 @@ class Claims:
     hides: Hides = attrs.field(default=Hides(), validator=_exactly(Hides))
     notices: tuple[str, ...] = attrs.field(default=(), validator=_words)
     averages: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    coordinatewise: bool = attrs.field(default=False, validator=_YES_OR_NO)
     weighs: bool = attrs.field(default=True, validator=_YES_OR_NO)
     bounds: str = attrs.field(default="", validator=_exactly(str))
     alters: bool = attrs.field(default=True, validator=_YES_OR_NO)

@@ -71,7 +71,8 @@ class Mean:
     @property
     def claims(self) -> Claims:
         """The mean works on anything and withstands nobody."""
-        return Claims(tolerates=None if self.unprotected else 0, averages=True)
+        tolerates = None if self.unprotected else 0
+        return Claims(tolerates=tolerates, averages=True, coordinatewise=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

@@ -35,7 +35,8 @@ class AggregatorContract(ResistanceRules):
     A rule that declares ``needs.equal_weights`` is given equal weights throughout.
 
     Rules 1 to 11 are about form and the plainest lies. Rules 12 to 21 are about resistance, each
-    after a way in which published libraries fail.
+    after a way in which published libraries fail. Rule 22 is for rules that claim to be
+    ``coordinatewise``.
 
     Attributes:
         dimension: coordinates of the test vectors. Default 7.
@@ -248,6 +249,28 @@ class AggregatorContract(ResistanceRules):
                 self._within(
                     rule, result, honest, self._slack(honest), f"{liars} liars, {name}, moved it"
                 )
+
+    def test_agg_22_shards(self) -> None:
+        """QRES-AGG-22: a rule that claims to be coordinatewise gives the same bits in shards."""
+        rule = "QRES-AGG-22"
+        plugin = self.make()
+        if not self._seat(plugin).claims.coordinatewise:
+            pytest.skip("claims.coordinatewise is false")
+        for seed in _SEEDS:
+            spread = self._honest(plugin, seed).vectors.astype(np.int64)
+            wide = self._rng(seed).integers(LOWEST, LIMIT, size=spread.shape, endpoint=True)
+            for rows in (spread, wide):
+                whole = self._merge(rule, self.make(), self._weighted(plugin, rows, seed))
+                for shards in range(2, self.dimension + 1):
+                    cuts = [index * self.dimension // shards for index in range(shards + 1)]
+                    parts = [
+                        self._merge(
+                            rule, self.make(), self._weighted(plugin, rows[:, start:stop], seed)
+                        )
+                        for start, stop in itertools.pairwise(cuts)
+                    ]
+                    if not np.array_equal(np.concatenate(parts), whole):
+                        broken(rule, f"merged in {shards} shards the result is another")
 
 
 def _uniform(rng: np.random.Generator, dimension: int) -> Rows:
