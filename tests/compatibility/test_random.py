@@ -55,6 +55,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "band": st.just(2),
         "relation": st.sampled_from(["", "add-remove", "replace-one"]),
     },
+    "quantize": {"bits": st.sampled_from([8, 4, 2])},
     "zk": {
         "bound": REAL,
         "clip": st.booleans(),

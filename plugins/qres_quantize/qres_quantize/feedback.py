@@ -1,0 +1,206 @@
+"""What rounding took away, kept until it can be added: neither lost nor added twice.
+
+A node adds to its update what is *left over*, rounds the sum, and sends that. What is left over
+then, counts only if the swarm merges the contribution. So it waits beside the old one until the
+height is over, and the old one stays where no model was made of the contribution.
+
+On disk there is one SQLite file. It is written before the contribution leaves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core import NodeInfo, RoundInfo, Vector, WireError, packing, stores
+from qres_quantize.rounding import KEY_BYTES
+
+FILE: Final = "quantize.sqlite"
+APPLICATION_ID: Final = 0x5152515A
+"""``QRQZ`` in ASCII: marks the file's kind in its header."""
+KEPT: Final = 4
+"""Contributions of one height whose rest is kept: a height has one for each of its rounds, and the
+swarm may decide any of them."""
+_DOMAIN: Final = b"qres/quantize/left-over/v1"
+_PIECE: Final = 2**26
+"""Bytes of a vector in one record: SQLite takes no record of a billion bytes."""
+
+_NOTHING: Final = (0, 1, 0, 0)
+"""Number of what is left over, of the next vector, of the last round; and the dimension."""
+
+_KIND: Final = stores.StoreKind(
+    file=FILE,
+    name="a store of what rounding left over",
+    application_id=APPLICATION_ID,
+    version=1,
+    reader="qres-quantize",
+    remedy="move it away: the node then begins with nothing left over",
+)
+
+
+@attrs.frozen
+class Sent:
+    """A contribution, and what is left over if it is merged."""
+
+    round: int  # the number of its round
+    height: int  # of that round
+    step: int  # models before that round
+    head: bytes  # digest of the head of that height; empty where nothing is agreed on
+    rest: int  # number of the vector
+
+    @classmethod
+    def of(cls, info: RoundInfo, rest: int) -> Sent:
+        """What is sent in a round."""
+        return cls(info.number, info.height, info.step, info.head, rest)
+
+
+@attrs.define(eq=False)
+class LeftOver:
+    """What is left over, in memory and in a node also on disk."""
+
+    key: bytes  # the node's secret, 32 bytes
+    sent: tuple[Sent, ...] = ()  # of the height that is not over, ascending by round
+    last_round: int = 0  # of the last contribution
+    _rest: int = 0  # number of what is left over; 0 for nothing
+    _next: int = 1  # number of the next vector
+    _dimension: int = 0
+    _packed: dict[int, bytes] = attrs.field(factory=dict[int, bytes], repr=False)
+    _database: stores.PrivateDatabase | None = None
+
+    @classmethod
+    def open(cls, node_info: NodeInfo, key: bytes | None = None) -> LeftOver:
+        """Open a node's store, in its folder or, where it has none, in memory.
+
+        ``key``: the secret of a new store, drawn if not given. Raises RoundError: QRES-E602 for a
+        file that is damaged, of another swarm or node, or open elsewhere.
+        """
+        key = os.urandom(KEY_BYTES) if key is None else key
+        if node_info.data_dir is None:
+            return cls(key)
+        owner = [node_info.swarm, node_info.node_id]
+
+        def fill(database: stores.PrivateDatabase) -> None:
+            facts = stores.Facts(database, _DOMAIN)
+            facts.lay_out()
+            facts.write("owner", owner)
+            facts.write("key", key)
+            facts.write("state", [*_NOTHING, list[Any]()])
+
+        database = stores.PrivateDatabase.open(Path(node_info.data_dir), _KIND, fill)
+        try:
+            facts = stores.Facts(database, _DOMAIN)
+            database.expect_owner(swarm_or_node=(owner, facts.read("owner")))
+            return cls._loaded(database, facts)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def _loaded(cls, database: stores.PrivateDatabase, facts: stores.Facts) -> LeftOver:
+        key, state = facts.read("key"), facts.read("state")
+        if type(key) is not bytes or len(key) != KEY_BYTES:
+            raise database.unusable("the record 'key' is of another form")
+        try:
+            rest, following, last, dimension, raw = state
+            sent = tuple(Sent(*item) for item in raw)
+        except (TypeError, ValueError) as error:
+            raise database.unusable("the record 'state' is of another form") from error
+        found = cls(key, sent, last, rest, following, dimension, {}, database)
+        for number in found._numbers():
+            found._packed[number] = found._read(facts, number)
+        return found
+
+    def _read(self, facts: stores.Facts, number: int) -> bytes:
+        size = facts.read(f"vector {number}")
+        if type(size) is not int or not 0 <= size <= packing.most_bytes(self._dimension):
+            raise facts.database.unusable(f"the record 'vector {number}' is of another form")
+        pieces: list[Any] = [facts.read(name) for name in _names(number, size)]
+        return b"".join(piece for piece in pieces if type(piece) is bytes)
+
+    def _numbers(self) -> set[int]:
+        """Of the vectors that count."""
+        return {item.rest for item in self.sent} | ({self._rest} if self._rest else set())
+
+    def vector(self, dimension: int) -> Vector:
+        """What is left over, int32; zeros where nothing is, or of another model.
+
+        Raises RoundError: QRES-E602 for a record that is no vector.
+        """
+        if not self._rest or dimension != self._dimension:
+            return np.zeros(dimension, dtype=np.int32)
+        try:
+            return packing.unpack(self._packed[self._rest], dimension, "quantize")
+        except WireError as error:
+            if self._database is None:
+                raise
+            raise self._database.unusable("a record is no vector") from error
+
+    def sends(self, info: RoundInfo, rest: Vector) -> None:
+        """Keep what is left over if a contribution is merged; on the disk on return.
+
+        One of the same round, which was then not sent, is forgotten. Raises RoundError: QRES-E602.
+        """
+        if rest.size != self._dimension:
+            self.sent, self._rest, self._dimension = (), 0, rest.size
+        others = [item for item in self.sent if item.round != info.number]
+        added = Sent.of(info, self._next)
+        self.sent = tuple(sorted([*others, added], key=lambda item: item.round))[-KEPT:]
+        self._packed[added.rest] = packing.pack(rest)
+        self._next += 1
+        self.last_round = info.number
+        self._save(added.rest)
+
+    def settle(self, merged: Sent | None) -> None:
+        """The height is over: what is left over of the contribution that was merged counts.
+
+        ``merged``: ``None`` where none was; then that of before counts still.
+        """
+        self._rest = self._rest if merged is None else merged.rest
+        self.sent = ()
+        self._save()
+
+    def forget(self, last_round: int | None = None) -> None:
+        """Nothing is left over any more. ``last_round``: of the node's last contribution."""
+        self.sent, self._rest = (), 0
+        self.last_round = self.last_round if last_round is None else last_round
+        self._save()
+
+    def _save(self, added: int | None = None) -> None:
+        wanted = self._numbers()
+        gone = [number for number in self._packed if number not in wanted]
+        for number in gone:
+            del self._packed[number]
+        if self._database is None:
+            return
+        facts = stores.Facts(self._database, _DOMAIN)
+        raw = [list(attrs.astuple(item)) for item in self.sent]
+        with self._database.transaction():
+            if added is not None:
+                facts.write(f"vector {added}", len(self._packed[added]))
+                for name, piece in _pieces(added, self._packed[added]):
+                    facts.write(name, piece)
+            state = [self._rest, self._next, self.last_round, self._dimension, raw]
+            facts.write("state", state)
+            for number in gone:
+                query = "DELETE FROM fact WHERE name = ? OR name GLOB ?"
+                self._database.execute(query, (f"vector {number}", f"vector {number} *"))
+
+    def close(self) -> None:
+        """Let go of the file; idempotent."""
+        if self._database is not None:
+            self._database.close()
+
+
+def _names(number: int, size: int) -> list[str]:
+    """The records of a vector of so many bytes."""
+    return [f"vector {number} {piece}" for piece in range(-(-size // _PIECE))]
+
+
+def _pieces(number: int, octets: bytes) -> Iterator[tuple[str, bytes]]:
+    for piece, name in enumerate(_names(number, len(octets))):
+        yield name, octets[piece * _PIECE : (piece + 1) * _PIECE]
