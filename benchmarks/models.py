@@ -1,4 +1,4 @@
-"""What large models cost: memory of a simulation against what its contributions take.
+"""What large models cost: memory of simulations, and what a second worker saves.
 
 python benchmarks/models.py [--quick] [--json]
 """
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,9 +95,83 @@ def memory(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - as the harness ca
     return records
 
 
+WORKING = """
+[swarm]
+name = "workers"
+nodes = 8
+byzantine = 1
+quorum = 7
+insecure = true
+
+[plugins.memory]
+
+[plugins.median]
+f = 1
+
+[simulation]
+rounds = {rounds}
+
+[trainer]
+entry = "busy:make"
+"""
+
+BUSY = """
+import numpy as np
+from qres_core import Update
+
+
+class Busy:
+    \"\"\"Works for a while in one thread, as training does.\"\"\"
+
+    def __init__(self, index):
+        self.index = index
+
+    def fit(self, vector, round_info):
+        state = self.index + 1
+        for _ in range(300_000):
+            state = state * 48271 % 2147483647
+        return Update(np.full(vector.size, state % 1000, dtype=np.int32))
+
+    def evaluate(self, vector):
+        return {"first": float(vector[0])}
+
+
+def make(index):
+    return Busy(index), np.zeros(1000, dtype=np.int32)
+"""
+
+
+def _trained(folder: Path, rounds: int, workers: int) -> tuple[float, list[str]]:
+    """Seconds of a simulation, and its models."""
+    file = folder / "workers.toml"
+    file.write_text(WORKING.format(rounds=rounds), encoding="utf-8")
+    (folder / "busy.py").write_text(BUSY, encoding="utf-8")
+    qres = str(Path(sys.executable).with_name("qres"))
+    command = [qres, "simulate", str(file), "--json", "--set", f"simulation.workers={workers}"]
+    start = time.monotonic()
+    done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own program
+    told = json.loads(done.stdout)
+    return time.monotonic() - start, [record["model_digest"] for record in told["rounds"]]
+
+
+def workers(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - as the harness calls `measure`
+    """How much faster two workers are than one, where training takes nearly all the time."""
+    rounds, seconds = (2, 8) if quick else (4, 40), dict[int, float]()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in (1, 2):
+            first, models = _trained(folder, rounds[0], count)
+            last, more = _trained(folder, rounds[1], count)
+            if more[: len(models)] != models:
+                raise SystemExit("two simulations of one seed differ")
+            seconds[count] = last - first  # without the start
+    ratio = seconds[1] / seconds[2]
+    return [Record("simulate, workers = 2 against 1: times faster", ratio, "", 1.7, at_least=True)]
+
+
 def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
     """Every figure."""
-    return memory(quick)
+    return [*memory(quick), *workers(quick)]
 
 
 if __name__ == "__main__":
