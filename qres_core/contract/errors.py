@@ -332,6 +332,13 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
         "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
         "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
+        "QRES-E804": (
+            "worker died",
+            "A process that trains in a simulation ended three times in a row. Most often it ran "
+            "out of memory, or a library crashed in the trainer. `simulation.workers = 1` trains "
+            "in the simulation's own process. A script that calls `simulate` with workers must do "
+            'so under `if __name__ == "__main__"`, because each worker imports it.',
+        ),
         "QRES-E901": (
             "too large to carry",
             "A frame, request, reply or blob is above the transport's limit. The transport sent "

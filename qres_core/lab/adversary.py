@@ -39,6 +39,7 @@ from qres_core.lab.sabotage import (
 )
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.trainings import Trainings
+from qres_core.lab.workers import pool_of
 from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.messages import PREVOTE, encode_contribution
 
@@ -102,7 +103,8 @@ class Adversary:
             else:
                 self.attack = make_attack(name, self._scenario.strength)
         task = under_attack(experiment.task, self.attack, self._scenario.attackers)
-        self.trainings = Trainings(task, experiment.honest)
+        pool = pool_of(task.trainers, self._scenario.workers, experiment.worker)
+        self.trainings = Trainings(task, experiment.honest, pool)
         self.rng = experiment.stream(2)
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
         self._cap = swarm.weight_cap

@@ -43,7 +43,7 @@ CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
 _FORMAT: Final = "qres/checkpoint/v3"
 _FIRST: Final = "first model"
-_MAY_CHANGE: Final = frozenset({"simulation.rounds"})
+_MAY_CHANGE: Final = frozenset({"simulation.rounds", "simulation.workers"})
 _REMEMBERING: Final = ("reputation", "observe", "replay_check", "round_closed", "round_opened")
 """Hooks of plugins that may keep something from round to round."""
 

@@ -271,6 +271,7 @@ class EventEngine:
             self._inject(node, train, saboteur)
             if not saboteur.contributes:
                 return
+        self.adversary.trainings.begin(node.index, train.round_info, train.model)
         self._may_drop(node, train.round_info.number)
         delay = TRAINING_SECONDS * (1.0 + 0.5 * float(self.network.rng.random()))
         if node.attacker is not None:

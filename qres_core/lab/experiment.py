@@ -13,6 +13,7 @@ from qres_core.lab.checkpoint import Checkpoint, CheckpointFolder
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import Task
+from qres_core.lab.workers import MakeWorker
 from qres_core.swarm.model_file import SwarmModel
 
 Progress = Callable[[RoundRecord], None]
@@ -34,6 +35,7 @@ class Experiment:
     progress: Progress | None = None  # called with each round's record as it ends
     on_model: OnModel | None = None  # given each new model of the observer
     keeper: CheckpointFolder | None = None  # writes down what it takes to go on, after each round
+    worker: MakeWorker | None = None  # makes a worker that trains; a process if left out
 
     @property
     def start(self) -> Checkpoint | None:

@@ -75,6 +75,14 @@ class Scenario:
             "no agreement, for thousands of nodes."
         ),
     )
+    workers: int = attrs.field(
+        default=1,
+        validator=options.whole(1),
+        metadata=_help(
+            "Processes that train, each its share of the nodes. 1: the nodes train one after the "
+            "other. The models are the same for any number."
+        ),
+    )
     loss: float = attrs.field(
         default=0.0, validator=options.real(0, below=1), metadata=_help("Share of messages lost.")
     )

@@ -16,6 +16,7 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import Task, TaskConfig, by_records, make_task
 from qres_core.lab.trainer import swarm_task
 from qres_core.lab.vectorised import VectorisedEngine
+from qres_core.lab.workers import MakeWorker
 
 
 def simulate(  # noqa: PLR0913 - all but what is played by name
@@ -29,6 +30,7 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
     on_model: OnModel | None = None,
     save: Path | None = None,
     resume: Path | None = None,
+    worker: MakeWorker | None = None,
 ) -> SimulationResult:
     """Play a swarm from its first round to the last.
 
@@ -42,7 +44,10 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         hostile: plugins that the attackers run in place of the installed ones of the same name.
         on_model: given each new model as it is decided, before all nodes have it.
         save: a new folder for ``model.npz`` and for a checkpoint after each round.
-        resume: such a folder, to go on from; only ``rounds`` may be another than before.
+        resume: such a folder, to go on from; only ``rounds`` and ``workers`` may be others than
+            before.
+        worker: makes one of ``workers``, for example an executor of another machine; by default a
+            process of this one.
 
     Returns:
         the records of all rounds and every honest node's final model digest. The same arguments
@@ -53,6 +58,7 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         ModelError: QRES-E605 for a checkpoint that cannot be read.
         ConfigError: QRES-E105 names what is other than when the checkpoint was written.
         CompatibilityError: QRES-E317 for plugins that must not begin anew.
+        LabError: QRES-E804 for a worker that keeps dying.
     """
     if task is None:
         task = swarm_task(config, seed=scenario.seed)
@@ -66,7 +72,9 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         keeper = CheckpointFolder.of(resume, settings(config, scenario, task.initial))
     elif save is not None:
         keeper = CheckpointFolder.new(save, settings(config, scenario, task.initial))
-    experiment = Experiment(config, scenario, task, installed, hostile, progress, on_model, keeper)
+    experiment = Experiment(
+        config, scenario, task, installed, hostile, progress, on_model, keeper, worker
+    )
     kind = VectorisedEngine if scenario.engine == "vectorised" else EventEngine
     engine = kind(experiment)
     begun = False
@@ -79,6 +87,7 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         # What is refused leaves the folder as it was.
         if begun and keeper is not None and engine.step:
             keeper.finish(engine.model())
+        engine.adversary.trainings.close()
         for kernel in dict.fromkeys(engine.kernels):
             kernel.teardown()
     return engine.result()

@@ -178,7 +178,11 @@ def trained(
     Where it had not, the update is all zeros: what an attacker with such a trainer begins with.
     Raises as :func:`qres_core.contract.training.fitted`.
     """
-    update = fitted(trainer, model, round_info, node=node)
+    return or_nothing(fitted(trainer, model, round_info, node=node), model)
+
+
+def or_nothing(update: Update | None, model: Vector) -> tuple[Update, bool]:
+    """As :func:`trained`, of what ``fit`` returned."""
     if update is None:
         return Update(np.zeros(model.size, dtype=np.int32)), False
     return update, True

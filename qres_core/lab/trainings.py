@@ -13,7 +13,8 @@ from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import finer_grid, vanishing
 from qres_core.contract.types import Update, Vector
 from qres_core.contract.wire import Envelope
-from qres_core.lab.tasks import Task, trained
+from qres_core.lab.tasks import Task, or_nothing, trained
+from qres_core.lab.workers import TrainingPool
 from qres_core.swarm.messages import CONTRIBUTION, ContributionBody
 
 
@@ -23,6 +24,7 @@ class Trainings:
     Args:
         task: what is learnt, with a trainer for each node.
         honest: how many of the nodes, the first ones, do not attack.
+        pool: where the nodes train; here if it is left out.
 
     Attributes:
         notice: of the first update of an honest node that the grid swallowed, and what mends it;
@@ -30,13 +32,26 @@ class Trainings:
         vanished: by round, how many updates of honest nodes the grid swallowed.
     """
 
-    def __init__(self, task: Task, honest: int) -> None:
+    def __init__(self, task: Task, honest: int, pool: TrainingPool | None = None) -> None:
         self.task = task
+        self._pool = pool
         self.notice = ""
         self.vanished: Counter[int] = Counter()
         self._honest = honest
         self._rows: dict[tuple[int, bytes], NDArray[np.int32]] = {}  # of the last round asked for
         self._made: dict[tuple[int, bytes], dict[int, tuple[Update, bool]]] = {}
+
+    def begin(self, node: int, info: RoundInfo, model: Vector) -> None:
+        """A node begins to train; its update is asked for later."""
+        if self._pool is not None:
+            made = self._made.get((info.number, info.model_digest), {})
+            if node not in made:
+                self._pool.begin(node, info, model)
+
+    def close(self) -> None:
+        """End what trains elsewhere."""
+        if self._pool is not None:
+            self._pool.close()
 
     def of(self, node: int, info: RoundInfo, model: Vector) -> Update:
         """A node's update; zeros where it had nothing new to train on."""
@@ -57,6 +72,8 @@ class Trainings:
 
     def all_honest(self, info: RoundInfo, model: Vector) -> list[Vector]:
         """As :meth:`honest`, without a copy: each int32, shape ``(d,)``."""
+        for node in range(self._honest):
+            self.begin(node, info, model)
         made = [self._trained(node, info, model) for node in range(self._honest)]
         return [update.vector for update, new in made if new]
 
@@ -87,7 +104,10 @@ class Trainings:
         made = self._made.setdefault((info.number, info.model_digest), {})
         if node not in made:
             name = f"node-{node}"
-            made[node] = trained(self.task.trainers[node], model, info, node=name)
+            if self._pool is None:
+                made[node] = trained(self.task.trainers[node], model, info, node=name)
+            else:
+                made[node] = or_nothing(self._pool.take(node, info, model), model)
             update, new = made[node]
             if new and node < self._honest:
                 self._see(update, model, info, name)

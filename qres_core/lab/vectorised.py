@@ -291,6 +291,9 @@ class VectorisedEngine:
         for kernel in dict.fromkeys(self.kernels):
             kernel.enter(frozenset(head.roster.members), frozenset(head.bans))
         conversation = self._converse(info)
+        if self.adversary.attack is not None:
+            for attacker in range(self._experiment.scenario.attackers):
+                self._trainings.begin(self._experiment.honest + attacker, info, self._model)
         self._trainings.all_honest(info, self._model)  # those that drop out train too
         before, after = self._dropouts()
         conversation.silent.update(self.ids[node] for node in before | after)
