@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.hookspecs import hookimpl
+    from qres_core.contract.last_step import LastStep
     from qres_core.contract.record_clip import RecordClip
     from qres_core.contract.rounds import (
         MAX_VOID_SETS,
@@ -174,6 +175,7 @@ _HOME = {
         "TransportStats",
     ),
     "by_record": ("by_record",),
+    "last_step": ("LastStep",),
     "record_clip": ("RecordClip",),
     "trainer": (
         "BasedTrainer",
@@ -229,6 +231,7 @@ __all__ = [
     "Hides",
     "HookError",
     "LabError",
+    "LastStep",
     "LinkKeys",
     "LinkReason",
     "Merit",

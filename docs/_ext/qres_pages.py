@@ -417,6 +417,7 @@ API_GROUPS: Final = {
     "trainer": "Trainer",
     "record_clip": "Single examples",
     "by_record": "Training by single examples",
+    "last_step": "What the swarm did last",
 }
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from qres_core.contract import fixed
 from qres_core.contract.errors import LabError, ValueRefusedError
+from qres_core.contract.last_step import LastStep
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Features, Labels, Purpose, stream
@@ -45,39 +46,6 @@ def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: 
             "give the trainer the scale of the swarm",
         )
     return check_vector(vector, "vector", dimension=dimension)
-
-
-@attrs.define(eq=False)
-class LastStep:
-    """The swarm's last step, from the models that a node trained on.
-
-    A model may be trained on several times, and training may begin ahead on one that is not decided
-    then: of several at a step the last counts. After a height without a model nothing is known: a
-    plugin may have refused what it led to, and would refuse it again.
-    """
-
-    _step: int = attrs.field(default=-1, init=False)
-    _voids: int = attrs.field(default=0, init=False)  # heights without a model so far
-    _model: Vector | None = attrs.field(default=None, init=False)
-    _before: Vector | None = attrs.field(default=None, init=False)
-
-    def until(self, vector: Vector, round_info: RoundInfo) -> Weights | None:
-        """The way from the model before to a round's model, float64, shape ``(d,)``.
-
-        ``None`` in a node's first round, in the first after steps that it did not train at, and
-        after a height without a model until there is another.
-        """
-        voids = round_info.height - round_info.step
-        if voids != self._voids:
-            self._model, self._step, self._voids = None, -1, voids
-        if round_info.step != self._step:
-            self._before = self._model if round_info.step == self._step + 1 else None
-            self._step = round_info.step
-        self._model = vector.copy()
-        if self._before is None:
-            return None
-        here = fixed.decode(vector, scale=round_info.scale)
-        return here - fixed.decode(self._before, scale=round_info.scale)
 
 
 def check_single_step(*, local_epochs: int, proximal: float, global_momentum: float) -> None:

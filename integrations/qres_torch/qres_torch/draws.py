@@ -48,6 +48,7 @@ def seed_loader(loader: object, seed: int) -> None:
     Without one it draws from the generator of the process, even where it shuffles nothing, and
     would disturb a training in another thread.
     """
+    loader = getattr(loader, "source", loader)
     batches: object = getattr(loader, "batch_sampler", None)
     owners: list[Any] = [
         loader,

@@ -91,6 +91,16 @@ class Layout:
                 [each.detach().double().cpu().numpy().ravel() for each in self.tensors(module)]
             )
 
+    def parts(self, module: Any, real: Reals) -> dict[Any, Any]:
+        """The part of ``real``, float64, shape ``(d,)``, of each parameter that trains."""
+        at, found = 0, dict[Any, Any]()
+        for tensor in self.tensors(module):
+            part = torch.from_numpy(real[at : at + tensor.numel()]).view(tensor.shape)
+            at += tensor.numel()
+            if tensor.requires_grad:
+                found[tensor] = part.to(tensor.device, tensor.dtype)
+        return found
+
     def load(self, module: Any, real: Reals) -> None:
         """Write ``real``, float64, shape ``(d,)``, into a module, rounded to its precision."""
         at = 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias, TypeGuard
 
 import attrs
@@ -76,16 +76,26 @@ class TorchLoop:
     epochs: int
     clip: float | None
     proximal: float
+    carried: float  # share of the swarm's last step in each step
     autocast: Any
 
     def train(
-        self, module: Any, loader: Any, round_info: RoundInfo, optimizer: Any
+        self,
+        module: Any,
+        loader: Any,
+        round_info: RoundInfo,
+        optimizer: Any,
+        way: Mapping[Any, Any] | None = None,
     ) -> dict[str, float]:
-        """Train; returns the mean loss over the last pass, without the proximal term."""
+        """Train; returns the mean loss over the last pass, without the proximal term.
+
+        ``way``: the swarm's last step, by the parameter that it is of.
+        """
         parameters = [each for each in module.parameters() if each.requires_grad]
         anchors = [each.detach().clone() for each in parameters] if self.proximal else []
         schedule = None if self.schedule is None else self.schedule(optimizer, round_info)
         kind = device_of(module).type
+        steps = self.epochs * len(loader) if way is not None else 1
         module.train()
         measured = Scored()
         for _ in range(self.epochs):
@@ -99,13 +109,24 @@ class TorchLoop:
                         parameter.grad.add_(parameter.detach() - anchor, alpha=self.proximal)
                 if self.clip is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, self.clip)
-                optimizer.step()
+                with self._partly(way or {}, steps):
+                    optimizer.step()
                 if schedule is not None:
                     schedule.step()
                 total = measured.loss + float(loss.detach()) * length
                 measured = Scored(measured.examples + length, total)
         optimizer.zero_grad()
         return measured.figures()
+
+    @contextmanager
+    def _partly(self, way: Mapping[Any, Any], steps: int) -> Generator[None]:
+        """Have a step go partly the swarm's way (FedCM, arXiv 2106.10874), whatever makes it."""
+        before = [each.detach().clone() for each in way]
+        yield
+        with torch.no_grad():
+            for parameter, start in zip(way, before, strict=True):
+                parameter.lerp_(start, self.carried)
+                parameter.add_(way[parameter], alpha=self.carried / steps)
 
     def measure(self, module: Any, loader: Any) -> Scored:
         """Loss and, where it is cross-entropy of classes, accuracy."""

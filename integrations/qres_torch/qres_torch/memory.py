@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import ValueRefusedError
+from qres_core import LastStep, ValueRefusedError
 from qres_torch.border import BadFileError, files, torch
 from qres_torch.layout import Tensors, refused
 
-_FORM: Final = "qres-torch/memory/v1"
+_FORM: Final = "qres-torch/memory/v2"
+_MODELS: Final = ("last/before", "last/model")
+_NONE: Final = torch.empty(0, dtype=torch.uint8)
 Moments = Mapping[str, Mapping[str, Any]]
 """The ``state`` of an optimiser: by number of a parameter, tensors and numbers by name."""
 
@@ -76,8 +78,8 @@ def load_moments(optimizer: Any, moments: Moments) -> None:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def encode(memory: NodeMemory) -> bytes:
-    """A memory as a safetensors file."""
+def encode(memory: NodeMemory, last: LastStep) -> bytes:
+    """A memory as a safetensors file, with what the swarm did last."""
     tensors: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for when, kept in (("before", memory.before), ("after", memory.after)):
@@ -90,13 +92,17 @@ def encode(memory: NodeMemory) -> bytes:
                     tensors[path] = value.cpu().contiguous().clone()
                 else:
                     plain[path] = value
-    facts = json.dumps({"form": _FORM, "number": memory.number, "plain": plain}, sort_keys=True)
+    *models, step, voids = last.raw()
+    for name, each in zip(_MODELS, models, strict=True):
+        tensors[name] = torch.frombuffer(bytearray(each), dtype=torch.uint8) if each else _NONE
+    told = {"form": _FORM, "number": memory.number, "plain": plain, "last": [step, voids]}
+    facts = json.dumps(told, sort_keys=True)
     octets: bytes = files.save(tensors, metadata={"qres": facts})
     return octets
 
 
-def decode(octets: bytes, like: NodeMemory) -> NodeMemory:
-    """The memory in a file of :func:`encode`; ``like`` has the same buffers.
+def decode(octets: bytes, like: NodeMemory, last: LastStep) -> NodeMemory:
+    """The memory in a file of :func:`encode`; ``like`` has the same buffers, ``last`` is set.
 
     Raises ValueRefusedError: QRES-E506 for anything else.
     """
@@ -105,6 +111,8 @@ def decode(octets: bytes, like: NodeMemory) -> NodeMemory:
         values: dict[str, Any] = {**facts["plain"], **files.load(octets)}
         made = NodeMemory(_kept(values, "after", like.after.buffers), facts["number"])
         made.before = _kept(values, "before", like.after.buffers)
+        models = [values[name].numpy().tobytes() for name in _MODELS]
+        last.set_raw([*models, *facts["last"]])
     except (BadFileError, ValueError, LookupError, TypeError) as error:
         what = f"is not what a trainer of this module kept: {error}"
         fix = "begin without it"

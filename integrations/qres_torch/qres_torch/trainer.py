@@ -10,17 +10,26 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from qres_core import RoundInfo, Update, Vector, check_vector, fixed
+from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
 from qres_torch import draws, memory, records
 from qres_torch.layout import Layout, Reals, Tensors, refused
 from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
+from qres_torch.resident import ResidentLoader
 
 Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
 """A training of one's own: of a module, by a loader, in a round. Returns figures for the log."""
 
 _OWN, _HELD, _RECORDS = 0, 1, 2  # what is drawn for: training, held-out and single examples
 FROZEN: Final = ("same", "any")
-_LOOP: Final = ("optimizer", "schedule", "clip", "proximal", "autocast", "keep_optimizer")
+_LOOP: Final = (
+    "optimizer",
+    "schedule",
+    "clip",
+    "proximal",
+    "global_momentum",
+    "autocast",
+    "keep_optimizer",
+)
 
 
 @attrs.define(eq=False)
@@ -75,8 +84,12 @@ class TorchTrainer:
             each batch.
         clip: longest gradient, in L2; longer ones are shortened.
         proximal: FedProx's ``mu``, 0 or more: ``mu (w - w_round)`` is added to the gradient.
+        global_momentum: FedCM's share of the swarm's last step in each step, from 0, below 1; the
+            optimiser's own has the rest.
         autocast: a type of torch such as ``torch.bfloat16``, for mixed precision.
         keep_optimizer: whether the optimiser's state stays with the node from round to round.
+        resident: whether examples are moved to the module's device once, and not in each pass.
+            What a data set does to an example at random it then does once.
         per_example: where a plugin hides single examples, the step of each is minus this times its
             gradient: a learning rate over a public number of examples.
         pooled: whether ``held_out`` comes from a pool that stands for the whole task.
@@ -101,8 +114,10 @@ class TorchTrainer:
     schedule: MakeSchedule | None = None
     clip: float | None = None
     proximal: float = 0.0
+    global_momentum: float = 0.0
     autocast: Any = None
     keep_optimizer: bool = False
+    resident: bool = False
     per_example: float | None = None
     pooled: bool = False
     seed: int = 0
@@ -113,9 +128,15 @@ class TorchTrainer:
     _loop: TorchLoop = attrs.field(init=False, repr=False)
     _memory: memory.NodeMemory = attrs.field(init=False, repr=False)
     _bench: Bench = attrs.field(init=False, repr=False)
+    _last: LastStep = attrs.field(factory=LastStep, init=False, repr=False)
+    _last_judged: LastStep = attrs.field(factory=LastStep, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._check()
+        if self.resident:
+            for name in ("train_loader", "held_out", "test"):
+                held = ResidentLoader.of(getattr(self, name), self.module, self.seed, name)
+                setattr(self, name, held)
         self.layout = Layout.of(self.module, self.select, self.buffers)
         self._loop = TorchLoop(
             optimizer=self.optimizer or _no_optimizer,
@@ -124,6 +145,7 @@ class TorchTrainer:
             epochs=self.epochs,
             clip=self.clip,
             proximal=self.proximal,
+            carried=self.global_momentum,
             autocast=self.autocast,
         )
         self._memory = memory.NodeMemory(memory.Kept(self.layout.kept(self.module)))
@@ -156,6 +178,12 @@ class TorchTrainer:
             raise refused("per_example", f"is {self.per_example!r}", "write a number above 0")
         if not self.proximal >= 0:
             raise refused("proximal", f"is {self.proximal!r}", "write a number from 0")
+        if not 0 <= self.global_momentum < 1:
+            what = f"is {self.global_momentum!r}"
+            raise refused("global_momentum", what, "write a number from 0, below 1")
+        if self.global_momentum and not hasattr(self.train_loader, "__len__"):
+            what = "needs the number of steps, and the batches do not tell it"
+            raise refused("global_momentum", what, "give batches with a length")
 
     def vector(self, scale: int = 0) -> Vector:
         """The module's numbers as they are now: the model to start a swarm from.
@@ -186,8 +214,9 @@ class TorchTrainer:
             return None
         with self._bench.turn:
             kept = self._memory.begin(round_info.number)
+            way = self._way(self._last, vector, round_info)
             changed, figures, after = self._trained(
-                self.module, self.train_loader, vector, round_info, kept, _OWN
+                self.module, self.train_loader, vector, round_info, kept, _OWN, way
             )
             self._memory.after = after
         encoded = fixed.encode(changed, scale=round_info.scale)
@@ -244,8 +273,9 @@ class TorchTrainer:
     def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Reals]:
         """The step of each example: minus ``per_example`` times its gradient.
 
-        No optimiser, schedule, clipping or proximal term of ``fit`` is used. Yields float64, shape
-        ``(1, d)``. Raises ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        No optimiser, schedule, clipping, momentum or proximal term of ``fit`` is used. Yields
+        float64, shape ``(1, d)``. Raises ValueRefusedError: QRES-E502 or QRES-E503 for another
+        vector.
         """
         self.records()
         seed = draws.seed_of(self.seed, self.index, round_info.number, _RECORDS)
@@ -258,14 +288,14 @@ class TorchTrainer:
 
     def remember(self) -> bytes:
         """What the node keeps from round to round; empty where that is nothing."""
-        if not self.layout.local and not self.keep_optimizer:
+        if not self.layout.local and not self.keep_optimizer and not self.global_momentum:
             return b""
-        return memory.encode(self._memory)
+        return memory.encode(self._memory, self._last)
 
     def recall(self, kept: bytes) -> None:
         """Go on with what :meth:`remember` gave. Raises ValueRefusedError: QRES-E506."""
         if kept or self.remember():
-            self._memory = memory.decode(kept, self._memory)
+            self._memory = memory.decode(kept, self._memory, self._last)
 
     def _validate(self, vector: Vector, round_info: RoundInfo) -> float:
         """Mean loss on ``held_out``; not in turn with a training."""
@@ -280,8 +310,15 @@ class TorchTrainer:
         bench = self._bench
         with bench.judging:
             kept = memory.Kept(self._memory.after.buffers)
-            changed = self._trained(bench.judge, self.held_out, vector, round_info, kept, _HELD)[0]
+            way = self._way(self._last_judged, vector, round_info)
+            changed = self._trained(
+                bench.judge, self.held_out, vector, round_info, kept, _HELD, way
+            )[0]
         return fixed.encode(changed, scale=round_info.scale).vector
+
+    def _way(self, last: LastStep, vector: Vector, round_info: RoundInfo) -> Reals | None:
+        """What the swarm did last, of which each step takes a share."""
+        return last.until(vector, round_info) if self.global_momentum else None
 
     def _measured(self, module: Any, loader: Any) -> Scored:
         draws.seed_loader(loader, self.seed)  # the same order, and nothing drawn of the process's
@@ -300,6 +337,7 @@ class TorchTrainer:
         round_info: RoundInfo,
         kept: memory.Kept,
         stream: int,
+        way: Reals | None = None,
     ) -> tuple[Reals, dict[str, float], memory.Kept]:
         """What training changes, float64, shape ``(d,)``, figures of it, and what is kept after."""
         self._load(module, vector, round_info.scale, kept.buffers)
@@ -316,7 +354,8 @@ class TorchTrainer:
                 parameters = [each for each in module.parameters() if each.requires_grad]
                 optimizer = self._loop.optimizer(parameters)
                 memory.load_moments(optimizer, kept.moments)
-                figures = self._loop.train(module, loader, round_info, optimizer)
+                along = None if way is None else self.layout.parts(module, way)
+                figures = self._loop.train(module, loader, round_info, optimizer, along)
                 moments = memory.moments_of(optimizer) if self.keep_optimizer else {}
         after = memory.Kept(self.layout.kept(module), moments)
         return self.layout.numbers(module) - start, figures, after
@@ -328,6 +367,7 @@ def _no_optimizer(_parameters: Any) -> Any:  # pragma: no cover - there is a fun
 
 def _examples(loader: Any) -> int:
     """How many examples a loader has: by its data set or its batches, and 1 where neither tells."""
+    loader = getattr(loader, "source", loader)
     if is_row(loader):
         return sum(map(length_of, loader))
     try:

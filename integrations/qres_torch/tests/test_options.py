@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from qres_torch import TorchTrainer  # noqa: E402
-from small import CLASSES, STEP, a_round, adam, blobs, loader, net, sgd, trainer  # noqa: E402
+from small import (  # noqa: E402 - they need torch
+    CLASSES,
+    STEP,
+    KnowsItsLoss,
+    a_round,
+    adam,
+    blobs,
+    loader,
+    net,
+    sgd,
+    trainer,
+)
 from torch.utils.data import DataLoader  # noqa: E402
 
 from qres_core import OptionError, Update, ValueRefusedError, Vector, fixed  # noqa: E402
@@ -390,6 +402,130 @@ def test_a_proximal_step_is_that_of_the_paper() -> None:
     moved = ends - torch.cat([each.flatten() for each in start])
     change = fixed.decode(fitted(item, vector).vector)
     np.testing.assert_allclose(change, moved.numpy(), atol=STEP)
+
+
+def test_global_momentum_is_that_of_the_paper() -> None:
+    """FedCM by hand, in plain torch: ``w -= lr (1 - b) g``, then ``b / k`` of the swarm's step."""
+    part, share, scale = blobs(24), 0.75, -12
+    x, y = part.tensors
+    batches = [(x[:12].double(), y[:12]), (x[12:].double(), y[12:])]
+    item = trainer(net().double(), batches, epochs=2, global_momentum=share)
+    models = [item.vector(scale)]
+    models.append(models[0] + np.int32(50_000))
+    for step, model in enumerate(models):
+        info = attrs.evolve(a_round(model, number=step + 1, scale=scale), step=step, height=step)
+        update = item.fit(model, info)
+    assert update is not None
+    module = net().double()
+    start = torch.tensor(fixed.decode(models[1], scale=scale))
+    way = start - torch.tensor(fixed.decode(models[0], scale=scale))
+    with torch.no_grad():
+        torch.nn.utils.vector_to_parameters(start, module.parameters())
+    for a, b in batches * 2:
+        module.zero_grad()
+        torch.nn.functional.cross_entropy(module(a), b).backward()
+        flat = torch.cat([each.grad.flatten() for each in module.parameters()])
+        now = torch.nn.utils.parameters_to_vector(module.parameters())
+        with torch.no_grad():
+            moved = now - 0.1 * (1 - share) * flat + share / 4 * way
+            torch.nn.utils.vector_to_parameters(moved, module.parameters())
+    end = torch.nn.utils.parameters_to_vector(module.parameters())
+    found = fixed.decode(update.vector, scale=scale)
+    np.testing.assert_allclose(found, (end - start).detach().numpy(), atol=1e-7)
+    assert np.abs(found).max() > 1e-3
+
+
+def test_global_momentum_goes_on_after_a_break_and_leaves_frozen_parameters_alone() -> None:
+    def fresh() -> TorchTrainer:
+        module = net()
+        module[0].bias.requires_grad_(requires_grad=False)
+        return trainer(module, optimizer=adam, select="all", global_momentum=0.9)
+
+    item, back, forgetful = fresh(), fresh(), fresh()
+    first = item.vector()
+    second = first + np.int32(2000)
+    fitted(item, first)
+    back.recall(item.remember())
+    info = attrs.evolve(a_round(second, number=2), step=1, height=1)
+    made, again, without = (each.fit(second, info) for each in (item, back, forgetful))
+    assert made is not None
+    assert again is not None
+    assert without is not None
+    np.testing.assert_array_equal(made.vector, again.vector)
+    assert not np.array_equal(made.vector, without.vector), "control"
+    assert not made.vector[48:56].any()
+    along = float(np.mean(made.vector[:48] - without.vector[:48]))
+    assert along == pytest.approx(0.9 * 2000, rel=0.5)
+
+
+def test_global_momentum_needs_the_number_of_steps() -> None:
+    class Stream:
+        def __iter__(self) -> Any:
+            return iter(loader())
+
+    with pytest.raises(OptionError, match=r"global_momentum: needs the number of steps"):
+        trainer(net(), Stream(), global_momentum=0.5)
+
+
+# ── examples on the device ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_examples_that_are_moved_once_make_the_same_updates(*, own: bool) -> None:
+    def made(*, resident: bool) -> TorchTrainer:
+        options = {"generator": torch.Generator()} if own else {}
+        batches = loader(40, batch_size=7, **options)
+        return trainer(net(dropout=0.5), batches, epochs=2, resident=resident)
+
+    item, plain = made(resident=True), made(resident=False)
+    vector = item.vector()
+    for number in (1, 2):
+        mine, theirs = (fitted(each, vector, number=number) for each in (item, plain))
+        np.testing.assert_array_equal(mine.vector, theirs.vector)
+        assert mine.weight == theirs.weight == 40
+    info = a_round(vector)
+    assert item.evaluate(vector, info) == plain.evaluate(vector, info)
+    assert item.validate(vector, info) == plain.validate(vector, info)
+
+
+def test_a_data_set_is_asked_once_for_each_example() -> None:
+    asked: list[int] = []
+
+    class Counted(torch.utils.data.Dataset):  # type: ignore[misc,name-defined]
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, at: int) -> Any:
+            asked.append(at)
+            x, y = blobs(12).tensors
+            return {"x": x[at] + torch.rand(()), "labels": y[at]}
+
+    def fresh() -> TorchTrainer:
+        batches = DataLoader(Counted(), batch_size=4, shuffle=True)
+        return trainer(KnowsItsLoss(), batches, held_out=None, resident=True, epochs=3)
+
+    item = fresh()
+    vector = item.vector()
+    first, second = (fitted(item, vector, number=number) for number in (1, 2))
+    assert sorted(asked) == list(range(12))
+    assert not np.array_equal(first.vector, second.vector)
+    later = fresh()  # what it does at random follows from the seed, not from the first round
+    np.testing.assert_array_equal(fitted(later, vector, number=2).vector, second.vector)
+
+
+def test_batches_may_be_held_and_what_has_no_examples_is_refused() -> None:
+    batches = [tuple(part.tensors) for part in (blobs(8), blobs(8, 1))]
+    item, plain = (trainer(net(), batches, resident=resident) for resident in (True, False))
+    vector = item.vector()
+    update = fitted(item, vector)
+    np.testing.assert_array_equal(update.vector, fitted(plain, vector).vector)
+    assert update.weight == 16
+    with pytest.raises(OptionError, match=r"resident: train_loader has no examples by number"):
+        trainer(net(), iter(batches), resident=True)
+    named = DataLoader([{"x": torch.zeros(6), "name": "a"}] * 4, batch_size=2)
+    item = trainer(KnowsItsLoss(), named, held_out=None, resident=True)
+    with pytest.raises(OptionError, match=r"resident: the examples hold a str"):
+        fitted(item, item.vector())
 
 
 def test_a_schedule_steps_after_each_batch() -> None:

@@ -250,6 +250,9 @@ def test_other_vectors_and_diverged_training_are_refused_by_name() -> None:
         ({"buffers": "drop"}, "buffers"),
         ({"select": "hed.*"}, "select"),
         ({"frozen": "alike"}, "frozen"),
+        ({"global_momentum": 1.0}, "global_momentum"),
+        ({"global_momentum": float("nan")}, "global_momentum"),
+        ({"train": print, "optimizer": None, "global_momentum": 0.5}, "global_momentum"),
     ],
 )
 def test_options_that_cannot_work_are_refused_by_name(options: dict[str, Any], where: str) -> None:
