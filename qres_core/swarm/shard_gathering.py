@@ -1,7 +1,7 @@
 """The shards of contributions: given to committees, held, asked for.
 
 A sender gives each shard to the ``f + 1`` members that serve it first. Each says what it holds. If
-too few say so within a vote timeout, the sender gives the shard to the rest of the committee.
+too few say so in time (:func:`patience`), the sender gives the shard to the rest of the committee.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.context import NodeContext
 from qres_core.swarm.gathering import MAX_PER_SENDER, Gathering
 from qres_core.swarm.merkle import leaf_hash, proves_leaf
 from qres_core.swarm.messages import CandidateSet, ContributionBody, Member
@@ -39,7 +40,17 @@ from qres_core.swarm.shards import CutVector, ShardPlan
 from qres_core.swarm.timeouts import Answers
 
 QUARTER: Final = 4
-"""Parts of a vote timeout after which a node says what it holds by then, or asks another one."""
+"""Parts of :func:`patience` after which a node says what it holds by then, or asks another one."""
+
+
+def patience(context: NodeContext) -> float:
+    """Seconds after which others step in for members of a committee that say nothing.
+
+    It is a vote timeout, or a quarter of the deadline if that is less: what the others do then
+    must be done by the deadline.
+    """
+    swarm = context.swarm
+    return min(swarm.vote_timeout, swarm.deadline / QUARTER) * context.waits.stretch
 
 
 class ShardGathering:
@@ -72,7 +83,7 @@ class ShardGathering:
 
     @property
     def _timeout(self) -> float:
-        return self._context.swarm.vote_timeout * self._context.waits.stretch
+        return patience(self._context)
 
     @property
     def _pause(self) -> float:

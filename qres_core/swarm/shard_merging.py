@@ -1,9 +1,9 @@
 """The shards of a decided set: merged by committees, settled by equal digests, and pulled.
 
-The members that serve a shard first merge it and say the digest of what they find. If a vote
-timeout later too few say the same, or at once if two say different things, the rest of the
-committee merges it too. Whatever ``f + 1`` of a committee say alike is right, because one of them
-is honest. Each node then pulls each merged shard from one of those that said so.
+The members that serve a shard first merge it and say the digest of what they find. If too few say
+the same in time, or at once if two say different things, the rest of the committee merges it too.
+Whatever ``f + 1`` of a committee say alike is right, because one of them is honest. Each node then
+pulls each merged shard from one of those that said so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import Member
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.results import CANNOT_MERGE, Void
-from qres_core.swarm.shard_gathering import QUARTER, ShardGathering
+from qres_core.swarm.shard_gathering import QUARTER, ShardGathering, patience
 from qres_core.swarm.shard_messages import (
     PULL,
     RESULT,
@@ -70,7 +70,7 @@ class ShardMerging:
 
     @property
     def _timeout(self) -> float:
-        return self._context.swarm.vote_timeout * self._context.waits.stretch
+        return patience(self._context)
 
     @property
     def _pause(self) -> float:

@@ -113,13 +113,12 @@ def test_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> None:
 def sharded(seed: int) -> Setting:
     """The setting of a seed, in sharded rounds and with plugins that can take part in them."""
     setting = draw(seed)
-    plugins = {"memory": {}, "tag": {}, "replay": {}, "mean": {"unprotected": True}}
-    swarm = {
-        **setting.swarm,
-        "insecure": False,
-        "proof_checks": "everyone",
-        "aggregation": "sharded",
-    }
+    can = {"memory", "replay", "chatty", "mean", "median", "trimmed_mean"}
+    plugins = {name: table for name, table in setting.plugins.items() if name in can}
+    if plugins.keys().isdisjoint({"mean", "median", "trimmed_mean"}):
+        plugins["mean"] = {"unprotected": True}
+    plugins = {"tag": {}, **plugins}
+    swarm = {**setting.swarm, "proof_checks": "everyone", "aggregation": "sharded"}
     return attrs.evolve(setting, plugins=plugins, monna=False, swarm=swarm)
 
 
@@ -132,6 +131,13 @@ def test_a_sharded_swarm_without_trouble_makes_models_and_nothing_is_found() -> 
 @pytest.mark.parametrize("seed", [*range(1000, 1004), 1010, 1020])
 def test_sharded_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> None:
     played(sharded(seed))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(2000, 2200, 10))
+def test_many_sharded_swarms_in_trouble_keep_their_promises(first: int) -> None:
+    for seed in range(first, first + 10):
+        played(sharded(seed))
 
 
 def test_nodes_that_die_over_their_journals_come_back_and_keep_their_promises() -> None:
