@@ -211,6 +211,13 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "configuration allows a node. Give it `records` and `record_steps`, or raise the "
             "number.",
         ),
+        "QRES-E319": (
+            "rounds cannot be sharded",
+            'With `swarm.aggregation = "sharded"` no node has whole updates. Committees merge '
+            "ranges of coordinates. That needs signed messages, and a rule that merges each "
+            "coordinate by itself. Plugins that look at whole updates are not supported yet. "
+            "Otherwise every node has to take in every update.",
+        ),
         "QRES-E401": (
             "message too large",
             "The frame is over the size limit. QRES did not parse it.",

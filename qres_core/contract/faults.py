@@ -193,6 +193,11 @@ class Fault(enum.StrEnum):
         _PLAIN,
         "The quoted contribution is not one that its sender made for this model.",
     )
+    WRONG_SHARD = (
+        "wrong-shard",
+        _PLAIN,
+        "A node gave another result of a shard than f + 1 of its committee.",
+    )
     OTHER_SETTINGS = (
         "other-settings",
         _OWN_VIEW,

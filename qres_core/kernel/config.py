@@ -160,6 +160,14 @@ class SwarmConfig:
             "each, and the others believe f + 1 of them."
         ),
     )
+    aggregation: str = attrs.field(
+        default="everyone",
+        validator=options.one_of("everyone", "sharded"),
+        metadata=_help(
+            '"everyone": each node takes in all updates. "sharded": committees of 2 f + 1 merge '
+            "ranges of coordinates, and a node downloads about f + 2 updates."
+        ),
+    )
     authority: str = attrs.field(
         default="members",
         validator=options.one_of("members", "ca"),

@@ -44,6 +44,7 @@ from qres_core.kernel.remedies import (
     withstand,
     work_in_groups,
 )
+from qres_core.kernel.sharded import unsharded
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
 
 _MIB: Final = 2**20
@@ -99,6 +100,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_weights(enabled, swarm),
         *_families(enabled),
         *_committees(enabled, swarm),
+        *unsharded(enabled, swarm),
         *_votes_too_early(enabled, hidden),
         *_records(enabled),
         *_sizes(enabled, swarm, dimension),
@@ -474,6 +476,12 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
         yield (
             f"swarm.proof_checks: {size} nodes check each proof; their attestations hold while "
             f"at most {swarm.byzantine} of all nodes lie"
+        )
+    if swarm.aggregation == "sharded":
+        size = min(swarm.nodes, 2 * swarm.byzantine + 1)
+        yield (
+            f"swarm.aggregation: {size} nodes merge each range of coordinates, and see it of all "
+            f"updates; their word holds while at most {swarm.byzantine} of all nodes lie"
         )
     for plugin in enabled:
         for notice in plugin.claims.notices:

@@ -24,6 +24,7 @@ from qres_core.contract.trainer import base_of
 from qres_core.contract.types import Contribution, NodeId, Update, Vector, model_digest
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
+from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
@@ -66,6 +67,13 @@ def _refuse_network(scenario: Scenario) -> None:
             raise LabError.of("QRES-E105", f"simulation.{key}", what, 'engine = "events"')
 
 
+def _refuse_shards(swarm: SwarmConfig) -> None:
+    if swarm.aggregation == "sharded":
+        what = 'swarm.aggregation is "sharded", and the vectorised engine plays no committees'
+        fix = 'engine = "events", or swarm.aggregation = "everyone"'
+        raise LabError.of("QRES-E105", "simulation.engine", what, fix)
+
+
 class VectorisedEngine:
     """One node's view of a swarm whose messages all arrive.
 
@@ -81,6 +89,7 @@ class VectorisedEngine:
 
     def __init__(self, experiment: Experiment) -> None:
         _refuse_network(experiment.scenario)
+        _refuse_shards(experiment.config.swarm)
         self._experiment, self._swarm = experiment, experiment.config.swarm
         self.adversary = Adversary(experiment)
         self._trainings = self.adversary.trainings

@@ -292,6 +292,9 @@ class Choice(Instance):
         """
         if not self._context.is_member:
             return False  # it has no vote
+        if not self._collector.available(candidate):
+            self.objection = "too few of a committee hold a member's shard"
+            return None
         question = ("judge", self.engine.round, value)
         if self._opinions.waits_for(question):
             return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
+
 from qres_core.contract import canonical
 from qres_core.contract.errors import WireError
 from qres_core.contract.faults import Fault
@@ -24,8 +26,13 @@ from qres_core.swarm.messages import (
     decode_fetched,
 )
 from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.shard_messages import ContributionHeader
+from qres_core.swarm.sharding import Sharding
 from qres_core.swarm.timeouts import Answers
 
+_ELSEWHERE: Final = np.zeros(1, dtype=np.int32)
+"""In the place of a vector whose shards are with their committees. The solver lets no plugin look
+at it."""
 _BESIDE: Final = 1024
 """Bytes of a message beside its payload and its authenticators, at most."""
 
@@ -44,20 +51,31 @@ class Collector:
             else Checks(speaker, self._add)
         )
         self._answers = Answers(swarm.vote_timeout / 2)
+        self._sharding: Sharding | None = None  # at the node's head, once it is asked for
+
+    @property
+    def sharding(self) -> Sharding | None:
+        """What the node does for sharded rounds at its head; ``None`` where all merge all."""
+        if self._context.swarm.aggregation == "sharded" and self._sharding is None:
+            dimension = int(self._position.model.size)
+            self._sharding = Sharding(self._speaker, self.gathering, dimension)
+        return self._sharding
 
     # ── round and model ───────────────────────────────────────────────────────────────────────
 
-    def open_round(self, named: Iterable[bytes]) -> None:
+    def open_round(self, named: Iterable[bytes], now: float) -> None:
         """A round begins at the same head: forget all but the contributions named by digest."""
         self._answers = Answers(self._context.swarm.vote_timeout / 2)
         wanted = set(named)
         self.checks.open_round(wanted)
         self.gathering.keep_only(wanted)
+        if self.sharding is not None:
+            self.sharding.open_round(wanted, now)
 
     def leave(self) -> None:
         """The node is about to go to another head."""
         self.checks.clear()  # first: what it still keeps belongs to the head that is left
-        self.gathering = Gathering()
+        self.gathering, self._sharding = Gathering(), None
 
     def restore(self, envelopes: Iterable[Envelope]) -> None:
         """Take back what the journal kept of the node's lock.
@@ -78,6 +96,10 @@ class Collector:
     def complete(self, candidate: CandidateSet) -> bool:
         """Whether every member of a set is here."""
         return not self.gathering.missing(candidate)
+
+    def available(self, candidate: CandidateSet) -> bool:
+        """Whether what a set merges can be had from somebody honest, if this node lacks it."""
+        return self.sharding is None or self.sharding.parts.available(candidate)
 
     def stack(self, members: Sequence[Member]) -> Updates:
         """The members' updates with their weights, as the set gives them."""
@@ -125,7 +147,11 @@ class Collector:
         return self.checks.senders() | self.gathering.senders(self._position.number)
 
     def _held(self, envelope: Envelope) -> Held:
-        body = ContributionBody.from_bytes(envelope.payload, int(self._position.model.size))
+        if self.sharding is not None:
+            header = ContributionHeader.from_bytes(envelope.payload)
+            body = ContributionBody(header.weight, _ELSEWHERE)
+        else:
+            body = ContributionBody.from_bytes(envelope.payload, int(self._position.model.size))
         contribution = Contribution(
             envelope.sender,
             contribution_digest(envelope),

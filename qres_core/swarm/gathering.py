@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from qres_core.contract.companion import Companion
 from qres_core.contract.types import (
@@ -109,8 +110,8 @@ class Gathering:
         """The members' contributions as they were sent, in the members' order."""
         return tuple(self._by_digest[member.digest].contribution for member in members)
 
-    def stack(self, members: Sequence[Member], weight_cap: int) -> Updates:
-        """The members' updates with their weights, ascending by sender.
+    def weights(self, members: Sequence[Member], weight_cap: int) -> NDArray[np.int64]:
+        """What the members' updates count, int64, in the members' order.
 
         The weight is the capped claim; where any standing is below full, claims are multiplied by
         standings, all on one power-of-two scale, so that the result depends on the set alone.
@@ -124,10 +125,15 @@ class Gathering:
                 max(1, claim * member.standing >> shift)
                 for claim, member in zip(claims, members, strict=True)
             ]
+        return np.array(claims, dtype=np.int64)
+
+    def stack(self, members: Sequence[Member], weight_cap: int) -> Updates:
+        """The members' updates with their :meth:`weights`, ascending by sender."""
+        held = [self._by_digest[member.digest] for member in members]
         return Updates(
             np.stack([item.contribution.vector for item in held]),
             tuple(member.sender for member in members),
-            np.array(claims, dtype=np.int64),
+            self.weights(members, weight_cap),
             companions=_beside([item.contribution for item in held]),
         )
 

@@ -131,7 +131,8 @@ class Heights(MachineState, ABC):
         if not outcome.chosen:
             head = self._context.head.digest
             outcome.begin(certificate.candidate.digest(head), certificate.candidate.origin, now)
-        if outcome.decision is not None or not self._context.is_member:
+        is_over = outcome.decision is not None and not self._is_pulling(now)
+        if is_over or not self._context.is_member:
             return  # who is no member has no part in the dialogues, and takes the model as it is
         if current.tried:
             if outcome.own is None:
@@ -148,24 +149,48 @@ class Heights(MachineState, ABC):
                 else:
                     outcome.found(Void(error.code), now)
                 return
-            if merged is None:
-                self._wait_for_merged(now)
-            else:
-                self._made = self.make_model(self.model, self.step + 1, merged)
-                self._catching_up.held[self._made.digest] = self._made.model
-                if self._parts.dialogues:  # they run once: nobody could make the model again
-                    self._parts.journal.record_made(self._made.model)
-                outcome.found(Merged(self._made.digest), now)
-                outcome.look(now)
-                self._train_ahead(certificate.candidate, self._made)
+            self._say_merged(certificate, merged, now)
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
 
-    def _merged(self, certificate: Certificate, now: float) -> Vector | None:
-        """What the decided set merges to; ``None`` while a plugin asks the trainer about it.
+    def _say_merged(
+        self, certificate: Certificate, merged: Vector | Void | None, now: float
+    ) -> None:
+        """Say what the set merges to, or that it does not; or wait, if that is not known yet."""
+        outcome = self._outcome
+        if merged is None:
+            self._wait_for_merged(now)
+        elif isinstance(merged, Void):
+            outcome.found(merged, now)
+        else:
+            self._made = self.make_model(self.model, self.step + 1, merged)
+            self._catching_up.held[self._made.digest] = self._made.model
+            if self._runs_once:  # nobody could make the model again
+                self._parts.journal.record_made(self._made.model)
+            outcome.found(Merged(self._made.digest), now)
+            outcome.look(now)
+            self._train_ahead(certificate.candidate, self._made)
+
+    @property
+    def _runs_once(self) -> bool:
+        """Whether the set is merged of what is gone once this node stops: dialogues, or shards."""
+        return bool(self._parts.dialogues) or self._parts.collector.sharding is not None
+
+    def _is_pulling(self, now: float) -> bool:
+        """Whether this node is about to have the model shard by shard, and needs it from nobody."""
+        sharding = self._parts.collector.sharding
+        return sharding is not None and self._made is None and sharding.merging.is_busy(now)
+
+    def _merged(self, certificate: Certificate, now: float) -> Vector | Void | None:
+        """What the decided set merges to; ``None`` while others or the trainer are asked about it.
 
         Raises QresError for what a plugin refused.
         """
+        sharding = self._parts.collector.sharding
+        if sharding is not None:
+            candidate, info = certificate.candidate, self._round.made_in(certificate)
+            chosen = candidate.digest(self._context.head.digest)
+            return sharding.merging.merge(chosen, candidate.members, info, now)
         current, opinions, what = self._round, self._parts.opinions, "merge"
         if opinions.waits_for(what):
             return None

@@ -49,6 +49,7 @@ from qres_core.swarm.messages import (
     SYNC,
 )
 from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.sharding import OF_A_COMING_ROUND
 
 
 class RoundMachine(Heights):
@@ -115,7 +116,8 @@ class RoundMachine(Heights):
         self._now = now
         with self._recorded():
             self._parts.dialogues.tick(now)
-            self._catching_up.ask_if_behind(now, self._outcome.wanted)
+            wanted = None if self._is_pulling(now) else self._outcome.wanted
+            self._catching_up.ask_if_behind(now, wanted)
             self._choice.tick(now)
             self._outcome.tick(now)
             self._advance(now)
@@ -231,7 +233,12 @@ class RoundMachine(Heights):
         self._choice.engine.see(envelope.sender, envelope.round)
         if self._choice.take(envelope, now):
             return
-        if envelope.round > self.number and envelope.kind != FETCHED:
+        sharding = self._parts.collector.sharding
+        coming = envelope.round > self.number
+        waits = coming and envelope.kind in OF_A_COMING_ROUND
+        if sharding is not None and not waits and sharding.take(envelope, now):
+            return
+        if coming and envelope.kind != FETCHED:
             self._parts.pace.keep(envelope, int(self.model.size))
         else:
             self._round.take(envelope, now)

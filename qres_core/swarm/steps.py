@@ -39,6 +39,7 @@ from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
     ContributionBody,
+    contribution_digest,
 )
 from qres_core.swarm.misbehaviour import MisbehaviourPool
 from qres_core.swarm.opinions import Opinions
@@ -136,14 +137,17 @@ class Round:
 
     def advance(self, now: float) -> None:
         """Take every step whose condition holds."""
+        parts = self.parts
         self._begin_if_due(now)
         if self.begun:
             self._contribute(now)
             self._check_contributions(now)
+            if parts.collector.sharding is not None:
+                parts.collector.sharding.parts.advance(now, decided=self.decided is not None)
             self.choice.propose_if_asked(now, lambda: self._fresh(now))
             self.choice.look(now)
         if self.parts.context.waits.adapts and self._watch is not None:
-            held = len(self.parts.collector.gathering.of_round(self._number))
+            held = len(self._proposable())
             proposed = self.choice.engine.proposal(self._number) is not None
             self._watch.look(now, held, proposed=proposed)
         self._decide(now)
@@ -152,10 +156,12 @@ class Round:
     def lacks(self) -> bool:
         """Whether something that the round needs has not come here."""
         collector = self.parts.collector
-        held = len(collector.gathering.of_round(self._number))
-        if held < self.parts.context.quorum:
+        if len(self._proposable()) < self.parts.context.quorum:
             return True
-        return any(not collector.complete(candidate) for candidate in self.choice.sets())
+        return any(
+            not (collector.complete(candidate) and collector.available(candidate))
+            for candidate in self.choice.sets()
+        )
 
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message about the node's head, of this round or what an earlier one left.
@@ -203,7 +209,7 @@ class Round:
     def open(self, now: float) -> None:
         """Be open for what the others say; begin, or wait for the time to begin."""
         parts = self.parts
-        parts.collector.open_round(self._named())
+        parts.collector.open_round(self._named(), now)
         self.choice.forget_absent()
         parts.until.open_round(now)
         if self.begins > now:
@@ -287,11 +293,16 @@ class Round:
     def publish(self, payload: bytes, now: float) -> None:
         """Send an encoded contribution."""
         self.contributed = True
+        sharding, shards = self.parts.collector.sharding, None
+        if sharding is not None:
+            payload, shards = sharding.parts.cut(payload)
         envelope = self.parts.speaker.broadcast(CONTRIBUTION, payload, now)
         try:
             self._take_contribution(envelope)
         except WireError:  # only a liar's own; the others refuse it too
             return
+        if sharding is not None and shards is not None:
+            sharding.parts.contribute(contribution_digest(envelope), shards, now)
 
     def sit_out(self, reason: str) -> None:
         """Contribute nothing to the round."""
@@ -323,7 +334,7 @@ class Round:
         opinions, asked = self.parts.opinions, ("choose", self._number)
         if opinions.waits_for(asked):
             return None  # what has come since does not count: liars would send it one by one
-        held = self.parts.collector.gathering.of_round(self._number)
+        held = self._proposable()
         if now < self.times.propose and not self.parts.context.nobody_is_missing(held):
             return None
         kernel = self.parts.context.kernel
@@ -341,9 +352,19 @@ class Round:
             return None
         for evidence in choice.against:
             kernel.observe(evidence)
-        if len(choice.members) < self.parts.context.quorum:
+        members = tuple(member for member in choice.members if member.sender in held)
+        if len(members) < self.parts.context.quorum:
             return None
-        return CandidateSet(self._number, choice.members)
+        return CandidateSet(self._number, members)
+
+    def _proposable(self) -> set[NodeId]:
+        """Whose contributions of the round can be had by all that need them."""
+        collector = self.parts.collector
+        held = collector.gathering.of_round(self._number)
+        if collector.sharding is None:
+            return set(held)
+        holders = collector.sharding.parts.holders
+        return {who for who, it in held.items() if holders.available(it.contribution.digest)}
 
     # ── the decided set ───────────────────────────────────────────────────────────────────────
 
@@ -377,6 +398,7 @@ class Round:
             math.inf if self.begun else self.begins,
             parts.collector.checks.due(self.times),
             parts.speaker.repeat_at,
+            math.inf if parts.collector.sharding is None else parts.collector.sharding.due(),
             parts.catching_up.due(),
             now + parts.context.swarm.vote_timeout / 4 if parts.dialogues else math.inf,
         ]

@@ -33,6 +33,7 @@ from qres_core.swarm.messages import (
     encode_conclusion,
 )
 from qres_core.swarm.results import Conclusion, Merged, Void
+from qres_core.swarm.shard_messages import ContributionHeader
 from swarm_simulation.past import Past
 from swarm_simulation.setting import KEPT_WORDS, PAST, Character
 
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 VOTES: Final = ("prevote", "precommit")
 ANSWERS: Final = (
     "fetched",
+    "shard/part",
+    "shard/held",
+    "shard/merged",
+    "shard/result",
     "certificate",
     "links",
     "model",
@@ -263,6 +268,10 @@ class Liar:
     def _contribution(self, envelope: Envelope, frame: bytes) -> list[bytes]:
         if not self._does("two contributions"):
             return [frame]
+        if self._world.setting.swarm.get("aggregation") == "sharded":
+            header = ContributionHeader.from_bytes(envelope.payload)
+            forged = attrs.evolve(header, root=self._rng.randbytes(32)).to_bytes()
+            return [self._rng.choice([frame, self._mine(envelope, forged)])]
         body = ContributionBody.from_bytes(envelope.payload, self._world.setting.dimension)
         vector = body.vector + np.int32(self._rng.randrange(1, 4))
         payload = attrs.evolve(body, vector=vector).to_bytes()

@@ -115,6 +115,7 @@ SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "vote_timeout": st.sampled_from([1.0, 20.0]),
         "deadline_stretch": st.sampled_from([1.0, 100.0]),
         "proof_checks": st.just("committee"),
+        "aggregation": st.just("sharded"),
         "standing_tolerance": st.sampled_from([0.0, 1.0]),
         "max_message_bytes": st.sampled_from([2**17, 2**28]),
     },

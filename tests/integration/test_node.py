@@ -182,6 +182,40 @@ def test_four_nodes_end_with_the_model_the_simulator_predicts(task: Task) -> Non
     assert swarm.digests() == list(predicted.model_digests)
 
 
+@attrs.frozen
+class Stamp:
+    """Signs with the sender's name: enough where nobody lies."""
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        return envelope.sender
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        genuine = envelope.auth.get("stamp") == envelope.sender
+        return ACCEPT if genuine else reject("no-stamp", blame=Blame.LINK)
+
+
+@pytest.mark.parametrize("frame_bytes", [65536, 128])
+def test_sharded_nodes_end_with_the_model_of_a_simulation_in_which_all_merge_all(
+    task: Task, frame_bytes: int
+) -> None:
+    """With the smaller frames, every message is announced and pulled."""
+    plain = configure("shards")
+    swarm_options = attrs.evolve(plain.swarm, aggregation="sharded")
+    plugins = {"stamp": {}, **plain.plugins, "memory": {"frame_bytes": frame_bytes}}
+    swarm = Swarm(attrs.evolve(plain, swarm=swarm_options, plugins=plugins), task)
+    installed = {**scan(), "stamp": Installed.local("stamp", Stamp)}
+    play(lambda: swarm.together(3, installed=installed))
+
+    assert not swarm.errors
+    predicted = simulate(plain, Scenario(rounds=3, seed=SEED), task=TASK)
+    assert swarm.digests() == list(predicted.model_digests)
+    for index in range(4):
+        assert [len(event.outcome.members) for event in swarm.closed(index)] == [4] * 3
+        assert not swarm.machines[index].kernel.rejections
+
+
 def test_a_lone_node_waits_without_spinning(task: Task) -> None:
     swarm = Swarm(configure("lone", deadline=60.0), task)
     asked = 0

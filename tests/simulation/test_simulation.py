@@ -110,6 +110,36 @@ def test_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> None:
     played(draw(seed))
 
 
+def sharded(seed: int) -> Setting:
+    """The setting of a seed, in sharded rounds and with plugins that can take part in them."""
+    setting = draw(seed)
+    can = {"memory", "replay", "chatty", "mean", "median", "trimmed_mean"}
+    plugins = {name: table for name, table in setting.plugins.items() if name in can}
+    if plugins.keys().isdisjoint({"mean", "median", "trimmed_mean"}):
+        plugins["mean"] = {"unprotected": True}
+    plugins = {"tag": {}, **plugins}
+    swarm = {**setting.swarm, "proof_checks": "everyone", "aggregation": "sharded"}
+    return attrs.evolve(setting, plugins=plugins, monna=False, swarm=swarm)
+
+
+def test_a_sharded_swarm_without_trouble_makes_models_and_nothing_is_found() -> None:
+    world = played(quiet(swarm={**quiet().swarm, "aggregation": "sharded"}))
+    assert world.counts["heights"] >= 3
+    assert not [name for name in world.counts if name.startswith("blamed")]
+
+
+@pytest.mark.parametrize("seed", [*range(1000, 1004), 1010, 1020])
+def test_sharded_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> None:
+    played(sharded(seed))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(2000, 2200, 10))
+def test_many_sharded_swarms_in_trouble_keep_their_promises(first: int) -> None:
+    for seed in range(first, first + 10):
+        played(sharded(seed))
+
+
 def test_nodes_that_die_over_their_journals_come_back_and_keep_their_promises() -> None:
     kills = tuple(
         Kill(node, 0.2 + 0.4 * number, 1 + number % 3, before=bool(number % 2), away=0.1)

@@ -60,6 +60,7 @@ SENTENCES = {
     "other settings": ("other-settings", True),
     "unproven stop": ("unproven-stop", False),
     "unproven contribution": ("unproven-contribution", False),
+    "wrong shard": ("wrong-shard", False),
     "another goal": ("other-goal", True),
 }
 """The sentences of before, with the value of each, and whether nobody was blamed for it."""

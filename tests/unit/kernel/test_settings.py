@@ -122,6 +122,7 @@ SHARED: Final[Mapping[str, Any]] = {
     "standing_tolerance": 0.2,
     "authority": "ca",
     "proof_checks": "committee",
+    "aggregation": "sharded",
     "max_message_bytes": 2048,
 }
 OWN: Final[Mapping[str, Any]] = {

@@ -613,6 +613,55 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
     assert not solution(*COMPLETE, own).problems
 
 
+# ── sharded rounds ────────────────────────────────────────────────────────────────────────────────
+
+
+BY_COORDINATES = Silent(Claims(tolerates=None, coordinatewise=True))
+SHARDED_RULE = Enabled("rule", Installed.local("rule", Silent), BY_COORDINATES, ("aggregate",))
+SIGNED = (MEMORY, ED25519, REPLAY)
+
+
+def test_a_rule_that_merges_each_coordinate_by_itself_can_be_sharded() -> None:
+    found = solution(*SIGNED, SHARDED_RULE, aggregation="sharded")
+    assert not found.problems
+    (notice,) = [notice for notice in found.notices if "aggregation" in notice]
+    assert notice.startswith("swarm.aggregation: 3 nodes merge each range of coordinates")
+    assert "at most 1 of all nodes lie" in notice
+    assert not any("aggregation" in said for said in solution(*SIGNED, SHARDED_RULE).notices)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        (toy("dp", "privatize"), "changes or hides whole updates"),
+        (toy("secagg", "privatize", "reveal"), "changes or hides whole updates"),
+        (toy("zk", "prove", "verify"), "checks proofs of whole updates"),
+        (toy("validation", "screen"), "judges whole updates before the vote"),
+        (toy("judge", "endorse"), "judges before the vote what whole updates merge to"),
+        (toy("fedavgm", "wrap_aggregate"), "does not claim to be coordinatewise"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_no_sharded_round_can_do_is_refused_by_name(plugin: Enabled, words: str) -> None:
+    found = problem(*SIGNED, plugin, SHARDED_RULE, aggregation="sharded")
+    assert (found.code, found.where) == ("QRES-E319", f"plugins.{plugin.name}")
+    assert found.what.startswith(words)
+    assert found.what.endswith('and swarm.aggregation is "sharded"')
+    assert 'swarm.aggregation = "everyone"' in found.fix
+    assert f"remove [plugins.{plugin.name}]" in found.fix
+    assert not solution(*SIGNED, plugin, SHARDED_RULE).problems
+
+
+def test_a_rule_without_the_claim_and_unsigned_words_are_refused_under_sharding() -> None:
+    found = problem(*SIGNED, toy("rule", "aggregate"), aggregation="sharded")
+    assert (found.code, found.where) == ("QRES-E319", "plugins.rule")
+    assert "such as median" in found.fix
+    assert found.fix.endswith("its authors state Claims(coordinatewise=True)")
+    unsigned = problem(MEMORY, REPLAY, SHARDED_RULE, insecure=True, aggregation="sharded")
+    assert (unsigned.code, unsigned.where) == ("QRES-E319", "swarm.aggregation")
+    assert 'or set it to "everyone"' in unsigned.fix
+
+
 # ── anything ──────────────────────────────────────────────────────────────────────────────────────
 
 ANY_NEEDS = st.builds(
@@ -637,6 +686,7 @@ ANY_SWARM = st.builds(
     weight_cap=st.integers(1, 3),
     insecure=st.booleans(),
     proof_checks=st.sampled_from(["everyone", "committee"]),
+    aggregation=st.sampled_from(["everyone", "everyone", "sharded"]),
 )
 
 
@@ -687,9 +737,9 @@ def test_any_combination_is_solved(
     found = solve(plugins, around)
     names = {plugin.name for plugin in plugins}
     for item in found.problems:
-        places = {"plugins", "swarm.byzantine", "swarm.proof_checks", *names}
-        assert item.where.removeprefix("plugins.") in places
-        assert "QRES-E301" <= item.code <= "QRES-E312" or item.code == "QRES-E316"
+        options = {"swarm.byzantine", "swarm.proof_checks", "swarm.aggregation"}
+        assert item.where.removeprefix("plugins.") in {"plugins", *options, *names}
+        assert "QRES-E301" <= item.code <= "QRES-E312" or item.code in {"QRES-E316", "QRES-E319"}
     if found.problems:
         return
 

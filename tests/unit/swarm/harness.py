@@ -535,6 +535,7 @@ class Net:
         options: further keys of ``[swarm]``.
         validate: held-out loss of a model by node, for plugins that judge.
         members: how many of the nodes are the first members, all if left out; others may join.
+        initial: the first model.
 
     ``judging``: seconds that a trainer takes to judge a model; ``None``: the machine waits for it,
     and it takes no time.
@@ -557,6 +558,7 @@ class Net:
         options: Mapping[str, Any] | None = None,
         validate: Callable[[int, Vector], float] | None = None,
         members: int | None = None,
+        initial: Sequence[int] = (10, 20, 30),
     ) -> None:
         self.ids = make_node_ids(nodes)
         nodes = nodes if members is None else members
@@ -575,7 +577,7 @@ class Net:
             "vote_timeout": VOTE_TIMEOUT,
             **(options or {}),
         }
-        self.initial = np.array([10, 20, 30], dtype=np.int32)
+        self.initial = np.array(initial, dtype=np.int32)
         self.now = START
         self.events: list[tuple[float, int, int, int, str, Any]] = []
         self.count = 0
