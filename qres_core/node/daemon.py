@@ -142,7 +142,7 @@ class Daemon:
             async with anyio.create_task_group() as group:
                 address = self.prepared.config.node.status
                 if address:
-                    names = frozenset(self.prepared.config.node.status_names)
+                    names = frozenset(map(str.lower, self.prepared.config.node.status_names))
                     ready = Readiness(self.board, self._folder)
                     report = self.board.report
                     server = StatusServer(parse_address(address), report, ready.trouble, names)

@@ -43,11 +43,18 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.std
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    last: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+    ]
     if form == "json":
-        last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last += [structlog.processors.JSONRenderer()]
     else:
-        last += [structlog.dev.ConsoleRenderer(colors=where.isatty())]
+        # structlog's own way to show a traceback shows local variables too, keys among them.
+        plain = structlog.dev.plain_traceback
+        colors = where.isatty()
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
+        last += [_harmless, renderer]
     formatter = structlog.stdlib.ProcessorFormatter(
         processors=last, foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name]
     )
@@ -66,6 +73,21 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.std
     )
     log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{OWN}.node")
     return log
+
+
+def _harmless(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Without what steers a terminal or makes a line: libraries log what peers sent them.
+
+    The renderer itself sees to the other fields.
+    """
+    kept = {"event": "", "exception": "\n"}
+    for name, allowed in kept.items():
+        if name in event:
+            event[name] = "".join(
+                sign if sign.isprintable() or sign in allowed else f"\\x{ord(sign):02x}"
+                for sign in str(event[name])
+            )
+    return event
 
 
 def set_level(level: str) -> None:

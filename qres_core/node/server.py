@@ -27,7 +27,7 @@ from qres_core.node import metrics
 from qres_core.node.page import Page, page
 
 CONNECTIONS: Final = 32
-"""Served at a time; more are closed at once."""
+"""Served at a time; for one more, the one that lasted longest is closed."""
 SECONDS: Final = 5.0
 """For the whole of a request and its answer."""
 MAX_HEAD: Final = 8192
@@ -117,7 +117,9 @@ class StatusServer:
     names: frozenset[str] = frozenset()
     url: str = attrs.field(default="", init=False)
     _page: Page = attrs.field(factory=page, init=False)
-    _serving: int = attrs.field(default=0, init=False)
+    _serving: dict[object, anyio.CancelScope] = attrs.field(
+        factory=dict[object, anyio.CancelScope], init=False
+    )
 
     async def serve(self, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled; ``started`` with the URL.
@@ -139,17 +141,19 @@ class StatusServer:
 
     async def _connection(self, stream: SocketStream) -> None:
         async with stream:
-            if self._serving >= CONNECTIONS:
-                return
-            self._serving += 1
-            try:
-                with (
-                    anyio.move_on_after(SECONDS),
-                    suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError),
-                ):
+            # Whoever holds connections open must not keep out those that ask whether all is well:
+            # a node that does not answer them is restarted. What is asked is answered at once.
+            if len(self._serving) >= CONNECTIONS:
+                self._serving.pop(next(iter(self._serving))).cancel()
+            with (
+                anyio.move_on_after(SECONDS) as scope,
+                suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError),
+            ):
+                self._serving[stream] = scope
+                try:
                     await self._one(stream)
-            finally:
-                self._serving -= 1
+                finally:
+                    self._serving.pop(stream, None)
 
     async def _one(self, stream: SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)

@@ -53,6 +53,46 @@ def test_for_people() -> None:
     assert "\x1b" not in stream.getvalue()  # no terminal, no colours
 
 
+def test_what_libraries_say_steers_no_terminal_and_makes_no_line() -> None:
+    stream = io.StringIO()
+    log = logs.set_up("info", "console", stream)
+    evil = "\x1b]0;owned\x07\n2026-11-29 [info] round closed é"
+    log.warning("peer refused", detail=evil)
+    logging.getLogger("libp2p").warning("what came: %s", evil)
+    assert len(stream.getvalue().splitlines()) == 2
+    try:
+        {}[evil]
+    except KeyError:
+        log.exception("it broke")
+    log.warning("it broke", exception=evil)
+    said = stream.getvalue()
+    assert "\x1b" not in said
+    assert "\x07" not in said
+    assert "what came: \\x1b]0;owned\\x07\\x0a2026-11-29 [info] round closed é" in said
+
+
+@pytest.mark.parametrize("form", logs.FORMATS)
+def test_a_traceback_shows_no_values(form: str) -> None:
+    stream = io.StringIO()
+    log = logs.set_up("info", form, stream)
+
+    def open_box(key: bytes) -> None:
+        raise LookupError(len(key))
+
+    try:
+        open_box(b" ".join((b"a private", b"key")))
+    except LookupError as error:
+        caught = error
+        log.exception("it broke")
+    assert "open_box" in stream.getvalue()
+    assert "LookupError: 13" in stream.getvalue()
+    assert "a private key" not in stream.getvalue()
+    control = io.StringIO()  # what structlog does unless it is told otherwise
+    details = (LookupError, caught, caught.__traceback__)
+    structlog.dev.RichTracebackFormatter(width=200)(control, details)
+    assert "a private key" in control.getvalue()
+
+
 def test_a_flood_is_not_a_flood_of_lines() -> None:
     now = 0.0
     throttle = Throttle(lambda: now)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import anyio
@@ -150,7 +151,7 @@ def test_slow_and_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -
         idle = [socket.create_connection(("127.0.0.1", port), timeout=300) for _ in range(3)]
         for item in idle:
             item.sendall(b"GET / HT")
-        ends = [end_of(item) for item in idle]  # each is closed: one at once, two after a while
+        ends = [end_of(item) for item in idle]  # each is closed: one makes room, two after a while
         for item in idle:
             item.close()
         return ends, talk(port, get("/status"))
@@ -158,6 +159,36 @@ def test_slow_and_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -
     ends, after = served(scene)
     assert ends == [b"", b"", b""]
     assert after.startswith(b"HTTP/1.1 200")
+
+
+def test_whoever_holds_connections_open_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "SECONDS", 3600.0)  # nothing ends by itself here
+    monkeypatch.setattr(server, "CONNECTIONS", 4)
+
+    def scene(port: int) -> tuple[bytes, list[bool]]:
+        with ExitStack() as stack:
+            held: list[socket.socket] = []
+            for _ in range(4):
+                item = socket.create_connection(("127.0.0.1", port), timeout=300)
+                held.append(stack.enter_context(item))
+                item.sendall(b"GET / HT")
+            answer = talk(port, get("/healthz"))
+            assert end_of(held[0]) == b"", "the one that lasted longest made room"
+            for item in held:
+                item.settimeout(0)
+            ended: list[bool] = []
+            for item in held[1:]:  # the request that made room is over, and nobody else had to go
+                try:
+                    ended.append(item.recv(1) == b"")
+                except BlockingIOError:
+                    ended.append(False)
+        return answer, ended
+
+    answer, ended = served(scene)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert ended == [False] * 3
 
 
 def test_a_report_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
