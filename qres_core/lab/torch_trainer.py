@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from qres_core.contract import fixed
 from qres_core.contract.errors import LabError
+from qres_core.contract.last_step import LastStep
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Purpose, stream
-from qres_core.lab.numpy_trainer import LastStep, check_grid, check_single_step
+from qres_core.lab.numpy_trainer import check_grid, check_single_step
 
 _SEED_BYTES: Final = 32  # of what decides a round's random choices
 
