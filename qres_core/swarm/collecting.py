@@ -14,7 +14,7 @@ from qres_core.contract.types import Contribution, NodeId, Updates
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.checking import Checks, CommitteeChecks
-from qres_core.swarm.gathering import Gathering, Held
+from qres_core.swarm.gathering import MAX_PER_SENDER, Gathering, Held
 from qres_core.swarm.messages import (
     FETCH,
     FETCHED,
@@ -51,6 +51,8 @@ class Collector:
             else Checks(speaker, self._add)
         )
         self._answers = Answers(swarm.vote_timeout / 2)
+        self._looked: dict[NodeId, set[bytes]] = {}  # digests that were decoded in this round
+        self._spoilt: set[bytes] = set()  # and those of them that are no contributions
         self._sharding: Sharding | None = None  # at the node's head, once it is asked for
 
     @property
@@ -66,6 +68,7 @@ class Collector:
     def open_round(self, named: Iterable[bytes], now: float) -> None:
         """A round begins at the same head: forget all but the contributions named by digest."""
         self._answers = Answers(self._context.swarm.vote_timeout / 2)
+        self._looked, self._spoilt = {}, set()
         wanted = set(named)
         self.checks.open_round(wanted)
         self.gathering.keep_only(wanted)
@@ -76,6 +79,7 @@ class Collector:
         """The node is about to go to another head."""
         self.checks.clear()  # first: what it still keeps belongs to the head that is left
         self.gathering, self._sharding = Gathering(), None
+        self._looked, self._spoilt = {}, set()
 
     def restore(self, envelopes: Iterable[Envelope]) -> None:
         """Take back what the journal kept of the node's lock.
@@ -128,14 +132,35 @@ class Collector:
             return  # late; not even counted
         if self.gathering.get(digest) is not None or digest in self.checks:
             return
+        if digest in self._spoilt:
+            raise WireError.of("QRES-E404", "payload.contribution", "was no contribution before")
+        if not named and not self._looks_at(envelope.sender, digest):
+            self._outlet.refuse(envelope, Fault.EQUIVOCATION, Blame.SENDER)
+            return
         if not agreed and not fits_quoted(envelope, self._context.swarm.max_message_bytes):
             what = "leaves no room for others to quote it"
             raise WireError.of("QRES-E401", "payload.contribution", what)
-        held = self._held(envelope)
+        try:
+            held = self._held(envelope)
+        except WireError:
+            self._spoilt.add(digest)
+            raise
         if agreed:  # what a quorum decided is merged whatever this node makes of a proof
             self._add(held, named=True)
         else:
             self.checks.take(held, named=named)
+
+    def _looks_at(self, sender: NodeId, digest: bytes) -> bool:
+        """Whether a contribution is decoded that no set names: a few of each sender and round.
+
+        A packed vector may be a thousand times as large as its bytes. A liar could else keep the
+        node busy with little.
+        """
+        seen = self._looked.setdefault(sender, set())
+        if digest not in seen and len(seen) >= MAX_PER_SENDER:
+            return False
+        seen.add(digest)
+        return True
 
     def _add(self, held: Held, *, named: bool) -> None:
         if not self.gathering.add(held, named=named):
