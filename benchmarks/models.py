@@ -1,7 +1,6 @@
-"""What large models cost: bytes of a round, what fewer bytes cost in loss, memory, processors.
+"""What large models cost: bytes, memory of simulations, a second worker, one node's vectors.
 
-Run ``python benchmarks/models.py [--quick] [--json]``. It needs no download. Each function of
-:data:`PARTS` measures one thing.
+python benchmarks/models.py [--quick] [--json] [--huge]
 """
 
 from __future__ import annotations
@@ -12,99 +11,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
+import anyio
 import attrs
+import numpy as np
 from harness import Record, main
 
+from qres_core import Contribution, RoundInfo, Update, Vector, fixed
+from qres_core.contract.transport import TransportLimits
+from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import parse
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.messages import ContributionBody
+from qres_core.lab.tasks import Task, TaskConfig
+from qres_core.swarm.gathering import Gathering, Held
+from qres_core.swarm.memory import MemoryTransport
+from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, Member, contribution_digest
+from qres_core.testing import make_round_info
 
 NODES: Final = 10
 ALL_BITS: Final = 32
 TASK: Final = TaskConfig(name="digits", model="mlp", hidden=256, local_epochs=1, learning_rate=0.05)
 DIMENSION: Final = 64 * 256 + 256 + 256 * 10 + 10
-
-
-@attrs.define
-class _Sizes:
-    """Bytes of the contributions of a simulation."""
-
-    found: list[int] = attrs.field(factory=list[int])
-
-    @contextmanager
-    def watched(self) -> Generator[None]:
-        encode = ContributionBody.to_bytes
-
-        def measured(body: ContributionBody) -> bytes:
-            octets = encode(body)
-            self.found.append(len(octets))
-            return octets
-
-        with patch.object(ContributionBody, "to_bytes", measured):
-            yield
-
-    @property
-    def mean(self) -> float:
-        return sum(self.found) / len(self.found)
-
-
-def _learnt(bits: int, rounds: int, seeds: int) -> tuple[float, float]:
-    """Bytes of a contribution, and the mean loss on the test examples after so many rounds."""
-    plugins: Mapping[str, Any] = {} if bits == ALL_BITS else {"quantize": {"bits": bits}}
-    swarm = {"name": "bench", "nodes": NODES, "byzantine": 0, "quorum": NODES, "insecure": True}
-    tables: dict[str, Any] = {"memory": {}, **plugins, "mean": {}}
-    config = parse({"swarm": swarm, "plugins": tables}, source="benchmark")
-    sizes, total = _Sizes(), 0.0
-    for seed in range(1, seeds + 1):
-        scenario = Scenario(rounds=rounds, seed=seed, engine="vectorised")
-        with sizes.watched():
-            result = simulate(config, scenario, task=TASK)
-        total += float(result.rounds[-1].metrics["loss"])
-    return sizes.mean, total / seeds
-
-
-def bits_on_the_wire(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - as the harness calls it
-    """All bits, packed without loss, and 8, 4 and 2 bits with error feedback."""
-    rounds, seeds = (15, 1) if quick else (60, 5)
-    plain = 4.0 * DIMENSION
-    packed, loss = _learnt(ALL_BITS, rounds, seeds)
-    records = [
-        Record("bytes of an update, four bytes a number", plain, "bytes"),
-        Record("bytes of an update, packed without loss", packed, "bytes", plain),
-        Record(f"loss after {rounds} rounds, all bits", loss, "nats"),
-    ]
-    for bits in (8, 4, 2):
-        octets, worse = _learnt(bits, rounds, seeds)
-        target = {4: 7.0}.get(bits)
-        records += [
-            Record(f"bytes of an update, {bits} bits", octets, "bytes"),
-            Record(
-                f"fewer bytes than four a number, {bits} bits",
-                plain / octets,
-                "x",
-                target,
-                at_least=True,
-            ),
-            Record(f"fewer bytes than packed without loss, {bits} bits", packed / octets, "x"),
-            Record(
-                f"loss over that with all bits, {bits} bits",
-                worse / loss,
-                "x",
-                {8: 1.01, 4: 1.01}.get(bits),
-            ),
-        ]
-    return records
-
+LARGE = 0
+"""Numbers of the vectors that one node handles; 10**8 with ``--huge``, which takes gigabytes."""
 
 SIMULATION = """
 [swarm]
@@ -185,88 +122,201 @@ def memory(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - as the harness ca
     return records
 
 
-WORKING = """
-[swarm]
-name = "workers"
-nodes = 8
-byzantine = 1
-quorum = 7
-insecure = true
-
-[plugins.memory]
-
-[plugins.median]
-f = 1
-
-[simulation]
-rounds = {rounds}
-
-[trainer]
-entry = "busy:make"
-"""
-
-BUSY = """
-import numpy as np
-from qres_core import Update
-
-
+@attrs.frozen
 class Busy:
-    \"\"\"Works for a while in one thread, as training does.\"\"\"
+    """Works for a while in one thread, as training does."""
 
-    def __init__(self, index):
-        self.index = index
+    index: int
 
-    def fit(self, vector, round_info):
-        state = self.index + 1
-        for _ in range(300_000):
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """A step that took its time."""
+        state = self.index + round_info.step + 1
+        for _ in range(500_000):
             state = state * 48271 % 2147483647
         return Update(np.full(vector.size, state % 1000, dtype=np.int32))
 
-    def evaluate(self, vector):
+    def evaluate(self, vector: Vector) -> dict[str, float]:
+        """The first number."""
         return {"first": float(vector[0])}
 
 
-def make(index):
-    return Busy(index), np.zeros(1000, dtype=np.int32)
-"""
-
-
-def _trained(folder: Path, rounds: int, workers: int) -> tuple[float, list[str]]:
-    """Seconds of a simulation, and its models."""
-    file = folder / "workers.toml"
-    file.write_text(WORKING.format(rounds=rounds), encoding="utf-8")
-    (folder / "busy.py").write_text(BUSY, encoding="utf-8")
-    qres = str(Path(sys.executable).with_name("qres"))
-    command = [qres, "simulate", str(file), "--json", "--set", f"simulation.workers={workers}"]
-    start = time.monotonic()
-    done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own program
-    told = json.loads(done.stdout)
-    return time.monotonic() - start, [record["model_digest"] for record in told["rounds"]]
+def _trained(rounds: int, count: int) -> tuple[float, list[str]]:
+    """Seconds from the first model to the last, and the models."""
+    swarm = {"name": "busy", "nodes": 8, "byzantine": 1, "quorum": 7, "insecure": True}
+    plugins = {"memory": {}, "median": {"f": 1}}
+    config = parse({"swarm": swarm, "plugins": plugins}, source="")
+    task = Task("busy", np.zeros(100, dtype=np.int32), tuple(Busy(index) for index in range(8)))
+    ended: list[float] = []
+    result = simulate(
+        config,
+        Scenario(rounds=rounds, workers=count),
+        task=task,
+        progress=lambda _record: ended.append(time.monotonic()),
+    )
+    return ended[-1] - ended[0], [record.model_digest for record in result.rounds]
 
 
 def workers(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - as the harness calls `measure`
     """How much faster two workers are than one, where training takes nearly all the time."""
-    rounds, seconds = (2, 8) if quick else (4, 40), dict[int, float]()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for count in (1, 2):
-            first, models = _trained(folder, rounds[0], count)
-            last, more = _trained(folder, rounds[1], count)
-            if more[: len(models)] != models:
-                raise SystemExit("two simulations of one seed differ")
-            seconds[count] = last - first  # without the start
-    ratio = seconds[1] / seconds[2]
-    return [Record("simulate, workers = 2 against 1: times faster", ratio, "", 1.7, at_least=True)]
+    rounds = 10 if quick else 50
+    (alone, models), (together, same) = (_trained(rounds, count) for count in (1, 2))
+    if models != same:
+        raise SystemExit("two simulations of one seed differ")
+    what = "simulate, workers = 2 against 1: times faster"
+    return [Record(what, alone / together, "", 1.7, at_least=True)]
 
 
-PARTS: Final[Sequence[Callable[[bool], Sequence[Record]]]] = (bits_on_the_wire, memory, workers)
-"""What is measured. Each takes whether it has but seconds, and gives its figures."""
+async def _one_path(dimension: int) -> dict[str, float]:
+    """Seconds of what a node does with a vector, by part; three of them are merged."""
+    most = 4 * dimension + 2**20
+    swarm = {"name": "path", "nodes": 3, "byzantine": 0, "quorum": 3, "insecure": True}
+    plugins = {"memory": {}, "median": {"f": 1}}
+    config = parse({"swarm": {**swarm, "max_message_bytes": most}, "plugins": plugins}, source="")
+    kernel = Kernel.from_config(config)
+    limits = TransportLimits(2**20, 2**20, most)
+    info = make_round_info(dimension, nodes=3, byzantine=0)
+    seconds = defaultdict[str, float](float)
+
+    @contextmanager
+    def timed(part: str) -> Generator[None]:
+        start = time.monotonic()
+        yield
+        seconds[part] += time.monotonic() - start
+
+    gathering, members, rng = Gathering(), list[Member](), np.random.default_rng(1)
+    giver, taker = (MemoryTransport(bytes([n]) * 32, "path", 8, limits=limits) for n in (8, 9))
+    for transport in (giver, taker):
+        await transport.start()
+    for sender in info.roster:
+        values = rng.normal(0.0, 0.01, 2**20).astype(np.float32)
+        values = np.resize(values, dimension)
+        with timed("encode"):
+            update = Update.of(fixed.encode(values))
+        del values
+        with timed("pack"):
+            payload = ContributionBody(1, update.vector).to_bytes()
+            head, number = info.head, info.number
+            sent = Envelope(info.swarm, CONTRIBUTION, number, head, sender, 0, 0, payload)
+            frame = sent.to_bytes()
+        del update, payload, sent
+        with timed("blob"):
+            ref = await giver.publish_blob(frame)
+            del frame
+            frame = await taker.fetch_blob(ref, [giver.node_id], 3600.0)
+        with timed("decode"):
+            got = Envelope.from_bytes(frame, max_bytes=most)
+            del frame
+            body = ContributionBody.from_bytes(got.payload, dimension)
+            digest = contribution_digest(got)
+            gathering.add(Held(Contribution(sender, digest, body.vector, 1), got))
+            members.append(Member(sender, digest))
+    for transport in (giver, taker):
+        await transport.aclose()
+    with timed("merge"):
+        merged = kernel.aggregate(gathering.stack(members, 1), info)
+        fixed.add_saturating(merged, merged)
+    return dict(seconds)
+
+
+def path(dimension: int) -> Sequence[Record]:
+    """What three vectors of so many numbers cost at one node: seconds by part, peak memory."""
+    command = [sys.executable, __file__, "--path", str(dimension)]
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, stdout=out)  # noqa: S603 - this script
+        _pid, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"the path of a vector ended with {process.returncode}")
+        out.seek(0)
+        told = json.loads(out.read())
+    what = f"one node, {dimension:,} numbers"
+    parts = [Record(f"{what}: {part} of 3", told[part], "s") for part in told]
+    vectors = usage.ru_maxrss * 1024 / (4 * dimension)
+    return [*parts, Record(f"{what}: peak memory, in vectors", vectors, "")]
+
+
+@attrs.define
+class _Sizes:
+    """Bytes of the contributions of a simulation."""
+
+    found: list[int] = attrs.field(factory=list[int])
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        encode = ContributionBody.to_bytes
+
+        def measured(body: ContributionBody) -> bytes:
+            octets = encode(body)
+            self.found.append(len(octets))
+            return octets
+
+        with patch.object(ContributionBody, "to_bytes", measured):
+            yield
+
+    @property
+    def mean(self) -> float:
+        return sum(self.found) / len(self.found)
+
+
+def _learnt(bits: int, rounds: int, seeds: int) -> tuple[float, float]:
+    """Bytes of a contribution, and the mean loss on the test examples after so many rounds."""
+    plugins: Mapping[str, Any] = {} if bits == ALL_BITS else {"quantize": {"bits": bits}}
+    swarm = {"name": "bench", "nodes": NODES, "byzantine": 0, "quorum": NODES, "insecure": True}
+    tables: dict[str, Any] = {"memory": {}, **plugins, "mean": {}}
+    config = parse({"swarm": swarm, "plugins": tables}, source="benchmark")
+    sizes, total = _Sizes(), 0.0
+    for seed in range(1, seeds + 1):
+        scenario = Scenario(rounds=rounds, seed=seed, engine="vectorised")
+        with sizes.watched():
+            result = simulate(config, scenario, task=TASK)
+        total += float(result.rounds[-1].metrics["loss"])
+    return sizes.mean, total / seeds
+
+
+def bits_on_the_wire(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - as the harness calls it
+    """All bits, packed without loss, and 8, 4 and 2 bits with error feedback."""
+    rounds, seeds = (15, 1) if quick else (60, 5)
+    plain = 4.0 * DIMENSION
+    packed, loss = _learnt(ALL_BITS, rounds, seeds)
+    records = [
+        Record("bytes of an update, four bytes a number", plain, "bytes"),
+        Record("bytes of an update, packed without loss", packed, "bytes", plain),
+        Record(f"loss after {rounds} rounds, all bits", loss, "nats"),
+    ]
+    for bits in (8, 4, 2):
+        octets, worse = _learnt(bits, rounds, seeds)
+        target = {4: 7.0}.get(bits)
+        records += [
+            Record(f"bytes of an update, {bits} bits", octets, "bytes"),
+            Record(
+                f"fewer bytes than four a number, {bits} bits",
+                plain / octets,
+                "x",
+                target,
+                at_least=True,
+            ),
+            Record(f"fewer bytes than packed without loss, {bits} bits", packed / octets, "x"),
+            Record(
+                f"loss over that with all bits, {bits} bits",
+                worse / loss,
+                "x",
+                {8: 1.01, 4: 1.01}.get(bits),
+            ),
+        ]
+    return records
 
 
 def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
-    """Every part."""
-    return [record for part in PARTS for record in part(quick)]
+    """Every figure."""
+    large = path(LARGE) if LARGE else path(10**6 if quick else 10**7)
+    return [*bits_on_the_wire(quick), *memory(quick), *workers(quick), *large]
 
 
 if __name__ == "__main__":
+    if "--path" in sys.argv:  # the process that is measured
+        print(json.dumps(anyio.run(_one_path, int(sys.argv[2]))))
+        sys.exit()
+    if "--huge" in sys.argv:
+        sys.argv.remove("--huge")
+        LARGE = 10**8
     main(__doc__ or "", measure, dists=("qres-core", "qres-quantize", "numpy"))

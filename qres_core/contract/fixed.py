@@ -8,7 +8,8 @@ aggregate bit-identical.
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,9 @@ LIMIT: Final = 2**31 - 1
 MAX_SCALE: Final = 32
 _KEPT_BITS: Final = 4
 """Of a middling value, on a grid that is proposed for it."""
+_BLOCK: Final = 2**18
+"""Coordinates that are computed at once. What lies between is float64 or int64, and would take
+several times the memory of what comes out."""
 
 
 def check_scale(scale: int) -> int:
@@ -69,30 +73,38 @@ def encode(values: ArrayLike, *, scale: int = 0) -> Encoded:
         raise ValueRefusedError.of("QRES-E503", "values", f"{raw.dtype} is not a real number")
     if raw.ndim != 1 or raw.size == 0:
         raise ValueRefusedError.of("QRES-E502", "values", f"expected shape (d,), got {raw.shape}")
-    real: NDArray[np.float64] = raw.astype(np.float64)
-    if not np.isfinite(real).all():
-        first = int(np.flatnonzero(~np.isfinite(real))[0])
-        raise ValueRefusedError.of(
-            "QRES-E501",
-            f"values[{first}]",
-            f"{real[first]} is not finite",
-            "the local training diverged; lower its learning rate",
-        )
-    with np.errstate(over="ignore", under="ignore"):
-        grid = np.rint(np.ldexp(real, FRACTION_BITS - scale))
-    outside = np.abs(grid) > LIMIT
-    vector = np.clip(grid, -LIMIT, LIMIT).astype(np.int32)
+    vector = np.empty(raw.size, dtype=np.int32)
+    outside = moved = 0
+    for block in _blocks(raw.size):
+        real: NDArray[np.float64] = raw[block].astype(np.float64)
+        finite = np.isfinite(real)
+        if not finite.all():
+            first = int(np.flatnonzero(~finite)[0])
+            raise ValueRefusedError.of(
+                "QRES-E501",
+                f"values[{block.start + first}]",
+                f"{real[first]} is not finite",
+                "the local training diverged; lower its learning rate",
+            )
+        moved += int(np.count_nonzero(real))
+        with np.errstate(over="ignore", under="ignore"):
+            grid = np.rint(np.ldexp(real, FRACTION_BITS - scale))
+        outside += int(np.count_nonzero(np.abs(grid) > LIMIT))
+        vector[block] = np.clip(grid, -LIMIT, LIMIT)
     vector.flags.writeable = False
-    return Encoded(vector, int(np.count_nonzero(outside)), _rounding(real, vector))
+    return Encoded(vector, outside, _rounding(raw, vector, moved))
 
 
-def _rounding(real: NDArray[np.float64], vector: Vector) -> Rounding:
-    moved = real != 0.0
-    count = int(np.count_nonzero(moved))
+def _blocks(size: int) -> Iterator[slice]:
+    """Parts of a vector of so many coordinates, in order."""
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+
+
+def _rounding(raw: NDArray[Any], vector: Vector, count: int) -> Rounding:
     vanished = count - int(np.count_nonzero(vector))
     if 2 * vanished <= count:
         return Rounding(moved=count, vanished=vanished)
-    middling = float(np.median(np.abs(real[moved])))
+    middling = float(np.median(np.abs(raw[raw != 0].astype(np.float64))))
     _mantissa, exponent = math.frexp(middling)  # middling is 2**(exponent - 1) or more
     steps = exponent - 1 - _KEPT_BITS
     return Rounding(moved=count, vanished=vanished, scale=FRACTION_BITS + steps)
@@ -118,7 +130,8 @@ def decode(vector: Vector, *, scale: int = 0) -> NDArray[np.float64]:
     check_scale(scale)
     if vector.dtype != np.int32:
         raise ValueRefusedError.of("QRES-E503", "vector", f"expected int32, got {vector.dtype}")
-    return np.ldexp(vector.astype(np.float64), scale - FRACTION_BITS)
+    real = vector.astype(np.float64)
+    return np.ldexp(real, scale - FRACTION_BITS, out=real)
 
 
 def add_saturating(left: Vector, right: Vector) -> Encoded:
@@ -141,11 +154,14 @@ def add_saturating(left: Vector, right: Vector) -> Encoded:
         raise ValueRefusedError.of(
             "QRES-E502", "right", f"expected shape {left.shape}, got {right.shape}"
         )
-    total = left.astype(np.int64) + right
-    held = np.clip(total, -LIMIT, LIMIT)
-    result = held.astype(np.int32)
+    result, saturated = np.empty(left.size, dtype=np.int32), 0
+    for block in _blocks(left.size):
+        total = left[block].astype(np.int64) + right[block]
+        held = np.clip(total, -LIMIT, LIMIT)
+        saturated += int(np.count_nonzero(held != total))
+        result[block] = held
     result.flags.writeable = False
-    return Encoded(result, int(np.count_nonzero(held != total)))
+    return Encoded(result, saturated)
 
 
 def difference(after: Vector, before: Vector) -> Vector:
@@ -153,6 +169,8 @@ def difference(after: Vector, before: Vector) -> Vector:
 
     ``after``, ``before``: int32, shape ``(d,)``. Returns int32, shape ``(d,)``, read-only.
     """
-    held: Vector = np.clip(after.astype(np.int64) - before, -LIMIT, LIMIT).astype(np.int32)
+    held = np.empty(after.size, dtype=np.int32)
+    for block in _blocks(after.size):
+        held[block] = np.clip(after[block].astype(np.int64) - before[block], -LIMIT, LIMIT)
     held.flags.writeable = False
     return held

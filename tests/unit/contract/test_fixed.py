@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -25,6 +26,7 @@ scales = st.integers(-32, 32)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 grid_values = st.integers(-LIMIT, LIMIT)
 int32_values = st.integers(-(2**31), 2**31 - 1)
+quick = settings(deadline=None)
 thorough = settings(deadline=None, max_examples=300)
 
 
@@ -295,3 +297,57 @@ def test_a_difference_takes_back_what_was_added() -> None:
     assert back.tolist() == after.tolist()
     far = fixed.difference(before[2:3], before[3:])  # farther apart than the grid is wide
     assert far.tolist() == [fixed.LIMIT]
+
+
+@quick
+@given(
+    st.lists(st.floats(-1e-3, 1e-3) | finite, min_size=1, max_size=20),
+    st.integers(-32, 32),
+    st.integers(1, 7),
+)
+def test_what_is_computed_in_parts_is_what_is_computed_at_once(
+    values: list[float], scale: int, size: int
+) -> None:
+    def computed() -> tuple[Any, ...]:
+        encoded = fixed.encode(values, scale=scale)
+        turned = encoded.vector[::-1].copy()
+        total = fixed.add_saturating(encoded.vector, turned)
+        change = fixed.difference(encoded.vector, turned)
+        vectors = (encoded.vector, total.vector, change)
+        return (
+            *map(np.ndarray.tolist, vectors),
+            encoded.saturated,
+            encoded.rounding,
+            total.saturated,
+        )
+
+    whole = computed()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fixed, "_BLOCK", size)
+        assert computed() == whole
+
+
+@pytest.mark.parametrize("at", [0, 4, 5, 9])
+def test_the_first_value_that_is_not_finite_is_named_wherever_it_is(
+    at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixed, "_BLOCK", 5)
+    values = np.zeros(10)
+    values[at:] = math.nan
+    with pytest.raises(ValueRefusedError, match=rf"QRES-E501 values\[{at}\]"):
+        fixed.encode(values)
+
+
+def test_little_more_memory_is_used_than_what_comes_out_takes() -> None:
+    """Each number that comes out takes 4 bytes; of float64 or int64 a whole vector would take 8."""
+    size = 16 * 2**18
+    values = np.ones(size, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        left = fixed.encode(values).vector
+        right = fixed.add_saturating(left, left).vector
+        fixed.difference(right, left)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < (3 * 4 + 4) * size
