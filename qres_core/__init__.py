@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
     from qres_core.contract.wire import Envelope
+    from qres_core.lab import partition
 
 
 _HOME = {
@@ -191,6 +192,7 @@ _SUBMODULES = {
     "commands": "qres_core.cli.commands",
     "fixed": "qres_core.contract.fixed",
     "options": "qres_core.contract.options",
+    "partition": "qres_core.lab.partition",
     "reporting": "qres_core.reporting",
     "stores": "qres_core.contract.stores",
 }
@@ -283,6 +285,7 @@ __all__ = [
     "model_digest",
     "most_colluders",
     "options",
+    "partition",
     "reject",
     "reporting",
     "stores",

@@ -478,14 +478,23 @@ def api_page() -> str:
             entries = [_entry(name, module) for name in names]
             lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
-        for module in ("fixed", "canonical", "options", "stores", "reporting", "commands"):
+        for module in (
+            "fixed",
+            "canonical",
+            "options",
+            "partition",
+            "stores",
+            "reporting",
+            "commands",
+        ):
             yield f"## qres_core.{module}"
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
         A plugin may import these names, and no others, with `from qres_core import …`. A name is
         loaded on first use. `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`,
-        `qres_core.stores`, `qres_core.reporting` and `qres_core.commands` are modules.
+        `qres_core.partition`, `qres_core.stores`, `qres_core.reporting` and
+        `qres_core.commands` are modules.
     """
     return _page("Python names", intro, body())
 
