@@ -53,7 +53,7 @@ from qres_core import (
     Vector,
     fixed,
 )
-from qres_core.lab import partition
+from qres_core.contract import partition
 from qres_core.lab.data import Purpose, digits, stream
 from qres_core.lab.models import Softmax
 from qres_core.lab.momentum_trainer import MomentumTrainer

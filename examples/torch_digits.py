@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
+from qres_core.contract import partition
 from qres_core.kernel.config import Config, SwarmConfig
-from qres_core.lab import partition
 from qres_core.lab.data import Purpose, digits, stream
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario

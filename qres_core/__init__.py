@@ -15,7 +15,7 @@ from qres_core.contract.version import __version__ as __version__
 if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.cli import commands
-    from qres_core.contract import canonical, fixed, options, stores
+    from qres_core.contract import canonical, fixed, options, partition, stores
     from qres_core.contract.by_record import by_record
     from qres_core.contract.claims import (
         Claims,
@@ -108,7 +108,6 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
     from qres_core.contract.wire import Envelope
-    from qres_core.lab import partition
 
 
 _HOME = {
@@ -192,7 +191,7 @@ _SUBMODULES = {
     "commands": "qres_core.cli.commands",
     "fixed": "qres_core.contract.fixed",
     "options": "qres_core.contract.options",
-    "partition": "qres_core.lab.partition",
+    "partition": "qres_core.contract.partition",
     "reporting": "qres_core.reporting",
     "stores": "qres_core.contract.stores",
 }

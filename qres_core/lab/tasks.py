@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract import fixed, options
+from qres_core.contract import fixed, options, partition
 from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import LabError, Problem
 from qres_core.contract.record_clip import RecordClip
@@ -19,7 +19,6 @@ from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import fitted
 from qres_core.contract.types import Update, Vector
-from qres_core.lab import partition
 from qres_core.lab.data import (
     DataSplit,
     Labels,

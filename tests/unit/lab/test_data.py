@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core import LabError
-from qres_core.lab import partition
+from qres_core.contract import partition
 from qres_core.lab.data import (
     DataSplit,
     Labels,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core import RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
-from qres_core.lab import partition
+from qres_core.contract import partition
 from qres_core.lab.data import Features, Labels
 from qres_core.lab.models import MLP, Model, Softmax, Weights
 from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer

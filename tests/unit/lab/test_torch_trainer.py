@@ -20,8 +20,8 @@ from qres_core import (
     fixed,
     vector_digest,
 )
+from qres_core.contract import partition
 from qres_core.contract.by_record import by_record
-from qres_core.lab import partition
 from qres_core.lab.data import Features, Labels
 from qres_core.lab.models import Softmax
 from qres_core.lab.numpy_trainer import NumpyTrainer
