@@ -53,7 +53,8 @@ from qres_core import (
     Vector,
     fixed,
 )
-from qres_core.lab.data import Purpose, digits, partition_similarity, stream
+from qres_core.contract import partition
+from qres_core.lab.data import Purpose, digits, stream
 from qres_core.lab.models import Softmax
 from qres_core.lab.momentum_trainer import MomentumTrainer
 
@@ -70,7 +71,7 @@ def trainers(gamma: float, seed: int, *, pool: bool) -> list[MomentumTrainer]:
     split = digits(seed)
     common = len(split.train_y) // 5 if pool else 0
     labels = split.train_y[common:]
-    parts = partition_similarity(labels, HONEST, gamma, stream(seed, Purpose.PARTITION))
+    parts = partition.similarity(labels, HONEST, gamma, stream(seed, Purpose.PARTITION))
     made = []
     for node, part in enumerate(parts):
         rng = stream(seed, Purpose.HELD_OUT, node)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import torch
 
+from qres_core.contract import partition
 from qres_core.kernel.config import Config, SwarmConfig
-from qres_core.lab.data import Purpose, digits, partition_dirichlet, stream
+from qres_core.lab.data import Purpose, digits, stream
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
@@ -29,7 +30,7 @@ def make_task() -> Task:
     torch.set_num_threads(1)  # batches this small lose time to threads, not gain it
     network = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     data = digits(SEED)
-    parts = partition_dirichlet(data.train_y, NODES, 1.0, stream(SEED, Purpose.PARTITION))
+    parts = partition.dirichlet(data.train_y, NODES, 1.0, stream(SEED, Purpose.PARTITION))
     trainers = tuple(
         TorchTrainer(
             module=network,

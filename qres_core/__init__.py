@@ -15,7 +15,7 @@ from qres_core.contract.version import __version__ as __version__
 if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.cli import commands
-    from qres_core.contract import canonical, fixed, options, packing, stores
+    from qres_core.contract import canonical, fixed, options, packing, partition, stores
     from qres_core.contract.by_record import by_record
     from qres_core.contract.claims import (
         Claims,
@@ -192,6 +192,7 @@ _SUBMODULES = {
     "fixed": "qres_core.contract.fixed",
     "options": "qres_core.contract.options",
     "packing": "qres_core.contract.packing",
+    "partition": "qres_core.contract.partition",
     "reporting": "qres_core.reporting",
     "stores": "qres_core.contract.stores",
 }
@@ -285,6 +286,7 @@ __all__ = [
     "most_colluders",
     "options",
     "packing",
+    "partition",
     "reject",
     "reporting",
     "stores",

@@ -483,6 +483,7 @@ def api_page() -> str:
             "canonical",
             "options",
             "packing",
+            "partition",
             "stores",
             "reporting",
             "commands",
@@ -493,8 +494,8 @@ def api_page() -> str:
     intro = """
         A plugin may import these names, and no others, with `from qres_core import …`. A name is
         loaded on first use. `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`,
-        `qres_core.packing`, `qres_core.stores`, `qres_core.reporting` and `qres_core.commands` are
-        modules.
+        `qres_core.packing`, `qres_core.partition`, `qres_core.stores`, `qres_core.reporting` and
+        `qres_core.commands` are modules.
     """
     return _page("Python names", intro, body())
 

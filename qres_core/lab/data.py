@@ -1,4 +1,4 @@
-"""Data sets, how they are split among nodes, and the random streams behind both.
+"""Data sets, and the random streams behind them and behind how they are dealt to nodes.
 
 Every random choice of a task comes from :func:`stream`, so that one seed names one experiment and
 two nodes, rounds or purposes never share random numbers.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import importlib.util
-import math
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,9 +22,6 @@ Features: TypeAlias = NDArray[np.float64]
 
 Labels: TypeAlias = NDArray[np.int64]
 """Class numbers: int64, shape ``(n,)``."""
-
-Parts: TypeAlias = tuple[NDArray[np.int64], ...]
-"""Indices of the examples of each part."""
 
 _DIGITS_BRIGHTEST: Final = 16.0
 _TEST_EVERY: Final = 4
@@ -183,146 +179,3 @@ def _stratified(x: Features, y: Labels, seed: int) -> DataSplit:
     train = rng.permutation(by_class[~held_out])
     test = by_class[held_out]
     return DataSplit(x[train], y[train], x[test], y[test])
-
-
-def _check_counts(examples: int, parts: int, minimum: int) -> None:
-    if parts < 1:
-        raise LabError.of("QRES-E105", "parts", f"must be at least 1, got {parts}")
-    if minimum < 1:
-        raise LabError.of("QRES-E105", "minimum", f"must be at least 1, got {minimum}")
-    if examples < parts * minimum:
-        raise LabError.of(
-            "QRES-E105",
-            "task",
-            f"{examples} examples do not give {parts} nodes {minimum} each",
-            f'at most {examples // minimum} nodes; or the task "quadratic", which has no data',
-        )
-
-
-def partition_iid(labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
-    """Divide the examples at random into parts of equal size, to within one.
-
-    Args:
-        labels: int64, shape ``(N,)``.
-        parts: number of parts, 1..N.
-        rng: source of the permutation.
-
-    Returns:
-        ``parts`` index arrays; every example is in exactly one, none is empty.
-
-    Raises:
-        LabError: QRES-E105 with fewer examples than parts.
-
-    Complexity: O(N).
-    """
-    _check_counts(len(labels), parts, 1)
-    return tuple(np.array_split(rng.permutation(len(labels)), parts))
-
-
-def partition_similarity(
-    labels: Labels, parts: int, gamma: float, rng: np.random.Generator
-) -> Parts:
-    """Deal a share of the examples at random, and the rest sorted by class.
-
-    Each part gets ``gamma`` of its examples from a common random deal. The others are sorted by
-    class and cut into ``parts`` pieces of equal size: with ``gamma = 0`` and as many parts as
-    classes, each part holds about one class.
-
-    Args:
-        labels: int64, shape ``(N,)``.
-        parts: number of parts, 1..N.
-        gamma: share that is dealt at random, 0..1.
-        rng: source of the deal.
-
-    Returns:
-        ``parts`` index arrays; every example is in exactly one.
-
-    Raises:
-        LabError: QRES-E105 with fewer examples than parts, or ``gamma`` out of range.
-
-    Complexity: O(N log N).
-
-    Reference:
-        S. P. Karimireddy et al., SCAFFOLD, ICML 2020, section 7.1: ``s`` % similar data.
-    """
-    _check_counts(len(labels), parts, 1)
-    if not 0.0 <= gamma <= 1.0:
-        raise LabError.of("QRES-E105", "gamma", f"must be in 0..1, got {gamma}")
-    order = rng.permutation(len(labels))
-    common = round(gamma * len(labels))
-    rest = order[common:]
-    sorted_rest = rest[np.argsort(labels[rest], kind="stable")]
-    dealt = zip(
-        np.array_split(order[:common], parts), np.array_split(sorted_rest, parts)[::-1], strict=True
-    )
-    return tuple(np.concatenate(pair) for pair in dealt)
-
-
-def partition_dirichlet(
-    labels: Labels, parts: int, alpha: float, rng: np.random.Generator, minimum: int = 1
-) -> Parts:
-    """Divide the examples into parts of equal size whose classes are mixed unevenly.
-
-    Each part draws its mixture of classes ``q ~ Dirichlet(alpha * p)``, with ``p`` the classes'
-    shares in ``labels``, and then its examples without replacement by ``q``. A class that is used
-    up leaves the mixture; where ``q`` has no mass on any class that is left, the part draws from
-    all the examples left. Small ``alpha``: each part holds few classes; large: the parts are alike.
-
-    Args:
-        labels: int64, shape ``(N,)``.
-        parts: number of parts.
-        alpha: concentration, above 0.
-        rng: source of mixtures and examples.
-        minimum: fewest examples a part may have; parts have ``N / parts`` to within one.
-
-    Returns:
-        ``parts`` index arrays; every example is in exactly one.
-
-    Raises:
-        LabError: QRES-E105 where ``N < parts * minimum`` or ``alpha`` is not a finite number above
-            0.
-
-    Complexity: O(N + parts * classes**2).
-
-    Reference:
-        T.-M. H. Hsu, H. Qi, M. Brown, Measuring the Effects of Non-Identical Data Distribution for
-        Federated Visual Classification, 2019, section 3.
-    """
-    _check_counts(len(labels), parts, minimum)
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise LabError.of("QRES-E105", "alpha", f"must be a finite number above 0, got {alpha}")
-    classes, counts = np.unique(labels, return_counts=True)
-    prior = counts / counts.sum()
-    piles = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]
-    left: NDArray[np.int64] = counts.astype(np.int64)
-    base, extra = divmod(len(labels), parts)
-    result: list[NDArray[np.int64]] = []
-    for part in range(parts):
-        mixture = rng.dirichlet(alpha * prior)
-        taken = _draw(mixture, left, base + (part < extra), rng)
-        ends = left - taken
-        chosen = [
-            pile[end:stop] for pile, end, stop in zip(piles, ends, left, strict=True) if stop > end
-        ]
-        result.append(np.concatenate(chosen).astype(np.int64))
-        left = ends
-    return tuple(result)
-
-
-def _draw(
-    mixture: NDArray[np.float64], stock: NDArray[np.int64], quota: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """How many of each class: ``quota`` draws by ``mixture``, redrawn where the stock is out.
-
-    Redrawing the surplus as one batch gives the same distribution as drawing one by one: both skip
-    draws that hit an empty class.
-    """
-    taken = np.zeros_like(stock)
-    while (missing := quota - int(taken.sum())) > 0:
-        left = stock - taken
-        weights = np.where(left > 0, mixture, 0.0)
-        total = weights.sum()
-        if not total > 0:
-            return taken + rng.multivariate_hypergeometric(left, missing)
-        taken += np.minimum(rng.multinomial(missing, weights / total), left)
-    return taken

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract import fixed, options
+from qres_core.contract import fixed, options, partition
 from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import LabError, Problem
 from qres_core.contract.record_clip import RecordClip
@@ -22,13 +22,9 @@ from qres_core.contract.types import Update, Vector
 from qres_core.lab.data import (
     DataSplit,
     Labels,
-    Parts,
     Purpose,
     breast_cancer,
     digits,
-    partition_dirichlet,
-    partition_iid,
-    partition_similarity,
     stream,
     synthetic,
 )
@@ -248,7 +244,7 @@ def _labelled(
     load: Callable[[int], DataSplit], config: TaskConfig, nodes: int, seed: int, scale: int
 ) -> Task:
     kind = _pick("task.model", config.model, _MODELS)
-    partition = _pick("task.partition", config.partition, _PARTITIONS)
+    deal = _pick("task.partition", config.partition, _PARTITIONS)
     split = load(seed)
     classes = 1 + int(split.train_y.max())
     model = kind(config, split.train_x.shape[1], classes)
@@ -263,7 +259,7 @@ def _labelled(
         drawable = drawable[split.train_y[:pool] < classes - max(1, classes * _LACKING // 10)]
     if not own:
         _enough(config.held_out, len(drawable), "the pool to draw from")
-    parts = partition(config, split.train_y[pool:], nodes, stream(seed, Purpose.PARTITION))
+    parts = deal(config, split.train_y[pool:], nodes, stream(seed, Purpose.PARTITION))
 
     def held(node: int, part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of the examples a node trains on, and which it holds out."""
@@ -351,16 +347,22 @@ def _mlp(config: TaskConfig, features: int, classes: int) -> Model:
     return MLP(features, config.hidden, classes)
 
 
-def _iid(_config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
-    return partition_iid(labels, parts, rng)
+def _iid(
+    _config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator
+) -> partition.Parts:
+    return partition.iid(labels, parts, rng)
 
 
-def _dirichlet(config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
-    return partition_dirichlet(labels, parts, config.alpha, rng)
+def _dirichlet(
+    config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator
+) -> partition.Parts:
+    return partition.dirichlet(labels, parts, config.alpha, rng)
 
 
-def _similarity(config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
-    return partition_similarity(labels, parts, config.gamma, rng)
+def _similarity(
+    config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator
+) -> partition.Parts:
+    return partition.similarity(labels, parts, config.gamma, rng)
 
 
 _TASKS: Final[Mapping[str, Callable[[TaskConfig, int, int, int], Task]]] = {

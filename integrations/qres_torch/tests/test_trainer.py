@@ -20,7 +20,7 @@ from small import (  # noqa: E402 - they need torch
     sgd,
     trainer,
 )
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from qres_core import (  # noqa: E402
     OptionError,
@@ -29,6 +29,7 @@ from qres_core import (  # noqa: E402
     Validator,
     ValueRefusedError,
     fixed,
+    partition,
 )
 
 
@@ -188,6 +189,27 @@ def test_a_batch_may_be_a_mapping_to_a_module_that_knows_its_loss() -> None:
     np.testing.assert_array_equal(made.vector, same.vector)
     assert made.weight == 16
     assert item.evaluate(first, a_round(first)) == {"loss": item.validate(first, a_round(first))}
+
+
+def test_shares_of_a_data_set_of_torch_train() -> None:
+    """A partition of one data set is the partition of its examples, whoever loads them."""
+    data = blobs(40)
+    labels = partition.labels_of(data)
+    np.testing.assert_array_equal(labels, data.tensors[1].numpy())
+    parts = partition.by_class(labels, 4, 2, 1)
+    np.testing.assert_array_equal(
+        partition.labels_of(torch.utils.data.Subset(data, parts[1].tolist())), labels[parts[1]]
+    )
+    x, y = data.tensors
+    share = DataLoader(partition.Share(data, parts[1]), batch_size=8, shuffle=True)
+    own = DataLoader(TensorDataset(x[parts[1]], y[parts[1]]), batch_size=8, shuffle=True)
+    item, same = trainer(net(), share), trainer(net(), own)
+    vector = item.vector()
+    made, other = item.fit(vector, a_round(vector)), same.fit(vector, a_round(vector))
+    assert made is not None
+    assert other is not None
+    np.testing.assert_array_equal(made.vector, other.vector)
+    assert made.weight == len(parts[1])
 
 
 def test_another_loss_has_no_accuracy() -> None:

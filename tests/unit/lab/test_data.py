@@ -11,17 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core import LabError
+from qres_core.contract import partition
 from qres_core.lab.data import (
     DataSplit,
     Labels,
-    Parts,
     Purpose,
-    _draw,
     breast_cancer,
     digits,
-    partition_dirichlet,
-    partition_iid,
-    partition_similarity,
     stream,
     synthetic,
 )
@@ -32,7 +28,7 @@ labels_and_parts = st.lists(st.integers(0, 6), min_size=1, max_size=120).flatmap
 seeds = st.integers(0, 2**32)
 
 
-def assert_partition(parts: Parts, examples: int) -> None:
+def assert_partition(parts: partition.Parts, examples: int) -> None:
     """Every example in exactly one part, parts of equal size to within one, none empty."""
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(examples))
     sizes = [len(part) for part in parts]
@@ -43,7 +39,7 @@ def assert_partition(parts: Parts, examples: int) -> None:
 @given(labels_and_parts, seeds)
 def test_iid_uses_every_example_once(drawn: tuple[Labels, int], seed: int) -> None:
     labels, parts = drawn
-    result = partition_iid(labels, parts, np.random.default_rng(seed))
+    result = partition.iid(labels, parts, np.random.default_rng(seed))
     assert len(result) == parts
     assert_partition(result, len(labels))
 
@@ -53,14 +49,14 @@ def test_similarity_uses_every_example_once(
     drawn: tuple[Labels, int], seed: int, gamma: float
 ) -> None:
     labels, parts = drawn
-    result = partition_similarity(labels, parts, gamma, np.random.default_rng(seed))
+    result = partition.similarity(labels, parts, gamma, np.random.default_rng(seed))
     assert_partition(result, len(labels))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
 def test_gamma_is_the_share_that_is_alike_everywhere(gamma: float) -> None:
     labels = np.repeat(np.arange(10), 100)
-    parts = partition_similarity(labels, 10, gamma, np.random.default_rng(1))
+    parts = partition.similarity(labels, 10, gamma, np.random.default_rng(1))
     # A class falls to one part, but for the tenth of what is dealt at random that falls elsewhere
     # and for cuts that miss the border of a class.
     most = [np.bincount(labels[part]).max() for part in parts]
@@ -70,7 +66,7 @@ def test_gamma_is_the_share_that_is_alike_everywhere(gamma: float) -> None:
 @pytest.mark.parametrize("gamma", [-0.1, 1.1, float("nan")])
 def test_a_gamma_out_of_range_is_refused(gamma: float) -> None:
     with pytest.raises(LabError, match="QRES-E105 gamma"):
-        partition_similarity(np.arange(9), 3, gamma, np.random.default_rng(1))
+        partition.similarity(np.arange(9), 3, gamma, np.random.default_rng(1))
 
 
 @given(labels_and_parts, seeds, st.floats(1e-6, 1e6))
@@ -79,7 +75,7 @@ def test_dirichlet_uses_every_example_once(
 ) -> None:
     labels, parts = drawn
     minimum = len(labels) // parts
-    result = partition_dirichlet(labels, parts, alpha, np.random.default_rng(seed), minimum=minimum)
+    result = partition.dirichlet(labels, parts, alpha, np.random.default_rng(seed), minimum=minimum)
     assert len(result) == parts
     assert_partition(result, len(labels))
     assert min(len(part) for part in result) >= minimum
@@ -88,14 +84,14 @@ def test_dirichlet_uses_every_example_once(
 @pytest.mark.parametrize("alpha", [1e-300, 1e300])
 def test_dirichlet_at_the_ends_of_alpha(alpha: float) -> None:
     labels = np.repeat(np.arange(10), 20)
-    assert_partition(partition_dirichlet(labels, 10, alpha, np.random.default_rng(0)), 200)
+    assert_partition(partition.dirichlet(labels, 10, alpha, np.random.default_rng(0)), 200)
 
 
 def test_alpha_decides_how_uneven_the_classes_are() -> None:
     labels = np.repeat(np.arange(10), 100)
 
     def largest_class_share(alpha: float) -> float:
-        parts = partition_dirichlet(labels, 20, alpha, np.random.default_rng(3))
+        parts = partition.dirichlet(labels, 20, alpha, np.random.default_rng(3))
         return float(np.mean([np.bincount(labels[part]).max() / len(part) for part in parts]))
 
     shares = [largest_class_share(alpha) for alpha in (0.05, 0.5, 5.0, 1e6)]
@@ -111,7 +107,7 @@ def test_mixture_is_drawn_around_the_classes_shares() -> None:
     alpha, size = 3.0, 40
     shares = np.array(
         [
-            np.mean(labels[partition_dirichlet(labels, 100, alpha, np.random.default_rng(s))[0]])
+            np.mean(labels[partition.dirichlet(labels, 100, alpha, np.random.default_rng(s))[0]])
             for s in range(800)
         ]
     )
@@ -131,7 +127,7 @@ def test_batched_draw_has_the_distribution_of_drawing_one_by_one() -> None:
         return tuple(int(n) for n in stock - left)
 
     def batched(rng: np.random.Generator) -> tuple[int, ...]:
-        return tuple(int(n) for n in _draw(mixture, stock, quota, rng))
+        return tuple(int(n) for n in partition._draw(mixture, stock, quota, rng))
 
     repeats = 4000
     frequencies = []
@@ -146,9 +142,9 @@ def test_batched_draw_has_the_distribution_of_drawing_one_by_one() -> None:
 
 def test_partitions_follow_their_generator() -> None:
     labels = np.repeat(np.arange(10), 20)
-    cuts: list[Callable[[np.random.Generator], Parts]] = [
-        lambda rng: partition_iid(labels, 7, rng),
-        lambda rng: partition_dirichlet(labels, 7, 0.3, rng),
+    cuts: list[Callable[[np.random.Generator], partition.Parts]] = [
+        lambda rng: partition.iid(labels, 7, rng),
+        lambda rng: partition.dirichlet(labels, 7, 0.3, rng),
     ]
     for cut in cuts:
         first, again, other = (cut(np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -159,18 +155,18 @@ def test_partitions_follow_their_generator() -> None:
 @pytest.mark.parametrize(
     ("cut", "where"),
     [
-        (lambda labels, rng: partition_iid(labels, 11, rng), "task"),
-        (lambda labels, rng: partition_iid(labels, 0, rng), "parts"),
-        (lambda labels, rng: partition_dirichlet(labels, 11, 1.0, rng), "task"),
-        (lambda labels, rng: partition_dirichlet(labels, 4, 1.0, rng, minimum=3), "task"),
-        (lambda labels, rng: partition_dirichlet(labels, 4, 1.0, rng, minimum=0), "minimum"),
-        (lambda labels, rng: partition_dirichlet(labels, 4, 0.0, rng), "alpha"),
-        (lambda labels, rng: partition_dirichlet(labels, 4, float("nan"), rng), "alpha"),
-        (lambda labels, rng: partition_dirichlet(labels, 4, float("inf"), rng), "alpha"),
+        (lambda labels, rng: partition.iid(labels, 11, rng), "task"),
+        (lambda labels, rng: partition.iid(labels, 0, rng), "parts"),
+        (lambda labels, rng: partition.dirichlet(labels, 11, 1.0, rng), "task"),
+        (lambda labels, rng: partition.dirichlet(labels, 4, 1.0, rng, minimum=3), "task"),
+        (lambda labels, rng: partition.dirichlet(labels, 4, 1.0, rng, minimum=0), "minimum"),
+        (lambda labels, rng: partition.dirichlet(labels, 4, 0.0, rng), "alpha"),
+        (lambda labels, rng: partition.dirichlet(labels, 4, float("nan"), rng), "alpha"),
+        (lambda labels, rng: partition.dirichlet(labels, 4, float("inf"), rng), "alpha"),
     ],
 )
 def test_impossible_partitions_are_refused(
-    cut: Callable[[Labels, np.random.Generator], Parts], where: str
+    cut: Callable[[Labels, np.random.Generator], partition.Parts], where: str
 ) -> None:
     with pytest.raises(LabError) as caught:
         cut(np.zeros(10, dtype=np.int64), np.random.default_rng(0))
@@ -180,7 +176,7 @@ def test_impossible_partitions_are_refused(
 
 def test_refusal_says_how_many_parts_are_possible() -> None:
     with pytest.raises(LabError, match=r"10 examples do not give 4 nodes 3 each .*at most 3 nodes"):
-        partition_dirichlet(np.zeros(10, np.int64), 4, 1.0, np.random.default_rng(0), minimum=3)
+        partition.dirichlet(np.zeros(10, np.int64), 4, 1.0, np.random.default_rng(0), minimum=3)
 
 
 def test_streams_of_different_purpose_node_or_round_differ() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core import RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
-from qres_core.lab.data import Features, Labels, partition_dirichlet
+from qres_core.contract import partition
+from qres_core.lab.data import Features, Labels
 from qres_core.lab.models import MLP, Model, Softmax, Weights
 from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer
 
@@ -117,7 +118,7 @@ def drift(trainers: list[NumpyTrainer], vector: Vector) -> float:
 
 def test_fedprox_reduces_drift_between_unlike_nodes() -> None:
     x, y = blobs(400)
-    parts = partition_dirichlet(y, 8, 0.1, np.random.default_rng(0))
+    parts = partition.dirichlet(y, 8, 0.1, np.random.default_rng(0))
     whole = trainer(local_epochs=10)
     vector = start(whole)
 

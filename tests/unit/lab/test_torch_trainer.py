@@ -20,8 +20,9 @@ from qres_core import (
     fixed,
     vector_digest,
 )
+from qres_core.contract import partition
 from qres_core.contract.by_record import by_record
-from qres_core.lab.data import Features, Labels, partition_dirichlet
+from qres_core.lab.data import Features, Labels
 from qres_core.lab.models import Softmax
 from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.torch_trainer import TorchTrainer, module_vector
@@ -156,7 +157,7 @@ def test_fit_leaves_torchs_generator_and_the_callers_module_alone(torch: Any) ->
 
 def test_fedprox_reduces_drift_between_unlike_nodes(torch: Any) -> None:
     x, y = blobs(400)
-    parts = partition_dirichlet(y, 8, 0.1, np.random.default_rng(0))
+    parts = partition.dirichlet(y, 8, 0.1, np.random.default_rng(0))
     module = torch.nn.Linear(6, 4)
     vector = module_vector(module)
 

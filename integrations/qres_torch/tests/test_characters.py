@@ -1,0 +1,45 @@
+"""The small form of the transformer on characters, and of LoRA on top of it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from qres_core import QresError
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "characters.py"
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("characters", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_nodes_learn_to_write_and_lora_adapts_what_they_learnt() -> None:
+    characters = script()
+    report = characters.main(["--quick", "--json"])
+    assert len(report["whole"]) == len(report["lora"]) == 4
+    assert report["whole"][0] > 6.0  # of 97 characters: 6.6 bits where nothing is known
+    assert report["whole"][-1] < report["whole"][0] - 1.0
+    assert report["lora"][-1] < report["lora"][0] - 0.1
+    assert report["lora_parameters"] == 2 * 2 * 2 * 32
+    sizes = characters.SIZES
+    writer = characters.Writer(sizes["width"], sizes["layers"], sizes["length"])
+    assert sum(each.numel() for each in writer.parameters()) > 5_000_000
+
+
+def test_few_bits_without_the_plugin_are_refused_by_its_name() -> None:
+    characters = script()
+    if importlib.util.find_spec("qres_quantize") is not None:
+        pytest.skip("qres-quantize is installed")
+    with pytest.raises(QresError, match="quantize"):
+        characters.main(["--quick", "--json", "--bits", "4"])
