@@ -31,7 +31,7 @@ from qres_core.node.readiness import Readiness
 from qres_core.node.reloading import Reloader
 from qres_core.node.server import StatusServer, parse_address
 from qres_core.node.status import StatusBoard
-from qres_core.node.stopping import Stopping, at_hangups
+from qres_core.node.stopping import Stopping, at_hangups, hangups_before
 from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded
 from qres_core.swarm.context import round_info
@@ -239,7 +239,7 @@ class Daemon:
     def reload(self) -> None:
         """Read the configuration again and take what changed, or nothing; say which."""
         if self._reloader is None or self.reread is None:
-            self.log.warning("reload refused", problems=["the node is starting"])
+            _too_early(self.log)
             return
         begun = self.board.clock()
         try:
@@ -327,7 +327,18 @@ def run(  # noqa: PLR0913 - all but the first two by name
     Raises:
         QresError: it was refused before it took part.
     """
-    daemon = Daemon(prepare(config, installed, policies), log, rounds, linger, leash, reread)
+    with ExitStack() as stack:
+        if reread is not None:
+            stack.enter_context(hangups_before(lambda: _too_early(log)))
+        daemon = Daemon(prepare(config, installed, policies), log, rounds, linger, leash, reread)
+        return _run(daemon, log, report)
+
+
+def _too_early(log: Log) -> None:
+    log.warning("reload refused", problems=["the node is starting"])
+
+
+def _run(daemon: Daemon, log: Log, report: Callable[[Mapping[str, Any]], None] | None) -> int:
     try:
         anyio.run(daemon.run)
     except QresError as error:

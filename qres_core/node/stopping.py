@@ -151,6 +151,23 @@ async def at_hangups(
 
 
 @contextmanager
+def hangups_before(told: Callable[[], None]) -> Generator[None]:
+    """Call back at a SIGHUP that comes before :func:`at_hangups` listens: it would end the process.
+
+    systemd takes a process that SIGHUP ended for one that ended as it should, and starts no other.
+    """
+    number: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, lambda _number, _frame: told())
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
 def _signals() -> Generator[AsyncIterator[int]]:
     """Each of :data:`SIGNALS` that comes."""
     with ExitStack() as stack:

@@ -177,3 +177,16 @@ def test_links_of_the_root_files_resolve(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("https://"):
             assert (path.parent / target.replace("\n", "")).exists(), target
+
+
+def test_a_cluster_leaves_the_files_of_a_pod_that_starts_again_as_they_were(tmp_path: Path) -> None:
+    """A node takes no store that its group may read, and a cluster makes all files the group's."""
+    text = (DEPLOY / "helm/qres/templates/statefulset.yaml").read_text("utf-8")
+    assert "fsGroup: 10001\n" in text
+    assert "fsGroupChangePolicy: OnRootMismatch\n" in text
+    store = tmp_path / "journal.sqlite"
+    store.touch(mode=0o600)
+    qres_core.stores.refuse_loose(store)
+    store.chmod(0o660)  # control: what each start did otherwise
+    with pytest.raises(qres_core.QresError, match="QRES-E602"):
+        qres_core.stores.refuse_loose(store)

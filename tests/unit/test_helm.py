@@ -112,6 +112,15 @@ def test_each_pod_is_shown_its_own_key_alone(tmp_path: Path) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
 
 
+def test_a_pod_that_starts_again_finds_its_files_as_they_were(tmp_path: Path) -> None:
+    pod = of_kind(rendered(VALUES, tmp_path), "StatefulSet")["spec"]["template"]["spec"]
+    # The folder of the state is below the volume's root, which stays as the cluster made it.
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    (mount,) = [it for it in pod["containers"][0]["volumeMounts"] if it["name"] == "data"]
+    raw = tomli.loads(of_kind(rendered(VALUES, tmp_path), "ConfigMap")["data"]["node.toml"])
+    assert Path(raw["node"]["data_dir"]).parent == Path(mount["mountPath"])
+
+
 def test_probes_restart_who_hangs_and_not_who_waits(tmp_path: Path) -> None:
     objects = rendered(VALUES, tmp_path)
     (node,) = of_kind(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -106,3 +107,41 @@ def test_the_job_file_is_one_of_bash_and_names_the_script_s_options() -> None:
         assert option in text
         assert option in helped
     assert "#SBATCH --no-requeue" in text
+
+
+@pytest.mark.parametrize("taken", [None, "folder", "link"])
+def test_a_folder_that_another_user_made_first_is_not_taken(
+    tmp_path: Path, taken: str | None
+) -> None:
+    """What each host runs, with a `qres` that says where it was told to keep its state."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    work = (DEPLOY / "qres.slurm").read_text("utf-8").partition("bash -c '")[2].rpartition("'")[0]
+    (tmp_path / "swarm/node-3").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/qres"
+    program.write_text("#!/bin/sh\necho runs\n", encoding="utf-8")
+    program.chmod(0o755)
+    data = tmp_path / "data"
+    if taken == "folder":
+        data.mkdir()
+        data.chmod(0o777)
+    elif taken == "link":
+        (tmp_path / "theirs").mkdir()
+        data.symlink_to(tmp_path / "theirs")
+    own = {"DATA": str(data), "SWARM": str(tmp_path / "swarm"), "SLURM_PROCID": "3"}
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [bash, "-c", work],
+        env={**os.environ, **own, "PATH": path},
+        capture_output=True,
+        check=False,
+    )
+    last = tmp_path / "swarm/node-3/last.json"
+    if taken is None:
+        assert (done.returncode, last.read_text()) == (0, "runs\n")
+        assert data.stat().st_mode & 0o777 == 0o700
+    else:
+        assert done.returncode == 2
+        assert not last.exists(), "the node did not start"

@@ -331,6 +331,30 @@ def test_a_hangup_has_the_file_read_again(tmp_path: Path, stream: io.StringIO) -
     assert not (tmp_path / ME.hex() / FILE).exists()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_hangup_that_comes_too_early_does_not_end_the_node(
+    tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, before = daemon.prepare, signal.getsignal(signal.SIGHUP)
+    found: list[Any] = []
+
+    def prepare(*given: Any) -> Any:
+        found.append(signal.getsignal(signal.SIGHUP))
+        if found[0] is not before:
+            os.kill(os.getpid(), signal.SIGHUP)  # while a trainer loads its data, for example
+        return plain(*given)
+
+    monkeypatch.setattr(daemon, "prepare", prepare)
+    config = configure(tmp_path)
+    assert run(config, stream, rounds=1, linger=0.0, reread=lambda: config)[0] == 0
+    assert signal.getsignal(signal.SIGHUP) is before
+    events = [line["event"] for line in lines(stream)]
+    assert events.index("reload refused") < events.index("node running")
+    found.clear()
+    assert run(config, stream, rounds=1, linger=0.0)[0] == 0
+    assert found == [before], "control: it does what it did before, and ends the process"
+
+
 def test_a_store_that_is_damaged_is_refused_before_anything(
     tmp_path: Path, stream: io.StringIO
 ) -> None:
