@@ -175,6 +175,9 @@ class Claims:
             updates, on their weights, senders and number, and on nothing else: not on other
             coordinates, nor on the dimension. A range of coordinates can then be merged alone, and
             gives that range of the result, bit for bit.
+        by_products: the rule looks at whole updates by their inner products alone. Given
+            ``Updates.products``, it chooses and weighs by these, and each coordinate of its result
+            depends on that coordinate beside them as if it were ``coordinatewise``.
         weighs: the reputation scales weights, beside banning.
         bounds: the proof bounds the length of every update: by how much, in a few words; empty
             where it does not.
@@ -199,6 +202,7 @@ class Claims:
     notices: tuple[str, ...] = attrs.field(default=(), validator=_words)
     averages: bool = attrs.field(default=False, validator=_YES_OR_NO)
     coordinatewise: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    by_products: bool = attrs.field(default=False, validator=_YES_OR_NO)
     weighs: bool = attrs.field(default=True, validator=_YES_OR_NO)
     bounds: str = attrs.field(default="", validator=_exactly(str))
     alters: bool = attrs.field(default=True, validator=_YES_OR_NO)

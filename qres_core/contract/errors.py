@@ -214,9 +214,9 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E319": (
             "rounds cannot be sharded",
             'With `swarm.aggregation = "sharded"` no node has whole updates. Committees merge '
-            "ranges of coordinates. That needs signed messages, and a rule that merges each "
-            "coordinate by itself. Plugins that look at whole updates are not supported yet. "
-            "Otherwise every node has to take in every update.",
+            "ranges of coordinates. That needs signed messages, and a rule that claims to be "
+            "`coordinatewise` or `by_products`. Plugins that look at whole updates are not "
+            "supported yet. Otherwise every node has to take in every update.",
         ),
         "QRES-E401": (
             "message too large",

@@ -337,6 +337,15 @@ def _check_row_weights(instance: Updates, _attribute: object, value: Any) -> Non
         raise ValueRefusedError.of("QRES-E506", "updates.weights", f"must be in 1..{MAX_WEIGHT}")
 
 
+def _check_products(instance: Updates, _attribute: object, value: Any) -> None:
+    n = instance.vectors.shape[0]
+    if value is None:
+        return
+    if getattr(value, "dtype", None) != np.object_ or getattr(value, "shape", None) != (n, n):
+        what = f"expected Python integers of shape ({n}, {n})"
+        raise ValueRefusedError.of("QRES-E502", "updates.products", what)
+
+
 def _no_members() -> tuple[tuple[NodeId, ...], ...]:
     return ()
 
@@ -380,6 +389,9 @@ class Updates(_Immutable):
         sums: the exact weighted sums behind the rows, int64, shape ``(n, d)``, where a plugin
             revealed sums: ``vectors`` are then these divided by ``weights``, rounded half to even.
         companions: by plugin name, one for each row; residues are summed as the rows are.
+        products: the exact inner product of every two whole updates, Python integers, shape
+            ``(n, n)``, where ``vectors`` are a range of their coordinates alone; ``None`` where
+            they are whole. Only a rule that claims to be ``by_products`` is given any.
 
     Raises:
         ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
@@ -394,6 +406,7 @@ class Updates(_Immutable):
     companions: Mapping[str, tuple[Companion, ...]] = attrs.field(
         factory=_no_row_companions, converter=_frozen_row_companions
     )
+    products: NDArray[Any] | None = attrs.field(default=None, validator=_check_products)
 
     def __attrs_post_init__(self) -> None:
         n = self.vectors.shape[0]
@@ -462,6 +475,7 @@ class Updates(_Immutable):
                 name: tuple(companions[int(i)] for i in rows)
                 for name, companions in self.companions.items()
             },
+            None if self.products is None else self.products[np.ix_(rows, rows)],
         )
 
 

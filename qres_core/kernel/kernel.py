@@ -152,6 +152,11 @@ class Kernel:
         return next((clip for clip in asked if clip is not None), None)
 
     @property
+    def by_products(self) -> bool:
+        """Whether the rule looks at whole updates by their inner products."""
+        return any(item.claims.by_products and "aggregate" in item.hooks for item in self.enabled)
+
+    @property
     def _clipper(self) -> str:
         """The first plugin that protects single examples."""
         asking = (plugin.name for plugin in self.enabled if plugin.claims.needs.records is not None)

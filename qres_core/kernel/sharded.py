@@ -40,14 +40,25 @@ def unsharded(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Proble
         if whole is not None:
             fix = f'swarm.aggregation = "everyone", or remove [{where}]'
             yield Problem("QRES-E319", where, f"{whole}, {_SAID}", fix)
-        elif merges and not plugin.claims.coordinatewise:
-            what = f"does not claim to be coordinatewise, {_SAID}"
+        elif merges and not (plugin.claims.coordinatewise or _by_products(plugin, enabled)):
+            what = f"claims neither to be coordinatewise nor by_products, {_SAID}"
+            if plugin.claims.by_products:
+                what = f"compares whole updates, which a wrapper changes before it, {_SAID}"
             other = (
                 "use a rule that merges each coordinate by itself, such as median"
                 if "aggregate" in plugin.hooks
                 else f"remove [{where}]"
             )
-            own = "if it does so, its authors state Claims(coordinatewise=True)"
+            own = "if it needs no whole updates, its authors state so in its claims"
             yield Problem(
                 "QRES-E319", where, what, f'swarm.aggregation = "everyone", or {other}; {own}'
             )
+
+
+def _by_products(plugin: Enabled, enabled: Sequence[Enabled]) -> bool:
+    """Whether a rule can do with inner products, which are those of the updates as they came."""
+    return (
+        plugin.claims.by_products
+        and "aggregate" in plugin.hooks
+        and not having(enabled, "wrap_aggregate")
+    )

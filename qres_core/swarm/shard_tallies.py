@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from typing import Final
 
 from qres_core.contract.types import NodeId
 from qres_core.swarm.shard_messages import ShardResult, held_name
 from qres_core.swarm.shards import ShardPlan
+
+PHASES: Final = 2
+"""What committees may have to find of one set: inner products, and what it merges to."""
 
 
 class Holders:
@@ -73,22 +77,25 @@ class Holders:
 
 
 class ShardTally:
-    """What members say that the shards of the decided set merge to, at one head.
+    """What members say that they found of the shards of the decided set, at one head.
 
-    A height decides one set, so an honest member speaks of one. The first thing that a member says
-    of a shard counts, and of a shard only its committee is heard.
+    A height decides one set, and it has :data:`PHASES` at most: an honest member speaks of no more.
+    The first thing that a member says of a shard counts, and of a shard only its committee is
+    heard.
     """
 
     def __init__(self, plan: ShardPlan) -> None:
         self._plan = plan
-        self._sets: dict[NodeId, bytes] = {}
+        self._names: dict[NodeId, set[bytes]] = {}
         self._said: dict[tuple[bytes, int], dict[NodeId, ShardResult]] = {}
         self._settled: dict[tuple[bytes, int], ShardResult] = {}
 
     def take(self, member: NodeId, chosen: bytes, results: Mapping[int, ShardResult]) -> None:
-        """Note what a member says of a set, by its digest."""
-        if self._sets.setdefault(member, chosen) != chosen:
+        """Note what a member says of a phase of a set, by its name."""
+        names = self._names.setdefault(member, set())
+        if chosen not in names and len(names) >= PHASES:
             return
+        names.add(chosen)
         seats = set(self._plan.seats(member))
         for index, result in results.items():
             if index not in seats:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
+import attrs
 import numpy as np
 import pytest
 
 from qres_core.contract.errors import PluginError, ValueRefusedError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.types import MAX_WEIGHT
+from qres_core.contract.types import MAX_WEIGHT, Updates
 from qres_core.testing.builders import make_updates
 from qres_core.testing.hosting import host
 from qres_core.testing.resistance import ResistanceRules
@@ -36,7 +37,7 @@ class AggregatorContract(ResistanceRules):
 
     Rules 1 to 11 are about form and the plainest lies. Rules 12 to 21 are about resistance, each
     after a way in which published libraries fail. Rule 22 is for rules that claim to be
-    ``coordinatewise``.
+    ``coordinatewise`` or ``by_products``.
 
     Attributes:
         dimension: coordinates of the test vectors. Default 7.
@@ -251,11 +252,12 @@ class AggregatorContract(ResistanceRules):
                 )
 
     def test_agg_22_shards(self) -> None:
-        """QRES-AGG-22: a rule that claims to be coordinatewise gives the same bits in shards."""
+        """QRES-AGG-22: a rule that claims to need no whole updates gives its bits in shards too."""
         rule = "QRES-AGG-22"
         plugin = self.make()
-        if not self._seat(plugin).claims.coordinatewise:
-            pytest.skip("claims.coordinatewise is false")
+        claims = self._seat(plugin).claims
+        if not (claims.coordinatewise or claims.by_products):
+            pytest.skip("claims.coordinatewise and claims.by_products are false")
         for seed in _SEEDS:
             spread = self._honest(plugin, seed).vectors.astype(np.int64)
             wide = self._rng(seed).integers(LOWEST, LIMIT, size=spread.shape, endpoint=True)
@@ -264,13 +266,19 @@ class AggregatorContract(ResistanceRules):
                 for shards in range(2, self.dimension + 1):
                     cuts = [index * self.dimension // shards for index in range(shards + 1)]
                     parts = [
-                        self._merge(
-                            rule, self.make(), self._weighted(plugin, rows[:, start:stop], seed)
-                        )
-                        for start, stop in itertools.pairwise(cuts)
+                        self._merge(rule, self.make(), self._range(plugin, rows, cut, seed))
+                        for cut in itertools.pairwise(cuts)
                     ]
                     if not np.array_equal(np.concatenate(parts), whole):
                         broken(rule, f"merged in {shards} shards the result is another")
+
+    def _range(self, plugin: object, rows: Rows, cut: tuple[int, int], seed: int) -> Updates:
+        """A range of the rows' coordinates, with the products of whole rows if it needs them."""
+        updates = self._weighted(plugin, rows[:, cut[0] : cut[1]], seed)
+        if not self._seat(plugin).claims.by_products:
+            return updates
+        exact = rows.astype(np.object_)
+        return attrs.evolve(updates, products=exact @ exact.T)
 
 
 def _uniform(rng: np.random.Generator, dimension: int) -> Rows:

@@ -22,16 +22,20 @@ RULES: Final[Mapping[str, Mapping[str, Any]]] = {
     "weighted median": {"f": 1, "weighted": True, "weight_limit": 1.5},
     "trimmed_mean": {"f": 2},
     "meamed": {"f": 2},
+    "krum": {"f": 1},
+    "many krum": {"f": 1, "select": 3},
+    "bulyan": {"f": 1},
 }
 
 
-def config(rule: str, aggregation: str, nodes: int = 7, f: int = 2) -> Config:
-    name = rule.rsplit(maxsplit=1)[-1]
+def config(rule: str, aggregation: str) -> Config:
+    name, f = rule.rsplit(maxsplit=1)[-1], RULES[rule].get("f", 2)
+    fewest = 4 * f + 3 if name == "bulyan" else 5
     swarm = {
         "name": "lab",
-        "nodes": nodes,
-        "byzantine": min(f, RULES[rule].get("f", f)),
-        "quorum": nodes - f,
+        "nodes": fewest + f,
+        "byzantine": f,
+        "quorum": fewest,
         "deadline": 2.0,
         "vote_timeout": 1.0,
         "weight_cap": 3,

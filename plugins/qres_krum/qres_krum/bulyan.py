@@ -56,7 +56,12 @@ def bulyan(vectors: Rows, f: int) -> NDArray[Any]:
     rows = check_rows(vectors, fewest=4 * f + 3)
     if f == 0:
         return nearest_mean(rows, len(rows))
-    selected = sorted(iterated_krum(squared_distances(rows), f))
+    return near_the_median(rows, squared_distances(rows), f)
+
+
+def near_the_median(rows: NDArray[Any], distances: NDArray[Any], f: int) -> NDArray[Any]:
+    """Bulyan of checked rows whose squared distances are known; ``f``: 1 or more."""
+    selected = sorted(iterated_krum(distances, f))
     return nearest_mean(Selected(rows, selected), len(selected) - 2 * f)
 
 

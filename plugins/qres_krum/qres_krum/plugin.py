@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+from qres_arithmetic import mean_of
 
 from qres_core import (
     Claims,
@@ -15,8 +16,9 @@ from qres_core import (
     hookimpl,
     options,
 )
-from qres_krum.bulyan import bulyan
+from qres_krum.bulyan import bulyan, near_the_median
 from qres_krum.krum import multi_krum
+from qres_krum.selection import best_by_products, distances_of
 
 
 @attrs.frozen
@@ -78,7 +80,7 @@ class Krum:
             visibility=Visibility.GROUP,
             min_updates=self._fewest,
         )
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -104,6 +106,9 @@ class Krum:
                 f"select = {self.select} is more than n - f = {n} - {self.f} = {n - self.f}",
                 f"raise swarm.quorum to {fewest} or lower plugins.krum.select",
             )
+        if updates.products is not None:
+            chosen = best_by_products(updates.products, self.f, self.select)
+            return mean_of(updates.vectors, chosen)
         return multi_krum(updates.vectors, self.f, self.select)
 
     @property
@@ -167,7 +172,7 @@ class Bulyan:
         Unequal weights are no obstacle: they are not looked at.
         """
         needs = Needs(visibility=Visibility.GROUP, min_updates=4 * self.f + 3)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -184,6 +189,8 @@ class Bulyan:
                 f"n = {n} updates, bulyan with f = {self.f} needs n >= 4 f + 3 = {fewest}",
                 f"raise swarm.quorum to {fewest} or lower plugins.bulyan.f",
             )
+        if updates.products is not None and self.f:
+            return near_the_median(updates.vectors, distances_of(updates.products), self.f)
         return bulyan(updates.vectors, self.f)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,31 @@ def best_rows(rows: Rows, f: int, count: int) -> list[int]:
             if found is not None:
                 return found
     return sorted(best(krum_scores(rows, f), count))
+
+
+def best_by_products(products: NDArray[Any], f: int, count: int) -> list[int]:
+    """Find what :func:`best_rows` finds for int32 rows, from their inner products alone.
+
+    Args:
+        products: of every two rows, exact: Python integers, shape ``(n, n)``, ``n >= 2 f + 3``.
+        f: rows that may be anything.
+        count: how many, from 1 to ``n``.
+
+    Returns:
+        ``count`` row numbers, ascending.
+
+    Complexity: ``O(n**2 log n)`` on Python integers.
+    """
+    n = len(products)
+    distances = distances_of(products)
+    return sorted(best(sums_of_nearest(distances, range(n), n - f - 2), count))
+
+
+def distances_of(products: NDArray[Any]) -> NDArray[Any]:
+    """The squared distances of rows with these inner products: Python integers, ``(n, n)``."""
+    lengths = np.diag(products)
+    distances: NDArray[Any] = lengths[:, None] + lengths[None, :] - 2 * products
+    return distances
 
 
 def _by_intervals(

@@ -638,7 +638,7 @@ def test_a_rule_that_merges_each_coordinate_by_itself_can_be_sharded() -> None:
         (toy("zk", "prove", "verify"), "checks proofs of whole updates"),
         (toy("validation", "screen"), "judges whole updates before the vote"),
         (toy("judge", "endorse"), "judges before the vote what whole updates merge to"),
-        (toy("fedavgm", "wrap_aggregate"), "does not claim to be coordinatewise"),
+        (toy("fedavgm", "wrap_aggregate"), "claims neither to be coordinatewise nor by_products"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -652,11 +652,26 @@ def test_what_no_sharded_round_can_do_is_refused_by_name(plugin: Enabled, words:
     assert not solution(*SIGNED, plugin, SHARDED_RULE).problems
 
 
+def test_a_rule_that_needs_inner_products_can_be_sharded_if_no_wrapper_changes_the_rows() -> None:
+    claims = Claims(tolerates=None, by_products=True)
+    rule = Enabled("krum", Installed.local("krum", Silent), Silent(claims), ("aggregate",))
+    assert not solution(*SIGNED, rule, aggregation="sharded").problems
+    even = Claims(tolerates=None, coordinatewise=True)
+    wrapper = Enabled("even", Installed.local("even", Silent), Silent(even), ("wrap_aggregate",))
+    found = problem(*SIGNED, wrapper, rule, aggregation="sharded")
+    assert (found.code, found.where) == ("QRES-E319", "plugins.krum")
+    assert found.what.startswith("compares whole updates, which a wrapper changes before it")
+    # What a wrapper claims of products is nothing that a rule gets.
+    other = Enabled("nnm", Installed.local("nnm", Silent), Silent(claims), ("wrap_aggregate",))
+    found = problem(*SIGNED, other, SHARDED_RULE, aggregation="sharded")
+    assert found.where == "plugins.nnm"
+
+
 def test_a_rule_without_the_claim_and_unsigned_words_are_refused_under_sharding() -> None:
     found = problem(*SIGNED, toy("rule", "aggregate"), aggregation="sharded")
     assert (found.code, found.where) == ("QRES-E319", "plugins.rule")
     assert "such as median" in found.fix
-    assert found.fix.endswith("its authors state Claims(coordinatewise=True)")
+    assert found.fix.endswith("its authors state so in its claims")
     unsigned = problem(MEMORY, REPLAY, SHARDED_RULE, insecure=True, aggregation="sharded")
     assert (unsigned.code, unsigned.where) == ("QRES-E319", "swarm.aggregation")
     assert 'or set it to "everyone"' in unsigned.fix

@@ -168,6 +168,33 @@ class FlippedMean(Mean):
         return merged
 
 
+@attrs.frozen
+class Nearest:
+    """The update with the least sum of squared distances to the others; of equal ones the first."""
+
+    claims: ClassVar[Claims] = Claims(tolerates=None, by_products=True)
+
+    @staticmethod
+    def of(rows: Sequence[Sequence[int]]) -> int:
+        distances = [
+            sum((a - b) ** 2 for other in rows for a, b in zip(row, other, strict=True))
+            for row in rows
+        ]
+        return distances.index(min(distances))
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        products = updates.products
+        if products is None:
+            chosen = self.of(updates.vectors.tolist())
+        else:
+            n = len(updates)
+            sums = [n * products[i, i] - 2 * products[i].sum() for i in range(n)]
+            chosen = sums.index(min(sums))
+        row: Vector = updates.vectors[chosen]
+        return row
+
+
 @attrs.define
 class Checksum:
     """Proves that the vector is small and bound to the model."""
@@ -342,6 +369,7 @@ INSTALLED = {
         "fresh": Fresh,
         "witness": Witness,
         "mean": Mean,
+        "nearest": Nearest,
         "checksum": Checksum,
         "bulk": Bulk,
         "talk": Talk,

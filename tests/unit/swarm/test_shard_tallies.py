@@ -81,7 +81,7 @@ def test_f_plus_1_equal_results_settle_a_shard_whoever_lies() -> None:
             assert tally.saying(FIRST, index, b"right") == honest
 
 
-def test_only_a_committees_word_counts_and_for_one_set() -> None:
+def test_only_a_committees_word_counts_and_for_one_set_of_two_phases() -> None:
     tally = ShardTally(PLAN)
     strangers = [member for member in MEMBERS if member not in PLAN.committees[0]]
     assert len(strangers) == 2
@@ -91,7 +91,9 @@ def test_only_a_committees_word_counts_and_for_one_set() -> None:
     voter = PLAN.committees[0][0]
     tally.take(voter, FIRST, {0: b"x"})
     tally.take(voter, SECOND, {0: b"x"})
+    tally.take(voter, bytes(32), {0: b"x"})
     tally.take(voter, FIRST, {0: b"y"})
     assert tally.saying(FIRST, 0, b"x") == [voter]
-    assert not tally.saying(SECOND, 0, b"x")
+    assert tally.saying(SECOND, 0, b"x") == [voter]
+    assert not tally.saying(bytes(32), 0, b"x")
     assert not tally.saying(FIRST, 0, b"y")

@@ -73,17 +73,21 @@ def assert_right(net: Any, honest: Sequence[int] | None = None) -> None:
             updates = [varied(index, outcome.round_info) for index in who]
             weights = np.array([min(5, update.weight) for update in updates], dtype=np.int64)
             rows = np.stack([update.vector for update in updates])
-            assert ended.merged.tolist() == weighted_mean(rows, weights).tolist()
+            expected = weighted_mean(rows, weights)
+            if net.aggregate == "nearest":
+                expected = rows[net.machine(0).kernel.enabled[-1].instance.of(rows.tolist())]
+            assert ended.merged.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
     ("nodes", "f", "d"), [(4, 1, D), (4, 0, D), (7, 2, D), (7, 2, 3), (10, 3, 97), (1, 0, 5)]
 )
+@pytest.mark.parametrize("rule", ["mean", "nearest"])
 def test_a_sharded_swarm_makes_the_models_of_one_where_all_merge_all(
-    harness: ModuleType, nodes: int, f: int, d: int
+    harness: ModuleType, nodes: int, f: int, d: int, rule: str
 ) -> None:
-    there = played(plain(harness, nodes, f, d))
-    here = played(swarm(harness, nodes, f, d))
+    there = played(plain(harness, nodes, f, d, aggregate=rule))
+    here = played(swarm(harness, nodes, f, d, aggregate=rule))
     for step in (1, 2):
         (expected,) = {node.notebook.models[step] for node in there.nodes}
         assert {node.notebook.models[step] for node in here.nodes} == {expected}
@@ -246,6 +250,18 @@ LIES: dict[str, Lie] = {
 LEFT_OUT = {"wrong_root", "serves_some", "two_stories", "silent"}
 """Those whose contributions the others may not be able to have. Who is silent is one of them: it
 counts itself among those that hold its shards, and nobody else does."""
+
+
+@pytest.mark.parametrize("lie", ["silent", "says_garbage", "refuses", "serves_garbage"])
+def test_liars_change_no_model_of_a_rule_that_compares_whole_updates(
+    harness: ModuleType, lie: str
+) -> None:
+    """They lie about the inner products of their shards too."""
+    honest = [0, 2, 3]
+    net = swarm(harness, 4, 1, aggregate="nearest")
+    net.rule = Lying(net, [LIAR], LIES[lie])
+    played(net, 2, honest)
+    assert {who for node in honest for who in accused(net, node)} <= {net.ids[LIAR]}
 
 
 @cache

@@ -1,0 +1,205 @@
+"""What committees compute of the shards of a decided set: settled by equal digests, and pulled.
+
+The members that serve a shard first compute it and say the digest of what they find. If too few say
+the same in time, or at once if two say different things, the rest of the committee computes it too.
+Whatever ``f + 1`` of a committee say alike is right, because one of them is honest. Each node then
+pulls each result from one of those that said so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from qres_core.contract.errors import QresError
+from qres_core.contract.faults import KERNEL, Fault
+from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import Blame
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.merkle import leaf_hash
+from qres_core.swarm.messages import Member
+from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.results import CANNOT_MERGE, Void
+from qres_core.swarm.shard_gathering import QUARTER, ShardGathering, patience
+from qres_core.swarm.shard_messages import (
+    PULL,
+    RESULT,
+    SHARD_MERGED,
+    MergedShard,
+    ShardResult,
+    encode_pull,
+    encode_shard_results,
+)
+from qres_core.swarm.shard_tallies import ShardTally
+from qres_core.swarm.shards import ShardPlan
+from qres_core.swarm.timeouts import Answers
+
+
+class ShardPhase:
+    """One function of each shard, computed by its committee.
+
+    Args:
+        parts: the shards of contributions that are here.
+        plan: the committees.
+        tally: what members said, of all phases.
+    """
+
+    def __init__(
+        self, speaker: Speaker, parts: ShardGathering, plan: ShardPlan, tally: ShardTally
+    ) -> None:
+        self._speaker, self._context = speaker, speaker.context
+        self._parts, self._plan, self._tally = parts, plan, tally
+        self._me = self._context.node_id
+        self.name = b""  # what messages call it, 32 bytes, once the set is known
+        self._since = math.inf  # when it was, seconds
+        self._mine: dict[int, ShardResult] = {}  # what this node found
+        self._octets: dict[int, bytes | memoryview] = {}  # results that are here
+        self._pulled: dict[int, tuple[int, float]] = {}  # how often one was asked for, and when
+        self._blamed: set[tuple[NodeId, int]] = set()
+        self.heard = False  # whether results came since who said wrong ones was looked for
+        self._answers = Answers(self._pause)
+        self.wake = math.inf  # when :meth:`run` has a reason to be called again, seconds
+
+    @property
+    def _timeout(self) -> float:
+        return patience(self._context)
+
+    @property
+    def _pause(self) -> float:
+        return self._timeout / QUARTER
+
+    def is_busy(self, now: float) -> bool:
+        """Whether it is being computed, and that does not take longer than it may."""
+        return bool(self.name) and now < self._since + 2 * self._timeout
+
+    # ── messages ──────────────────────────────────────────────────────────────────────────────
+
+    def take_result(self, made: MergedShard, envelope: Envelope) -> None:
+        """Keep a result that is settled."""
+        settled = self._tally.settled(self.name, made.index)
+        if settled is None or made.index in self._octets:
+            return
+        if leaf_hash(made.octets) != settled:
+            self._speaker.outlet.refuse(envelope, Fault.WRONG_SHARD, Blame.SENDER)
+        else:
+            self._octets[made.index] = made.octets
+
+    def answer(self, peer: NodeId, indices: Sequence[int], now: float) -> None:
+        """Give a member the results that it asks for."""
+        for index in indices:
+            octets = self._octets.get(index)
+            if octets is not None and self._answers.due((peer, index), now):
+                payload = MergedShard(self.name, index, octets).to_bytes()
+                self._speaker.send(peer, self._speaker.make(RESULT, payload, now))
+
+    # ── computing ─────────────────────────────────────────────────────────────────────────────
+
+    def run(
+        self,
+        name: bytes,
+        members: Sequence[Member],
+        compute: Callable[[int], bytes],
+        now: float,
+    ) -> list[bytes | memoryview] | Void | None:
+        """The results of all shards, in their order.
+
+        Args:
+            name: what messages call this phase of the decided set, 32 bytes.
+            members: of that set, ascending.
+            compute: the result for a shard, all of whose parts are here; may raise QresError.
+            now: this node's clock, seconds.
+
+        Returns:
+            the results; or why there are none, if a committee found that; ``None`` for not yet.
+        """
+        if not self.name:
+            self.name, self._since = name, now
+        self.wake = math.inf
+        self._work(members, compute, now)
+        shards = range(len(self._plan))
+        settled = {index: self._tally.settled(name, index) for index in shards}
+        self._blame(settled)
+        is_settled = None not in settled.values()
+        if not is_settled:
+            late = self._since + self._timeout
+            self.wake = min(self.wake, late if now < late else now + self._pause)
+        digests = {index: it for index, it in settled.items() if type(it) is bytes}
+        for index, digest in digests.items():
+            if self._mine.get(index, digest) != digest:  # its software differs
+                self._octets.pop(index, None)
+                del self._mine[index]
+        self._pull(digests, now)
+        refused = [result for result in settled.values() if type(result) is str]
+        if is_settled and refused:  # in the order of the shards, which is the same for all
+            return Void(refused[0])
+        if not is_settled or len(self._octets) < len(self._plan):
+            return None
+        self.wake = math.inf
+        return [self._octets[index] for index in shards]
+
+    def _work(self, members: Sequence[Member], compute: Callable[[int], bytes], now: float) -> None:
+        """Compute the shards that are this node's to compute, and say what was found."""
+        before, wanted = len(self._mine), list[tuple[bytes, int]]()
+        for index in self._plan.seats(self._me):
+            if index in self._mine or not self._is_asked(index, now):
+                continue
+            missing = self._parts.missing(members, index)
+            wanted += missing
+            if not missing:
+                self._find(index, compute)
+        self.wake = min(self.wake, self._parts.ask(wanted, now))
+        if len(self._mine) > before:
+            self._tally.take(self._me, self.name, self._mine)
+            payload = encode_shard_results(self.name, self._mine)
+            slot = f"{SHARD_MERGED} {self.name.hex()}"
+            self._speaker.say(SHARD_MERGED, payload, now, slot=slot)
+
+    def _is_asked(self, index: int, now: float) -> bool:
+        """Whether this node is to compute a shard of its committees now."""
+        if self._tally.settled(self.name, index) is not None:
+            return False
+        late = now >= self._since + self._timeout
+        first = self._me in self._plan.serving(index)
+        return first or late or self._tally.disputed(self.name, index)
+
+    def _find(self, index: int, compute: Callable[[int], bytes]) -> None:
+        try:
+            octets = compute(index)
+        except QresError as error:
+            if error.code != CANNOT_MERGE:  # which says nothing of the set
+                self._mine[index] = error.code
+        else:
+            self._mine[index], self._octets[index] = leaf_hash(octets), octets
+
+    def _blame(self, settled: Mapping[int, ShardResult | None]) -> None:
+        """Blame who said otherwise than what is settled, once for each shard."""
+        if not self.heard:
+            return
+        self.heard, kernel = False, self._context.kernel
+        number = self._speaker.position.number
+        for index, result in settled.items():
+            against = [] if result is None else self._tally.against(self.name, index, result)
+            for member in against:
+                if member != self._me and (member, index) not in self._blamed:
+                    self._blamed.add((member, index))
+                    kernel.refuse(Fault.WRONG_SHARD, Blame.SENDER, member, KERNEL, number)
+
+    def _pull(self, digests: dict[int, bytes], now: float) -> None:
+        """Ask for settled results that are not here, each one node after the other."""
+        questions: dict[NodeId, list[int]] = {}
+        turn = self._context.roster.index(self._me)
+        for index, digest in digests.items():
+            if index in self._octets:
+                continue
+            count, at = self._pulled.get(index, (0, -math.inf))
+            if now >= at + self._pause:
+                at = now
+                self._pulled[index] = count + 1, now
+                saying = self._tally.saying(self.name, index, digest)
+                others = [member for member in saying if member != self._me]
+                if others:
+                    questions.setdefault(others[(turn + count) % len(others)], []).append(index)
+            self.wake = min(self.wake, at + self._pause)
+        for node, indices in questions.items():
+            payload = encode_pull(self.name, indices)
+            self._speaker.send(node, self._speaker.make(PULL, payload, now))
