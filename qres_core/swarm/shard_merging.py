@@ -4,6 +4,10 @@ The members that serve a shard first merge it and say the digest of what they fi
 the same in time, or at once if two say different things, the rest of the committee merges it too.
 Whatever ``f + 1`` of a committee say alike is right, because one of them is honest. Each node then
 pulls each merged shard from one of those that said so.
+
+A liar may say what it found to some nodes alone, so that the rest of the committee hears enough and
+somebody else does not. So who hears too little pulls the shard from the silent members of the
+committee, and whoever is asked for a shard that it could merge and did not then merges it.
 """
 
 from __future__ import annotations
@@ -61,11 +65,14 @@ class ShardMerging:
         self._chosen = b""  # digest of the decided set, once it is known
         self._since = math.inf  # when it was, seconds
         self._mine: dict[int, ShardResult] = {}  # what this node found
+        self._tried: set[int] = set()  # shards that this node merged, or could not
+        self._doubted: set[int] = set()  # shards of its committees that others hear too little of
         self._octets: dict[int, bytes | memoryview] = {}  # merged shards that are here
         self._pulled: dict[int, tuple[int, float]] = {}  # how often one was asked for, and when
         self._blamed: set[tuple[NodeId, int]] = set()
         self._heard = False  # whether results came since who said wrong ones was looked for
         self._answers = Answers(self._pause)
+        self._missed = math.inf  # when to ask the silent members for what is not settled
         self._wake = math.inf
 
     @property
@@ -106,11 +113,18 @@ class ShardMerging:
             self._octets[made.index] = made.octets
 
     def answer(self, envelope: Envelope, now: float) -> None:
-        """Give a member merged shards it asks for. Raises WireError: QRES-E401 to QRES-E404."""
+        """Give a member merged shards it asks for; merge those that it hears too little of.
+
+        Raises WireError: QRES-E401 to QRES-E404.
+        """
         chosen, indices = decode_pull(envelope.payload, len(self._plan))
+        if chosen != self._chosen:
+            return
+        seats = self._plan.seats(self._me)
+        self._doubted.update(index for index in indices if index in seats)
         for index in indices:
             octets = self._octets.get(index)
-            if chosen != self._chosen or octets is None:
+            if octets is None or (index in seats and index not in self._tried):
                 continue
             if self._answers.due((envelope.sender, index), now):
                 payload = MergedShard(chosen, index, octets).to_bytes()
@@ -134,14 +148,15 @@ class ShardMerging:
         """
         if not self._chosen:
             self._chosen, self._since = chosen, now
-        self._wake = math.inf
-        self._work(members, info, now)
+            self._missed = now + (self._timeout + 2 * self._pause)
+        self.work(members, info, now)
         shards = range(len(self._plan))
         settled = {index: self._tally.settled(chosen, index) for index in shards}
         self._blame(settled, info.number)
         if None in settled.values():
             late = self._since + self._timeout
             self._wake = min(self._wake, late if now < late else now + self._pause)
+            self._miss([index for index, it in settled.items() if it is None], now)
         digests = {index: it for index, it in settled.items() if type(it) is bytes}
         for index, digest in digests.items():
             if self._mine.get(index, digest) != digest:  # its software differs
@@ -158,11 +173,17 @@ class ShardMerging:
         self._wake = math.inf
         return joined([self._octets[index] for index in range(len(self._plan))])
 
-    def _work(self, members: Sequence[Member], info: RoundInfo, now: float) -> None:
-        """Merge the shards that are this node's to merge, and say what was found."""
+    def work(self, members: Sequence[Member], info: RoundInfo, now: float) -> None:
+        """Merge the shards that are this node's to merge, and say what was found.
+
+        Also once this node has all: others may hear too little. Arguments as for :meth:`merge`.
+        """
+        self._wake = math.inf
+        if not self._chosen:
+            return
         before, wanted = len(self._mine), list[tuple[bytes, int]]()
         for index in self._plan.seats(self._me):
-            if index in self._mine or not self._is_asked(index, now):
+            if index in self._tried or not self._is_asked(index, now):
                 continue
             missing = self._parts.missing(members, index)
             wanted += missing
@@ -176,6 +197,8 @@ class ShardMerging:
 
     def _is_asked(self, index: int, now: float) -> bool:
         """Whether this node is to merge a shard of its committees now."""
+        if index in self._doubted:
+            return True
         if self._tally.settled(self._chosen, index) is not None:
             return False
         late = now >= self._since + self._timeout
@@ -183,6 +206,7 @@ class ShardMerging:
         return first or late or self._tally.disputed(self._chosen, index)
 
     def _find(self, members: Sequence[Member], index: int, info: RoundInfo) -> None:
+        self._tried.add(index)
         rows = self._parts.rows(members, index)
         weights = self._gathering.weights(members, self._context.swarm.weight_cap)
         updates = Updates(rows, tuple(member.sender for member in members), weights)
@@ -208,6 +232,18 @@ class ShardMerging:
                     self._blamed.add((member, index))
                     kernel.refuse(Fault.WRONG_SHARD, Blame.SENDER, member, KERNEL, number)
 
+    def _miss(self, unsettled: Sequence[int], now: float) -> None:
+        """Ask the members of committees that said nothing for shards that are not settled."""
+        if now >= self._missed:
+            self._missed = now + self._timeout
+            questions: dict[NodeId, list[int]] = {}
+            for index in unsettled:
+                for member in self._tally.silent(self._chosen, index):
+                    if member != self._me:
+                        questions.setdefault(member, []).append(index)
+            self._question(questions, now)
+        self._wake = min(self._wake, self._missed)
+
     def _pull(self, digests: dict[int, bytes], now: float) -> None:
         """Ask for settled shards that are not here, each one node after the other."""
         questions: dict[NodeId, list[int]] = {}
@@ -224,6 +260,9 @@ class ShardMerging:
                 if others:
                     questions.setdefault(others[(turn + count) % len(others)], []).append(index)
             self._wake = min(self._wake, at + self._pause)
+        self._question(questions, now)
+
+    def _question(self, questions: Mapping[NodeId, Sequence[int]], now: float) -> None:
         for node, indices in questions.items():
             payload = encode_pull(self._chosen, indices)
             self._speaker.send(node, self._speaker.make(PULL, payload, now))
