@@ -137,6 +137,9 @@ class Heights(MachineState, ABC):
         if current.tried:
             if outcome.own is None:
                 self._follow(now)
+            elif self._parts.collector.sharding is not None:
+                members, info = certificate.candidate.members, current.made_in(certificate)
+                self._parts.collector.sharding.merging.work(members, info, now)
         elif self._kept is not None:
             outcome.found(Merged(self._kept), now)  # before it stopped; its dialogues are over
         elif self._parts.dialogues.finished:

@@ -2,6 +2,10 @@
 
 A sender gives each shard to the ``f + 1`` members that serve it first. Each says what it holds. If
 too few say so in time (:func:`patience`), the sender gives the shard to the rest of the committee.
+
+A liar may say what it holds to some nodes alone. Those see enough holders and would not step in,
+while the others see too few and would not vote. So whoever sees too few for twice the patience asks
+the whole committee for the shard, and each member that lacks it fetches it and says so.
 """
 
 from __future__ import annotations
@@ -77,8 +81,12 @@ class ShardGathering:
         # What came before the contribution it is of; one of each sender and shard.
         self._waiting: dict[tuple[NodeId, int], tuple[ShardPart, Envelope]] = {}
         self._changed = math.inf  # when something came that this node has not said it holds
+        self._said_all = False  # whether it said that it holds all it serves first
         self._resends = math.inf  # when this node looks who lacks shards of its contribution
         self._asked: dict[tuple[bytes, int], tuple[int, float]] = {}  # how often, and when
+        self._missed: dict[bytes, float] = {}  # when to ask for what too few hold of each
+        self._wanted: set[tuple[bytes, int]] = set()  # of its committees; somebody asked for it
+        self._wake = math.inf
         self._answers = Answers(self._pause)
 
     @property
@@ -169,18 +177,52 @@ class ShardGathering:
         seats = len(self._plan.seats(envelope.sender))
         self.holders.take(envelope.sender, decode_held(envelope.payload, seats, self._most))
 
-    def advance(self, now: float, *, decided: bool) -> None:
-        """Say what is held and, until a set is ``decided``, give shards again that too few hold."""
+    def advance(self, now: float, sets: Iterable[CandidateSet], *, decided: bool) -> None:
+        """Say what is held and, until a set is ``decided``, see to it that enough hold each shard.
+
+        ``sets``: those in question.
+        """
         for key, (part, envelope) in list(self._waiting.items()):
             if self._gathering.get(part.contribution) is not None:
                 del self._waiting[key]
                 self._accept(part, envelope, now)
-        if now >= self._changed + self._pause or (self._changed < math.inf and self._is_full):
+        first = self._changed < math.inf and not self._said_all and self._is_full
+        if first or now >= self._changed + self._pause:
+            self._said_all |= first  # what comes later is said together, or each shard costs n
             self._say(now)
+        self._wake = math.inf
         if decided:
             self._resends = math.inf
-        elif now >= self._resends:
+            return
+        if now >= self._resends:
             self._resend(now)
+        self._miss(sets, now)
+        lacked = [key for key in self._wanted if key[1] not in self._parts.get(key[0], ())]
+        self._wanted = set(lacked)
+        self._wake = min(self._wake, self.ask(sorted(lacked), now))
+
+    def _miss(self, sets: Iterable[CandidateSet], now: float) -> None:
+        """Ask whole committees for the shards that too few of them say to this node they hold."""
+        held = self._gathering.of_round(self._speaker.position.number)
+        for item in held.values():
+            self._missed.setdefault(item.contribution.digest, now + 2 * self._timeout)
+        for member in (member for candidate in sets for member in candidate.members):
+            self._missed.setdefault(member.digest, now + self._timeout / 2)
+        questions: dict[NodeId, list[tuple[bytes, int]]] = {}
+        for digest, at in self._missed.items():
+            # A liar proposes what nobody made; to ask for that would cost n² questions.
+            if self._gathering.get(digest) is None or self.holders.available(digest):
+                continue
+            if now >= at:
+                self._missed[digest] = now + self._timeout
+                for index in self.holders.short(digest):
+                    told = self.holders.of(digest, index)
+                    for who in self._plan.committees[index]:
+                        if who not in told:
+                            questions.setdefault(who, []).append((digest, index))
+            self._wake = min(self._wake, self._missed[digest])
+        self._wanted.update(questions.pop(self._me, ()))
+        self._question(questions, now)
 
     @property
     def _is_full(self) -> bool:
@@ -199,13 +241,14 @@ class ShardGathering:
 
     def due(self) -> float:
         """When :meth:`advance` has a reason to be called, seconds."""
-        return min(self._changed + self._pause, self._resends)
+        return min(self._changed + self._pause, self._resends, self._wake)
 
     def open_round(self, named: Collection[bytes], now: float) -> None:
         """A round begins at the same head: forget all but the contributions named by digest."""
         self._parts = {key: it for key, it in self._parts.items() if key in named}
         self._masks = {key: it for key, it in self._masks.items() if key in named}
         self._waiting, self._asked = {}, {}
+        self._missed, self._wanted, self._said_all = {}, set(), False
         self.holders.keep_only(named)
         self._resends = math.inf
         self._changed = now if self._masks else math.inf  # what was said is not repeated any more
@@ -242,11 +285,14 @@ class ShardGathering:
                     questions.setdefault(sources[count % len(sources)], []).append((digest, index))
                 at = now
             again = min(again, at + self._pause)
+        self._question(questions, now)
+        return again
+
+    def _question(self, questions: dict[NodeId, list[tuple[bytes, int]]], now: float) -> None:
         for node, pairs in questions.items():
             for start in range(0, len(pairs), self._most):
                 payload = encode_ask(pairs[start : start + self._most])
                 self._speaker.send(node, self._speaker.make(ASK, payload, now))
-        return again
 
     def _sources(self, digest: bytes, index: int) -> list[NodeId]:
         """Who may have a part of a shard: those that say so, its sender, and the committee."""
@@ -256,7 +302,7 @@ class ShardGathering:
         return [node for node in dict.fromkeys(found) if node != self._me]
 
     def answer(self, envelope: Envelope, now: float) -> None:
-        """Give a member the shards of its committees that it asks for.
+        """Give a member the shards of its committees that it asks for; fetch what is missing here.
 
         Raises WireError: QRES-E401 to QRES-E404.
         """
@@ -266,6 +312,8 @@ class ShardGathering:
             part = self._parts.get(digest, {}).get(index)
             if part is None and self._own is not None and self._own[0] == digest:
                 part = self._part_of_own(index)
+            if part is None and index in self._bits and self._gathering.get(digest) is not None:
+                self._wanted.add((digest, index))
             if part is None or index not in seats:
                 continue
             if self._answers.due((peer, digest, index), now):

@@ -84,7 +84,10 @@ class ShardMerging:
                 phase.take_result(made, envelope)
 
     def answer(self, envelope: Envelope, now: float) -> None:
-        """Give a member the results it asks for. Raises WireError: QRES-E401 to QRES-E404."""
+        """Give a member the results it asks for; compute those that it hears too little of.
+
+        Raises WireError: QRES-E401 to QRES-E404.
+        """
         name, indices = decode_pull(envelope.payload, len(self._plan))
         for phase in self._phases:
             if phase.name == name:
@@ -113,8 +116,15 @@ class ShardMerging:
             if products is None or isinstance(products, Void):
                 return products
             self._sums = summed_products(products, len(members))
+        elif self._sums is not None:
+            self._products.work(members, partial(self._multiplied, members), now)
         found = self._shards.run(chosen, members, partial(self._merged, members, info), now)
         return joined(found) if isinstance(found, list) else found
+
+    def work(self, members: Sequence[Member], info: RoundInfo, now: float) -> None:
+        """Go on computing what others hear too little of. Arguments as for :meth:`merge`."""
+        self._products.work(members, partial(self._multiplied, members), now)
+        self._shards.work(members, partial(self._merged, members, info), now)
 
     def _multiplied(self, members: Sequence[Member], index: int) -> bytes:
         return encode_products(inner_products(self._parts.rows(members, index)))

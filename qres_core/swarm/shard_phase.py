@@ -4,6 +4,10 @@ The members that serve a shard first compute it and say the digest of what they 
 the same in time, or at once if two say different things, the rest of the committee computes it too.
 Whatever ``f + 1`` of a committee say alike is right, because one of them is honest. Each node then
 pulls each result from one of those that said so.
+
+A liar may say what it found to some nodes alone, so that the rest of the committee hears enough and
+somebody else does not. So who hears too little pulls the result from the silent members of the
+committee, and whoever is asked for one that it could compute and did not then computes it.
 """
 
 from __future__ import annotations
@@ -53,11 +57,14 @@ class ShardPhase:
         self.name = b""  # what messages call it, 32 bytes, once the set is known
         self._since = math.inf  # when it was, seconds
         self._mine: dict[int, ShardResult] = {}  # what this node found
+        self._tried: set[int] = set()  # shards that this node computed, or could not
+        self._doubted: set[int] = set()  # shards of its committees that others hear too little of
         self._octets: dict[int, bytes | memoryview] = {}  # results that are here
         self._pulled: dict[int, tuple[int, float]] = {}  # how often one was asked for, and when
         self._blamed: set[tuple[NodeId, int]] = set()
         self.heard = False  # whether results came since who said wrong ones was looked for
         self._answers = Answers(self._pause)
+        self._missed = math.inf  # when to ask the silent members for what is not settled
         self.wake = math.inf  # when :meth:`run` has a reason to be called again, seconds
 
     @property
@@ -85,10 +92,14 @@ class ShardPhase:
             self._octets[made.index] = made.octets
 
     def answer(self, peer: NodeId, indices: Sequence[int], now: float) -> None:
-        """Give a member the results that it asks for."""
+        """Give a member the results that it asks for; compute those that it hears too little of."""
+        seats = self._plan.seats(self._me)
+        self._doubted.update(index for index in indices if index in seats)
         for index in indices:
             octets = self._octets.get(index)
-            if octets is not None and self._answers.due((peer, index), now):
+            if octets is None or (index in seats and index not in self._tried):
+                continue
+            if self._answers.due((peer, index), now):
                 payload = MergedShard(self.name, index, octets).to_bytes()
                 self._speaker.send(peer, self._speaker.make(RESULT, payload, now))
 
@@ -114,8 +125,8 @@ class ShardPhase:
         """
         if not self.name:
             self.name, self._since = name, now
-        self.wake = math.inf
-        self._work(members, compute, now)
+            self._missed = now + (self._timeout + 2 * self._pause)
+        self.work(members, compute, now)
         shards = range(len(self._plan))
         settled = {index: self._tally.settled(name, index) for index in shards}
         self._blame(settled)
@@ -123,6 +134,7 @@ class ShardPhase:
         if not is_settled:
             late = self._since + self._timeout
             self.wake = min(self.wake, late if now < late else now + self._pause)
+            self._miss([index for index, it in settled.items() if it is None], now)
         digests = {index: it for index, it in settled.items() if type(it) is bytes}
         for index, digest in digests.items():
             if self._mine.get(index, digest) != digest:  # its software differs
@@ -137,11 +149,17 @@ class ShardPhase:
         self.wake = math.inf
         return [self._octets[index] for index in shards]
 
-    def _work(self, members: Sequence[Member], compute: Callable[[int], bytes], now: float) -> None:
-        """Compute the shards that are this node's to compute, and say what was found."""
+    def work(self, members: Sequence[Member], compute: Callable[[int], bytes], now: float) -> None:
+        """Compute the shards that are this node's to compute, and say what was found.
+
+        Also once this node has all: others may hear too little. Arguments as for :meth:`run`.
+        """
+        self.wake = math.inf
+        if not self.name:
+            return
         before, wanted = len(self._mine), list[tuple[bytes, int]]()
         for index in self._plan.seats(self._me):
-            if index in self._mine or not self._is_asked(index, now):
+            if index in self._tried or not self._is_asked(index, now):
                 continue
             missing = self._parts.missing(members, index)
             wanted += missing
@@ -156,6 +174,8 @@ class ShardPhase:
 
     def _is_asked(self, index: int, now: float) -> bool:
         """Whether this node is to compute a shard of its committees now."""
+        if index in self._doubted:
+            return True
         if self._tally.settled(self.name, index) is not None:
             return False
         late = now >= self._since + self._timeout
@@ -163,6 +183,7 @@ class ShardPhase:
         return first or late or self._tally.disputed(self.name, index)
 
     def _find(self, index: int, compute: Callable[[int], bytes]) -> None:
+        self._tried.add(index)
         try:
             octets = compute(index)
         except QresError as error:
@@ -184,6 +205,18 @@ class ShardPhase:
                     self._blamed.add((member, index))
                     kernel.refuse(Fault.WRONG_SHARD, Blame.SENDER, member, KERNEL, number)
 
+    def _miss(self, unsettled: Sequence[int], now: float) -> None:
+        """Ask the members of committees that said nothing for results that are not settled."""
+        if now >= self._missed:
+            self._missed = now + self._timeout
+            questions: dict[NodeId, list[int]] = {}
+            for index in unsettled:
+                for member in self._tally.silent(self.name, index):
+                    if member != self._me:
+                        questions.setdefault(member, []).append(index)
+            self._question(questions, now)
+        self.wake = min(self.wake, self._missed)
+
     def _pull(self, digests: dict[int, bytes], now: float) -> None:
         """Ask for settled results that are not here, each one node after the other."""
         questions: dict[NodeId, list[int]] = {}
@@ -200,6 +233,9 @@ class ShardPhase:
                 if others:
                     questions.setdefault(others[(turn + count) % len(others)], []).append(index)
             self.wake = min(self.wake, at + self._pause)
+        self._question(questions, now)
+
+    def _question(self, questions: Mapping[NodeId, Sequence[int]], now: float) -> None:
         for node, indices in questions.items():
             payload = encode_pull(self.name, indices)
             self._speaker.send(node, self._speaker.make(PULL, payload, now))

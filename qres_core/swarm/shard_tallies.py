@@ -122,6 +122,11 @@ class ShardTally:
         said = self._said.get((chosen, index), {})
         return [member for member in self._plan.committees[index] if said.get(member) == result]
 
+    def silent(self, chosen: bytes, index: int) -> list[NodeId]:
+        """Those of a shard's committee that said nothing of it."""
+        said = self._said.get((chosen, index), {})
+        return [member for member in self._plan.committees[index] if member not in said]
+
     def against(self, chosen: bytes, index: int, result: ShardResult) -> list[NodeId]:
         """Who says otherwise."""
         said = self._said.get((chosen, index), {})

@@ -143,7 +143,8 @@ class Round:
             self._contribute(now)
             self._check_contributions(now)
             if parts.collector.sharding is not None:
-                parts.collector.sharding.parts.advance(now, decided=self.decided is not None)
+                is_decided, sets = self.decided is not None, self.choice.sets()
+                parts.collector.sharding.parts.advance(now, sets, decided=is_decided)
             self.choice.propose_if_asked(now, lambda: self._fresh(now))
             self.choice.look(now)
         if self.parts.context.waits.adapts and self._watch is not None:

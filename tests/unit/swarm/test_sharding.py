@@ -30,6 +30,7 @@ from qres_core.swarm.shard_messages import (
     decode_shard_results,
     encode_held,
     encode_shard_results,
+    held_name,
 )
 from qres_core.swarm.shards import ShardPlan
 
@@ -240,14 +241,59 @@ def claims_all(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None
     return (encode_held(dict.fromkeys(held, (1 << seats) - 1)),)
 
 
+def whispers_holdings(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
+    """Says what it holds to those that could step in for it, and to nobody who would miss it."""
+    if envelope.kind == "contribution":
+        net.sender_of[held_name(contribution_digest(envelope))] = envelope.sender
+    if envelope.kind != HELD:
+        return None
+    plan, peer = plan_of(net, envelope), net.ids[to]
+    seats = plan.seats(envelope.sender)
+    told = sum(1 << place for place, index in enumerate(seats) if peer in plan.committees[index])
+    held = decode_held(envelope.payload, len(seats), 1000)
+    masks = {
+        name: mask if net.sender_of.get(name) == peer else mask & told
+        for name, mask in held.items()
+    }
+    return (encode_held(masks),)
+
+
+def whispers_results(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
+    """Says what shards merge to, and that is right, only to those that could step in for it."""
+    if envelope.kind != SHARD_MERGED:
+        return None
+    plan = plan_of(net, envelope)
+    chosen, results = decode_shard_results(envelope.payload, 1000)
+    told = {index: it for index, it in results.items() if net.ids[to] in plan.committees[index]}
+    return (encode_shard_results(chosen, told),) if told else ()
+
+
+def serves_f(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
+    """Gives its shards to ``f`` honest members, and tells the proposer alone that it holds them."""
+    if envelope.kind == "contribution":
+        net.own.add(contribution_digest(envelope))
+    plan, liars = plan_of(net, envelope), [net.ids[index] for index in net.rule.liars]
+    if envelope.kind == PART:
+        part = ShardPart.from_bytes(envelope.payload, 1000, 2**20)
+        honest = [who for who in plan.committees[part.index] if who not in liars]
+        served = honest[: net.f] if part.contribution in net.own else honest
+        return None if net.ids[to] in served else ()
+    if envelope.kind == HELD and net.ids[to] != net.machine(0).proposer(envelope.round):
+        seats = len(plan.seats(envelope.sender))
+        held = decode_held(envelope.payload, seats, 1000)
+        own = {held_name(digest) for digest in net.own}
+        return (encode_held({name: mask for name, mask in held.items() if name not in own}),)
+    return None
+
+
 LIES: dict[str, Lie] = {
     lie.__name__: lie
     for lie in (
         silent, says_garbage, refuses, serves_nothing, serves_garbage, wrong_root, two_stories,
-        serves_some, claims_all,
+        serves_some, claims_all, whispers_holdings, whispers_results, serves_f,
     )
 }  # fmt: skip
-LEFT_OUT = {"wrong_root", "serves_some", "two_stories", "silent"}
+LEFT_OUT = {"wrong_root", "serves_some", "two_stories", "silent", "serves_f"}
 """Those whose contributions the others may not be able to have. Who is silent is one of them: it
 counts itself among those that hold its shards, and nobody else does."""
 
@@ -278,7 +324,7 @@ def test_liars_change_no_model_and_cost_a_timeout_a_height_at_most(
     liars = range(LIAR, LIAR + f)
     honest = [index for index in range(nodes) if index not in liars]
     net = swarm(harness, nodes, f)
-    net.own, net.bent = set(), {}
+    net.own, net.bent, net.sender_of = set(), {}, {}
     net.rule = Lying(net, liars, LIES[lie])
     started = net.now
     played(net, 3, honest)
@@ -370,3 +416,27 @@ def test_without_the_proofs_of_shards_two_stories_split_the_committees(
     net.start()
     net.run(until=lambda: min(net.steps([0, 2, 3])) >= 2, seconds=20)
     assert not is_right(net)
+
+
+@pytest.mark.parametrize(
+    ("lie", "guard"),
+    [
+        (whispers_holdings, "shard_gathering.ShardGathering._miss"),
+        (whispers_results, "shard_phase.ShardPhase._miss"),
+    ],
+)
+def test_if_nobody_complained_whispering_liars_would_stop_the_swarm(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, lie: Lie, guard: str
+) -> None:
+    """Control: who hears enough does not step in, so who hears too little has to say so."""
+
+    def silence(*_arguments: object) -> None:
+        pass
+
+    monkeypatch.setattr(f"qres_core.swarm.{guard}", silence)
+    net = swarm(harness, 7, 2)
+    net.own, net.sender_of = set(), {}
+    net.rule = Lying(net, [1, 2], lie)
+    net.start()
+    honest = [0, 3, 4, 5, 6]
+    assert not net.run(until=lambda: min(net.steps(honest)) >= 2, seconds=10)
