@@ -21,7 +21,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 from qres_core.swarm.machine_state import MadeModel
 
-LARGE: Final = 8192
+LARGE: Final = 65_536
 """Bytes; of a longer frame only the envelope is kept while it is under way."""
 KEPT: Final = 4096
 """Shorter frames that are remembered."""

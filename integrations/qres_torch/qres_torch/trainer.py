@@ -12,6 +12,7 @@ import attrs
 
 from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
 from qres_torch import draws, memory, records
+from qres_torch.border import torch
 from qres_torch.layout import Layout, Reals, Tensors, refused
 from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
 from qres_torch.resident import ResidentLoader
@@ -45,6 +46,7 @@ class Bench:
     frozen: dict[tuple[str, ...], bytes] = attrs.field(factory=dict[tuple[str, ...], bytes])
 
 
+_THREADS: Final = "torch.get_num_threads"
 _BENCHES: Final[WeakKeyDictionary[Any, Bench]] = WeakKeyDictionary()
 
 
@@ -149,12 +151,30 @@ class TorchTrainer:
             autocast=self.autocast,
         )
         self._memory = memory.NodeMemory(memory.Kept(self.layout.kept(self.module)))
+        self._share()
+
+    def _share(self) -> None:
+        """Share with the other trainers of the module; judge if there are examples to judge by."""
         self._bench = _BENCHES.setdefault(self.module, Bench())
         if self.held_out is not None:
             if self._bench.judge is None:
                 self._bench.judge = copy.deepcopy(self.module)
             # On the instance: without held-out examples there is no such method, and QRES looks.
             self.validate, self.reference = self._validate, self._reference
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what trainers of one module share in this process; and its number of threads."""
+        mine = {"_bench", "validate", "reference"}
+        state = {name: value for name, value in vars(self).items() if name not in mine}
+        return {**state, _THREADS: torch.get_num_threads()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Train with as many threads as where it comes from: last bits depend on it."""
+        threads = state.pop(_THREADS)
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+        vars(self).update(state)
+        self._share()
 
     def _check(self) -> None:
         if self.train is None and self.optimizer is None:

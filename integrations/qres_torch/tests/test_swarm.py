@@ -159,6 +159,16 @@ def test_a_simulation_that_goes_on_has_the_state_of_optimisers_and_buffers(
     assert digests(played(path, resume=tmp_path / "control"))[2:] != digests(whole)[2:]
 
 
+def test_workers_train_what_one_process_trains(tmp_path: Path) -> None:
+    """Each worker goes on with its nodes' optimisers and buffers, and judges with neither."""
+    path = written(tmp_path, "validated_mean")
+    alone = played(path)
+    path.write_text(path.read_text() + "workers = 2\n")
+    together = played(path)
+    assert digests(together) == digests(alone)
+    assert [item.metrics for item in together.rounds] == [item.metrics for item in alone.rounds]
+
+
 @pytest.mark.long
 def test_a_box_of_processes_makes_the_models_of_the_simulation(tmp_path: Path) -> None:
     path = written(tmp_path)
