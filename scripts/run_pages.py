@@ -4,6 +4,7 @@
     python scripts/run_pages.py README.md docs/tutorials/first-simulation.md
     python scripts/run_pages.py --bin clean/bin      with the programs of another environment
     python scripts/run_pages.py --list               print the commands, run none
+    python scripts/run_pages.py --lines PAGE         count the lines of code of its files, run none
 
 Each page is played from top to bottom in an empty folder with a copy of ``examples/``, as a reader
 of a checkout has it. What is played:
@@ -62,6 +63,7 @@ PAGES: Final = (
     "docs/how-to/get-the-model-out.md",
     "docs/how-to/sizing.md",
     "docs/how-to/use-pytorch.md",
+    "docs/how-to/fine-tune-with-lora.md",
 )
 PREPARED: Final = (
     r"git clone .*",
@@ -460,14 +462,15 @@ def main() -> int:
     parser.add_argument("--bin", type=Path, default=Path(sys.executable).parent)
     parser.add_argument("--timeout", type=float, default=_TIMEOUT, help="seconds for a command")
     parser.add_argument("--list", action="store_true", help="print the commands, run none")
+    parser.add_argument("--lines", action="store_true", help="count the lines of its files")
     options = parser.parse_args()
     wanted = [path for each in options.pages or PAGES for path in sorted(ROOT.glob(each))]
     failed: list[str] = []
     for path in wanted:
         try:
-            if options.list:
+            if options.list or options.lines:
                 page = read_page(str(path.relative_to(ROOT)), path.read_text("utf-8"))
-                _print_commands(page)
+                _print_commands(page) if options.list else print(*lines_of(page), sep="\n")
             else:
                 play(path, options.bin.absolute(), options.timeout)
         except PageError as error:
@@ -476,6 +479,16 @@ def main() -> int:
     if failed:
         print(f"not true: {', '.join(failed)}", file=sys.stderr)
     return bool(failed) or not wanted
+
+
+def lines_of(page: Page) -> list[str]:
+    """The files of a page with their lines of code: neither empty nor a comment alone."""
+    return [
+        f"{block.marks['file']}: "
+        f"{sum(bool(line.partition('#')[0].strip()) for line in block.text.splitlines())}"
+        for block in page.blocks
+        if "file" in block.marks
+    ]
 
 
 def _print_commands(page: Page) -> None:

@@ -96,6 +96,11 @@ def test_everything_else_is_run(pages: ModuleType, command: str) -> None:
     assert not pages.prepared(command)
 
 
+def test_lines_of_code_are_neither_empty_nor_comments_alone(pages: ModuleType) -> None:
+    text = "<!-- file: a.py -->\n```py\n# why\n\nx = 1  # so\n\ny = 2\n```\n```py\nz = 3\n```\n"
+    assert pages.lines_of(pages.read_page("page", text)) == ["a.py: 2"]
+
+
 def test_what_is_shown_must_be_printed_in_this_order(pages: ModuleType) -> None:
     printed = "one\n  two   2.5 s\nthree\n"
     assert pages.first_missing(("one", "two … s", "…", "three"), printed) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -135,6 +136,16 @@ class Layout:
         with torch.no_grad():
             for name, each in kept.items():
                 named[name].copy_(each)
+
+
+def alone(module: Any) -> Any:
+    """The module with its own tensors, and with attributes that whoever uses it may change.
+
+    A module may keep something in attributes, such as the state of a recurrent layer: it is for no
+    other node, round or example.
+    """
+    shared = {id(each): each for each in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
 
 
 def _selected(module: Any, select: str | Sequence[str]) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from qres_torch import draws
 from qres_torch.border import torch
-from qres_torch.layout import Layout, Reals, refused
+from qres_torch.layout import Layout, Reals, alone, refused
 from qres_torch.loop import TorchLoop, device_of, is_map, is_row, moved
 
 
@@ -40,16 +39,15 @@ def steps(
     moving = {name: named[name].detach() for name in layout.travelling if named[name].requires_grad}
     still = {name: each.detach() for name, each in named.items() if name not in moving}
     buffers = dict(module.named_buffers())
-    shared = {id(each): each for each in (*named.values(), *buffers.values())}
     device = device_of(module)
 
-    def loss_of(weights: Any, alone: Any, batch: Any) -> Any:
+    def loss_of(weights: Any, copied: Any, batch: Any) -> Any:
         # A forward pass may write to buffers: to copies, that the next example does not see.
         kept = {name: each.detach().clone() for name, each in buffers.items()}
         values = {**weights, **still, **kept}
 
         def call(*inputs: Any, **given: Any) -> Any:
-            return torch.func.functional_call(alone, values, inputs, given)
+            return torch.func.functional_call(copied, values, inputs, given)
 
         return loop.outcome(call, device.type, batch)[0]
 
@@ -59,7 +57,7 @@ def steps(
             batch = moved(loader.collate_fn([loader.dataset[place]]), device)
         with draws.drawn_by(draws.seed_of(seed, _digest(batch)), module, None):
             # It may keep something in attributes, such as the state of a recurrent layer.
-            made = gradient(moving, copy.deepcopy(module, dict(shared)), batch)
+            made = gradient(moving, alone(module), batch)
         row = [made.get(name, torch.zeros_like(named[name])) for name in layout.travelling]
         flat = torch.cat([each.detach().double().flatten() for each in row])
         yield (-rate * flat).cpu().numpy()[None]

@@ -13,7 +13,7 @@ import attrs
 from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
 from qres_torch import draws, memory, records
 from qres_torch.border import torch
-from qres_torch.layout import Layout, Reals, Tensors, refused
+from qres_torch.layout import Layout, Reals, Tensors, alone, refused
 from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
 from qres_torch.resident import ResidentLoader
 
@@ -56,6 +56,8 @@ class TorchTrainer:
 
     Several trainers may share one module, as the nodes of a simulation do: each writes the round's
     model into it first. What does not travel is then the same for all of them, apart from buffers.
+    Training and measuring use a copy with the same tensors, so that what a module keeps in
+    attributes goes on to no other node or round.
 
     Torch's, numpy's and Python's generators are seeded for each round and put back after it, so an
     update depends on ``seed``, ``index``, the round, the examples and, where the node keeps any,
@@ -135,6 +137,11 @@ class TorchTrainer:
 
     def __attrs_post_init__(self) -> None:
         self._check()
+        try:
+            alone(self.module)
+        except Exception as error:
+            what, fix = f"cannot be copied: {error}", "keep only tensors in it that are leaves"
+            raise refused("module", what, fix) from error
         if self.resident:
             for name in ("train_loader", "held_out", "test"):
                 held = ResidentLoader.of(getattr(self, name), self.module, self.seed, name)
@@ -342,7 +349,7 @@ class TorchTrainer:
 
     def _measured(self, module: Any, loader: Any) -> Scored:
         draws.seed_loader(loader, self.seed)  # the same order, and nothing drawn of the process's
-        return self._loop.measure(module, loader)
+        return self._loop.measure(alone(module), loader)
 
     def _load(self, module: Any, vector: Vector, scale: int, buffers: Tensors) -> None:
         check_vector(vector, "vector", dimension=self.layout.size)
@@ -363,6 +370,7 @@ class TorchTrainer:
         self._load(module, vector, round_info.scale, kept.buffers)
         # What was loaded, not the vector: the module's precision may round it, and that is no
         # training.
+        module = alone(module)
         start = self.layout.numbers(module)
         moments: memory.Moments = {}
         seed = draws.seed_of(self.seed, self.index, round_info.number, stream)
