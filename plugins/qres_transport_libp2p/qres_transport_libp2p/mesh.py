@@ -53,7 +53,13 @@ class SparseGossipSub(GossipSub):
         self._missing: dict[ID, float] = {}  # members that are not reached, since when
         self._out_of_reach: dict[ID, float] = {}  # when others last passed on what they said
         self._grafted: set[ID] = set()  # whom this node asked
+        # Whom this node ever asked, and who of them may not know that it asks no more: what is said
+        # is lost with the stream that it waits for. Of members alone, so they are few.
+        self._asked: set[ID] = set()
+        self._untold: set[ID] = set()
         self._askers: set[ID] = set()  # who asked this node, ever since it was connected
+        self._served: dict[ID, int] = {}  # who asks it now, and since which heartbeat
+        self._heartbeats = 0
         self._beats = 0
 
     @property
@@ -95,7 +101,7 @@ class SparseGossipSub(GossipSub):
         self._grafted &= mesh
         if peer_id not in self._grafted and len(self._grafted) < self.degree_low:
             mesh.add(peer_id)
-            self._grafted.add(peer_id)
+            self._note_asked({peer_id})
             await self.emit_graft(topic, peer_id)
 
     def mesh_heartbeat(self) -> tuple[defaultdict[ID, list[str]], defaultdict[ID, list[str]]]:
@@ -116,24 +122,45 @@ class SparseGossipSub(GossipSub):
             for peer in {*fresh, *again}:
                 to_graft[peer].append(self._topic)
             mesh.update(fresh)
-            self._grafted.update(fresh)
+            self._note_asked({*fresh, *again})
         else:
-            for peer in self._grafted:
-                mesh.discard(peer)
-                to_prune[peer].append(self._topic)
+            pubsub: Any = self.pubsub
+            mesh -= self._grafted - self._served.keys()  # who asks this node is served still
+            self._untold |= self._grafted
             self._grafted.clear()
+            for peer in self._untold & pubsub.peers.keys():
+                to_prune[peer].append(self._topic)
+                self._untold.discard(peer)
         return to_graft, to_prune
+
+    def _note_asked(self, peers: set[ID]) -> None:
+        self._grafted |= peers
+        self._asked |= peers
+        self._untold -= peers
 
     async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
         """Remember who asks."""
+        before = sender_peer_id in self.mesh.get(self._topic, ())
         await super().handle_graft(graft_msg, sender_peer_id)
         if sender_peer_id in self.mesh.get(self._topic, ()):
             self._askers.add(sender_peer_id)
+            self._served.setdefault(sender_peer_id, -AGE if before else self._heartbeats)
+
+    async def handle_prune(self, prune_msg: rpc_pb2.ControlPrune, sender_peer_id: ID) -> None:
+        """Remember that it asks no more; if this node asked it too, it passes on all the same."""
+        await super().handle_prune(prune_msg, sender_peer_id)
+        self._served.pop(sender_peer_id, None)
+        if sender_peer_id in self._grafted:
+            self._grafted.discard(sender_peer_id)
+            self._untold.add(sender_peer_id)
 
     def remove_peer(self, peer_id: ID) -> None:
-        """Forget that it asked."""
+        """Forget that it asked; and what it was told is not certain to have come."""
         super().remove_peer(peer_id)
         self._askers.discard(peer_id)
+        self._served.pop(peer_id, None)
+        if peer_id in self._asked:
+            self._untold.add(peer_id)
 
     def _check_graft_flood_protection(self, peer_id: ID, topic: str) -> bool:
         """No flood: the budget of control messages is the limit, and no clock that is set back."""
@@ -183,9 +210,14 @@ class SparseGossipSub(GossipSub):
         return peers - {msg_forwarder, origin}
 
     def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
-        """Announce each message once: to a neighbour that may lack it, and to who asked once."""
+        """Announce each message once: to a neighbour that may lack it, and to who asked once.
+
+        Also to those that asked only after it was passed on: they did not get it then.
+        """
         told: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
-        peers = self._reached() - self.mesh.get(self._topic, set())
+        self._heartbeats += 1
+        late = {peer for peer, since in self._served.items() if self._heartbeats - since <= AGE + 1}
+        peers = self._reached() - (self.mesh.get(self._topic, set()) - late)
         for entry in self.mcache.history[AGE]:
             message = self.mcache.get(entry.mid)
             author = None if message is None else ID(message.from_id)

@@ -228,6 +228,135 @@ def test_who_was_asked_is_reminded_while_it_is_needed() -> None:
     run(main)
 
 
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a stream that ends take with it what has yet to be told."""
+    plain = SparseGossipSub.remove_peer
+
+    def remove_peer(self: SparseGossipSub, peer_id: ID) -> None:
+        plain(self, peer_id)
+        self._untold.discard(peer_id)
+
+    monkeypatch.setattr(SparseGossipSub, "remove_peer", remove_peer)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+@pytest.mark.parametrize("lost", ["before", "with", "after"])
+def test_who_was_asked_over_another_stream_is_told_when_it_is_needed_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Else it passes on for ever what it hears, and so does this node, whose mesh it is in."""
+    if not mended:
+        forgotten(monkeypatch)
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        await made.beat()
+        asked = set(made.router._grafted)
+        changed = next(iter(asked))
+        others = [peer for peer in PEERS if peer != changed]
+        told: list[ID] = []
+
+        async def beat() -> None:
+            kinds = await made.beat()
+            assert "graft" not in kinds
+            told.extend(peer for peer, rpc in made.sent if rpc.control.prune)
+
+        if lost == "before":  # its stream is made anew while it is needed, and then it is not
+            made.router.remove_peer(changed)
+        elif lost == "with":  # there is no stream at the moment at which it would be told
+            made.router.remove_peer(changed)
+            made.reach(*others)
+            made.router._asks = lambda: False  # whom it misses is a member no more
+            await beat()
+            assert changed not in told
+        else:  # it was told, over a stream that ended before that was written
+            made.reach(*PEERS)
+            await beat()
+            made.router.remove_peer(changed)
+        made.reach(*PEERS)
+        await beat()
+        assert set(told) == (asked if mended or lost == "after" else asked - {changed})
+        assert told.count(changed) == {"before": 1, "with": 1, "after": 2}[lost] - (not mended)
+        for _ in range(2 * REMIND):
+            await beat()
+        assert len(told) == len(asked) + (lost == "after") - (not mended), "and no more than that"
+
+    run(main)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_who_lets_go_goes_on_serving_who_asked_it(
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Two that asked each other, as in the middle of a line. The control forgets who asked."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        await made.beat()
+        both = next(iter(made.router._grafted))
+        await made.router.handle_graft(graft_of(both)[0][1], both)
+        if not mended:
+            made.router._served.clear()
+        made.reach(*PEERS)
+        assert await made.beat() == {"prune"}
+        assert both in [peer for peer, rpc in made.sent if rpc.control.prune]
+        assert made.router.mesh[TOPIC] == ({both} if mended else set())
+        await made.router.handle_prune(rpc_pb2.ControlPrune(topicID=TOPIC), both)
+        assert not made.router.mesh[TOPIC], "now it asks no more"
+
+    run(main)
+
+
+def test_two_that_asked_each_other_both_let_go() -> None:
+    """Each serves the other until it is told, and is told once, in whatever order."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        await made.beat()
+        both = next(iter(made.router._grafted))
+        await made.router.handle_graft(graft_of(both)[0][1], both)
+        await made.router.handle_prune(rpc_pb2.ControlPrune(topicID=TOPIC), both)  # it is first
+        made.reach(*PEERS)
+        assert await made.beat() == {"prune"}
+        assert [peer for peer, rpc in made.sent if rpc.control.prune].count(both) == 1
+        assert not made.router.mesh[TOPIC]
+        await made.router.handle_prune(rpc_pb2.ControlPrune(topicID=TOPIC), both)
+        assert await made.beat() == set(), "no word follows upon the other for ever"
+
+    run(main)
+
+
+@pytest.mark.parametrize("beats", [0, 1, 2])
+@pytest.mark.parametrize("mended", [True, False])
+def test_who_asks_just_after_a_message_was_passed_on_is_told_of_it(
+    beats: int,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """The control takes everybody in the mesh for one that has all that was passed on."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[:2])
+        made.router._most = 0
+        made.router._members = lambda: PEERS[:2]
+        await made.router.publish(PEERS[0], made.message(PEERS[0]))
+        told: list[ID] = []
+        for beat in range(8):
+            if beat == beats:
+                await made.router.handle_graft(graft_of(PEERS[1])[0][1], PEERS[1])
+            if not mended:
+                made.router._served.clear()
+            await made.beat()
+            told += [peer for peer, rpc in made.sent if rpc.control.ihave]
+            if beat > beats + AGE:
+                await made.router.publish(PEERS[0], made.message(PEERS[0], beat))
+                assert made.published() == [PEERS[1]]
+        assert told == ([PEERS[1]] if mended else [])
+
+    run(main)
+
+
 def test_who_asked_once_is_told_of_each_message_after_a_silence() -> None:
     """A hub's neighbours do not reach each other: one of them alone would be told else."""
 

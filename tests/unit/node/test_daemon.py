@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -174,10 +175,15 @@ def test_a_goal_of_a_figure_that_evaluate_does_not_return_is_told(
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_signal_stops_it(tmp_path: Path, stream: io.StringIO, number: int) -> None:
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
-    timer.start()
+    def tell() -> None:
+        while "round closed" not in stream.getvalue():
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
     code, (report,) = run(configure(tmp_path), stream)
-    timer.join()
+    thread.join()
     assert code == 0
     assert report["step"] >= 1
     events = [line["event"] for line in lines(stream)]
