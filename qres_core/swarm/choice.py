@@ -152,6 +152,10 @@ class Choice(Instance):
             return [self.certificate.candidate]
         return self._sets.proven()
 
+    def proposed_lately(self, since: int) -> list[CandidateSet]:
+        """The known sets of contributions of a round or later: others may have locked one."""
+        return [known for known in self._sets.known.values() if known.origin >= since]
+
     @property
     def decided_set(self) -> CandidateSet | None:
         """The set that a quorum is known to have decided on, whether or not it is here."""

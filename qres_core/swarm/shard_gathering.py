@@ -72,7 +72,8 @@ class ShardGathering:
         self._bits = {index: 1 << place for place, index in enumerate(plan.seats(self._me))}
         serving = (bit for index, bit in self._bits.items() if self._me in plan.serving(index))
         self._serving = sum(serving)  # the mask of the shards that this node serves first
-        self._most = MAX_PER_SENDER * len(self._context.roster)
+        # Of this round, and of sets of the one before.
+        self._most = 2 * MAX_PER_SENDER * len(self._context.roster)
         self._largest = max(plan.octets(index) for index in range(len(plan)))
         self.holders = Holders(plan, self._most)
         self._own: tuple[bytes, CutVector] | None = None  # with the contribution's digest

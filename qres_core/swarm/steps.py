@@ -210,7 +210,13 @@ class Round:
     def open(self, now: float) -> None:
         """Be open for what the others say; begin, or wait for the time to begin."""
         parts = self.parts
-        parts.collector.open_round(self._named(), now)
+        named = self._named()
+        if parts.collector.sharding is not None:
+            # Others may have locked a set since this node said that it holds shards of it, and
+            # those who voted need not hold any.
+            late = self.choice.proposed_lately(self._number - 1)
+            named.update(member.digest for known in late for member in known.members)
+        parts.collector.open_round(named, now)
         self.choice.forget_absent()
         parts.until.open_round(now)
         if self.begins > now:

@@ -15,7 +15,7 @@ import pytest
 from qres_core import Envelope, NodeId, RoundInfo, RoundStatus, Update
 from qres_core.swarm.mean import weighted_mean
 from qres_core.swarm.merkle import leaf_hash
-from qres_core.swarm.messages import contribution_digest
+from qres_core.swarm.messages import CandidateSet, contribution_digest, encode_vote
 from qres_core.swarm.shard_messages import (
     ASK,
     HELD,
@@ -440,3 +440,38 @@ def test_if_nobody_complained_whispering_liars_would_stop_the_swarm(
     net.start()
     honest = [0, 3, 4, 5, 6]
     assert not net.run(until=lambda: min(net.steps(honest)) >= 2, seconds=10)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_member_keeps_what_it_said_it_holds_though_it_did_not_see_the_votes(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Others lock the set of round 1, and node 0 goes to round 2 without a sign of that."""
+    usual = "contribution", "shard/", "choice/proposal"
+    net = swarm(harness, 4, 1)
+
+    def rule(message: Any) -> Any:
+        kind, to_me = message.kind, message.receiver == 0
+        if message.sender == LIAR and message.round == 1 and kind.startswith("choice/pre"):
+            return [(0.01, again(net, message.envelope, encode_vote(None)))]
+        if message.sender == LIAR and (message.round > 1 or not kind.startswith(usual)):
+            return ()
+        late = message.sender == 3 and kind == "choice/prevote" and message.round == 1
+        return () if to_me and (late or kind == "choice/lock") else None
+
+    def nothing(*_arguments: object) -> list[CandidateSet]:
+        return []
+
+    if not guarded:
+        monkeypatch.setattr("qres_core.swarm.choice.Choice.proposed_lately", nothing)
+    net.rule = rule
+    net.start()
+    assert net.run(until=lambda: net.machine(0).number == 2)
+    machine = net.machine(0)
+    (chosen,) = machine._choice._sets.known.values()
+    assert not machine._choice.proven_sets()
+    parts = machine._parts.collector.sharding.parts
+    seats = plan_of(net, net.sent[0].envelope).seats(net.ids[0])
+    served = [i for i in seats if net.ids[0] in parts._plan.serving(i)]
+    assert served
+    assert guarded is not any(parts.missing(chosen.members, index) for index in served)
