@@ -205,8 +205,8 @@ class Liar:
         decision = _decision(envelope.payload) if kind.startswith("outcome/") else None
         if decision is not None:
             void = Void(rng.choice(["QRES-E507", "QRES-E604", "QRES-E701"]))
-            result = rng.choice([void, Merged(rng.randbytes(32))])
-            other.append(encode_conclusion(attrs.evolve(decision, result=result)))
+            results: list[Merged | Void] = [void, Merged(rng.randbytes(32))]
+            other.append(encode_conclusion(attrs.evolve(decision, result=rng.choice(results))))
             if self._does("other outcomes"):
                 return [self._mine(envelope, other[-1])]
         else:
