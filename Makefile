@@ -166,7 +166,7 @@ torch: $(VENV)-torch/.torch
 	$(VENV)-torch/bin/python -P -m pytest -q -m "not long" integrations/qres_torch tests/unit/lab/test_torch_trainer.py
 
 torch-page: $(VENV)-torch/.torch
-	$(VENV)-torch/bin/python -P scripts/run_pages.py --bin $(VENV)-torch/bin docs/how-to/use-pytorch.md
+	$(VENV)-torch/bin/python -P scripts/run_pages.py --bin $(VENV)-torch/bin docs/how-to/use-pytorch.md docs/how-to/fine-tune-with-lora.md
 
 $(VENV)-torch/.torch: requirements/test.txt requirements/sdists.txt $(PROJECTS)
 	test -x $(VENV)-torch/bin/pip || $(PYTHON) -m venv $(VENV)-torch

@@ -173,11 +173,24 @@ def _first(made: Task) -> Any:
     return RoundInfo("characters", 1, digest, made.initial.size, SCALE, (), 1)
 
 
+def _sizes(writer: Any, rank: int) -> dict[str, Any]:
+    """Print what travels of the model, and of its adapters."""
+    whole = sum(each.numel() for each in writer.parameters())
+    named = adapted(writer, rank).named_parameters()
+    lora = sum(each.numel() for name, each in named if "lora_" in name)
+    report = {"parameters": whole, "lora_parameters": lora, "nodes": NODES}
+    for name, count in (("received_mb", whole), ("lora_received_mb", lora)):
+        report[name] = round(4 * count * (NODES - 1) / 1e6, 2)
+    print(json.dumps(report))
+    return report
+
+
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, adapt, and print bits per character by round."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="a small model")
     options.add_argument("--json", action="store_true")
+    options.add_argument("--sizes", action="store_true", help="what travels; nothing is trained")
     options.add_argument("--rounds", type=int)
     options.add_argument("--steps", type=int, help="batches a node and round")
     options.add_argument("--bits", type=int, default=0, help="of a number on the wire")
@@ -188,6 +201,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     torch.manual_seed(SEED)
     library = Path(os.__file__).parent
     writer = Writer(sizes["width"], sizes["layers"], sizes["length"])
+
+    if given.sizes:
+        return _sizes(writer, sizes["rank"])
 
     def adam(parameters: Any) -> Any:
         return torch.optim.AdamW(parameters, lr=3e-3 if given.quick else 1e-3)

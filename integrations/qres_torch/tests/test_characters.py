@@ -32,9 +32,9 @@ def test_nodes_learn_to_write_and_lora_adapts_what_they_learnt() -> None:
     assert report["whole"][-1] < report["whole"][0] - 1.0
     assert report["lora"][-1] < report["lora"][0] - 0.1
     assert report["lora_parameters"] == 2 * 2 * 2 * 32
-    sizes = characters.SIZES
-    writer = characters.Writer(sizes["width"], sizes["layers"], sizes["length"])
-    assert sum(each.numel() for each in writer.parameters()) > 5_000_000
+    full = characters.main(["--sizes"])
+    assert full["parameters"] > 5_000_000
+    assert full["received_mb"] > 90 * full["lora_received_mb"]
 
 
 def test_few_bits_without_the_plugin_are_refused_by_its_name() -> None:
