@@ -69,7 +69,7 @@ def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
         raise ConfigError.of("QRES-E105", "--url", what, fix)
     try:
         said = _exchange(host, port, within)
-        answer = http.client.HTTPResponse(cast("socket.socket", _Answered(said)), method="GET")
+        answer = http.client.HTTPResponse(cast("socket.socket", _WholeAnswer(said)), method="GET")
         answer.begin()
         report: object = json.loads(answer.read()) if answer.status == 200 else None
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
@@ -79,7 +79,7 @@ def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
     return {str(name): printable(value) for name, value in report.items()}
 
 
-class _Answered:
+class _WholeAnswer:
     """All bytes of an answer, as the socket that the standard library parses one from."""
 
     def __init__(self, said: bytes) -> None:

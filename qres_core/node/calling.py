@@ -119,8 +119,9 @@ def heard(
 def _last(report: Mapping[str, Any] | None) -> tuple[int, float]:
     """How often a node was told, and when it last began to read, as its status says."""
     try:
-        reload = {} if report is None else report["reload"]
-        times, at = reload["times"], reload["at"]
+        reload: dict[str, Any] = {} if report is None else report["reload"]
+        times: object = reload["times"]
+        at: object = reload["at"]
     except (KeyError, TypeError):
         return 0, 0.0
     return (times, at) if type(times) is int and type(at) is float else (0, 0.0)

@@ -401,6 +401,7 @@ ALIKE: Final[Mapping[str, set[str]]] = {
     "fedavgm": {"learning_rate", "momentum"},
     "fedyogi": {"learning_rate", "beta1", "beta2", "tau", "restart"},
     "public_validation": {"tolerance"},
+    "quantize": {"bits"},
     "replay": {"mode"},
     "reputation": {
         *("rule", "start", "reward", "punish", "gamma", "forgetting", "decay", "ban_below"),
