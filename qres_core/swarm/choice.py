@@ -90,7 +90,8 @@ class Choice(Instance):
     ) -> None:
         super().__init__(speaker, journal, pool, speaker.context.proposer)
         self._collector, self._waivers, self._opinions = collector, waivers, opinions
-        self._amendments, self._sets = amendments, KnownSets(self._head, self.engine, collector)
+        self._amendments = amendments
+        self.known_sets = KnownSets(self._head, self.engine, collector)
         self._first = 0  # the round that this height began with here
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
@@ -114,7 +115,7 @@ class Choice(Instance):
         """
         proposal = Proposal.from_bytes(record.head, len(self._context.roster))
         self._collector.restore(record.messages)
-        value = self._sets.know(proposal.candidate)
+        value = self.known_sets.know(proposal.candidate)
         lock = Lock(value, proposal.lock_round)
         self._proofs[lock.round, Step.PREVOTE, value] = proposal.prevotes
         self.engine.restore(lock, lock, ())
@@ -126,10 +127,6 @@ class Choice(Instance):
         """
         self.certificate = Certificate.from_bytes(record.head, len(self._context.roster))
         self._collector.restore(record.messages)
-
-    def forget_absent(self) -> None:
-        """Some contributions were forgotten: the sets that named them are not here any more."""
-        self._sets.forget_absent()
 
     @property
     def attempts(self) -> int:
@@ -144,24 +141,20 @@ class Choice(Instance):
     def sets(self) -> list[CandidateSet]:
         """The sets whose contributions are needed: proposed, or proven to have a quorum's votes."""
         found = self.proven_sets()
-        return found if self.certificate is not None else found + self._sets.proposed_now()
+        return found if self.certificate is not None else found + self.known_sets.proposed_now()
 
     def proven_sets(self) -> list[CandidateSet]:
         """The sets that a quorum voted for: locked, or decided elsewhere."""
         if self.certificate is not None:
             return [self.certificate.candidate]
-        return self._sets.proven()
-
-    def proposed_lately(self, since: int) -> list[CandidateSet]:
-        """The known sets of contributions of a round or later: others may have locked one."""
-        return [known for known in self._sets.known.values() if known.origin >= since]
+        return self.known_sets.proven()
 
     @property
     def decided_set(self) -> CandidateSet | None:
         """The set that a quorum is known to have decided on, whether or not it is here."""
         if self.certificate is not None:
             return self.certificate.candidate
-        return self._sets.won()
+        return self.known_sets.won()
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +203,7 @@ class Choice(Instance):
             return
         proposal = Proposal.from_bytes(envelope.payload, len(self._context.roster))
         value = proposal.candidate.digest(self._head)
-        known = self._sets.proposed.setdefault(number, {})
+        known = self.known_sets.proposed.setdefault(number, {})
         if value in known:
             return
         if known:
@@ -222,7 +215,7 @@ class Choice(Instance):
             self._refuse(envelope, fault, now)
             return
         known[value] = envelope
-        self._sets.know(proposal.candidate)
+        self.known_sets.know(proposal.candidate)
         self._speaker.repeat_soon(now)
         self._collector.fetch(proposal.candidate, envelope.sender, now)
         self._do(self.engine.propose(number, value, proposal.lock_round), now)
@@ -259,7 +252,7 @@ class Choice(Instance):
 
     def _learn(self, candidate: CandidateSet, by: NodeId, now: float) -> None:
         """A quorum voted for a set."""
-        self._sets.know(candidate)
+        self.known_sets.know(candidate)
         self._collector.fetch(candidate, by, now)
         self.look(now)
         self._do(self.engine.advance(), now)  # a quorum was quoted
@@ -270,12 +263,12 @@ class Choice(Instance):
         """Tell the engine which sets are here, and judge what is proposed now."""
         if self.certificate is not None or not self.engine.round:
             return
-        won = self._sets.won()
+        won = self.known_sets.won()
         if won is not None:  # it is merged whatever this node makes of a proof that still waits
             self._collector.checks.decided(member.digest for member in won.members)
         number, proposed = self.engine.round, self.engine.proposal(self.engine.round)
-        for value, candidate in list(self._sets.known.items()):
-            if not self._sets.complete(value):
+        for value, candidate in list(self.known_sets.known.items()):
+            if not self.known_sets.complete(value):
                 continue
             accepted: bool | None = None
             if proposed is not None and proposed.value == value and self._is_open:
@@ -284,9 +277,9 @@ class Choice(Instance):
                 accepted = proposed.valid_round > 0 or self._accepts(candidate, value, now)
             if accepted is not None:
                 self._judged.add((number, value))
-            elif value in self._sets.here:
+            elif value in self.known_sets.here:
                 continue
-            self._sets.here.add(value)
+            self.known_sets.here.add(value)
             self._do(self.engine.judge(value, accepted=accepted), now)
 
     def _accepts(self, candidate: CandidateSet, value: Value, now: float) -> bool | None:
@@ -332,12 +325,12 @@ class Choice(Instance):
             proposal = Proposal(added(candidate, self.merger, now, first=not self.attempts))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
-            proposal = Proposal(self._sets.known[valid.value], valid.round, prevotes)
+            proposal = Proposal(self.known_sets.known[valid.value], valid.round, prevotes)
         self._asked_for = None
-        value = self._sets.know(proposal.candidate)
+        value = self.known_sets.know(proposal.candidate)
         self._journal.record_vote(asked.round, PROPOSAL, value)
         envelope = self._speaker.say(PROPOSAL, proposal.to_bytes(), now, round_number=asked.round)
-        self._sets.proposed.setdefault(asked.round, {})[value] = envelope
+        self.known_sets.proposed.setdefault(asked.round, {})[value] = envelope
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
         self.look(now)
 
@@ -354,11 +347,11 @@ class Choice(Instance):
         return encode_vote(value)
 
     def _proposal(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> bytes | None:
-        candidate = self._sets.known.get(lock.value)
+        candidate = self.known_sets.known.get(lock.value)
         return None if candidate is None else Proposal(candidate, lock.round, prevotes).to_bytes()
 
     def _record_lock(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> None:
-        candidate = self._sets.known[lock.value]
+        candidate = self.known_sets.known[lock.value]
         messages = self._collector.messages(candidate.members)
         proposal = Proposal(candidate, lock.round, prevotes)
         self._journal.record_lock(JournalEntry(proposal.to_bytes(), messages))
@@ -367,13 +360,13 @@ class Choice(Instance):
         """The machine sees that the engine has left its round, and opens the next."""
         del now
         self._asked_for = None
-        self._sets.forget_old()
+        self.known_sets.forget_old()
         self._judged = {key for key in self._judged if key[0] >= number}
 
     def _decided(self, action: Decide, now: float) -> None:
         self._decided_at = now
         precommits = self.quorum(Step.PRECOMMIT, action.round, action.value)
-        candidate = self._sets.known[action.value]
+        candidate = self.known_sets.known[action.value]
         self.certificate = certificate = Certificate(candidate, action.round, precommits)
         messages = self._collector.messages(candidate.members)
         self._journal.record_chosen(JournalEntry(certificate.to_bytes(), messages))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,7 @@ from qres_core.swarm.messages import (
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.shard_messages import ContributionHeader
 from qres_core.swarm.sharding import Sharding
-from qres_core.swarm.timeouts import Answers
+from qres_core.swarm.timeouts import Answers, Times
 
 _ELSEWHERE: Final = np.zeros(1, dtype=np.int32)
 """In the place of a vector whose shards are with their committees. The solver lets no plugin look
@@ -104,6 +104,27 @@ class Collector:
     def available(self, candidate: CandidateSet) -> bool:
         """Whether what a set merges can be had from somebody honest, if this node lacks it."""
         return self.sharding is None or self.sharding.parts.available(candidate)
+
+    def has(self, candidate: CandidateSet) -> bool:
+        """Whether nothing is missing that a vote for a set needs."""
+        return self.complete(candidate) and self.available(candidate)
+
+    def proposable(self) -> set[NodeId]:
+        """Whose contributions of the current round can be had by all that need them."""
+        held = self.gathering.of_round(self._position.number)
+        if self.sharding is None:
+            return set(held)
+        holders = self.sharding.parts.holders
+        return {who for who, it in held.items() if holders.available(it.contribution.digest)}
+
+    def check(self, now: float, times: Times, named: Collection[bytes]) -> None:
+        """Check contributions that wait, where something is about to depend on them.
+
+        ``named``: digests of those that sets in question name.
+        """
+        if self.checks:
+            all_here = lambda: self._context.nobody_is_missing(self.here())  # noqa: E731
+            self.checks.advance(now, times, named, all_here=all_here)
 
     def stack(self, members: Sequence[Member]) -> Updates:
         """The members' updates with their weights, as the set gives them."""

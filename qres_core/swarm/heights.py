@@ -15,8 +15,9 @@ from qres_core.swarm.amendments import Amendments
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.choice import Choice
 from qres_core.swarm.context import round_info
-from qres_core.swarm.effects import Removed, RoundEnded, Train
-from qres_core.swarm.machine_state import MachineState, MadeModel
+from qres_core.swarm.effects import RoundEnded, Train
+from qres_core.swarm.leaving import Leaving
+from qres_core.swarm.machine_state import MadeModel
 from qres_core.swarm.messages import (
     OUTCOME_PREVOTE,
     CandidateSet,
@@ -29,7 +30,7 @@ from qres_core.swarm.steps import Round
 from qres_core.swarm.timeouts import backoff
 
 
-class Heights(MachineState, ABC):
+class Heights(Leaving, ABC):
     """How a node goes through its heights; what it is told is the round machine's business.
 
     Arguments and errors as for :class:`~qres_core.swarm.rounds.RoundMachine`.
@@ -299,51 +300,3 @@ class Heights(MachineState, ABC):
             self._is_out(after.height, now)
         if not self._is_over:
             self._open_height(self.number + 1, now, wait=self.swarm.interval)
-
-    def _expect_removal(self, after: Head, now: float) -> None:
-        """Whether this node is no member of a head whose model it lacks, or is one again."""
-        if self.node_id in after.roster:
-            self._left = None
-        elif self._context.is_member:
-            self._is_out(after.height, now)
-
-    def _is_out(self, height: int, now: float) -> None:
-        """The node is no member from a height on, as far as it knows: it asks whether it is again.
-
-        Others may have said so long ago, and somebody may have kept their words until now.
-        """
-        if self._left is None:
-            self._left, self._needed, self._beyond = height, now, set()
-            doubts = self._context.byzantine + 2  # more than f others are asked, one is honest
-            self._sure_at = now + doubts * self.swarm.vote_timeout / 2
-            self._catching_up.doubt(now, self._sure_at)
-
-    def _hear_of_removal(self, envelope: Envelope, now: float) -> None:
-        """Note what a message shows of its sender, if this node is no member any more.
-
-        Who speaks of a head that this node does not know says nothing about it: a node that was
-        removed and added again while it was away must not be stopped by one that shows it the
-        first half of that.
-        """
-        here, left = self._context.head.digest, not self._context.is_member
-        if envelope.head in self._catching_up.recent or (envelope.head == here and not left):
-            self._needed = now
-        elif envelope.head == here and self._left is not None:
-            self._beyond.add(envelope.sender)
-        self._leave_if_due(now)
-
-    def _leave_if_due(self, now: float) -> None:
-        """Stop, if this node is no member any more, and is of no more use.
-
-        That is if more than f others know of it: one of them is honest and helps the rest. Until
-        then this node does: its own vote may be one of those that decided the height, and it may
-        be lost. Or if nobody asks it for long: who is still at the last height repeats its votes,
-        and the transports of all others may be closed to this node by now.
-        """
-        if self._left is not None and now >= self._leaves_at:
-            self._leave(self._left)
-
-    def _leave(self, height: int) -> None:
-        """From this height on the node is no member any more."""
-        self._parts.outlet.put(Removed(height))
-        self._stopped = True

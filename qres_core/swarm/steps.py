@@ -141,28 +141,24 @@ class Round:
         self._begin_if_due(now)
         if self.begun:
             self._contribute(now)
-            self._check_contributions(now)
+            parts.collector.check(now, self.times, self._named())
             if parts.collector.sharding is not None:
                 is_decided, sets = self.decided is not None, self.choice.sets()
                 parts.collector.sharding.parts.advance(now, sets, decided=is_decided)
             self.choice.propose_if_asked(now, lambda: self._fresh(now))
             self.choice.look(now)
-        if self.parts.context.waits.adapts and self._watch is not None:
-            held = len(self._proposable())
+        if parts.context.waits.adapts and self._watch is not None:
             proposed = self.choice.engine.proposal(self._number) is not None
-            self._watch.look(now, held, proposed=proposed)
+            self._watch.look(now, len(parts.collector.proposable()), proposed=proposed)
         self._decide(now)
 
     @property
     def lacks(self) -> bool:
         """Whether something that the round needs has not come here."""
         collector = self.parts.collector
-        if len(self._proposable()) < self.parts.context.quorum:
+        if len(collector.proposable()) < self.parts.context.quorum:
             return True
-        return any(
-            not (collector.complete(candidate) and collector.available(candidate))
-            for candidate in self.choice.sets()
-        )
+        return not all(map(collector.has, self.choice.sets()))
 
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message about the node's head, of this round or what an earlier one left.
@@ -212,12 +208,11 @@ class Round:
         parts = self.parts
         named = self._named()
         if parts.collector.sharding is not None:
-            # Others may have locked a set since this node said that it holds shards of it, and
-            # those who voted need not hold any.
-            late = self.choice.proposed_lately(self._number - 1)
+            # Others may have locked one since this node said that it holds shards of it.
+            late = self.choice.known_sets.since(self._number - 1)
             named.update(member.digest for known in late for member in known.members)
         parts.collector.open_round(named, now)
-        self.choice.forget_absent()
+        self.choice.known_sets.forget_absent()
         parts.until.open_round(now)
         if self.begins > now:
             self._take_early(now)
@@ -324,24 +319,12 @@ class Round:
         """Digests of the contributions that sets in question name: they must not be forgotten."""
         return {member.digest for known in self.choice.sets() for member in known.members}
 
-    def _check_contributions(self, now: float) -> None:
-        """Check those that wait, where something is about to depend on them."""
-        collector = self.parts.collector
-        if not collector.checks:
-            return
-        collector.checks.advance(
-            now,
-            self.times,
-            self._named(),
-            all_here=lambda: self.parts.context.nobody_is_missing(collector.here()),
-        )
-
     def _fresh(self, now: float) -> CandidateSet | None:
         """What to propose of this round's contributions; ``None`` for nothing, or not yet."""
         opinions, asked = self.parts.opinions, ("choose", self._number)
         if opinions.waits_for(asked):
             return None  # what has come since does not count: liars would send it one by one
-        held = self._proposable()
+        held = self.parts.collector.proposable()
         if now < self.times.propose and not self.parts.context.nobody_is_missing(held):
             return None
         kernel = self.parts.context.kernel
@@ -363,15 +346,6 @@ class Round:
         if len(members) < self.parts.context.quorum:
             return None
         return CandidateSet(self._number, members)
-
-    def _proposable(self) -> set[NodeId]:
-        """Whose contributions of the round can be had by all that need them."""
-        collector = self.parts.collector
-        held = collector.gathering.of_round(self._number)
-        if collector.sharding is None:
-            return set(held)
-        holders = collector.sharding.parts.holders
-        return {who for who, it in held.items() if holders.available(it.contribution.digest)}
 
     # ── the decided set ───────────────────────────────────────────────────────────────────────
 

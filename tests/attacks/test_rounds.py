@@ -870,8 +870,8 @@ def test_messages_of_rounds_and_heads_to_come_are_kept_in_bounds(harness: Module
         assert len(parts.catching_up._ahead) <= 4
         assert not parts.catching_up.held
         assert len(parts.pool) <= 4
-        assert len(choice._sets.known) <= near
-        assert sum(map(len, choice._sets.proposed.values())) <= near
+        assert len(choice.known_sets.known) <= near
+        assert sum(map(len, choice.known_sets.proposed.values())) <= near
         assert len(outcome._known) <= 2 * near
         for instance in (choice, outcome):
             assert len(instance._heard) <= 2 * near
@@ -906,7 +906,7 @@ def test_a_swarm_that_aborts_for_ever_does_not_grow(harness: ModuleType) -> None
         choice = stage.net.machine(0)._choice
         state = choice.engine.state
         sizes.append(
-            len(choice._sets.known) + len(choice._sets.here) + len(choice._judged)
+            len(choice.known_sets.known) + len(choice.known_sets.here) + len(choice._judged)
             + len(state.own) + len(state.judged) + len(state.votes) + len(state.proposals)
         )  # fmt: skip
     assert max(sizes[30:]) <= max(sizes[:30])

@@ -330,6 +330,6 @@ def test_a_proposal_of_a_round_out_of_reach_leaves_nothing_behind(harness: Modul
             net.inject(sent, [0])
     net.run(seconds=0.001)
     assert len(turns) > 90
-    assert not machine._choice._sets.known
-    assert not machine._choice._sets.proposed
+    assert not machine._choice.known_sets.known
+    assert not machine._choice.known_sets.proposed
     assert not machine._parts.pool

@@ -463,12 +463,12 @@ def test_a_member_keeps_what_it_said_it_holds_though_it_did_not_see_the_votes(
         return []
 
     if not guarded:
-        monkeypatch.setattr("qres_core.swarm.choice.Choice.proposed_lately", nothing)
+        monkeypatch.setattr("qres_core.swarm.known_sets.KnownSets.since", nothing)
     net.rule = rule
     net.start()
     assert net.run(until=lambda: net.machine(0).number == 2)
     machine = net.machine(0)
-    (chosen,) = machine._choice._sets.known.values()
+    (chosen,) = machine._choice.known_sets.known.values()
     assert not machine._choice.proven_sets()
     parts = machine._parts.collector.sharding.parts
     seats = plan_of(net, net.sent[0].envelope).seats(net.ids[0])
