@@ -184,7 +184,7 @@ ROWS = [
 ]
 
 
-NEW = {Fault.UNPROVEN_CHANGE, Fault.OTHER_SETTINGS}
+NEW = {Fault.UNPROVEN_CHANGE, Fault.OTHER_SETTINGS, Fault.WRONG_SHARD}
 """What no sentence told of."""
 
 

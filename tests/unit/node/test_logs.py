@@ -58,7 +58,7 @@ def test_what_libraries_say_steers_no_terminal_and_makes_no_line() -> None:
     log = logs.set_up("info", "console", stream)
     evil = "\x1b]0;owned\x07\n2026-11-29 [info] round closed é"
     log.warning("peer refused", detail=evil)
-    logging.getLogger("libp2p").warning("what came: %s", evil)
+    logging.getLogger("some.library").warning("what came: %s", evil)
     assert len(stream.getvalue().splitlines()) == 2
     try:
         {}[evil]

@@ -317,7 +317,7 @@ def quiet_seconds(harness: ModuleType, nodes: int, f: int) -> float:
 
 
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize(("nodes", "f"), [(4, 1), (7, 2)])
+@pytest.mark.parametrize(("nodes", "f"), [(4, 1), pytest.param(7, 2, marks=pytest.mark.long)])
 def test_liars_change_no_model_and_cost_a_timeout_a_height_at_most(
     harness: ModuleType, nodes: int, f: int, lie: str
 ) -> None:
