@@ -18,8 +18,8 @@ class Mailbox(Generic[T]):
     """Filled from any thread, emptied by tasks of one event loop.
 
     Items may have a source. Sources take turns, and none may have more items in the box than there
-    is room left: one that floods gets half of it, two get a third each, and there is always room
-    for whoever has none.
+    is room left: so one that floods gets half of it. In a full box the newest item of whoever has
+    most makes way for a source that has none, as long as somebody has two.
 
     Args:
         capacity: most items that wait.
@@ -49,6 +49,8 @@ class Mailbox(Generic[T]):
         with self._lock:
             if self._error is not None:
                 return False
+            if source is not None and source not in self._queues:
+                self._make_way()
             room = self._capacity - self._waits
             if room <= 0 and self._drop_oldest:
                 self._take()
@@ -58,6 +60,14 @@ class Mailbox(Generic[T]):
             self._waits += 1
             self._wake()
         return True
+
+    def _make_way(self) -> None:
+        """Drop the newest item of the source that has most, if the box is full of several."""
+        if self._queues and self._waits >= self._capacity:
+            longest = max(self._queues.values(), key=len)
+            if len(longest) > 1:
+                longest.pop()
+                self._waits -= 1
 
     def _take(self) -> T:
         source, queue = self._queues.popitem(last=False)

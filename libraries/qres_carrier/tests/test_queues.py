@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from qres_carrier import Mailbox, Tally, TokenBucket
 
@@ -111,17 +111,22 @@ def test_no_source_of_a_mailbox_takes_the_room_of_others() -> None:
     anyio.run(main)
 
 
+@example([1, 1, 1, 2, 3], 5)
 @given(st.lists(st.integers(0, 4), max_size=200), st.integers(5, 40))
 def test_whoever_has_nothing_in_a_mailbox_finds_room(puts: list[int], room: int) -> None:
-    """Whatever up to four others did: of ``k`` floods each has at most ``room / (k + 1)``."""
+    """Whatever up to four others did, one after the other too, each with half of what was left."""
     box: Mailbox[int] = Mailbox(room)
     for source in puts:
         if source:
             box.put(source, source)
         elif len(box):
             box._take()
-    assert len(box) < room
-    assert box.put(0, "new")
+    sources = {source for source in puts if source}
+    assert box.put(0, 0)
+    assert len(box) <= room
+    left = [box._take() for _ in range(len(box))]
+    assert 0 in left
+    assert set(left) <= sources | {0}
 
 
 def test_counts_have_their_reasons() -> None:
