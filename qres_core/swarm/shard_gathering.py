@@ -43,8 +43,7 @@ from qres_core.swarm.shard_tallies import Holders
 from qres_core.swarm.shards import CutVector, ShardPlan
 from qres_core.swarm.timeouts import Answers
 
-QUARTER: Final = 4
-"""Parts of :func:`patience` after which a node says what it holds by then, or asks another one."""
+_QUARTER: Final = 4
 
 
 def patience(context: NodeContext) -> float:
@@ -54,7 +53,12 @@ def patience(context: NodeContext) -> float:
     must be done by the deadline.
     """
     swarm = context.swarm
-    return min(swarm.vote_timeout, swarm.deadline / QUARTER) * context.waits.stretch
+    return min(swarm.vote_timeout, swarm.deadline / _QUARTER) * context.waits.stretch
+
+
+def pause(context: NodeContext) -> float:
+    """Seconds after which a node says what it holds by then, or asks another one."""
+    return patience(context) / _QUARTER
 
 
 class ShardGathering:
@@ -88,15 +92,7 @@ class ShardGathering:
         self._missed: dict[bytes, float] = {}  # when to ask for what too few hold of each
         self._wanted: set[tuple[bytes, int]] = set()  # of its committees; somebody asked for it
         self._wake = math.inf
-        self._answers = Answers(self._pause)
-
-    @property
-    def _timeout(self) -> float:
-        return patience(self._context)
-
-    @property
-    def _pause(self) -> float:
-        return self._timeout / QUARTER
+        self._answers = Answers(pause(self._context))
 
     # ── contributing ──────────────────────────────────────────────────────────────────────────
 
@@ -116,7 +112,7 @@ class ShardGathering:
             self._keep(self._part_of_own(index), now)
         for index in range(len(self._plan)):
             self._give(self._part_of_own(index), self._plan.serving(index), now)
-        self._resends = now + self._timeout
+        self._resends = now + patience(self._context)
 
     def _part_of_own(self, index: int) -> ShardPart:
         assert self._own is not None  # noqa: S101 - asked only where there is one
@@ -131,7 +127,7 @@ class ShardGathering:
 
     def _resend(self, now: float) -> None:
         """Give the shards of the own contribution that too few hold to their whole committees."""
-        self._resends = now + self._timeout / 2
+        self._resends = now + patience(self._context) / 2
         if self._own is None:
             return
         for index in self.holders.short(self._own[0]):
@@ -188,7 +184,7 @@ class ShardGathering:
                 del self._waiting[key]
                 self._accept(part, envelope, now)
         first = self._changed < math.inf and not self._said_all and self._is_full
-        if first or now >= self._changed + self._pause:
+        if first or now >= self._changed + pause(self._context):
             self._said_all |= first  # what comes later is said together, or each shard costs n
             self._say(now)
         self._wake = math.inf
@@ -206,16 +202,16 @@ class ShardGathering:
         """Ask whole committees for the shards that too few of them say to this node they hold."""
         held = self._gathering.of_round(self._speaker.position.number)
         for item in held.values():
-            self._missed.setdefault(item.contribution.digest, now + 2 * self._timeout)
+            self._missed.setdefault(item.contribution.digest, now + 2 * patience(self._context))
         for member in (member for candidate in sets for member in candidate.members):
-            self._missed.setdefault(member.digest, now + self._timeout / 2)
+            self._missed.setdefault(member.digest, now + patience(self._context) / 2)
         questions: dict[NodeId, list[tuple[bytes, int]]] = {}
         for digest, at in self._missed.items():
             # A liar proposes what nobody made; to ask for that would cost n² questions.
             if self._gathering.get(digest) is None or self.holders.available(digest):
                 continue
             if now >= at:
-                self._missed[digest] = now + self._timeout
+                self._missed[digest] = now + patience(self._context)
                 for index in self.holders.short(digest):
                     told = self.holders.of(digest, index)
                     for who in self._plan.committees[index]:
@@ -242,7 +238,7 @@ class ShardGathering:
 
     def due(self) -> float:
         """When :meth:`advance` has a reason to be called, seconds."""
-        return min(self._changed + self._pause, self._resends, self._wake)
+        return min(self._changed + pause(self._context), self._resends, self._wake)
 
     def open_round(self, named: Collection[bytes], now: float) -> None:
         """A round begins at the same head: forget all but the contributions named by digest."""
@@ -279,13 +275,13 @@ class ShardGathering:
         questions: dict[NodeId, list[tuple[bytes, int]]] = {}
         for digest, index in wanted:
             count, at = self._asked.get((digest, index), (0, -math.inf))
-            if now >= at + self._pause:
+            if now >= at + pause(self._context):
                 self._asked[digest, index] = count + 1, now
                 sources = self._sources(digest, index)
                 if sources:
                     questions.setdefault(sources[count % len(sources)], []).append((digest, index))
                 at = now
-            again = min(again, at + self._pause)
+            again = min(again, at + pause(self._context))
         self._question(questions, now)
         return again
 

@@ -24,7 +24,7 @@ from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import Member
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.results import CANNOT_MERGE, Void
-from qres_core.swarm.shard_gathering import QUARTER, ShardGathering, patience
+from qres_core.swarm.shard_gathering import ShardGathering, patience, pause
 from qres_core.swarm.shard_messages import (
     PULL,
     RESULT,
@@ -63,21 +63,13 @@ class ShardPhase:
         self._pulled: dict[int, tuple[int, float]] = {}  # how often one was asked for, and when
         self._blamed: set[tuple[NodeId, int]] = set()
         self.heard = False  # whether results came since who said wrong ones was looked for
-        self._answers = Answers(self._pause)
+        self._answers = Answers(pause(self._context))
         self._missed = math.inf  # when to ask the silent members for what is not settled
         self.wake = math.inf  # when :meth:`run` has a reason to be called again, seconds
 
-    @property
-    def _timeout(self) -> float:
-        return patience(self._context)
-
-    @property
-    def _pause(self) -> float:
-        return self._timeout / QUARTER
-
     def is_busy(self, now: float) -> bool:
         """Whether it is being computed, and that does not take longer than it may."""
-        return bool(self.name) and now < self._since + 2 * self._timeout
+        return bool(self.name) and now < self._since + 2 * patience(self._context)
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
@@ -125,15 +117,15 @@ class ShardPhase:
         """
         if not self.name:
             self.name, self._since = name, now
-            self._missed = now + (self._timeout + 2 * self._pause)
+            self._missed = now + (patience(self._context) + 2 * pause(self._context))
         self.work(members, compute, now)
         shards = range(len(self._plan))
         settled = {index: self._tally.settled(name, index) for index in shards}
         self._blame(settled)
         is_settled = None not in settled.values()
         if not is_settled:
-            late = self._since + self._timeout
-            self.wake = min(self.wake, late if now < late else now + self._pause)
+            late = self._since + patience(self._context)
+            self.wake = min(self.wake, late if now < late else now + pause(self._context))
             self._miss([index for index, it in settled.items() if it is None], now)
         digests = {index: it for index, it in settled.items() if type(it) is bytes}
         for index, digest in digests.items():
@@ -178,7 +170,7 @@ class ShardPhase:
             return True
         if self._tally.settled(self.name, index) is not None:
             return False
-        late = now >= self._since + self._timeout
+        late = now >= self._since + patience(self._context)
         first = self._me in self._plan.serving(index)
         return first or late or self._tally.disputed(self.name, index)
 
@@ -208,7 +200,7 @@ class ShardPhase:
     def _miss(self, unsettled: Sequence[int], now: float) -> None:
         """Ask the members of committees that said nothing for results that are not settled."""
         if now >= self._missed:
-            self._missed = now + self._timeout
+            self._missed = now + patience(self._context)
             questions: dict[NodeId, list[int]] = {}
             for index in unsettled:
                 for member in self._tally.silent(self.name, index):
@@ -225,14 +217,14 @@ class ShardPhase:
             if index in self._octets:
                 continue
             count, at = self._pulled.get(index, (0, -math.inf))
-            if now >= at + self._pause:
+            if now >= at + pause(self._context):
                 at = now
                 self._pulled[index] = count + 1, now
                 saying = self._tally.saying(self.name, index, digest)
                 others = [member for member in saying if member != self._me]
                 if others:
                     questions.setdefault(others[(turn + count) % len(others)], []).append(index)
-            self.wake = min(self.wake, at + self._pause)
+            self.wake = min(self.wake, at + pause(self._context))
         self._question(questions, now)
 
     def _question(self, questions: Mapping[NodeId, Sequence[int]], now: float) -> None:
