@@ -8,7 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK: Final = 2**20  # columns; sums of so many products of 16-bit halves are below 2**53
+_BLOCK: Final = 2**20
+"""Most numbers of all rows at once: they take megabytes as float64. Sums of so many products of
+16-bit halves are below 2**53."""
 _HALF: Final = 16
 
 
@@ -25,8 +27,9 @@ def inner_products(rows: NDArray[np.int32]) -> NDArray[Any]:
     """
     n, d = rows.shape
     total = np.zeros((n, n), dtype=np.object_)
-    for start in range(0, d, _BLOCK):
-        block = rows[:, start : start + _BLOCK]
+    width = max(1, _BLOCK // n)
+    for start in range(0, d, width):
+        block = rows[:, start : start + width]
         high = (block >> _HALF).astype(np.float64)
         low = (block & 0xFFFF).astype(np.float64)
         mixed = (high @ low.T).astype(np.int64)
