@@ -10,7 +10,6 @@ On disk there is one SQLite file. It is written before the contribution leaves.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +26,6 @@ KEPT: Final = 4
 """Contributions of one height whose rest is kept: a height has one for each of its rounds, and the
 swarm may decide any of them."""
 _DOMAIN: Final = b"qres/quantize/left-over/v1"
-_PIECE: Final = 2**26
-"""Bytes of a vector in one record: SQLite takes no record of a billion bytes."""
 
 _NOTHING: Final = (0, 1, 0, 0)
 """Number of what is left over, of the next vector, of the last round; and the dimension."""
@@ -119,8 +116,7 @@ class LeftOver:
         size = facts.read(f"vector {number}")
         if type(size) is not int or not 0 <= size <= packing.most_bytes(self._dimension):
             raise facts.database.unusable(f"the record 'vector {number}' is of another form")
-        pieces: list[Any] = [facts.read(name) for name in _names(number, size)]
-        return b"".join(piece for piece in pieces if type(piece) is bytes)
+        return facts.read_octets(f"vector {number}", size)
 
     def _numbers(self) -> set[int]:
         """Of the vectors that count."""
@@ -182,8 +178,7 @@ class LeftOver:
         with self._database.transaction():
             if added is not None:
                 facts.write(f"vector {added}", len(self._packed[added]))
-                for name, piece in _pieces(added, self._packed[added]):
-                    facts.write(name, piece)
+                facts.write_octets(f"vector {added}", self._packed[added])
             state = [self._rest, self._next, self.last_round, self._dimension, raw]
             facts.write("state", state)
             for number in gone:
@@ -194,13 +189,3 @@ class LeftOver:
         """Let go of the file; idempotent."""
         if self._database is not None:
             self._database.close()
-
-
-def _names(number: int, size: int) -> list[str]:
-    """The records of a vector of so many bytes."""
-    return [f"vector {number} {piece}" for piece in range(-(-size // _PIECE))]
-
-
-def _pieces(number: int, octets: bytes) -> Iterator[tuple[str, bytes]]:
-    for piece, name in enumerate(_names(number, len(octets))):
-        yield name, octets[piece * _PIECE : (piece + 1) * _PIECE]

@@ -348,7 +348,7 @@ def test_vectors_that_do_not_count_are_not_kept(tmp_path: Path) -> None:
 
 
 def test_long_vectors_lie_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qres_quantize.feedback._PIECE", 100)
+    monkeypatch.setattr(stores.Facts, "PIECE", 100)
     left = stored(tmp_path)
     rest = np.arange(SIZE, dtype=np.int32) * 999
     left.sends(make_round_info(SIZE), rest)

@@ -9,7 +9,6 @@ two has a newer model than state, and holds none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +22,6 @@ APPLICATION_ID: Final = 0x5152534F
 """``QRSO`` in ASCII: marks the file's kind in its header."""
 _DOMAIN: Final = b"qres/server-optimiser/v1"
 _TYPES: Final = ("<i4", "<f8")
-PIECE: Final = 2**26
-"""Bytes of an array in one record: SQLite takes no record of a billion bytes."""
 
 Arrays = tuple[NDArray[Any], ...]
 FRESH: Final[Arrays] = ()
@@ -102,8 +99,9 @@ class OptimiserState:
             facts.write("at", [model, height])
             facts.write("arrays", [[_kind(array), array.size] for array in arrays])
             self._database.execute("DELETE FROM fact WHERE name GLOB 'array *'")
-            for name, piece in _pieces(arrays):
-                facts.write(name, piece)
+            for number, array in enumerate(arrays):
+                octets = array.astype(_kind(array), copy=False).view(np.uint8).data
+                facts.write_octets(f"array {number}", octets)
 
     def close(self) -> None:
         """Let go of the file; idempotent."""
@@ -113,18 +111,6 @@ class OptimiserState:
 
 def _kind(array: NDArray[Any]) -> str:
     return "<i4" if array.dtype == np.int32 else "<f8"
-
-
-def _names(number: int, size: int) -> list[str]:
-    """The records of an array, of so many bytes."""
-    return [f"array {number} {piece}" for piece in range(-(-size // PIECE))]
-
-
-def _pieces(arrays: Arrays) -> Iterator[tuple[str, bytes]]:
-    for number, array in enumerate(arrays):
-        octets = array.astype(_kind(array), copy=False).view(np.uint8)
-        for piece, name in enumerate(_names(number, octets.size)):
-            yield name, octets[piece * PIECE : (piece + 1) * PIECE].tobytes()
 
 
 def _loaded(database: stores.PrivateDatabase, facts: stores.Facts) -> KnownState | None:
@@ -145,9 +131,7 @@ def _array(
         kind, size = item
         if kind in _TYPES and type(size) is int and 0 <= size < 2**31:
             width = np.dtype(kind).itemsize
-            found = [facts.read(name) for name in _names(number, width * size)]
-            octets = b"".join(piece for piece in found if type(piece) is bytes)
-            if len(octets) == width * size:
-                array = np.frombuffer(octets, dtype=kind)
-                return array.astype(array.dtype.newbyteorder("="))
+            octets = facts.read_octets(f"array {number}", width * size)
+            array = np.frombuffer(octets, dtype=kind)
+            return array.astype(array.dtype.newbyteorder("="))
     raise database.unusable("the record 'arrays' is of another form")

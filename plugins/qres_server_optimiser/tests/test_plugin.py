@@ -27,6 +27,7 @@ from qres_core import (
     Updates,
     Vector,
     Visibility,
+    stores,
 )
 from qres_core.testing import AggregatorContract, find_rule, make_node_info, make_round_info
 from qres_core.testing import make_updates as of
@@ -248,7 +249,7 @@ def test_a_state_larger_than_a_record_is_kept_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, piece: int, fits: bool
 ) -> None:
     """SQLite takes 20,000 bytes in a record here, instead of a billion; two arrays have 24,000."""
-    monkeypatch.setattr(state, "PIECE", piece)
+    monkeypatch.setattr(stores.Facts, "PIECE", piece)
     info = make_node_info(data_dir=str(tmp_path))
     kept = state.OptimiserState.open("fedadam", info)
     assert kept._database is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -25,10 +25,12 @@ class Facts:
     Attributes:
         database: the database.
         domain: names the store and its version, so that no value counts in another one.
+        PIECE: bytes of :meth:`write_octets` in one record: SQLite takes none of a billion bytes.
     """
 
     database: PrivateDatabase
     domain: bytes
+    PIECE: ClassVar[int] = 2**26
 
     def lay_out(self) -> None:
         """Make the table; in the ``fill`` of a new database."""
@@ -63,3 +65,23 @@ class Facts:
             return canonical.loads(value, max_bytes=len(value))
         except WireError as error:
             raise self.database.unusable(f"the record {name!r} cannot be read") from error
+
+    def write_octets(self, name: str, octets: bytes | memoryview) -> None:
+        """Set bytes of any length, in facts called by the name, a space and a number from 0.
+
+        Errors as of :meth:`write`.
+        """
+        for piece, start in enumerate(range(0, len(octets), self.PIECE)):
+            self.write(f"{name} {piece}", bytes(octets[start : start + self.PIECE]))
+
+    def read_octets(self, name: str, size: int) -> bytes:
+        """So many bytes, as they were set.
+
+        Raises:
+            RoundError: QRES-E602 when a part is missing, damaged or of another length.
+        """
+        parts = [self.read(f"{name} {piece}") for piece in range(-(-size // self.PIECE))]
+        octets = b"".join(part for part in parts if type(part) is bytes)
+        if len(octets) != size:
+            raise self.database.unusable(f"the record {name!r} is of another form")
+        return octets
