@@ -22,7 +22,9 @@ pins = $(wheels) && $(sdists)
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: large dp-utility dp-oracle audit fuzz swarm-simulation zk-slack
-.PHONY: explore isolation compatibility random-swarms full-stack gallery torch torch-page wheels requirements clean
+.PHONY: mutants explore isolation compatibility random-swarms sharded-rounds full-stack gallery
+.PHONY: torch torch-page ray flower flower-long flower-before wheels rehearse
+.PHONY: requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -52,10 +54,12 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy && $(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/codespell && $(BIN)/python -P scripts/check_style.py
+	$(BIN)/codespell && $(BIN)/python -P scripts/check_style.py && $(BIN)/python -P scripts/claims.py --check
+	$(BIN)/python -P scripts/figures.py --check
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/python -P -m pytest -q tests/unit/test_helm.py
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
@@ -76,8 +80,9 @@ picture: $(VENV)/.demo
 	$(BIN)/qres demo
 	cp qres-demo/demo.png docs/demo.png
 
+# Scripts that do not know --quick are parts of others, or take hours.
 bench: $(VENV)/.test
-	set -e; for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=benchmarks $(BIN)/python -P "$$script" --quick; done
+	set -e; for script in $(filter-out benchmarks/harness.py,$(shell grep -l quick benchmarks/*.py)); do PYTHONPATH=benchmarks $(BIN)/python -P "$$script" --quick; done
 
 # Real swarms in trouble: three seeds of faults; 1000 rounds; 10 000 hostile frames, then hostile
 # links. Minutes each.
@@ -98,7 +103,7 @@ large: $(VENV)/.test
 # Whole swarms in trouble on a virtual clock, as seeds decide. One, told: make swarm-simulation SEED=17
 SEEDS ?= 0:500
 swarm-simulation: $(VENV)/.test
-	PYTHONPATH=scripts $(BIN)/python -P -m swarm_simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(SEEDS)) --lies "$(LIES)"
+	PYTHONPATH=scripts $(BIN)/python -P -m swarm_simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(SEEDS)) --lies "$(LIES)" $(if $(SHARDED),--sharded)
 
 # Every state of the engine of agreement with a liar among four nodes; then without each guard. Half an hour.
 explore: $(VENV)/.test
@@ -107,8 +112,15 @@ explore: $(VENV)/.test
 # Secure aggregation with an adversary, as seeds decide: how few honest inputs can it isolate? Then without
 # each guard. An hour or two. One, told: make isolation SEED=17
 RUNS ?= 2000
+SHARDED_RUNS ?= 100
 isolation: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m isolation $(if $(SEED),--seed $(SEED),--seeds 0:$(RUNS))
+	$(if $(SEED),,PYTHONPATH=scripts $(BIN)/python -P -m isolation --sharded --seeds 0:$(SHARDED_RUNS))
+
+# Every security check taken out or weakened, one at a time: a test must find each. Some of them: ONLY=zk, or a part
+# of a name of a mutant. With new tests: TESTS=their paths.
+mutants: $(VENV)/.test
+	PYTHONPATH=scripts $(BIN)/python -P -m mutants --only "$(ONLY)" $(if $(TESTS),--tests $(TESTS))
 
 # The accuracy that privacy costs, as a table and a picture. Minutes.
 dp-utility: $(VENV)/.test
@@ -144,6 +156,10 @@ compatibility: $(VENV)/.test
 random-swarms: $(VENV)/.test
 	QRES_RANDOM_SWARMS=2500 $(BIN)/python -P -m pytest -q tests/compatibility/test_random.py
 
+# Random rounds with every rule and chain of wrappers, sharded and not: the same models. Twenty minutes.
+sharded-rounds: $(VENV)/.test
+	QRES_SHARDED_ROUNDS=2000 QRES_SHARDED_SWARMS=100 $(BIN)/python -P -m pytest -q tests/integration/test_sharded_draws.py
+
 # All defences at once, in the simulator: three swarms. Long.
 full-stack: $(VENV)/.test
 	$(BIN)/python -P scripts/full_stack.py
@@ -159,11 +175,20 @@ wheels: $(VENV)/.dev
 	$(BIN)/check-wheel-contents dist/*.whl dist/integrations/*.whl
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz dist/integrations/*
 
+# A release before it is published: built twice, served, installed by strangers, used; see RELEASING.md.
+rehearse: $(VENV)-release/.release
+	PYTHONPATH=scripts $(VENV)-release/bin/python -P scripts/rehearse.py
+
+$(VENV)-release/.release: requirements/release.txt
+	test -x $(VENV)-release/bin/pip || $(PYTHON) -m venv $(VENV)-release
+	$(call wheels,$(VENV)-release,release)
+	touch $@
+
 # PyTorch, of the build that pip finds for this machine, in an environment apart: the tests that need it; then the
 # page, played command by command.
 TORCH ?= torch
 torch: $(VENV)-torch/.torch
-	$(VENV)-torch/bin/python -P -m pytest -q -m "not long" integrations/qres_torch tests/unit/lab/test_torch_trainer.py
+	$(VENV)-torch/bin/python -P -m pytest -q -m "not long" integrations/qres_torch
 
 torch-page: $(VENV)-torch/.torch
 	$(VENV)-torch/bin/python -P scripts/run_pages.py --bin $(VENV)-torch/bin docs/how-to/use-pytorch.md docs/how-to/fine-tune-with-lora.md
@@ -173,6 +198,40 @@ $(VENV)-torch/.torch: requirements/test.txt requirements/sdists.txt $(PROJECTS)
 	$(call pins,$(VENV)-torch,test)
 	$(VENV)-torch/bin/python -m pip install --quiet "$(TORCH)"
 	$(VENV)-torch/bin/python -m pip install --quiet --no-deps --no-build-isolation $(DISTS:%=-e %)
+	touch $@
+
+# Ray, in an environment apart; where it cannot be installed, the tests that need it are skipped, by name.
+ray: $(VENV)-ray/.ray
+	$(VENV)-ray/bin/python -P -m pytest -q integrations/qres_ray
+
+$(VENV)-ray/.ray: requirements/test.txt requirements/sdists.txt $(PROJECTS)
+	test -x $(VENV)-ray/bin/pip || $(PYTHON) -m venv $(VENV)-ray
+	$(call pins,$(VENV)-ray,test)
+	$(VENV)-ray/bin/python -m pip install --quiet --only-binary :all: ray || echo "Ray cannot be installed here"
+	$(VENV)-ray/bin/python -m pip install --quiet --no-deps --no-build-isolation $(DISTS:%=-e %)
+	touch $@
+
+# Flower pins older releases of what others need, so it has pins and an environment of its own, without transports.
+flower: $(VENV)-flower/.flower
+	$(VENV)-flower/bin/python -m pip check
+	$(VENV)-flower/bin/python -P -m pytest -q -m "not long" integrations/qres_flower
+	$(VENV)-flower/bin/python -P scripts/run_pages.py --bin $(VENV)-flower/bin docs/how-to/use-qres-inside-flower.md
+
+# A run in Flower's simulation, and deployments of a SuperLink and five SuperNodes: minutes of processes.
+flower-long: $(VENV)-flower/.flower
+	$(VENV)-flower/bin/python -P -m pytest -q -m long integrations/qres_flower
+
+# The same tests with the minor version before the pinned one, laid over it.
+FLOWER_BEFORE := 1.41
+flower-before: $(VENV)-flower/.flower
+	test -d $(VENV)-flower/before || $(VENV)-flower/bin/python -m pip install --quiet --no-deps --target $(VENV)-flower/before "flwr==$(FLOWER_BEFORE).*"
+	PYTHONPATH=$(VENV)-flower/before $(VENV)-flower/bin/python -P -m pytest -q -m "not long" integrations/qres_flower
+
+FLOWER_DISTS := $(filter-out plugins/qres_transport_% integrations/%,$(DISTS)) integrations/qres_flower
+$(VENV)-flower/.flower: requirements/flower.txt $(PROJECTS)
+	test -x $(VENV)-flower/bin/pip || $(PYTHON) -m venv $(VENV)-flower
+	$(call wheels,$(VENV)-flower,flower)
+	$(VENV)-flower/bin/python -m pip install --quiet --no-deps --no-build-isolation $(FLOWER_DISTS:%=-e %)
 	touch $@
 
 requirements: $(VENV)/.dev

@@ -19,7 +19,7 @@ DISTS = [
     *sorted(path.parent for path in ROOT.glob("libraries/*/pyproject.toml")),
     *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")),
 ]
-# What they stand on is not pinned: the right build of it depends on the machine.
+# What they stand on is not among these pins: the right build of torch depends on the machine.
 INTEGRATIONS = sorted(path.parent for path in ROOT.glob("integrations/*/pyproject.toml"))
 
 TRANSPORTS = set(ROOT.glob("plugins/qres_transport_*"))
@@ -117,6 +117,8 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
     session.run("codespell")
     session.run("python", "-P", "scripts/check_style.py")
+    session.run("python", "-P", "scripts/claims.py", "--check")
+    session.run("python", "-P", "scripts/figures.py", "--check")
     session.run("hadolint", "deploy/Dockerfile")
     schemas = {"compose-spec": "deploy/compose.yaml", "citation-file-format": "CITATION.cff"}
     for schema, file in schemas.items():
@@ -143,6 +145,8 @@ def bench(session: nox.Session) -> None:
     """Benchmarks; ``-- --quick`` for the short form."""
     _workspace(session, "test")
     for script in sorted(set(ROOT.glob("benchmarks/*.py")) - {ROOT / "benchmarks/harness.py"}):
+        if "quick" not in script.read_text("utf-8"):
+            continue  # a part of another, or takes hours
         session.run("python", "-P", str(script), *session.posargs, env={"PYTHONPATH": "benchmarks"})
 
 
@@ -175,3 +179,20 @@ def requirements(session: nox.Session) -> None:
             *(word for limit in limits for word in ("--constraints", f"requirements/{limit}.txt")),
             *(word for package in SDISTS for word in ("--no-emit-package", package)),
         )
+    # What no project asks for: the tools alone.
+    compile_pins(
+        "release",
+        *(word for name in ("build", "release", "rehearsal") for word in ("--group", name)),
+        *("--constraints", "requirements/dev.txt"),
+    )
+    # Not held at dev.txt: Flower pins older releases of what others need.
+    compile_pins(
+        "flower",
+        *(
+            str((dist / "pyproject.toml").relative_to(ROOT))
+            for dist in (*DISTS, ROOT / "integrations/qres_flower")
+            if dist not in TRANSPORTS
+        ),
+        *(word for extra in ("demo", "node", "simulation") for word in ("--extra", extra)),
+        *("--group", "build", "--group", "test", "--no-emit-package", "qres-flower"),
+    )

@@ -46,16 +46,21 @@ nitpick_ignore = [
         "py:class",
         "qres_core.contract.gallery.AttackOutcome",
     ),  # its values are told where it is used
+    ("py:class", "qres_core.contract.fragments.Fragment"),  # under its public name in the manual
 ]
 nitpick_ignore_regex = [
     (r"py:.*", _ELSEWHERE),
     (r"py:.*", r"(qres_core\.contract\.types\.)?(Vector|NodeId|Rounding|Encoded)"),
     (r"py:.*", r"(Iterable|Mapping|Sequence|Callable|Any|Self|NoReturn|TypeError|IndexError)\b.*"),
     (r"py:.*", r"(ValueError|Exception|Enum|IntEnum|Protocol)"),
+    (r"py:.*", r"(qres_core\.kernel\.\w+\.)?(Config|Enabled|Installed|Kernel|SwarmConfig)"),
+    (r"py:.*", r"(qres_core\.contract\.\w+\.)?_Number"),
 ]
 
 html_theme = "furo"
 html_title = f"QRES {release}"
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 html_show_sphinx = False
 html_show_sourcelink = False
 html_copy_source = False

@@ -1,14 +1,18 @@
 """A PyTorch network learned together by ten nodes, none of which shows its images to another.
 
-It needs the extras `demo` and `torch` of qres-core. In a checkout:
+It needs the extra `demo` of qres-core, and qres-torch. In a checkout:
 
-    pip install ".[demo,torch]"
+    pip install ".[demo]" integrations/qres_torch
     python examples/torch_digits.py
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from qres_torch import TorchTrainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from qres_core.contract import partition
 from qres_core.kernel.config import Config, SwarmConfig
@@ -17,11 +21,15 @@ from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task
-from qres_core.lab.torch_trainer import TorchTrainer, module_vector
 
 NODES = 10
 ROUNDS = 12
 SEED = 1
+
+
+def examples(x: Any, y: Any) -> TensorDataset:
+    """Arrays as a data set of torch."""
+    return TensorDataset(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y))
 
 
 def make_task() -> Task:
@@ -30,23 +38,25 @@ def make_task() -> Task:
     torch.set_num_threads(1)  # batches this small lose time to threads, not gain it
     network = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     data = digits(SEED)
+    test = DataLoader(examples(data.test_x, data.test_y), batch_size=1000)
     parts = partition.dirichlet(data.train_y, NODES, 1.0, stream(SEED, Purpose.PARTITION))
     trainers = tuple(
         TorchTrainer(
-            module=network,
-            x=data.train_x[part],
-            y=data.train_y[part],
-            test_x=data.test_x,
-            test_y=data.test_y,
-            learning_rate=0.5,
+            network,  # the nodes of a simulation share it
+            DataLoader(
+                examples(data.train_x[part], data.train_y[part]), batch_size=16, shuffle=True
+            ),
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
+            epochs=5,
             proximal=0.01,  # FedProx: unlike nodes do not drift as far apart
+            test=test,
             seed=SEED,
-            node=node,
+            index=node,
         )
         for node, part in enumerate(parts)
     )
-    # All nodes hold out the same images, so the first node's figures are the task's.
-    return Task("torch-digits", module_vector(network), trainers, trainers[0].evaluate)
+    # All nodes measure on the same images, so the first node's figures are the task's.
+    return Task("torch-digits", trainers[0].vector(), trainers)
 
 
 def report(record: RoundRecord) -> None:

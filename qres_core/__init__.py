@@ -13,7 +13,7 @@ from qres_core.contract.on_demand import on_demand
 from qres_core.contract.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from qres_core import reporting
+    from qres_core import hosting, reporting
     from qres_core.cli import commands
     from qres_core.contract import canonical, fixed, options, packing, partition, stores
     from qres_core.contract.by_record import by_record
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
         most_colluders,
     )
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
-    from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+    from qres_core.contract.dialogue import (
+        Dialogue,
+        DialogueMessage,
+        HostedDialogue,
+        HostedMemory,
+        Send,
+    )
     from qres_core.contract.errors import (
         CompatibilityError,
         ConfigError,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
         Standing,
     )
     from qres_core.contract.faults import Fault, Merit
+    from qres_core.contract.fragments import Fragment
     from qres_core.contract.gallery import (
         AttackFamily,
         GalleryEntry,
@@ -156,7 +163,8 @@ _HOME = {
     "wire": ("Envelope",),
     "claims": ("Claims", "Extent", "Hides", "Needs", "Surroundings", "most_colluders"),
     "companion": ("MAX_COMPANION_BYTES", "Companion"),
-    "dialogue": ("Dialogue", "DialogueMessage", "Send"),
+    "dialogue": ("Dialogue", "DialogueMessage", "HostedDialogue", "HostedMemory", "Send"),
+    "fragments": ("Fragment",),
     "gallery": ("AttackFamily", "GalleryEntry", "GalleryOutcome", "GallerySetting"),
     "held_out": ("HeldOut", "Screening"),
     "hookspecs": ("hookimpl",),
@@ -190,6 +198,7 @@ _SUBMODULES = {
     "canonical": "qres_core.contract.canonical",
     "commands": "qres_core.cli.commands",
     "fixed": "qres_core.contract.fixed",
+    "hosting": "qres_core.hosting",
     "options": "qres_core.contract.options",
     "packing": "qres_core.contract.packing",
     "partition": "qres_core.contract.partition",
@@ -224,6 +233,7 @@ __all__ = [
     "Evidence",
     "Extent",
     "Fault",
+    "Fragment",
     "GalleryEntry",
     "GalleryOutcome",
     "GallerySetting",
@@ -231,6 +241,8 @@ __all__ = [
     "HeldOut",
     "Hides",
     "HookError",
+    "HostedDialogue",
+    "HostedMemory",
     "LabError",
     "LastStep",
     "LinkKeys",
@@ -282,6 +294,7 @@ __all__ = [
     "commands",
     "fixed",
     "hookimpl",
+    "hosting",
     "model_digest",
     "most_colluders",
     "options",

@@ -33,7 +33,7 @@ from trials.trouble import Fault, describe, plan, strike
 from trials.witness import REPLAYER
 
 START_SECONDS: Final = 600.0
-"""For the first model of all nodes."""
+"""For the first model of all nodes, and for a node that is started again to begin its rounds."""
 AROUND: Final = 60.0
 """Seconds of a seed's share that are kept for its start, its last recovery and its end."""
 UNMASK: Final = 0.6
@@ -158,6 +158,8 @@ def _trouble(
 
 def _come_back(swarm: Swarm, fault: Fault, patience: float) -> list[Violation]:
     """All honest nodes must make a model that none of them had; what hinders them."""
+    # A loaded machine takes its time to start a process: that is no fault of the node.
+    until(lambda: all(node.up or not node.alive for node in swarm.honest), START_SECONDS)
     goal = max(swarm.steps()) + 1
     back = until(
         lambda: (

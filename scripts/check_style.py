@@ -158,7 +158,9 @@ def files(names: Iterable[str]) -> list[Path]:
     if named := [ROOT / name for name in names]:
         return named
     found = {path for pattern in PAGES for path in ROOT.glob(pattern)}
-    return sorted(path for path in found if "_build" not in path.parts)
+    # Their sentences are checked where they stand.
+    made = {ROOT / "docs/reference/claims.md", ROOT / "docs/reference/figures.md"}
+    return sorted(path for path in found - made if "_build" not in path.parts)
 
 
 def main(arguments: list[str]) -> int:

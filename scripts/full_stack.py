@@ -1,6 +1,7 @@
 """All defences at once, in the simulator, against attackers that run hostile plugins.
 
-    python scripts/full_stack.py [a] [b] [c] [--rounds N] [--nodes N] [--seed N] [--json]
+    python scripts/full_stack.py [a] [b] [c] [--rounds N] [--nodes N] [--seed N] [--sharded]
+                                  [--json]
 
 Handwritten digits; every message signed, senders admitted by a list, replays refused, reputation as
 a gate, updates proved short and masked, the result tried on public examples. In every round 15 % of
@@ -14,7 +15,9 @@ the honest nodes fall silent, some before they contribute and some after.
   merges; there is no vote.
 
 Each is compared with the same swarm without attackers: *a* and *b* without any defence, *c* with
-the same privacy and secure aggregation, and nothing else. Exit code 1 where a bound does not hold.
+the same privacy and secure aggregation, and nothing else. With ``--sharded`` committees open the
+sums of *a* and *b* in shards (``swarm.aggregation``), with all defences. Exit code 1 where a bound
+does not hold.
 """
 
 from __future__ import annotations
@@ -220,6 +223,11 @@ def private(nodes: int = 400, rounds: int = 12) -> Setting:
     return Setting("c", swarm, plugins, alone, (Stretching,) * f)
 
 
+def sharded(setting: Setting) -> Setting:
+    """The same with committees that open sums shard by shard."""
+    return attrs.evolve(setting, swarm={**setting.swarm, "aggregation": "sharded"})
+
+
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -261,6 +269,7 @@ def compared(setting: Setting, *, rounds: int, seed: int) -> SimulationResult:
     nodes = setting.swarm["nodes"]
     swarm = {**setting.swarm, "byzantine": 0, "quorum": nodes // 2 + 1, "insecure": True}
     del swarm["proof_checks"]
+    swarm.pop("aggregation", None)
     tables: Tables = {"memory": {}, **setting.plain, "mean": {}}
     scenario = Scenario(rounds=rounds, seed=seed, dropout=DROPOUT)
     if setting.name == "c":  # every node's share of noise, one observer
@@ -354,6 +363,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12, help="models to make")
     parser.add_argument("--nodes", type=int, help="instead of 40, 40 and 400")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sharded", action="store_true", help="committees open sums in shards")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
@@ -369,6 +379,7 @@ def main() -> int:
         if options.nodes:
             given["nodes"] = options.nodes
         setting = makers[name](**given)
+        setting = sharded(setting) if options.sharded else setting
         verdicts.append(run(setting, rounds=options.rounds, seed=options.seed, progress=told))
         if not options.json:
             _show(verdicts[-1])

@@ -54,6 +54,7 @@ class NetworkCell:
     milliseconds: float  # there and back
     mbits: float  # of each node's line, each way
     loss: float  # per cent of the packets
+    congestion: str = CONGESTION  # how TCP controls it
 
     @property
     def plain(self) -> int:
@@ -128,7 +129,7 @@ class CellCost:
 def measure(cell: NetworkCell, models: int, seconds: float, folder: Path) -> CellCost:
     """Run a cell: the first model is made unmeasured, then so many more, if there is time."""
     started = time.monotonic()
-    with Routed(cell.nodes, seed=1, mtu=cell.mtu, congestion=CONGESTION) as network:
+    with Routed(cell.nodes, seed=1, mtu=cell.mtu, congestion=cell.congestion) as network:
         network.rate(cell.mbits * 1e6 / 8)
         network.shape(delay=cell.milliseconds / 2000, loss=cell.loss / 100)
         with RoutedSwarm.of(cell.tables(), network, folder) as swarm:
@@ -247,6 +248,7 @@ def main() -> int:
     parser.add_argument("--milliseconds", type=float, nargs="+", default=[20, 200])
     parser.add_argument("--mbits", type=float, nargs="+", default=[100, 20, 10])
     parser.add_argument("--loss", type=float, nargs="+", default=[0, 2], help="per cent")
+    parser.add_argument("--congestion", default=CONGESTION, help="TCP's, such as bbr")
     parser.add_argument("--models", type=int, default=3, help="measured in each cell")
     parser.add_argument(
         "--seconds", type=float, default=600.0, help="for each cell, once its nodes run"
@@ -258,7 +260,7 @@ def main() -> int:
         chosen.dimensions, chosen.milliseconds, chosen.mbits = [10**4], [200.0], [20.0]
     axes = (chosen.dimensions, chosen.mbits, chosen.milliseconds, chosen.loss)
     cells = [
-        NetworkCell(chosen.nodes, dimension, delay, rate, loss)
+        NetworkCell(chosen.nodes, dimension, delay, rate, loss, chosen.congestion)
         for dimension, rate, delay, loss in itertools.product(*axes)
     ]
     table = TableFile(chosen.json)

@@ -1,8 +1,9 @@
-"""Write ``qres_core/kernel/index.json``: the plugins of this project, for messages that name one.
+"""Write ``qres_core/kernel/index.json``: what this project brings, for messages that name it.
 
 A plugin's distribution states its name among the entry points of its ``pyproject.toml``. The table
 ``[tool.qres.examples]`` there says what the plugin is an example of: a family of hooks, or another
-role of ``qres_core.kernel.index.ROLES``::
+role of ``qres_core.kernel.index.ROLES``. What runs the training of a simulation, and
+what trains an app of another framework, are among the entry points of an integration::
 
     python -P scripts/plugin_index.py           # write the file
     python -P scripts/plugin_index.py --check   # exit status 1 if the file is not up to date
@@ -15,7 +16,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from qres_core.kernel.discovery import ENTRY_POINT_GROUP
+from qres_core.kernel.discovery import ENTRY_POINT_GROUP, EXECUTORS_GROUP, TRAINERS_GROUP
 from qres_core.kernel.index import ROLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,8 +52,25 @@ def rendered(root: Path) -> str:
             examples[role] = plugin
     if lacking := set(ROLES) - set(examples):
         raise ValueError(f"no plugin is an example of {', '.join(sorted(lacking))}")
-    index = {"distributions": distributions, "examples": examples}
+    index = {
+        "distributions": distributions,
+        "examples": examples,
+        "executors": _brought(root, EXECUTORS_GROUP),
+        "trainers": _brought(root, TRAINERS_GROUP),
+    }
     return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+
+def _brought(root: Path, group: str) -> dict[str, str]:
+    """The distribution of what integrations bring under a group of entry points, by name."""
+    found: dict[str, str] = {}
+    for path in sorted(root.glob("integrations/*/pyproject.toml")):
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        brought = project.get("entry-points", {}).get(group, {})
+        if taken := found.keys() & brought.keys():
+            raise ValueError(f"{path}: another distribution has {', '.join(sorted(taken))}")
+        found |= dict.fromkeys(brought, project["name"])
+    return found
 
 
 def main(arguments: list[str]) -> int:

@@ -64,6 +64,7 @@ PAGES: Final = (
     "docs/how-to/sizing.md",
     "docs/how-to/use-pytorch.md",
     "docs/how-to/fine-tune-with-lora.md",
+    "docs/how-to/use-qres-inside-flower.md",
 )
 PREPARED: Final = (
     r"git clone .*",

@@ -18,9 +18,10 @@ import attrs
 import numpy as np
 import pytest
 from qres_dp import Dp
+from qres_ed25519.signature import SigningKey
 
 import qres_core
-from qres_core import Claims, PluginError, Problem, Surroundings
+from qres_core import Claims, Envelope, PluginError, Problem, Surroundings, canonical
 from qres_core.cli.options import SECTIONS
 from qres_core.contract.errors import ERRORS
 from qres_core.contract.hookspecs import HookSpecs
@@ -33,6 +34,7 @@ from qres_core.kernel.slots import ALL_HOOKS, SLOTS
 from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.gallery.entries import gallery
 from qres_core.lab.sabotage import SABOTAGE
+from qres_core.swarm.messages import encode_vote
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -242,6 +244,98 @@ def test_files_and_commands_named_exist(path: Path) -> None:
         if (found := re.match(r"(?:\$ )?make ([a-z][\w-]*)", command))
     }
     assert wanted <= targets
+
+
+# ── the pages for auditors ────────────────────────────────────────────────────────────────────────
+
+AUDIT = [path for path in PAGES if path.parent.name == "audit"]
+
+
+def _audit_words(path: Path) -> set[str]:
+    """Words of the code and the commands of a page."""
+    text = path.read_text(encoding="utf-8")
+    code = re.findall(r"`([^`\n]+)`", _without_fences(text))
+    return {word for item in [*code, *_blocks(text, "console")] for word in item.split()}
+
+
+@pytest.mark.parametrize("path", AUDIT, ids=_page_name)
+def test_an_auditor_finds_every_file_and_name(path: Path) -> None:
+    """A path stands from the root; ``FILE::NAME`` is a function or class of the file."""
+    tops = {each.name for each in ROOT.iterdir() if each.name != ".venv"}
+    named = {word for word in _audit_words(path) if "/" in word and word.split("/")[0] in tops}
+    assert named
+    for word in named:
+        file, *names = word.split("::")
+        there = ROOT / file
+        assert there.exists(), word
+        for name in names:
+            defined = rf"^\s*(?:async def|def|class) {re.escape(name)}\b"
+            assert re.search(defined, there.read_text(encoding="utf-8"), re.MULTILINE), word
+
+
+@pytest.mark.parametrize("path", AUDIT, ids=_page_name)
+def test_an_auditor_finds_every_claim_assumption_and_exhibit(path: Path) -> None:
+    known = set(re.findall(r"^- `([CA]-[\w-]+-\d+)`", _read("reference/claims.md"), re.MULTILINE))
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"\b[CA]-[a-z][a-z0-9-]*-\d+\b", text))
+    assert len(known) > 400
+    assert named <= known
+    for told in re.findall(r"exhibits? ((?:`\w+`(?:, )?)+)", text):
+        assert set(re.findall(r"`(\w+)`", told)) <= set(gallery())
+
+
+def test_every_protocol_of_the_audit_has_every_row() -> None:
+    rows = ["specification", "messages", "assumptions", "claims", "code"]
+    rows += ["vectors, second implementations", "attacks and controls", "weak", "reimplement"]
+    _intro, _envelope, *protocols = re.split(
+        r"^## ", _read("audit/protocols.md"), flags=re.MULTILINE
+    )
+    assert len(protocols) >= 15
+    for protocol in protocols:
+        assert re.findall(r"^\| ([a-z][\w, ]*) \| \S", protocol, re.MULTILINE) == rows, protocol
+
+
+def test_the_envelope_of_the_audit_is_that_of_the_code() -> None:
+    (example,) = _blocks(_read("audit/protocols.md"), "text")
+    told: dict[str, str] = {}
+    for line in example.splitlines():
+        name = line[:11].strip() or next(reversed(told))
+        told[name] = told.get(name, "") + line[11:].replace(" ", "")
+    frame = re.sub(r"\((\w+)\)", lambda found: told[found[1]], told["frame"])
+    message = Envelope.from_bytes(bytes.fromhex(frame), max_bytes=1000)
+    key = SigningKey.from_seed(bytes(32))
+    assert message.to_bytes().hex() == frame
+    assert (message.swarm, message.kind, message.round) == ("demo", "choice/prevote", 7)
+    assert (message.sequence, message.time_ms) == (3, 1_700_000_000_000)
+    assert (message.sender, message.head) == (key.public, b"\x11" * 32)
+    assert message.payload == encode_vote(bytes(range(32))) == bytes.fromhex(told["payload"])
+    assert message.signing_digest == bytes.fromhex(told["digest"])
+    assert message.auth == {"ed25519": bytes.fromhex(told["signature"])}
+    assert key.sign(message.signing_digest) == message.auth["ed25519"]
+    rows = re.findall(r"^\| (\d+) \| \w+ \| ", _read("audit/protocols.md"), re.MULTILINE)
+    assert [int(row) for row in rows] == list(canonical.loads(bytes.fromhex(frame), max_bytes=1000))
+
+
+def test_the_domain_tags_of_the_audit_are_those_of_the_code() -> None:
+    """Each in a file of its row, and no other anywhere in what runs on a node."""
+    section = _section(_read("audit/protocols.md"), "Domain tags")
+    rows = [line.split(" | ") for line in section.splitlines() if line.count(" | ") == 2][1:]
+    told = {tag: files for _of, tags, files in rows for tag in re.findall(r"`([^`]+)`", tags)}
+    apart = {"lab", "testing", "exhibits", "audit", "gallery.py"}
+    sources = {
+        path.relative_to(ROOT): path.read_text(encoding="utf-8")
+        for room in ("qres_core", "plugins/*/qres_*", "libraries/*/qres_*", "integrations/*/qres_*")
+        for top in ROOT.glob(room)
+        for path in top.rglob("*.py")
+        if not apart & set(path.relative_to(ROOT).parts)
+    }
+    tag_form = r'"((?:qres(?:-zk)?/[a-z0-9/-]*/?v\d[a-z0-9/]*)|qres-secagg/1[a-z ]*)(?:\\0)?"'
+    found = {
+        (tag, str(file)) for file, code in sources.items() for tag in re.findall(tag_form, code)
+    }
+    assert {tag for tag, _file in found} == set(told)
+    assert not [(tag, file) for tag, file in found if f"`{file}`" not in told[tag]]
+    assert len(told) > 60
 
 
 def _items() -> list[list[str]]:

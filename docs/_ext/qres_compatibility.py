@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,18 @@ def _table(head: list[str], rows: Iterator[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _alone(answers: Mapping[str, Any]) -> str:
+    """Why single modes are refused."""
+    return _table(
+        ["mode", "error", "reason", "remedy"],
+        (
+            [label, str(why.code), f"`{why.where}`: {why.what}", str(why.fix)]
+            for label, found in answers.items()
+            for why in found.problems
+        ),
     )
 
 
@@ -98,3 +110,64 @@ def compatibility_body() -> Iterator[str]:
                 for why in rule.problems
             ),
         )
+    for title, options, where, reason in _SWARMS:
+        yield f"## {title}"
+        answers = {label: matrix.in_swarm(label, options) for label in labels}
+        yield from _by_mode(where, reason, answers)
+    yield "## Inside a framework"
+    yield from _by_mode(*_FRAMEWORK, {label: matrix.in_framework(label) for label in labels})
+    yield "## Only declared"
+    yield _DECLARED
+
+
+_SWARMS: Final = (
+    (
+        "Sharded rounds",
+        "sharded",
+        'With [`swarm.aggregation = "sharded"`](../explanation/sharded-rounds.md) ',
+        "need whole updates of other nodes, or no vote on a set before they judge it",
+    ),
+    (
+        "Fragments",
+        "fragments",
+        "With [`swarm.fragments`](../explanation/fragments.md) = 3, ",
+        "keep a vector from one round to the next, or follow its length",
+    ),
+    (
+        "Little memory",
+        "memory",
+        "With [`swarm.memory`](configuration.md) set, ",
+        "look at more than one coordinate of an update at a time",
+    ),
+    (
+        "A sample of participants",
+        "participants",
+        "With [`swarm.participants`](configuration.md) set, ",
+        "add up what all members send",
+    ),
+    (
+        "A coordinator of rounds",
+        "coordinator",
+        'With [`swarm.topology = "coordinator"`](configuration.md), ',
+        "",
+    ),
+)
+_FRAMEWORK: Final = (
+    "Around a strategy of [Flower](../how-to/use-qres-inside-flower.md), ",
+    "need nodes that talk to each other, heights, or word of what became of an update",
+)
+_DECLARED: Final = (
+    "The simulator plays all swarms on its own network. So the cells of `libp2p` and `grpc` rest "
+    "on what these plugins declare. Their tests play them between processes, with a few other "
+    "plugins. The sections on other swarms and on frameworks have single modes, not pairs. Of "
+    "combinations of these sections the tests play sharded rounds that cover fragments. "
+    "`qres check` answers for yours."
+)
+
+
+def _by_mode(where: str, reason: str, answers: Mapping[str, Any]) -> Iterator[str]:
+    unfit = [found for found in answers.values() if not found.supported]
+    others = f" The others {reason}:" if unfit else ""
+    yield f"{where}{len(answers) - len(unfit)} of the {len(answers)} modes are supported.{others}"
+    if unfit:
+        yield _alone(answers)

@@ -29,12 +29,18 @@ LANES: Final = (
     ),
     (
         "round: gather",
-        ("gather", "verify", "verify_all", "screen", "revealable", "approve", "propose"),
+        (
+            *("gather", "verify", "verify_shard", "verify_all"),
+            *("screen", "revealable", "approve", "propose"),
+        ),
     ),
     ("round: agree", ("revealable", "endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
-        ("reveal", "wrap_aggregate", "aggregate", "journal", "observe", "round_closed", "digests"),
+        (
+            *("reveal_shard", "reveal", "wrap_aggregate", "aggregate"),
+            *("journal", "observe", "round_closed", "digests"),
+        ),
     ),
     ("when asked", ("status",)),
     ("at the end", ("teardown",)),

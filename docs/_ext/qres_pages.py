@@ -455,14 +455,27 @@ def _entry(name: str, module: str) -> str:
     return "\n   ".join([f".. autoclass:: {name}", *(f":{option}:" for option in options)])
 
 
+def _lives_elsewhere(value: object, module: types.ModuleType) -> bool:
+    return getattr(value, "__module__", module.__name__) != module.__name__
+
+
 def _module_entry(module: str) -> str:
     loaded = getattr(qres_core, module)
     public = {name: text for name, text in _constants(loaded).items() if name[0] != "_"}
     hidden = f"\n   :exclude-members: {', '.join(public)}" if public else ""
+    # Names that live in modules of a package: autodoc takes none of them for its own.
+    names = loaded.__all__ if hasattr(loaded, "__path__") else ()
+    elsewhere = [name for name in names if _lives_elsewhere(getattr(loaded, name), loaded)]
+    members = "" if elsewhere else f"\n   :members:{hidden}"
     lines = [
-        f".. automodule:: {loaded.__name__}\n   :members:{hidden}",
+        f".. automodule:: {loaded.__name__}{members}",
         f".. currentmodule:: {loaded.__name__}",
     ]
+    for name in elsewhere:
+        value = getattr(loaded, name)
+        kind = "autofunction" if inspect.isfunction(value) else "autoclass"
+        shown = "" if inspect.isfunction(value) else "\n   :members:"
+        lines.append(f".. {kind}:: {name}{shown}")
     for name, text in public.items():
         lines.append(f".. py:data:: {name}\n   :value: {getattr(loaded, name)}\n\n   {text}")
     return "\n\n".join(lines)
@@ -486,6 +499,7 @@ def api_page() -> str:
             "partition",
             "stores",
             "reporting",
+            "hosting",
             "commands",
         ):
             yield f"## qres_core.{module}"
@@ -494,8 +508,8 @@ def api_page() -> str:
     intro = """
         A plugin may import these names, and no others, with `from qres_core import …`. A name is
         loaded on first use. `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`,
-        `qres_core.packing`, `qres_core.partition`, `qres_core.stores`, `qres_core.reporting` and
-        `qres_core.commands` are modules.
+        `qres_core.packing`, `qres_core.partition`, `qres_core.stores`, `qres_core.reporting`,
+        `qres_core.hosting` and `qres_core.commands` are modules.
     """
     return _page("Python names", intro, body())
 

@@ -82,19 +82,27 @@ def list_command(*, as_json: bool) -> None:
 
 @command.command("run")
 @click.argument("name")
+@click.option("--against", multiple=True, help="One defence, besides none at all; may be repeated.")
 @_SEED
 @_QUICK
 @_COSTS
 @_JOBS
 @_JSON
 def run_command(
-    name: str, *, seed: int, quick: bool, costs: bool, processes: int, as_json: bool
+    name: str,
+    *,
+    against: tuple[str, ...],
+    seed: int,
+    quick: bool,
+    costs: bool,
+    processes: int,
+    as_json: bool,
 ) -> None:
-    """Play the exhibit NAME against everything it is made for.
+    """Play the exhibit NAME against everything it is made for, or against one defence.
 
     Exit code 1 if a defence fails.
     """
-    shown = _played([name], seed=seed, quick=quick, processes=processes)
+    shown = _played([name], seed=seed, quick=quick, processes=processes, against=against)
     if as_json:
         click.echo(_json(shown, seed=seed, quick=quick, costs=costs))
     else:
@@ -142,7 +150,9 @@ def _json(shown: Sequence[Shown], *, seed: int, quick: bool, costs: bool) -> str
     return json.dumps(to_json(shown, GallerySetting(seed, quick), costs=costs), indent=2)
 
 
-def _played(names: list[str], *, seed: int, quick: bool, processes: int) -> tuple[Shown, ...]:
+def _played(
+    names: list[str], *, seed: int, quick: bool, processes: int, against: Sequence[str] = ()
+) -> tuple[Shown, ...]:
     from qres_core.contract.gallery import GallerySetting  # noqa: PLC0415
     from qres_core.lab.gallery.run import play_all  # noqa: PLC0415
 
@@ -152,6 +162,7 @@ def _played(names: list[str], *, seed: int, quick: bool, processes: int) -> tupl
     shown = play_all(
         names,
         GallerySetting(seed, quick),
+        against=against,
         processes=processes,
         progress=progress if sys.stderr.isatty() else None,
     )
@@ -164,18 +175,18 @@ def _print(shown: Sequence[Shown], *, costs: bool) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     from qres_core.cli.console import console  # noqa: PLC0415
-    from qres_core.lab.gallery.page import mark  # noqa: PLC0415
+    from qres_core.lab.gallery.matrix import mark  # noqa: PLC0415
 
-    styles = {"failed": "bold red", "held": "green", "none": "dim"}
+    styles = {"failed": "bold red", "costly": "yellow", "held": "green", "none": "dim"}
     heads = ["attack", "against", "outcome", "measured", "accuracy", "noticed by", "why"]
     table = Table(*heads, *(["CPU s", "MB"] if costs else []))
     for item in shown:
         for outcome, seconds in zip(item.outcomes, item.seconds, strict=True):
-            kind, word = mark(outcome)
+            sign = mark(outcome)
             table.add_row(
                 item.entry.name,
                 outcome.defence,
-                f"[{styles[kind]}]{word}[/]",
+                f"[{styles[sign.kind]}]{sign.word}[/]",
                 f"{outcome.measure}: {outcome.value:.3g}",
                 "" if outcome.accuracy is None else f"{outcome.accuracy:.1%}",
                 "; ".join(outcome.detected) or "nobody",

@@ -12,6 +12,7 @@ import attrs
 import click
 
 from qres_core.cli.errors import tell
+from qres_core.cli.hosted import HOSTS, diagnose_hosted
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import CompatibilityError, QresError
@@ -27,26 +28,37 @@ from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
 @policy_option
+@click.option(
+    "--host",
+    type=click.Choice(HOSTS),
+    help="Check it as part of this framework, whose server takes the place of agreement.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    config: Path, *, settings: tuple[str, ...], policy_files: tuple[Path, ...], as_json: bool
+    config: Path,
+    *,
+    settings: tuple[str, ...],
+    policy_files: tuple[Path, ...],
+    host: str | None,
+    as_json: bool,
 ) -> None:
     """Print the resolved pipeline of CONFIG, or everything that is wrong with it.
 
     What [trainer] names is imported, and the trainer of one node is made: that of `trainer.index`,
-    the first unless it is set.
+    the first unless it is set. With --host it is left alone: the framework's own code trains.
 
     Exit code 0 if it would start, 2 if not.
     """
     raw = read_raw(config, [parse_setting(text) for text in settings])
-    found = diagnose(
-        raw,
-        source=str(config),
-        sections=SECTIONS,
-        installed=scan(),
-        policies=in_force(policy_files),
-    )
-    found, trained = with_trainer(found)
+    installed, policies = scan(), in_force(policy_files)
+    trained: dict[str, Any] = {"trainer": host, "made": None, "parameters": None}
+    if host is None:
+        found = diagnose(
+            raw, source=str(config), sections=SECTIONS, installed=installed, policies=policies
+        )
+        found, trained = with_trainer(found)
+    else:
+        found = diagnose_hosted(raw, str(config), installed, policies)
     if found.problems:
         tell(CompatibilityError(found.problems), as_json=as_json)
         sys.exit(2)

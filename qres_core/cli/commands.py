@@ -105,14 +105,11 @@ def trained(path: Path, *, settings: Sequence[str] = ()) -> NamedTrainer:
         LabError: QRES-E801 for a factory that is not there.
     """
     from qres_core.cli.options import parse_setting, read_config  # noqa: PLC0415 - time
-    from qres_core.lab.momentum import FadingTrainer  # noqa: PLC0415 - numpy
-    from qres_core.lab.trainer import make_work  # noqa: PLC0415 - numpy
+    from qres_core.lab.trainer import make_work, users_own  # noqa: PLC0415 - numpy
 
     config = read_config(path, [parse_setting(text) for text in settings])
     trainer, first = make_work(config)
-    if isinstance(trainer, FadingTrainer):
-        trainer = trainer.inner
-    return NamedTrainer(trainer, first, config.swarm.scale)
+    return NamedTrainer(users_own(trainer), first, config.swarm.scale)
 
 
 @attrs.frozen(eq=False)

@@ -110,6 +110,23 @@ class RoundTable:
             self._live = None
 
 
+def _received(result: SimulationResult) -> Iterator[str]:
+    """Bytes that a node received in a round, the most first."""
+    parts = sorted(result.received.items(), key=lambda item: -item[1])
+    if parts:
+        total = octets_of(sum(octets for _phase, octets in parts))
+        told = ", ".join(f"{phase} {octets_of(octets)}" for phase, octets in parts)
+        yield f"received by a node in a round: {total} ({told})"
+
+
+def octets_of(count: float) -> str:
+    """So many bytes, for people: ``1.25 MB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
 def _injected(result: SimulationResult) -> Iterator[str]:
     if result.injected:
         fates = reasons(result.injected)
@@ -158,6 +175,7 @@ def summary(result: SimulationResult) -> str:
     lines = [
         f"{closed} rounds closed, {heights}{aborted} aborted; {agreement}",
         f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",
+        *_received(result),
         *_injected(result),
         *_banned(result),
         *_backdoor(result),

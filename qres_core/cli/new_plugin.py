@@ -152,9 +152,10 @@ HOOKS: Final = MappingProxyType(
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
 ``identity``, ``key_index``, ``link_keys`` and ``credential`` have none: they belong to the plugin
-that holds the keys. ``approve`` has none: it belongs to the one that knows the authority. Nor has
-``verify_all``, which is ``verify`` made faster, or ``revealable``, which guards what ``reveal``
-shows of several sets."""
+that holds the keys. ``approve`` has none: it belongs to the one that knows the authority. Nor have
+``verify_shard`` and ``verify_all``, which are ``verify`` in parts and made faster, ``revealable``,
+which guards what ``reveal`` shows of several sets, and ``reveal_shard``, which shows a part of
+it."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:
@@ -250,9 +251,9 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
         example = plugin_index().example_distribution("credential")
         msg = f"'approve' belongs to the plugin that knows the swarm's authority; see {example}"
         raise click.BadParameter(msg)
-    if value == "revealable":
+    if value in {"revealable", "reveal_shard"}:
         example = plugin_index().example_distribution("privatize")
-        msg = f"'revealable' belongs to the plugin that opens sums in 'reveal'; see {example}"
+        msg = f"{value!r} belongs to the plugin that opens sums in 'reveal'; see {example}"
         raise click.BadParameter(msg)
     if value in {"identity", "credential"}:
         see = map(plugin_index().example_distribution, ("identity", "credential"))

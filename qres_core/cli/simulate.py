@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
@@ -19,12 +20,13 @@ from qres_core.cli.options import (
     read_raw,
 )
 from qres_core.contract import canonical
-from qres_core.contract.errors import ConfigError
+from qres_core.contract.errors import ConfigError, LabError
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse
-from qres_core.kernel.discovery import scan
+from qres_core.kernel.discovery import TRAINERS_GROUP, load, scan
+from qres_core.kernel.index import absent
 from qres_core.kernel.policy import SitePolicy, in_force
 
 if TYPE_CHECKING:
@@ -37,7 +39,15 @@ def _moved(_context: click.Context, _parameter: click.Parameter, given: bool) ->
 
 
 @click.command("simulate")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--trainer",
+    "foreign",
+    type=(str, str),
+    metavar="NAME APP",
+    help="Train APP, made for another framework, in place of what [trainer] names; `flower` is of "
+    "qres-flower. Without CONFIG: APP/qres.toml, or else the profile `minimal`.",
+)
 @click.option("--nodes", type=int, help="Number of nodes; overrides swarm.nodes.")
 @click.option("--attack", help="Attack of the attackers; see `qres attack list`.")
 @click.option("--attackers", type=int, help="Number of attackers; swarm.byzantine if left out.")
@@ -67,8 +77,9 @@ def _moved(_context: click.Context, _parameter: click.Parameter, given: bool) ->
 @click.option("--list-nodes", is_flag=True, help="List the simulated nodes' identities and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    config: Path,
+    config: Path | None,
     *,
+    foreign: tuple[str, str] | None,
     settings: tuple[str, ...],
     without: tuple[str, ...],
     save: Path | None,
@@ -83,7 +94,9 @@ def command(
     Exit code 0 if all models were made and all honest nodes hold the same one, 1 if not, 2 if the
     configuration is refused. With --without, the run with all plugins decides.
     """
-    raw = read_raw(config, [*(parse_setting(text) for text in settings), *_sugar(given)])
+    config = _configuration(config, foreign)
+    laid = [*_foreign(foreign), *(parse_setting(text) for text in settings), *_sugar(given)]
+    raw = read_raw(config, laid)
     default_attackers(raw, given)
     _default_rounds(raw)
     read = parse(raw, source=str(config), sections=SECTIONS)
@@ -110,6 +123,35 @@ def command(
         sys.exit(1)
 
 
+def _configuration(config: Path | None, foreign: tuple[str, str] | None) -> Path:
+    """The file to read."""
+    if config is not None:
+        return config
+    if foreign is None:
+        raise click.UsageError("Missing argument 'CONFIG'.")
+    beside = Path(foreign[1]) / "qres.toml"
+    return beside if beside.is_file() else Path(str(files("qres_core.cli"))) / _DEFAULT
+
+
+def _foreign(foreign: tuple[str, str] | None) -> list[tuple[str, object]]:
+    """The table that trains an app of another framework.
+
+    Raises LabError: QRES-E201 for a trainer that is not installed, QRES-E801 for a name that nobody
+    knows. Raises PluginError: QRES-E202 to QRES-E205 for one that cannot be used.
+    """
+    if foreign is None:
+        return []
+    name, app = foreign
+    if (problem := absent(name, TRAINERS_GROUP, "--trainer")) is not None:
+        raise LabError((problem,))
+    origin = scan(group=TRAINERS_GROUP)[name]
+    load(origin, "--trainer")
+    folder = Path(app)
+    options = {"app": str(folder.resolve()) if folder.exists() else app}
+    return [("trainer", {"entry": origin.target, "options": options})]
+
+
+_DEFAULT: Final = "profiles/minimal.toml"
 _SUGAR = {
     "nodes": "swarm.nodes",
     "attack": "simulation.attack",

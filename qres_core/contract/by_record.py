@@ -89,6 +89,10 @@ class ByRecord:
     clip: RecordClip  # what each example may add
     _turn: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it has a turn of its own: a lock cannot travel."""
+        return type(self), (self.inner, self.clip)
+
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """The sum of all examples' clipped steps, of weight 1.
 

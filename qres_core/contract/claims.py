@@ -15,7 +15,7 @@ where they depend on its options::
 A plugin with a hook of :data:`CLAIMED_HOOKS` must have it. One without these hooks may have it;
 without it, it claims what ``Claims(tolerates=None)`` does.
 
-Two methods may stand beside it, for what only numbers of the whole configuration tell. Both must
+Three methods may stand beside it, for what only numbers of the whole configuration tell. Both must
 be pure, quick, and ask for nothing but their arguments and the plugin's options; they run before
 ``setup``.
 
@@ -24,6 +24,14 @@ be pure, quick, and ask for nothing but their arguments and the plugin's options
   value, and what to do.
 - ``passes(extent: Extent, around: Surroundings) -> Extent``: of a ``privatize`` plugin, how large
   an update is after it, if it was as large as ``extent`` before.
+- ``shard_run(dimension: int) -> int``: of a plugin with ``verify_shard``, how many coordinates in a
+  row no shard of a model of that dimension may part.
+
+A plugin that keeps something from round to round may have ``remember() -> bytes`` and
+``recall(memory: bytes) -> None`` besides: a simulation that goes on gives it back what it kept,
+after ``setup``. What follows from nothing but what the swarm agreed on is the same on every node.
+A plugin that keeps this has ``recall_agreed(memory: bytes) -> None`` in place of ``recall``. All
+nodes are given what the first one kept: the others may not yet have seen how its last height ended.
 """
 
 from __future__ import annotations
@@ -97,6 +105,8 @@ class Needs:
             updates as the plugin left them.
         folder: true if the plugin keeps what must outlive the process. A real node without
             ``node.data_dir`` is then refused (QRES-E103); a simulation keeps it in memory.
+        outcomes: true if the plugin must hear what became of this node's own contributions.
+            Where nobody tells it, as inside another framework, it is refused (QRES-E322).
         records: what one example may add to a node's update, where the guarantee is one for single
             examples. The kernel then takes sums of clipped steps from the trainer, and refuses one
             that is no ``RecordTrainer``.
@@ -112,6 +122,7 @@ class Needs:
     at_most: Visibility = attrs.field(default=Visibility.INDIVIDUAL, validator=_exactly(Visibility))
     averaging: bool = attrs.field(default=False, validator=_YES_OR_NO)
     folder: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    outcomes: bool = attrs.field(default=False, validator=_YES_OR_NO)
     records: RecordClip | None = attrs.field(
         default=None, validator=_exactly(RecordClip, or_none=True)
     )
@@ -174,10 +185,18 @@ class Claims:
         coordinatewise: each coordinate of the rule's result depends on that coordinate of the
             updates, on their weights, senders and number, and on nothing else: not on other
             coordinates, nor on the dimension. A range of coordinates can then be merged alone, and
-            gives that range of the result, bit for bit.
-        by_products: the rule looks at whole updates by their inner products alone. Given
-            ``Updates.products``, it chooses and weighs by these, and each coordinate of its result
-            depends on that coordinate beside them as if it were ``coordinatewise``.
+            gives that range of the result, bit for bit. A wrapper claims the same of what it hands
+            to ``proceed``, which it calls once, and of what it makes of the result.
+        by_products: the rule or wrapper looks at whole updates by their inner products alone. Given
+            ``Updates.products``, it chooses and weighs by these, and is ``coordinatewise`` beside.
+            ``Updates.inner_products()`` gives them, or computes them where updates are whole.
+        looks: a hook of the plugin looks at the vectors of single contributions. If not, ``verify``
+            judges by sender, weight, proofs and companions, and ``reveal`` by these and by rows
+            that a plugin that hides has revealed. ``wrap_aggregate`` then gives ``proceed`` the
+            very updates that it got, and works on what comes back.
+        by_fragments: it works where each round covers another fragment of the model
+            (``RoundInfo.fragment``): what it keeps from one round to the next is no vector, or is
+            kept for each coordinate, and its promise holds for updates of the fragment alone.
         weighs: the reputation scales weights, beside banning.
         bounds: the proof bounds the length of every update: by how much, in a few words; empty
             where it does not.
@@ -203,6 +222,8 @@ class Claims:
     averages: bool = attrs.field(default=False, validator=_YES_OR_NO)
     coordinatewise: bool = attrs.field(default=False, validator=_YES_OR_NO)
     by_products: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    looks: bool = attrs.field(default=True, validator=_YES_OR_NO)
+    by_fragments: bool = attrs.field(default=False, validator=_YES_OR_NO)
     weighs: bool = attrs.field(default=True, validator=_YES_OR_NO)
     bounds: str = attrs.field(default="", validator=_exactly(str))
     alters: bool = attrs.field(default=True, validator=_YES_OR_NO)
@@ -258,7 +279,9 @@ class Surroundings:
         max_message_bytes: largest message that is sent or taken.
         authority: who may change the members: ``"members"`` or ``"ca"``.
         roster: identities of the nodes, hexadecimal; empty where they are not known yet.
-        dimension: coordinates of the model; 0 where it is not known yet.
+        dimension: coordinates of an update, which are those of the model or of its largest
+            fragment; 0 where they are not known yet.
+        fragments: parts of the model that rounds cover in turn; 1 where every round covers all.
         hooks: hooks that the other plugins implement.
         visibility: what is visible of contributions in the end.
         hidden_by: the plugin that hides the rest; empty for none.
@@ -286,6 +309,7 @@ class Surroundings:
     authority: str = "members"
     roster: tuple[str, ...] = ()
     dimension: int = 0
+    fragments: int = 1
     hooks: frozenset[str] = frozenset()
     visibility: Visibility = Visibility.INDIVIDUAL
     hidden_by: str = ""

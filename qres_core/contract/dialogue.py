@@ -154,3 +154,62 @@ class Dialogue(Protocol):
         Raises: any error is noted, and the dialogue counts as one that said nothing.
         """
         ...
+
+
+@attrs.frozen(eq=False)
+class HostedMemory:
+    """What a client of another framework keeps for a dialogue from one message to the next.
+
+    Attributes:
+        secret: 32 bytes of this client and round alone; nothing else is drawn from it.
+        first: from a key and a value: the value that was kept under the key first, which is on the
+            disk when the call returns. It outlasts the round.
+    """
+
+    secret: bytes = attrs.field(repr=False)
+    first: Callable[[bytes, bytes], bytes]
+
+
+@runtime_checkable
+class HostedDialogue(Dialogue, Protocol):
+    """A dialogue inside another framework, where a client is a process for each message.
+
+    What a client was told in a round is played again to each new process: by the same memory and
+    the same calls it must come to the same state and say the same. ``tick`` counts the turns, from
+    0: in each the coordinator hands all that it was told to all clients. The coordinator has a
+    dialogue too, which says nothing (``NodeInfo.observer``).
+    """
+
+    def resume(self, memory: HostedMemory) -> None:
+        """At a client, before ``start``: what it draws and remembers from now on."""
+        ...
+
+    @property
+    def given(self) -> bytes:
+        """Names what ``privatize`` made at a client; empty before."""
+        ...
+
+    def gave(self, name: bytes) -> None:
+        """Played again, at a client: ``privatize`` made what has this name."""
+        ...
+
+    def concerns(self, message: DialogueMessage) -> bool:
+        """At the coordinator: whether a message is of this dialogue, and worth handing on."""
+        ...
+
+    def summary(self) -> bytes:
+        """At the coordinator, after ``decided``: what clients must know of the set."""
+        ...
+
+    def concluded(self, summary: bytes) -> Sequence[Send | Accusation]:
+        """At a client, in place of ``decided``; never raises for what it is told.
+
+        Args:
+            summary: what the coordinator says, which may tell others something else.
+        """
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether a client has nothing to say any more, and its secret may be forgotten."""
+        ...

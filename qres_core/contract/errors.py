@@ -214,9 +214,41 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E319": (
             "rounds cannot be sharded",
             'With `swarm.aggregation = "sharded"` no node has whole updates. Committees merge '
-            "ranges of coordinates. That needs signed messages, and a rule that claims to be "
-            "`coordinatewise` or `by_products`. Plugins that look at whole updates are not "
-            "supported yet. Otherwise every node has to take in every update.",
+            "ranges of coordinates. That needs signed messages, and a rule and wrappers that claim "
+            "to be `coordinatewise` or `by_products`, unless single updates are hidden and only "
+            "their sums are opened. Other plugins must claim not to look at single updates. "
+            "Otherwise every node has to take in every update. Committees of "
+            "`swarm.shard_committee` members must be so large that liars hardly ever have the "
+            "majority of one. Samples of `swarm.participants` must hold a quorum in at least every "
+            "other round if f members are silent.",
+        ),
+        "QRES-E320": (
+            "rounds cannot cover fragments",
+            "With `swarm.fragments` above 1 each round covers another part of the model. A plugin "
+            "that takes in updates must claim to work `by_fragments`. A plugin that keeps a vector "
+            "from one round to the next would take one part for another. The message names it, "
+            "and the option that it needs to be without. A model also has at least as many "
+            "parameters as fragments.",
+        ),
+        "QRES-E321": (
+            "memory cannot be bounded",
+            "With `swarm.memory` a node merges a range of coordinates at a time, and the rest of "
+            "the contributions may be on the disk. That needs a rule and wrappers that claim to be "
+            "`coordinatewise`. A plugin that looks at whole updates would have all of them in "
+            "memory.",
+        ),
+        "QRES-E322": (
+            "needs agreement among nodes",
+            "Inside another framework one coordinator takes the place of agreement. There are no "
+            "members that decide together, and a client hears others through the coordinator "
+            "alone. The message names the key or the plugin that needs them. Leave it out, or run "
+            "a swarm of nodes.",
+        ),
+        "QRES-E323": (
+            "strategy needs single replies",
+            "The strategy of another framework selects, weighs or noises single replies, but QRES "
+            "hands it one merged reply: its defence would do nothing. Put a plain mean inside, and "
+            "the rule or the privacy into the configuration.",
         ),
         "QRES-E401": (
             "message too large",
@@ -336,7 +368,10 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "A hook returned a verdict that is not a Verdict, a vector of another shape, or "
             "nothing.",
         ),
-        "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
+        "QRES-E801": (
+            "unknown name",
+            "No task, trainer, model, attack or executor has that name.",
+        ),
         "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
         "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
         "QRES-E804": (

@@ -203,6 +203,11 @@ class Fault(enum.StrEnum):
         _OWN_VIEW,
         "A node shares no history with this one: its settings or members differ.",
     )
+    NO_ROOM = (
+        "no-room",
+        _OWN_VIEW,
+        "This node's disk does not take a contribution, and its budget of memory is used up.",
+    )
     OTHER_GOAL = "other-goal", _OWN_VIEW, "A message is about another goal than this node's."
 
 
@@ -277,6 +282,11 @@ def describe(fact: str) -> str:
     return f"{plugin}: {own.replace('-', ' ')}" if colon else fact
 
 
+HOOK_RAISED: Final = "-raised"
+"""How the reason of a refusal ends where the hook that was asked raised: it says nothing of what it
+was asked about."""
+
+
 def raised(what: str, error: BaseException) -> str:
     """The id, without a plugin's name, of a hook or a dialogue of a plugin that raised.
 
@@ -285,4 +295,4 @@ def raised(what: str, error: BaseException) -> str:
         error: what it raised; the name of its class is told apart.
     """
     kind = re.sub(r"[^a-z0-9]+", "-", type(error).__name__.lower()).strip("-")
-    return f"{what.replace('_', '-')}-raised-{kind}"[:64].rstrip("-")
+    return f"{what.replace('_', '-')}{HOOK_RAISED}-{kind}"[:64].rstrip("-")

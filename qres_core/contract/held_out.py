@@ -34,7 +34,8 @@ class HeldOut:
     all hold the same examples.
 
     Attributes:
-        model: the round's model, int32, shape ``(d,)``.
+        model: the round's model, int32, shape ``(d,)``; of it the coordinates that the round
+            covers. A score is that of the whole model with these coordinates in it.
         validate: mean loss of a model on the held-out examples, the trainer's ``validate``.
         train: what training on the held-out examples would change, the trainer's ``reference``;
             ``None`` where it has none.
@@ -53,22 +54,25 @@ class HeldOut:
         """What a trainer offers in a round; ``None`` if it is no :class:`Validator`."""
         if not isinstance(trainer, Validator):
             return None
-        method = with_round(trainer.validate)
+        method, covered = with_round(trainer.validate), round_info.cut(model)
 
         def validate(vector: Vector) -> float:
             with answering("validate", round_info):
-                loss: float = method(vector, round_info)
+                loss: float = method(round_info.placed(vector, model), round_info.of_model)
             return loss
 
         if not isinstance(trainer, Reference):
-            return cls(model, validate)
+            return cls(covered, validate)
         reference = trainer.reference
 
         def train() -> Vector:
             with answering("reference", round_info):
-                return reference(model, round_info)
+                whole = reference(model, round_info.of_model)
+            if round_info.fragment is None:
+                return whole
+            return round_info.cut(check_vector(whole, "trainer.reference", dimension=model.size))
 
-        return cls(model, validate, train)
+        return cls(covered, validate, train)
 
     def loss(self) -> float:
         """Loss of the round's model itself; computed once."""

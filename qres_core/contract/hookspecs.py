@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from qres_core.contract.dialogue import Dialogue
     from qres_core.contract.evidence import Evidence, Revelation, Standing
     from qres_core.contract.held_out import HeldOut, Screening
@@ -161,6 +164,16 @@ class HookSpecs:
     ) -> Updates | Revelation:
         """Undo for the agreed set what ``privatize`` did to each update, before ``aggregate``."""
 
+    @hookspec
+    def reveal_shard(
+        self,
+        updates: Updates,
+        contributions: tuple[Contribution, ...],
+        start: int,
+        round_info: RoundInfo,
+    ) -> NDArray[np.int64]:
+        """Open the sums of a range of coordinates of the agreed set, as ``(rows, c)``."""
+
     # ── prove ─────────────────────────────────────────────────────────────────────────────────────
     # Any number of plugins. Every one must accept a contribution.
 
@@ -171,6 +184,12 @@ class HookSpecs:
     @hookspec
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
         """Check the proof that came with a contribution."""
+
+    @hookspec
+    def verify_shard(
+        self, contribution: Contribution, shard: Vector, start: int, round_info: RoundInfo
+    ) -> Verdict:
+        """Check a range of a contribution's coordinates against its proof."""
 
     @hookspec
     def verify_all(

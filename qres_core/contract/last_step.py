@@ -8,7 +8,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract import fixed
+from qres_core.contract import canonical, fixed
+from qres_core.contract.errors import ModelError, QresError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Vector
 
@@ -44,6 +45,18 @@ class LastStep:
             return None
         here = fixed.decode(vector, scale=round_info.scale)
         return here - fixed.decode(self._before, scale=round_info.scale)
+
+    def remember(self) -> bytes:
+        """All that is known, for a trainer's ``remember``."""
+        return canonical.dumps(self.raw())
+
+    def recall(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Raises ModelError: QRES-E605."""
+        try:
+            self.set_raw(canonical.loads(memory, max_bytes=len(memory), max_items=8))
+        except (QresError, ValueError, TypeError) as error:
+            what = "is not what a trainer with global momentum kept"
+            raise ModelError.of("QRES-E605", "trainer", what, "begin anew") from error
 
     def raw(self) -> list[Any]:
         """All that is known, as plain values, for a trainer that remembers."""

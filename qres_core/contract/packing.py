@@ -57,6 +57,18 @@ def most_bytes(dimension: int) -> int:
     return 4 * dimension + _blocks(dimension) + _FACTOR_BYTES
 
 
+def block_bytes(octets: bytes | memoryview, numbers: int, where: str = "vector") -> int:
+    """Bytes of a block of so many numbers that is packed by itself, from its first ones.
+
+    For what is two packed vectors in a row. Raises WireError: QRES-E404 for no bytes. No more than
+    the header is looked at.
+    """
+    if not len(octets):
+        raise WireError.of("QRES-E404", where, "no bytes")
+    width, has_factor = octets[0] & _WIDTH, octets[0] >= _HAS_FACTOR
+    return 1 + _FACTOR_BYTES * has_factor + -(-numbers * width // 8)
+
+
 def pack(vector: Vector) -> bytes:
     """The only encoding of a vector.
 

@@ -58,9 +58,20 @@ def _check_counts(examples: int, parts: int, minimum: int) -> None:
         )
 
 
-def _check_alpha(alpha: float) -> None:
+def _concentration(alpha: float) -> float:
+    """An alpha with which numpy can draw: outside of these bounds the distribution is its limit."""
     if not (math.isfinite(alpha) and alpha > 0):
         raise LabError.of("QRES-E105", "alpha", f"must be a finite number above 0, got {alpha}")
+    return min(max(alpha, 1e-100), 1e100)
+
+
+def _row(labels: ArrayLike) -> NDArray[Any]:
+    """The labels, one of each example."""
+    found = np.asarray(labels)
+    if found.ndim != 1:
+        what = f"are of shape {found.shape}, and each example has one label"
+        raise LabError.of("QRES-E105", "labels", what, "give an array of shape (N,)")
+    return found
 
 
 def iid(examples: Sized, parts: int, seed: Seed) -> Parts:
@@ -100,14 +111,15 @@ def similarity(labels: ArrayLike, parts: int, gamma: float, seed: Seed) -> Parts
         ``parts`` index arrays; every example is in exactly one.
 
     Raises:
-        LabError: QRES-E105 with fewer examples than parts, or ``gamma`` out of range.
+        LabError: QRES-E105 with fewer examples than parts, ``gamma`` out of range, or labels of
+            another shape.
 
     Complexity: O(N log N).
 
     Reference:
         S. P. Karimireddy et al., SCAFFOLD, ICML 2020, section 7.1: ``s`` % similar data.
     """
-    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    labels, rng = _row(labels), np.random.default_rng(seed)
     _check_counts(len(labels), parts, 1)
     if not 0.0 <= gamma <= 1.0:
         raise LabError.of("QRES-E105", "gamma", f"must be in 0..1, got {gamma}")
@@ -141,20 +153,21 @@ def dirichlet(labels: ArrayLike, parts: int, alpha: float, seed: Seed, minimum: 
 
     Raises:
         LabError: QRES-E105 where ``N < parts * minimum`` or ``alpha`` is not a finite number above
-            0.
+            0, and for labels of another shape.
 
-    Complexity: O(N + parts * classes**2).
+    Complexity: O(N * classes + parts * classes**2).
 
     Reference:
         T.-M. H. Hsu, H. Qi, M. Brown, Measuring the Effects of Non-Identical Data Distribution for
         Federated Visual Classification, 2019, section 3.
     """
-    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    labels, rng = _row(labels), np.random.default_rng(seed)
     _check_counts(len(labels), parts, minimum)
-    _check_alpha(alpha)
-    classes, counts = np.unique(labels, return_counts=True)
+    alpha = _concentration(alpha)
+    # By number: a label that is not a number is not equal to itself.
+    known, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
     prior = counts / counts.sum()
-    piles = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]
+    piles = [rng.permutation(np.flatnonzero(numbers == number)) for number in range(len(known))]
     left: NDArray[np.int64] = counts.astype(np.int64)
     base, extra = divmod(len(labels), parts)
     result: list[NDArray[np.int64]] = []
@@ -205,8 +218,8 @@ def by_class(labels: ArrayLike, parts: int, classes: int, seed: Seed) -> Parts:
         ``parts`` index arrays; every example is in exactly one, and none is empty.
 
     Raises:
-        LabError: QRES-E105 where ``parts * classes`` is below the number of classes, and where a
-            class has fewer examples than parts have it.
+        LabError: QRES-E105 where ``parts * classes`` is below the number of classes, where a class
+            has fewer examples than parts have it, and for labels of another shape.
 
     Complexity: O(N log N).
 
@@ -214,7 +227,7 @@ def by_class(labels: ArrayLike, parts: int, classes: int, seed: Seed) -> Parts:
         H. B. McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized
         Data, AISTATS 2017, section 3: two classes a client.
     """
-    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    labels, rng = _row(labels), np.random.default_rng(seed)
     known, numbers = np.unique(labels, return_inverse=True)
     _check_counts(len(labels), parts, 1)
     if not 1 <= classes <= len(known) or parts * classes < len(known):
@@ -262,7 +275,7 @@ def by_quantity(examples: Sized, parts: int, alpha: float, seed: Seed, minimum: 
     """
     rng = np.random.default_rng(seed)
     _check_counts(len(examples), parts, minimum)
-    _check_alpha(alpha)
+    alpha = _concentration(alpha)
     shares = rng.dirichlet(np.full(parts, alpha))
     ends = np.rint(np.cumsum(shares) * (len(examples) - parts * minimum)).astype(np.int64)
     sizes = minimum + np.diff(ends, prepend=0)

@@ -143,7 +143,8 @@ class RememberingTrainer(Protocol):
                 return canonical.dumps([self.round, self.before, self.after])
 
             def recall(self, memory):
-                self.round, self.before, self.after = canonical.loads(memory)
+                whole = canonical.loads(memory, max_bytes=len(memory))
+                self.round, self.before, self.after = whole
     """
 
     def remember(self) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from qres_core.contract.errors import QresError, ValueRefusedError
 from qres_core.contract.fixed import MAX_SCALE
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import Trainer
+from qres_core.contract.trainer import RememberingTrainer, Trainer
 from qres_core.contract.types import Update, Vector
 
 MAX_TRACEBACK: Final = 8000
@@ -33,7 +33,7 @@ class TrainerFailure:
     """What a trainer did wrong in a round, and where in its code.
 
     Attributes:
-        method: ``fit``, ``evaluate``, ``validate`` or ``reference``.
+        method: ``fit``, ``evaluate``, ``validate``, ``reference`` or ``remember``.
         round: number of the round.
         error: what it raised, or the value it returned and why that is refused.
         file: path of the user's code; empty where nothing was raised.
@@ -108,7 +108,7 @@ def _cut(made: Callable[[], str], most: int) -> str:
     return text if len(text) <= most else text[:most] + "…"
 
 
-def raised(method: str, round_info: RoundInfo, error: BaseException) -> TrainerFailure:
+def raised(method: str, number: int, error: BaseException) -> TrainerFailure:
     """The failure of a method that raised."""
     import traceback  # noqa: PLC0415 - as above
 
@@ -116,7 +116,7 @@ def raised(method: str, round_info: RoundInfo, error: BaseException) -> TrainerF
     text = f"{type(error).__name__}: {_cut(lambda: str(said), MAX_ERROR)}"
     file, line = _place(error)
     whole = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-    return TrainerFailure(method, round_info.number, text, file, line, whole)
+    return TrainerFailure(method, number, text, file, line, whole)
 
 
 def described(value: Any) -> str:
@@ -136,6 +136,9 @@ def fitted(
 ) -> Update | None:
     """What a trainer's ``fit`` returns; ``None`` where it says that there is nothing new.
 
+    A trainer returns an update of the whole model. Where the round covers a fragment of it, the
+    rest of the update is left out here.
+
     Args:
         trainer: the user's.
         model: the round's model, int32, shape ``(d,)``.
@@ -147,11 +150,11 @@ def fitted(
     """
     try:
         untyped: Any = trainer
-        update: Any = untyped.fit(model, round_info)
+        update: Any = untyped.fit(model, round_info.of_model)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a SystemExit or a CancelledError would end the node's thread
-        raise TrainerError.about(raised("fit", round_info, error), node) from error
+        raise TrainerError.about(raised("fit", round_info.number, error), node) from error
     if update is None:
         return None
     if not isinstance(update, Update):
@@ -160,7 +163,32 @@ def fitted(
     if update.vector.size != model.size:
         said = f"returned {update.vector.size} coordinates, and the model has {model.size}"
         raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node)
-    return update
+    if round_info.fragment is None:
+        return update
+    return attrs.evolve(update, vector=round_info.cut(update.vector))
+
+
+def kept_by(trainer: RememberingTrainer, number: int, *, node: str = "") -> bytes:
+    """What a trainer's ``remember`` returns.
+
+    Args:
+        trainer: the user's.
+        number: of the round that it trained in last.
+        node: name of the node, for the message.
+
+    Raises:
+        TrainerError: QRES-E512: it raised, or returned something else.
+    """
+    try:
+        kept: object = trainer.remember()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise TrainerError.about(raised("remember", number, error), node) from error
+    if type(kept) is not bytes:
+        said = f"returned {described(kept)}, and not bytes"
+        raise TrainerError.about(TrainerFailure("remember", number, said), node)
+    return kept
 
 
 def evaluated(
@@ -182,11 +210,11 @@ def evaluated(
         TrainerError: QRES-E512: it raised, or returned something else than numbers by name.
     """
     try:
-        figures: object = with_round(evaluate)(model, round_info)
+        figures: object = with_round(evaluate)(model, round_info.of_model)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise TrainerError.about(raised("evaluate", round_info, error), node) from error
+        raise TrainerError.about(raised("evaluate", round_info.number, error), node) from error
     try:
         made = cast("Mapping[str, float]", figures)
         return {str(name): float(value) for name, value in made.items()}
@@ -209,7 +237,7 @@ def answering(method: str, round_info: RoundInfo) -> Generator[None]:
     except (Exception, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise TrainerError.about(raised(method, round_info, error)) from error
+        raise TrainerError.about(raised(method, round_info.number, error)) from error
 
 
 def finer_grid(update: Update, model: Vector, round_info: RoundInfo) -> str | None:

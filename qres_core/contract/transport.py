@@ -26,11 +26,13 @@ class Delivery:
         frame: the bytes, not yet looked at.
         author: who sent it first, where the transport proves that and neighbours pass frames on;
             ``None`` where it is the link, or not proved. Blame for forged messages falls here.
+        waited: seconds since it was announced, where it was pulled; no transport sets it.
     """
 
     link: NodeId
     frame: bytes
     author: NodeId | None = None
+    waited: float = attrs.field(default=0.0, eq=False)
 
 
 @attrs.frozen

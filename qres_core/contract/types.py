@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import mmap
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeAlias, TypeVar, cast
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract.companion import Companion
 from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.products import inner_products
 from qres_core.contract.record_clip import RecordClip
 
 Vector: TypeAlias = NDArray[np.int32]
@@ -47,7 +49,7 @@ def _immutable(array: NDArray[Any]) -> bool:
             return False
         owner = part.base
     if type(owner) is memoryview:
-        return type(owner.obj) is bytes
+        return type(owner.obj) is bytes or (type(owner.obj) is mmap.mmap and owner.readonly)
     return owner is None or type(owner) is bytes
 
 
@@ -301,6 +303,9 @@ class Contribution(_Immutable):
         weight: the sender's claim, already capped.
         proofs: proof bytes by plugin name.
         companions: what came beside the vector, by plugin name, as sent.
+        root: in a sharded round, what fixes all coordinates of the vector, 32 bytes: the Merkle
+            root of its shards. The vector itself is then with committees, and ``vector`` is a
+            single zero, but at the node that made it. Empty in every other round.
     """
 
     sender: NodeId
@@ -311,6 +316,7 @@ class Contribution(_Immutable):
     companions: Mapping[str, Companion] = attrs.field(
         factory=_no_companions, converter=_frozen_companions
     )
+    root: bytes = b""
 
 
 class Visibility(enum.IntEnum):
@@ -391,7 +397,11 @@ class Updates(_Immutable):
         companions: by plugin name, one for each row; residues are summed as the rows are.
         products: the exact inner product of every two whole updates, Python integers, shape
             ``(n, n)``, where ``vectors`` are a range of their coordinates alone; ``None`` where
-            they are whole. Only a rule that claims to be ``by_products`` is given any.
+            they are whole. Only rules and wrappers that claim to be ``by_products`` are given any;
+            what they pass on need not have new ones.
+        opened: in a sharded round the exact sums that committees opened with ``reveal_shard``,
+            int64, shape ``(rows, d)``, for the ``reveal`` of the same plugin. ``vectors`` then have
+            a single zero in the place of each vector. ``None`` everywhere else.
 
     Raises:
         ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
@@ -407,6 +417,7 @@ class Updates(_Immutable):
         factory=_no_row_companions, converter=_frozen_row_companions
     )
     products: NDArray[Any] | None = attrs.field(default=None, validator=_check_products)
+    opened: NDArray[np.int64] | None = None
 
     def __attrs_post_init__(self) -> None:
         n = self.vectors.shape[0]
@@ -453,6 +464,19 @@ class Updates(_Immutable):
     def dimension(self) -> int:
         """Number of coordinates ``d``."""
         return int(self.vectors.shape[1])
+
+    def inner_products(self) -> NDArray[Any]:
+        """The exact inner product of every two whole updates, given or computed.
+
+        A rule or wrapper that looks at whole updates through these alone, and otherwise at each
+        coordinate by itself, is ``by_products`` without more ado.
+
+        Returns:
+            Python integers, shape ``(n, n)``, symmetric; in squared grid steps.
+
+        Complexity: O(n**2 d) where they are not given.
+        """
+        return inner_products(self.vectors) if self.products is None else self.products
 
     def take(self, rows: NDArray[np.intp]) -> Updates:
         """The updates at ``rows``, for wrappers that drop some.
@@ -502,6 +526,8 @@ class NodeInfo:
         noised: whether an enabled plugin adds noise to contributions.
         observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
             no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
+        hosted: true inside another framework: a dialogue of this node must be a
+            :class:`~qres_core.HostedDialogue`.
     """
 
     node_id: NodeId
@@ -519,3 +545,4 @@ class NodeInfo:
     colluding: float = 0.0
     rows: int = 1
     noised: bool = False
+    hosted: bool = False

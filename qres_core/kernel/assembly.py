@@ -25,9 +25,10 @@ from qres_core.contract.errors import ConfigError, PluginError, Problem, QresErr
 from qres_core.contract.faults import is_plugin_name
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.suggest import did_you_mean
+from qres_core.contract.transport import LinkKeys
 from qres_core.contract.types import NodeInfo
 from qres_core.kernel.config import Config, structure
-from qres_core.kernel.discovery import Installed, Status
+from qres_core.kernel.discovery import Installed, Status, imported
 from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
 from qres_core.kernel.lookalikes import lookalikes, strays
 from qres_core.kernel.slots import ALL_HOOKS
@@ -144,17 +145,59 @@ class Enabled:
         noised_by = extent.noised_by if found.noise == extent.noise else self.name
         return attrs.evolve(found, clipped_by=clipped_by, noised_by=noised_by)
 
-    def examine(self, node_info: NodeInfo, runs: bool) -> tuple[Problem | str, ...]:  # noqa: FBT001
+    def shard_run(self, dimension: int) -> int:
+        """Coordinates in a row of which ``verify_shard`` must be given all; 1 if it does not say.
+
+        Raises PluginError: QRES-E206 if it raises, or returns anything but a number from 1 on.
+        """
+        found = _ask(self, "shard_run", 1, dimension)
+        if type(found) is not int or found < 1:
+            what = f"'shard_run' returned {found!r}, not a number of coordinates"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        return found
+
+    def examine(
+        self,
+        node_info: NodeInfo,
+        runs: bool,  # noqa: FBT001
+        link_keys: LinkKeys | None,
+    ) -> tuple[Problem | str, ...]:
         """What the plugin finds of this node's surroundings: problems, and what is well.
 
         Raises PluginError: QRES-E206 if it raises, or returns anything else.
         """
-        found = _ask(self, "examine", (), node_info, runs)
+        found = _ask(self, "examine", (), node_info, runs, link_keys)
         items = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
         if items is None or any(type(item) not in {Problem, str} for item in items):
             what = "'examine' returned something but problems and sentences"
             raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
         return cast("tuple[Problem | str, ...]", items)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the plugin says what it keeps from round to round, and takes it back."""
+        kind = type(self.instance)
+        return hasattr(kind, "remember") and (hasattr(kind, "recall") or self.keeps_agreed)
+
+    @property
+    def keeps_agreed(self) -> bool:
+        """Whether every node keeps the same, because it follows from what the swarm agreed on."""
+        return hasattr(type(self.instance), "recall_agreed")
+
+    def remember(self) -> bytes:
+        """What the plugin keeps from round to round; empty if it does not say, or keeps nothing.
+
+        Raises PluginError: QRES-E206 if it raises, or returns anything else.
+        """
+        found = _ask(self, "remember", b"") if self.remembers else b""
+        if type(found) is not bytes:
+            what = f"'remember' returned a {type(found).__name__}, not bytes"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        return found
+
+    def recall(self, memory: bytes) -> None:
+        """Give the plugin what it kept. Raises PluginError: QRES-E206 if it does not take it."""
+        _ask(self, "recall_agreed" if self.keeps_agreed else "recall", None, memory)
 
 
 def _authors(enabled: Enabled) -> str:
@@ -258,14 +301,7 @@ def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installe
 
 
 def _load(origin: Installed, where: str) -> type[object]:
-    factory: Any = origin.factory
-    try:
-        if factory is None and origin.entry_point is not None:
-            factory = origin.entry_point.load()
-    except (Exception, SystemExit) as error:
-        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
-        fix = f"reinstall or remove {origin.distribution}"
-        raise PluginError.of("QRES-E202", where, what, fix) from error
+    factory: Any = imported(origin, where)
     if not isinstance(factory, type) or not attrs.has(factory):
         what = f"{origin.provenance}: the entry point is not an attrs class"
         raise PluginError.of("QRES-E206", where, what, "decorate it with @attrs.frozen")

@@ -168,6 +168,37 @@ class SwarmConfig:
             "ranges of coordinates, and a node downloads about f + 2 updates."
         ),
     )
+    participants: int = attrs.field(
+        default=0,
+        validator=options.whole(0, unit="nodes"),
+        metadata=_help(
+            "Members drawn from the head to train in each round; all vote. 0: everybody trains."
+        ),
+    )
+    shard_committee: int = attrs.field(
+        default=0,
+        validator=options.whole(0, unit="nodes"),
+        metadata=_help(
+            "Committee size of sharded rounds, odd: committees are drawn from the head, and more "
+            "than half of one must agree. 0: 2 f + 1, a majority for any f liars."
+        ),
+    )
+    fragments: int = attrs.field(
+        default=1,
+        validator=options.whole(1, 1024),
+        metadata=_help(
+            "Parts of the model that rounds cover in turn: an update carries one part, which "
+            "divides the bytes of a round by this number. 1: every round covers all."
+        ),
+    )
+    memory: int = attrs.field(
+        default=0,
+        validator=options.whole(0, unit="bytes"),
+        metadata=_help(
+            "Bytes of memory for the contributions of a height and for merging them; more lie on "
+            "the disk, in `node.data_dir`. Each node may have its own. 0: no limit."
+        ),
+    )
     authority: str = attrs.field(
         default="members",
         validator=options.one_of("members", "ca"),
@@ -188,6 +219,10 @@ class SwarmConfig:
             raise OptionError.of(
                 "QRES-E105", "quorum", what, f"swarm.quorum <= {self.nodes}, or more nodes"
             )
+        if self.participants and not self.quorum <= self.participants <= self.nodes:
+            what = f"is {self.participants}, of {self.nodes} nodes, and a round needs {self.quorum}"
+            fix = f"{self.quorum} (swarm.quorum) <= swarm.participants <= {self.nodes}"
+            raise OptionError.of("QRES-E105", "participants", what, fix)
         if self.roster:
             self._check_roster()
 

@@ -13,13 +13,18 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
+from qres_core.contract.errors import PluginError
 from qres_core.contract.version import __version__
 
 ENTRY_POINT_GROUP: Final = "qres.plugins"
+EXECUTORS_GROUP: Final = "qres.executors"
+"""What runs the training of a simulation elsewhere."""
+TRAINERS_GROUP: Final = "qres.trainers"
+"""What trains an app that was made for another framework."""
 
 
 class Status(enum.Enum):
@@ -171,3 +176,35 @@ def _choose(candidates: list[Installed]) -> Installed:
     return attrs.evolve(
         placed[0], status=Status.CONFLICT, detail=f"provided by {others}", entry_point=None
     )
+
+
+_REFUSED: Final[Mapping[Status, tuple[str, str]]] = {
+    Status.INCOMPATIBLE: ("QRES-E203", "pip install -U {0} qres-core"),
+    Status.CONFLICT: ("QRES-E204", "pip uninstall all except one"),
+    Status.MISPLACED: ("QRES-E205", "remove that folder and pip install {0}"),
+}
+
+
+def load(origin: Installed, where: str) -> Any:
+    """Import what an entry point leads to.
+
+    ``where``: for messages. Raises PluginError: QRES-E202 where the import fails, QRES-E203 to
+    QRES-E205 where the distribution cannot be used.
+    """
+    if origin.status in _REFUSED:
+        code, fix = _REFUSED[origin.status]
+        what = f"{origin.provenance}: {origin.detail}"
+        raise PluginError.of(code, where, what, fix.format(origin.distribution))
+    return imported(origin, where)
+
+
+def imported(origin: Installed, where: str) -> Any:
+    """As :func:`load`, whatever the distribution's status. Raises PluginError: QRES-E202."""
+    try:
+        if origin.factory is None and origin.entry_point is not None:
+            return origin.entry_point.load()
+    except (Exception, SystemExit) as error:
+        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
+        fix = f"reinstall or remove {origin.distribution}"
+        raise PluginError.of("QRES-E202", where, what, fix) from error
+    return origin.factory

@@ -98,7 +98,7 @@ class Defences(Protocol):
 
 
 def take(  # noqa: PLR0911 - one return for each check
-    defences: Defences, frame: bytes, source: NodeId, now: float
+    defences: Defences, frame: bytes, source: NodeId, now: float, waited: float = 0.0
 ) -> Envelope | Rejection:
     """The message in a frame, or why it is refused.
 
@@ -106,7 +106,9 @@ def take(  # noqa: PLR0911 - one return for each check
     ``authenticate``, whether the number is one of the sender's key, ``replay_check``, whether the
     sender is banned. ``frame``: bytes as delivered; ``source``: who answers for them: the author,
     where the transport proves who sent a frame first, else the neighbour that delivered it;
-    ``now``: this node's clock, seconds. Returns the envelope, or the rejection, counted and blamed.
+    ``now``: this node's clock, seconds; ``waited``: seconds since the frame was announced, where it
+    was pulled. ``replay_check`` is told the time of the announcement, which names each byte: a slow
+    line makes no message old. Returns the envelope, or the rejection, counted and blamed.
     Never raises for what the frame holds.
     """
     swarm = defences.swarm
@@ -125,7 +127,7 @@ def take(  # noqa: PLR0911 - one return for each check
     if _has_more(defences, envelope):
         fault = Fault.UNKNOWN_AUTHENTICATOR
         return defences.refuse(fault, Blame.LINK, source, KERNEL, envelope.round)
-    verdict, plugin = _judged(defences, envelope, source, now)
+    verdict, plugin = _judged(defences, envelope, source, now, waited)
     if verdict is not ACCEPT:
         subject = envelope.sender if verdict.blame is Blame.SENDER else source
         return defences.refuse(verdict.reason, verdict.blame, subject, plugin, envelope.round)
@@ -135,7 +137,7 @@ def take(  # noqa: PLR0911 - one return for each check
 
 
 def _judged(
-    defences: Defences, envelope: Envelope, source: NodeId, now: float
+    defences: Defences, envelope: Envelope, source: NodeId, now: float, waited: float
 ) -> tuple[Verdict, str]:
     verdict, plugin = defences.authenticate(envelope, source, now)
     if verdict.blame is Blame.SENDER:
@@ -147,7 +149,7 @@ def _judged(
     # every window for good: the owner can replace the key, and not go beyond that number.
     if envelope.sequence // NUMBERS_PER_KEY != defences.key_index(envelope.sender):
         return _OF_OTHER_KEY, KERNEL
-    return defences.replay_check(envelope, now)
+    return defences.replay_check(envelope, now - waited)
 
 
 def _has_more(defences: Defences, envelope: Envelope) -> bool:

@@ -7,12 +7,15 @@ the plugin.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, cast
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_core.contract import faults
 from qres_core.contract.dialogue import Dialogue
@@ -21,6 +24,7 @@ from qres_core.contract.errors import (
     HookError,
     Problem,
     QresError,
+    WireError,
 )
 from qres_core.contract.evidence import (
     Accusation,
@@ -49,10 +53,14 @@ from qres_core.contract.verdict import ACCEPT, UNSTATED, Blame, Decision, Verdic
 from qres_core.contract.wire import MAX_AUTHENTICATOR, MAX_KEYS, Envelope
 from qres_core.kernel import inbound
 from qres_core.kernel.assembly import Enabled, assemble
+from qres_core.kernel.by_products import Products, ProductSeats, ReachedError, not_once
+from qres_core.kernel.chain import having
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.ranged import in_ranges
 from qres_core.kernel.settings import SharedSettings, shared_settings
+from qres_core.kernel.sharded import after_merge
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.kernel.solver import Solution, solve
 
@@ -102,7 +110,15 @@ class Kernel:
             )
             for hook in ALL_HOOKS
         }
+        # Whose proofs a contribution may have, and whether anything else may travel beside it.
+        self.provers = frozenset(name for name, _caller in self._callers["prove"])
+        self.has_companions = self.has("reveal") or any(
+            plugin.claims.accompanies for plugin in enabled
+        )
         self.signers = frozenset(name for name, _caller in self._callers["sign"])
+        wrappers, outer = self._callers["wrap_aggregate"], len(after_merge(enabled))
+        # In a sharded round: those called with what is merged, and those called with each shard.
+        self._after_merge, self._of_shards = wrappers[:outer], wrappers[outer:]
 
     @classmethod
     def from_config(
@@ -138,11 +154,14 @@ class Kernel:
     def fit(self, dimension: int) -> None:
         """Solve again, now that the model's dimension is known.
 
-        Raises CompatibilityError: what does not fit a model of that many coordinates.
+        Raises CompatibilityError: what does not fit a model of that many coordinates. Raises
+        PluginError: QRES-E206 for a plugin that cannot say where shards may be cut.
         """
         solution = solve(self.enabled, self.swarm, dimension=dimension)
         if solution.problems:
             raise CompatibilityError(solution.problems)
+        if self.swarm.aggregation == "sharded":
+            self.shard_run(dimension)
         self.solution, self._dimension = solution, dimension
 
     @property
@@ -151,10 +170,25 @@ class Kernel:
         asked = (plugin.claims.needs.records for plugin in self.enabled)
         return next((clip for clip in asked if clip is not None), None)
 
+    @cached_property
+    def by_products(self) -> tuple[str, ...]:
+        """The hooks that look at whole updates by their inner products, from the outermost."""
+        return tuple(
+            _seat(item.name, hook)
+            for hook in ("wrap_aggregate", "aggregate")
+            for item in having(self.enabled, hook)
+            if item.claims.by_products
+        )
+
+    @cached_property
+    def merges_in_ranges(self) -> bool:
+        """Whether updates may be merged a range of coordinates at a time, with the same result."""
+        return in_ranges(self.enabled)
+
     @property
-    def by_products(self) -> bool:
-        """Whether the rule looks at whole updates by their inner products."""
-        return any(item.claims.by_products and "aggregate" in item.hooks for item in self.enabled)
+    def opens_shards(self) -> bool:
+        """Whether single updates are hidden, and committees can open sums shard by shard."""
+        return self.has("reveal_shard")
 
     @property
     def _clipper(self) -> str:
@@ -213,7 +247,7 @@ class Kernel:
             results = caller(**arguments)
         except Exception as error:  # noqa: BLE001 - a broken defence must refuse, not crash
             self._note(name, faults.raised(hook, error))
-            return reject(f"{_worded(hook)}-raised")
+            return reject(_worded(hook) + faults.HOOK_RAISED)
         return _checked(hook, results[0] if len(results) == 1 else None)
 
     def has(self, hook: str) -> bool:
@@ -344,6 +378,25 @@ class Kernel:
             msg = "teardown failed"
             raise ExceptionGroup(msg, errors)
 
+    def remember(self, *, agreed: bool = True) -> dict[str, bytes]:
+        """What plugins keep from round to round, by plugin, of those that keep something.
+
+        ``agreed``: also what every node keeps alike. Raises PluginError: QRES-E206 for a plugin
+        that does not say it properly.
+        """
+        asked = [plugin for plugin in self.enabled if agreed or not plugin.keeps_agreed]
+        kept = {plugin.name: plugin.remember() for plugin in asked}
+        return {name: memory for name, memory in kept.items() if memory}
+
+    def recall(self, memory: Mapping[str, bytes]) -> None:
+        """Give plugins what :meth:`remember` told, after ``setup`` and before the first round.
+
+        Raises PluginError: QRES-E206 for a plugin that does not take it.
+        """
+        for plugin in self.enabled:
+            if plugin.name in memory:
+                plugin.recall(memory[plugin.name])
+
     def status(self) -> dict[str, dict[str, object]]:
         """What the plugins have to show, by plugin; never raises."""
         shown: dict[str, dict[str, object]] = {}
@@ -417,6 +470,9 @@ class Kernel:
             result = self._call(name, "privatize", caller, arguments)
             if type(result) is not Update or result.vector.size != round_info.dimension:
                 raise self._wrong(name, "privatize", "an Update of the same dimension", result)
+            if result.companions and not self.has_companions:  # the others would refuse it
+                what = "puts a companion beside the update, and no plugin claims 'accompanies'"
+                raise HookError.of("QRES-E702", f"plugins.{name}.privatize", what)
             update = result
         return update
 
@@ -433,18 +489,33 @@ class Kernel:
 
     # ── inbound ───────────────────────────────────────────────────────────────────────────────
 
-    def inbound(self, frame: bytes, source: NodeId, now: float) -> Envelope | Rejection:
+    def check_beside(self, proofs: Collection[str], companions: Collection[str]) -> None:
+        """Refuse what no plugin of the swarm sends: a liar would fill the memory of all with it.
+
+        ``proofs`` and ``companions``: of a contribution, by name. Raises WireError: QRES-E404.
+        """
+        strange = sorted({*proofs} - self.provers)
+        kind = "proofs"
+        if not strange and not self.has_companions:
+            strange, kind = sorted(companions), "companions"
+        if strange:
+            what = f"{strange[0]!r:.60} is there, and no plugin of this swarm sends it"
+            raise WireError.of("QRES-E404", f"payload.{kind}", what)
+
+    def inbound(
+        self, frame: bytes, source: NodeId, now: float, waited: float = 0.0
+    ) -> Envelope | Rejection:
         """The whole path of one incoming frame up to its content.
 
         See :func:`qres_core.kernel.inbound.take`, where the order of checks and blame are.
         ``frame``: bytes as delivered; ``source``: who answers for them: the author, where the
         transport proves who sent a frame first, else the neighbour that delivered it; ``now``: this
-        node's clock, seconds. Returns the envelope, or why not. Never raises for what the frame
-        holds.
+        node's clock, seconds; ``waited``: seconds since the frame was announced, where it was
+        pulled. Returns the envelope, or why not. Never raises for what the frame holds.
         """
-        taken = inbound.take(self, frame, source, now)
+        taken = inbound.take(self, frame, source, now, waited)
         if isinstance(taken, Envelope):
-            self._compare_clocks(taken, now)
+            self._compare_clocks(taken, now - waited)
         return taken
 
     def read(self, frame: bytes) -> Envelope:
@@ -526,6 +597,34 @@ class Kernel:
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> tuple[Verdict, str]:
         """The first refusing verdict on a contribution, and its author."""
         return self._verdict("verify", {"contribution": contribution, "round_info": round_info})
+
+    def verify_shard(
+        self, contribution: Contribution, shard: Vector, start: int, round_info: RoundInfo
+    ) -> tuple[Verdict, str]:
+        """The first refusing verdict on a shard of a contribution, and its author.
+
+        Accepted where single updates are hidden: a masked shard tells nothing of what is proved.
+        ``shard``: int32, the coordinates from ``start`` on.
+        """
+        if self.opens_shards:
+            return ACCEPT, ""
+        arguments = {
+            "contribution": contribution,
+            "shard": shard,
+            "start": start,
+            "round_info": round_info,
+        }
+        return self._verdict("verify_shard", arguments)
+
+    def shard_run(self, dimension: int) -> int:
+        """Coordinates in a row that no shard of a model may part, at least 1.
+
+        Raises PluginError: QRES-E206, see :meth:`Enabled.shard_run`.
+        """
+        if self.opens_shards:
+            return 1
+        checking = (plugin for plugin in self.enabled if "verify_shard" in plugin.hooks)
+        return math.lcm(*(plugin.shard_run(dimension) for plugin in checking))
 
     def verify_all(
         self, contributions: Sequence[Contribution], round_info: RoundInfo
@@ -648,11 +747,56 @@ class Kernel:
             if type(result) is Revelation:
                 against += ((name, found) for found in self._accusations(name, result.against))
                 result = result.updates
-            if type(result) is not Updates or result.dimension != round_info.dimension:
+            same = result is updates  # as it came, whatever stands in for vectors in it
+            if type(result) is not Updates or not (
+                same or result.dimension == round_info.dimension
+            ):
                 raise self._wrong(name, "reveal", "Updates of the same dimension", result)
             updates = result
         self._tell(against, round_info)
         return updates
+
+    def reveal_shard(
+        self,
+        updates: Updates,
+        contributions: tuple[Contribution, ...],
+        start: int,
+        round_info: RoundInfo,
+    ) -> NDArray[np.int64]:
+        """The exact sums of a shard of the agreed set, from the plugin that hides single updates.
+
+        ``updates``: int32, shape ``(n, c)``, the coordinates from ``start`` on. Returns int64,
+        shape ``(rows, c)``. Raises QresError: what the plugin refused. Raises HookError: QRES-E701
+        or QRES-E702.
+        """
+        name, caller = self._callers["reveal_shard"][0]
+        arguments = {
+            "updates": updates,
+            "contributions": contributions,
+            "start": start,
+            "round_info": round_info,
+        }
+        result: object = self._call(name, "reveal_shard", caller, arguments)
+        found = getattr(result, "dtype", None), getattr(result, "shape", (0,))[1:]
+        if found != (np.int64, (updates.dimension,)):
+            expected = "sums of the shard, int64"
+            raise self._wrong(name, "reveal_shard", expected, result)
+        return cast("NDArray[np.int64]", result)
+
+    def check_unseen(
+        self,
+        updates: Updates,
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> None:
+        """:meth:`reveal` where no plugin hides anything, and vectors are with committees.
+
+        ``updates``: with a single zero in the place of each vector. Raises as :meth:`reveal`, and
+        HookError: QRES-E702 for a plugin that changed updates without a look at them.
+        """
+        if self.reveal(updates, contributions, round_info) is not updates:
+            names = "/".join(name for name, _caller in self._callers["reveal"])
+            raise self._wrong(names, "reveal", "the updates that it claims not to look at", updates)
 
     def _tell(self, against: Iterable[tuple[str, Accusation]], round_info: RoundInfo) -> None:
         for name, accusation in against:
@@ -683,7 +827,51 @@ class Kernel:
         wrappers that ask for them. Returns int32, shape ``(d,)``. Raises QresError: what the rule
         refused. Raises HookError: QRES-E701 or QRES-E702.
         """
+        wrappers = self._callers["wrap_aggregate"]
+        return self._chain(wrappers, round_info, held_out)(updates)
+
+    def aggregate_shard(
+        self, updates: Updates, round_info: RoundInfo, products: Products = ()
+    ) -> Vector:
+        """What a shard merges to: the rule inside the wrappers that work on shards.
+
+        ``updates``: int32, shape ``(n, c)``; ``round_info``: with ``c`` for its dimension;
+        ``products``: what each of the hooks :attr:`by_products` is given. Returns int32, shape
+        ``(c,)``. Raises as :meth:`aggregate`.
+        """
+        return self._chain(self._of_shards, round_info, None, products)(updates)
+
+    def wrap_merged(
+        self,
+        merged: Vector,
+        updates: Updates,
+        round_info: RoundInfo,
+        held_out: HeldOut | None = None,
+    ) -> Vector:
+        """What the wrappers that look at no update make of what shards merged to.
+
+        ``merged``: int32, shape ``(d,)``; ``updates``: with a single zero in the place of each
+        vector. Raises as :meth:`aggregate`.
+        """
+
+        def step(_updates: Updates) -> Vector:
+            return merged
+
+        chain: Callable[[Updates], Vector] = step
+        for name, caller in reversed(self._after_merge):
+            chain = self._wrapped(name, caller, chain, held_out, round_info, unseen=updates)
+        return chain(updates)
+
+    def _chain(
+        self,
+        wrappers: Sequence[tuple[str, Caller]],
+        round_info: RoundInfo,
+        held_out: HeldOut | None,
+        products: Products | None = None,
+    ) -> Callable[[Updates], Vector]:
+        """The rule inside wrappers, the first of them outermost."""
         ((rule, rule_caller),) = self._callers["aggregate"]
+        seats = None if products is None else ProductSeats(self.by_products, products)
 
         def innermost(inner: Updates) -> Vector:
             arguments = {"updates": inner, "round_info": round_info}
@@ -691,9 +879,25 @@ class Kernel:
             return self._merged(rule, "aggregate", result, round_info)
 
         step: Callable[[Updates], Vector] = innermost
-        for name, caller in reversed(self._callers["wrap_aggregate"]):
+        if seats is not None:
+            step = seats.before(_seat(rule, "aggregate"), step)
+        for name, caller in reversed(wrappers):
             step = self._wrapped(name, caller, step, held_out, round_info)
-        return step(updates)
+            if seats is not None:
+                step = seats.before(_seat(name, "wrap_aggregate"), step)
+        return step
+
+    def compared(self, updates: Updates, round_info: RoundInfo, products: Products) -> Updates:
+        """The updates as the next hook gets them that is :attr:`by_products`.
+
+        ``updates``: a range of coordinates of the updates as they came; ``products``: what the
+        hooks before it are given. Raises as :meth:`aggregate`.
+        """
+        try:
+            self.aggregate_shard(updates, round_info, products)
+        except ReachedError as reached:
+            return reached.updates
+        raise not_once(self.by_products[len(products)])
 
     def screen(
         self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
@@ -755,9 +959,16 @@ class Kernel:
         proceed: Callable[[Updates], Vector],
         held_out: HeldOut | None,
         round_info: RoundInfo,
+        *,
+        unseen: Updates | None = None,
     ) -> Callable[[Updates], Vector]:
         def checked(inner: Updates) -> Vector:
-            if type(inner) is not Updates or inner.dimension != round_info.dimension:
+            if unseen is not None and inner is not unseen:
+                expected = "proceed to be given the updates that it claims not to look at"
+                raise self._wrong(name, "wrap_aggregate", expected, inner)
+            if unseen is None and (
+                type(inner) is not Updates or inner.dimension != round_info.dimension
+            ):
                 expected = "proceed to be given Updates of the same dimension"
                 raise self._wrong(name, "wrap_aggregate", expected, inner)
             return proceed(inner)
@@ -780,6 +991,10 @@ class Kernel:
             return check_vector(result, where, dimension=round_info.dimension)
         except QresError as error:
             raise HookError.of("QRES-E702", where, error.problems[0].what) from error
+
+
+def _seat(name: str, hook: str) -> str:
+    return f"plugins.{name}.{hook}"
 
 
 def _as_tuple(result: object) -> tuple[object, ...]:

@@ -19,7 +19,17 @@ from qres_core.contract.errors import Problem
 from qres_core.contract.hookspecs import PROJECT
 from qres_core.kernel.slots import ALL_HOOKS
 
-METHODS: Final = ("check", "passes", "retune", "examine", "kappa_bound")
+METHODS: Final = (
+    "check",
+    "passes",
+    "shard_run",
+    "retune",
+    "examine",
+    "remember",
+    "recall",
+    "recall_agreed",
+    "kappa_bound",
+)
 """Methods that are read beside the claims; the last by the conformance suite."""
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(Claims))

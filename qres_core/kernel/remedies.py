@@ -98,15 +98,39 @@ def say_otherwise(plugin: Enabled, content: Callable[[Enabled], bool]) -> str:
     Every option that takes one of some words is tried, as in :func:`settings`. Where none helps by
     itself, the table is named.
     """
+    return " or ".join(words_for(plugin, content)) or f"other options in [plugins.{plugin.name}]"
+
+
+def words_for(plugin: Enabled, content: Callable[[Enabled], bool]) -> list[str]:
+    """As :func:`say_otherwise`; none where no word helps by itself."""
     kind = cast("Any", type(plugin.instance))
-    found = [
+    return [
         f"{field.name} = {json.dumps(word)} in [plugins.{plugin.name}]"
         for field in (attrs.fields(kind) if attrs.has(kind) else ())
         if field.init and isinstance(field.validator, Option)
         for word in field.validator.words
         if _trial(plugin, content, field.alias, word) is not None
     ]
-    return " or ".join(found) or f"other options in [plugins.{plugin.name}]"
+
+
+def leave_out(plugin: Enabled, content: Callable[[Enabled], bool]) -> list[str]:
+    """Which option to switch, clear or set to nothing, so that a plugin is content.
+
+    Example: ``history = false in [plugins.y]``. Each is tried by itself; none helps if the list is
+    empty.
+    """
+    kind = cast("Any", type(plugin.instance))
+    found: list[str] = []
+    for field in attrs.fields(kind) if attrs.has(kind) else ():
+        value = getattr(plugin.instance, field.name)
+        other: object = None
+        if type(value) is bool:
+            other = not value
+        elif type(value) in (str, int, float):
+            other = type(value)()
+        if field.init and other is not None and _trial(plugin, content, field.alias, other):
+            found.append(f"{field.name} = {json.dumps(other)} in [plugins.{plugin.name}]")
+    return found
 
 
 def _trial(

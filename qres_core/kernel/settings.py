@@ -63,6 +63,8 @@ _NOT_SHARED: Final = frozenset(
         "deadline_stretch",
         # A node that trains sooner waits for the others.
         "interval",
+        # What a node has room for.
+        "memory",
         # Where this node stops; to the others it is away. `--rounds` overrides it for a node.
         "rounds",
     )

@@ -46,14 +46,18 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
             ("reputation", "observe"), ("reputation",), 0, 1, "the one result is weight and gate"
         ),
         "privatize": Slot(
-            ("privatize", "revealable", "reveal"),
+            ("privatize", "revealable", "reveal", "reveal_shard"),
             ("privatize",),
             0,
             None,
             "chain in file order; what any revealable leaves out is in no set",
         ),
         "prove": Slot(
-            ("prove", "verify", "verify_all"), ("verify",), 0, None, "every one must accept"
+            ("prove", "verify", "verify_shard", "verify_all"),
+            ("verify",),
+            0,
+            None,
+            "every one must accept",
         ),
         "aggregate": Slot(
             ("aggregate", "wrap_aggregate", "screen", "endorse"),
@@ -78,7 +82,9 @@ FAMILY_OF: Final[Mapping[str, str]] = MappingProxyType(
 PAIRED: Final = (
     ("sign", "authenticate"),
     ("revealable", "reveal"),
+    ("reveal_shard", "reveal"),
     ("prove", "verify"),
+    ("verify_shard", "verify"),
     ("verify_all", "verify"),
 )
 """A plugin that has the first hook must have the second."""

@@ -31,7 +31,9 @@ from qres_core.kernel.chain import (
     rows_needed,
 )
 from qres_core.kernel.config import SwarmConfig, committee_size
+from qres_core.kernel.fragmented import unfragmented
 from qres_core.kernel.index import plugin_index
+from qres_core.kernel.ranged import unbounded
 from qres_core.kernel.remedies import (
     SEEN,
     ask_for_less,
@@ -44,7 +46,12 @@ from qres_core.kernel.remedies import (
     withstand,
     work_in_groups,
 )
-from qres_core.kernel.sharded import unsharded
+from qres_core.kernel.sharded import (
+    committee_notice,
+    largest_word,
+    sampling_notice,
+    unsharded,
+)
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
 
 _MIB: Final = 2**20
@@ -101,6 +108,8 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_families(enabled),
         *_committees(enabled, swarm),
         *unsharded(enabled, swarm),
+        *unfragmented(enabled, swarm, dimension),
+        *unbounded(enabled, swarm),
         *_votes_too_early(enabled, hidden),
         *_records(enabled),
         *_sizes(enabled, swarm, dimension),
@@ -146,6 +155,7 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 
 def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> Iterator[Problem]:
     """A model that no message can carry."""
+    yield from _words(enabled, swarm, dimension)
     vectors = packing.most_bytes(dimension)
     # The largest messages: an update with what plugins add, and a model with the votes for it.
     proofs = _PROOF * sum(
@@ -161,6 +171,17 @@ def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> It
     )
     fix = f"swarm.max_message_bytes = {enough}, on every node; or a smaller model"
     yield Problem("QRES-E105", "swarm.max_message_bytes", what, fix)
+
+
+def _words(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> Iterator[Problem]:
+    """Committees whose results no message can carry."""
+    size, what, other = largest_word(enabled, swarm, dimension)
+    size += _BESIDE
+    if size > swarm.max_message_bytes and what:
+        enough = -(-size // _MIB) * _MIB
+        said = f"is {swarm.max_message_bytes}, and {what} take up to {size} bytes in one message"
+        fix = f"swarm.max_message_bytes = {enough}, on every node; or {other}"
+        yield Problem("QRES-E105", "swarm.max_message_bytes", said, fix)
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
@@ -478,11 +499,9 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
             f"at most {swarm.byzantine} of all nodes lie"
         )
     if swarm.aggregation == "sharded":
-        size = min(swarm.nodes, 2 * swarm.byzantine + 1)
-        yield (
-            f"swarm.aggregation: {size} nodes merge each range of coordinates, and see it of all "
-            f"updates; their word holds while at most {swarm.byzantine} of all nodes lie"
-        )
+        yield committee_notice(swarm, hiding(enabled).name)
+    if swarm.participants:
+        yield sampling_notice(swarm)
     for plugin in enabled:
         for notice in plugin.claims.notices:
             yield f"plugins.{plugin.name}: {notice}"

@@ -25,6 +25,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.bad_faith import Chooser
+from qres_core.lab.executors import make_executor
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.frames import opened
 from qres_core.lab.nodes import SimulatedNode
@@ -103,7 +104,10 @@ class Adversary:
             else:
                 self.attack = make_attack(name, self._scenario.strength)
         task = under_attack(experiment.task, self.attack, self._scenario.attackers)
-        pool = pool_of(task.trainers, self._scenario.workers, experiment.worker)
+        make = experiment.worker
+        if make is None and self._scenario.executor:
+            make = make_executor(self._scenario.executor, self._scenario.executor_options)
+        pool = pool_of(task.trainers, self._scenario.workers, make)
         self.trainings = Trainings(task, experiment.honest, pool)
         self.rng = experiment.stream(2)
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
@@ -143,7 +147,7 @@ class Adversary:
         """What attacker ``number`` contributes in a round; nothing if it stays away."""
         context = AttackContext(
             info,
-            model,
+            info.cut(model),
             self.trainings.of(self._honest + number, info, model),
             self.trainings.honest(info, model),
             self._scenario.attackers,
@@ -171,7 +175,7 @@ class Adversary:
 
     def _loss(self, info: RoundInfo, model: Vector, merged: Vector) -> float | None:
         """The loss on the test examples after a merge, if the task measures one."""
-        moved = add_saturating(model, merged).vector
+        moved = add_saturating(model, info.placed(merged)).vector
         figures = evaluated(self.trainings.task.trainers[0].evaluate, moved, info)
         return figures.get("loss")
 
@@ -236,7 +240,7 @@ class Adversary:
         made = {
             who: self.trainings.of(node, info, model)
             for node, who in enumerate(self._ids)
-            if not self.trainings.idle(node, info, model)
+            if self.trainings.trains(node, info) and not self.trainings.idle(node, info, model)
         }
         ours = set(self._ids[self._honest :])
         return Shadow(

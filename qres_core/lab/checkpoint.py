@@ -1,10 +1,10 @@
 """What a simulation leaves in a folder: its model, and all it takes to go on after a break.
 
 A checkpoint is written after each round. It holds the model, the random streams of the network and
-of the attacks, the clock, the rounds so far, and what trainers say that they keep. It does not hold
-what plugins and attackers keep for themselves, and no message that is under way: a simulation that
-goes on starts every node anew from the model. It says so where that can make a difference, and a
-plugin that accounts for privacy must not forget what was spent.
+of the attacks, the clock, the rounds so far, and what trainers and plugins say that they keep. It
+does not hold what other plugins and attackers keep for themselves, and no message that is under
+way: a simulation that goes on starts every node anew from the model. It says so where that can make
+a difference, and a plugin that accounts for privacy must not forget what was spent.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from qres_core.contract.errors import (
 )
 from qres_core.contract.stores import clear_leftovers, make_folder, replace_file
 from qres_core.contract.trainer import RememberingTrainer, Trainer
+from qres_core.contract.training import kept_by
 from qres_core.contract.types import Vector, model_digest
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Kernel
@@ -41,9 +42,10 @@ from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_fi
 
 CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
-_FORMAT: Final = "qres/checkpoint/v3"
+_FORMAT: Final = "qres/checkpoint/v4"
 _FIRST: Final = "first model"
-_MAY_CHANGE: Final = frozenset({"simulation.rounds", "simulation.workers"})
+_MAY_CHANGE: Final = frozenset({"simulation.rounds", "simulation.workers", "simulation.executor"})
+_OF_EXECUTOR: Final = "simulation.executor_options"
 _REMEMBERING: Final = ("reputation", "observe", "replay_check", "round_closed", "round_opened")
 """Hooks of plugins that may keep something from round to round."""
 
@@ -62,6 +64,7 @@ class Checkpoint:
     counts: Mapping[str, int]  # further counters by name
     records: tuple[RoundRecord, ...]  # the rounds so far
     memories: tuple[bytes, ...] = ()  # what each node's trainer keeps; none where none keeps any
+    plugins: tuple[Mapping[str, bytes], ...] = ()  # what each node's plugins keep, by plugin
 
     def restore(self, streams: Streams) -> None:
         """Set the streams to where they were.
@@ -74,11 +77,21 @@ class Checkpoint:
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise unusable("the random streams of the checkpoint cannot be restored") from error
 
-    def recall(self, trainers: Sequence[Trainer]) -> None:
-        """Give trainers back what they kept.
+    def recall(self, trainers: Sequence[Trainer], kernels: Sequence[Kernel]) -> None:
+        """Give trainers and plugins back what they kept.
 
-        Raises ModelError: QRES-E605 where it is not theirs.
+        ``kernels``: of all nodes, set up. Raises ModelError: QRES-E605 where it is not theirs.
         """
+        different = _different(kernels)
+        if len(self.plugins) != len(different):
+            raise unusable("the checkpoint is of another number of nodes")
+        agreed = {plugin.name for plugin in different[0].enabled if plugin.keeps_agreed}
+        common = {name: kept for name, kept in self.plugins[0].items() if name in agreed}
+        for kernel, kept in zip(different, self.plugins, strict=True):
+            try:
+                kernel.recall({**kept, **common})
+            except QresError as error:
+                raise unusable(str(error.problems[0])) from error
         if not self.memories:
             return
         if len(self.memories) != len(trainers):
@@ -87,7 +100,7 @@ class Checkpoint:
             if memory and isinstance(trainer, RememberingTrainer):
                 try:
                     trainer.recall(memory)
-                except QresError as error:
+                except Exception as error:  # of a user's own code it may be anything
                     what = f"what the trainer of node {number} kept cannot be restored"
                     raise unusable(what) from error
 
@@ -114,13 +127,33 @@ def states(streams: Streams) -> dict[str, Any]:
     return {name: stream.bit_generator.state for name, stream in streams.items()}
 
 
-def memories(trainers: Sequence[Trainer]) -> tuple[bytes, ...]:
-    """What trainers keep from round to round, for those that say it; empty if there is nothing."""
+def memories(trainers: Sequence[Trainer], number: int) -> tuple[bytes, ...]:
+    """What trainers keep from round to round, for those that say it; empty if there is nothing.
+
+    ``number``: of the last round. Raises TrainerError: QRES-E512.
+    """
     kept = [
-        trainer.remember() if isinstance(trainer, RememberingTrainer) else b""
-        for trainer in trainers
+        kept_by(trainer, number, node=f"node-{node}")
+        if isinstance(trainer, RememberingTrainer)
+        else b""
+        for node, trainer in enumerate(trainers)
     ]
     return tuple(kept) if any(kept) else ()
+
+
+def plugin_memories(kernels: Sequence[Kernel]) -> tuple[Mapping[str, bytes], ...]:
+    """What plugins keep from round to round, for those that say it.
+
+    ``kernels``: of all nodes, the observer's first; what all keep alike is that one's. It has seen
+    how the last height ended. Raises PluginError: QRES-E206.
+    """
+    first, *others = _different(kernels)
+    return (first.remember(), *(kernel.remember(agreed=False) for kernel in others))
+
+
+def _different(kernels: Sequence[Kernel]) -> Sequence[Kernel]:
+    """Each kernel once: one may speak for all nodes."""
+    return list(dict.fromkeys(kernels))
 
 
 def _forgetful(trainer: object) -> bool:
@@ -140,7 +173,8 @@ def settings(config: Config, scenario: Scenario, initial: Vector) -> dict[str, s
         _FIRST: model_digest(initial, 0).hex(),
     }
     found = {key: json.dumps(value, default=str) for key, value in _flat(tables, "")}
-    return {key: value for key, value in found.items() if key not in _MAY_CHANGE}
+    kept = {key: value for key, value in found.items() if not key.startswith(_OF_EXECUTOR)}
+    return {key: value for key, value in kept.items() if key not in _MAY_CHANGE}
 
 
 def _asdict(table: object) -> object:
@@ -247,7 +281,8 @@ def _encode(settings: Mapping[str, str], checkpoint: Checkpoint) -> bytes:
     }
     text = json.dumps(facts, default=_plain)
     model, head = encode(checkpoint.model, KEPT), canonical.dumps(checkpoint.head.raw())
-    kept = canonical.dumps(list(checkpoint.memories))
+    of_plugins = [dict(memory) for memory in checkpoint.plugins]
+    kept = canonical.dumps([list(checkpoint.memories), of_plugins])
     checksum = _checksum(text, model, head, kept)
     return canonical.dumps([_FORMAT, text, model, head, kept, checksum])
 
@@ -274,6 +309,7 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
         before: Any = facts["settings"]
         if any(type(setting) is not str for setting in before.values()):
             raise unusable("its settings are invalid", where)
+        memories, plugins = _memories(kept)
         checkpoint = Checkpoint(
             model=decode(model, KEPT, where),
             head=Head.from_raw(canonical.loads(head, max_bytes=len(head))),
@@ -282,7 +318,8 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
             streams=dict(facts["streams"]),
             counts=Counter({name: _whole(count) for name, count in facts["counts"].items()}),
             records=tuple(_record(record) for record in facts["records"]),
-            memories=_memories(kept),
+            memories=memories,
+            plugins=plugins,
         )
         if checkpoint.head.model != checkpoint.model.digest:
             raise unusable("its head is of another model", where)
@@ -293,12 +330,16 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
         raise unusable("is no checkpoint, or is damaged", where) from error
 
 
-def _memories(octets: bytes) -> tuple[bytes, ...]:
-    found: Any = canonical.loads(octets, max_bytes=len(octets))
-    if not canonical.is_list(found) or any(type(each) is not bytes for each in found):
-        msg = "expected what trainers keep"
-        raise ValueError(msg)
-    return tuple(found)
+def _memories(octets: bytes) -> tuple[tuple[bytes, ...], tuple[Mapping[str, bytes], ...]]:
+    """What trainers keep, and what plugins keep. Raises ValueError."""
+    trainers, plugins = canonical.loads(octets, max_bytes=len(octets))
+    maps = canonical.is_list(plugins) and all(map(canonical.is_map, plugins))
+    if not (canonical.is_list(trainers) and maps):
+        raise ValueError("expected what trainers and plugins keep")
+    kept = [*trainers, *(memory for each in plugins for memory in each.values())]
+    if any(type(memory) is not bytes for memory in kept):
+        raise ValueError("expected bytes")
+    return tuple(trainers), tuple(plugins)
 
 
 def _whole(value: object) -> int:
@@ -325,6 +366,7 @@ def _record(value: Mapping[str, Any]) -> RoundRecord:
         record.attackers_accepted,
     ]
     numbers += [record.banned_honest, record.banned_attackers, *record.rejected.values()]
+    numbers += [record.received_most, *record.received.values()]
     for number in numbers:
         _whole(number)
     figures = [*record.metrics.values(), 0.0 if record.alignment is None else record.alignment]
@@ -371,7 +413,7 @@ def notices(
     names = [
         plugin.name
         for plugin in kernel.enabled
-        if any(hook in plugin.hooks for hook in _REMEMBERING)
+        if any(hook in plugin.hooks for hook in _REMEMBERING) and not plugin.remembers
     ]
     if names:
         said.append(f"plugins lose their memory of earlier rounds: {', '.join(names)}")

@@ -13,17 +13,18 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.errors import QresError
-from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.rounds import RoundInfo, RoundStatus
 from qres_core.contract.trainer import Validator, base_of
 from qres_core.contract.types import Vector
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
 from qres_core.lab.attacks import Attack
-from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, states
+from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, plugin_memories, states
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.frames import CarriedFrame
+from qres_core.lab.frames import CarriedFrame, size
+from qres_core.lab.meter import Meter
 from qres_core.lab.network import SimulatedNetwork
 from qres_core.lab.nodes import SimulatedNode, identify
 from qres_core.lab.once import Once
@@ -43,6 +44,7 @@ from qres_core.swarm.effects import (
 )
 from qres_core.swarm.journal import MemoryJournal
 from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.participants import participants
 from qres_core.swarm.rounds import round_machine
 from qres_core.swarm.timeouts import MAX_BACKOFF
 
@@ -76,6 +78,8 @@ class EventEngine:
         self._by_id = {node.node_id: node for node in self.nodes}
         ids = [node.node_id for node in self.nodes]
         self.adversary.spy_on(self.kernels, ids, self.observer.machine.proposer)
+        if self._swarm.participants:
+            self.adversary.trainings.trains = self._trains
         self.clock = Clock()
         self.network = SimulatedNetwork(
             self._scenario,
@@ -85,7 +89,11 @@ class EventEngine:
             self._swarm.vote_timeout,
         )
         self.recorder = Recorder(
-            experiment, self.observer.kernel, ids[experiment.honest :], self.adversary.trainings
+            experiment,
+            self.observer.kernel,
+            ids[experiment.honest :],
+            self.adversary.trainings,
+            Meter(len(self.nodes), len(self.observer.kernel.by_products)),
         )
         self._streams = {"network": self.network.rng, "attack": self.adversary.rng}
         self._aborted = 0
@@ -129,6 +137,14 @@ class EventEngine:
             nodes.append(SimulatedNode(index, node_id, kernel, machine, attacker))
         return nodes
 
+    def _trains(self, node: int, info: RoundInfo) -> bool:
+        """Whether a node is drawn to train in a round: attackers see no update of another one."""
+        heads = (other.machine.head for other in self.nodes)
+        head = next((head for head in heads if head.digest == info.head), None)
+        if head is None:  # everybody is further
+            return True
+        return self.nodes[node].node_id in participants(head, info.number, self._swarm.participants)
+
     @property
     def kernels(self) -> Sequence[Kernel]:
         """Of all nodes."""
@@ -143,7 +159,7 @@ class EventEngine:
         """Go on from the experiment's checkpoint; the journals have given the nodes its model."""
         check_resumable(self.observer.kernel)
         start.restore(self._streams)
-        start.recall(self.recorder.trainings.task.trainers)
+        start.recall(self.recorder.trainings.task.trainers, self.kernels)
         self.network.messages = start.counts["messages"]
         self.clock.now = self._ended_at = start.now
         self.recorder.records = list(start.records)
@@ -181,12 +197,20 @@ class EventEngine:
     def _deliver(
         self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool
     ) -> None:
+        self._count(receiver, frame)
         if receiver.attacker is not None and self.adversary.saboteur is not None:
             self.adversary.heard.append(frame)
         effects = receiver.machine.receive(frame, sender.node_id, self.clock.now)
         if hostile and receiver.attacker is None:
             self.recorder.injected[_fate(effects)] += 1
         self._apply(receiver, effects)
+
+    def _count(self, receiver: SimulatedNode, frame: bytes) -> None:
+        try:
+            envelope = receiver.kernel.read(frame)
+        except WireError:
+            envelope = None
+        self.recorder.meter.count(receiver.index, envelope, size(frame))
 
     def _tick(self, node: SimulatedNode) -> None:
         effects: list[Effect] = []
@@ -202,29 +226,30 @@ class EventEngine:
         info, trainings = train.round_info, self.adversary.trainings
         update = trainings.of(node.index, info, train.model)
         if trainings.idle(node.index, info, train.model):
-            effects = node.machine.sit_out(info.number, NOTHING_NEW, self.clock.now, info.head)
+            effects = node.machine.sit_out(NOTHING_NEW, info.number, info.head, self.clock.now)
         else:
-            effects = node.machine.trained(update, info.number, self.clock.now, info.head)
+            effects = node.machine.trained(update, info.number, info.head, self.clock.now)
         self._apply(node, effects)
 
     def _lie(
         self, node: SimulatedNode, train: Train, attack: Attack, attacker: int
     ) -> list[Effect]:
         """What an attacker contributes."""
-        machine, number, now = node.machine, train.round_info.number, self.clock.now
+        machine, now = node.machine, self.clock.now
+        number, head = train.round_info.number, train.round_info.head
         forgeries = self.adversary.forge(attack, attacker, train.round_info, train.model)
         if not forgeries:
-            return machine.sit_out(number, "silent", now)
+            return machine.sit_out("silent", number, head, now)
         try:
             lies = self.adversary.dressed(forgeries)
         except QresError as error:  # what is no update cannot be hidden or proved
-            return machine.sit_out(number, str(error.problems[0]), now)
+            return machine.sit_out(str(error.problems[0]), number, head, now)
         effects: list[Effect] = []
         for lie in lies:
             if isinstance(lie, bytes):
                 effects += machine.publish_raw(lie, number, now)
             else:
-                effects += machine.trained(lie, number, now)
+                effects += machine.trained(lie, number, head, now)
         return effects
 
     # ── effects ───────────────────────────────────────────────────────────────────────────────
@@ -241,7 +266,7 @@ class EventEngine:
                         if other is not node:
                             self._send(node, other, carried)
                 case SendTo(to, frame):
-                    self._send(node, self._by_id[to], frame)
+                    self._send(node, self._by_id[to], node.kernel.frames.carried(frame))
                 case Train():
                     self._open(node, effect)
                 case RoundEnded() if node is self.observer:
@@ -255,6 +280,7 @@ class EventEngine:
         due = node.machine.next_tick
         if due < node.tick_due:
             node.tick_due = due
+            due = max(due, self.clock.now)
             self.clock.at(due, partial(self.network.act, node, partial(self._tick, node)))
 
     def _send(self, node: SimulatedNode, to: SimulatedNode, frame: bytes) -> None:
@@ -324,15 +350,17 @@ class EventEngine:
 
     def _checkpoint(self) -> Checkpoint:
         """The simulation as it goes on from here."""
+        number = self.recorder.records[-1].number
         return Checkpoint(
             model=attrs.evolve(self.model(), vouchers=()),
             head=self.observer.machine.head,
-            number=self.recorder.records[-1].number,
+            number=number,
             now=self.clock.now,
             streams=states(self._streams),
             counts={"messages": self.network.messages},
             records=tuple(self.recorder.records),
-            memories=memories(self.recorder.trainings.task.trainers),
+            memories=memories(self.recorder.trainings.task.trainers, number),
+            plugins=plugin_memories(self.kernels),
         )
 
     def model(self) -> SwarmModel:

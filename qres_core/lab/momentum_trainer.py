@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
 
-from qres_core.contract import fixed
+from qres_core.contract import canonical, fixed
+from qres_core.contract.errors import ModelError, QresError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Features, Labels, Purpose, stream
@@ -32,6 +35,21 @@ class _Momentum:
             self._before, self._round = self._value, number
         self._value = gradient if self._before is None else self.beta * self._before + gradient
         return self._value
+
+    def raw(self) -> list[Any]:
+        """All that it is, but for ``beta``, as plain values."""
+        arrays = (self._before, self._value)
+        octets = [b"" if each is None else each.astype("<f8").tobytes() for each in arrays]
+        return [*octets, self._round]
+
+    def set_raw(self, value: Any) -> None:
+        """Become what :meth:`raw` told. Raises ValueError or TypeError for anything else."""
+        before, after, number = value
+        if type(number) is not int:
+            raise TypeError("expected the number of a round")
+        arrays = [np.frombuffer(each, dtype="<f8") if each else None for each in (before, after)]
+        self._before, self._value = arrays
+        self._round = number
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -111,6 +129,20 @@ class MomentumTrainer:
             loss, gradient = self.model.loss_and_gradient(w, x, y)
             moved = momentum.after(info.number, gradient + self.weight_decay * w)
             return fixed.encode(-self.learning_rate * moved, scale=self.scale), float(loss)
+
+    def remember(self) -> bytes:
+        """Both momenta."""
+        return canonical.dumps([self._own.raw(), self._trusted.raw()])
+
+    def recall(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Raises ModelError: QRES-E605."""
+        try:
+            own, trusted = canonical.loads(memory, max_bytes=len(memory), max_items=16)
+            self._own.set_raw(own)
+            self._trusted.set_raw(trusted)
+        except (QresError, ValueError, TypeError) as error:
+            what = "is not what a trainer with momentum kept"
+            raise ModelError.of("QRES-E605", "trainer", what, "begin anew") from error
 
     def validate(self, vector: Vector) -> float:
         """Mean loss of a model on the held-out examples."""

@@ -1,4 +1,9 @@
-"""The simulated network: messages come late, twice or not at all, and nodes fall silent."""
+"""The simulated network: messages come late, twice or not at all, and nodes fall silent.
+
+With ``simulation.bandwidth`` each node has a link of so many bits a second in either direction. A
+link carries one message after the other, in the order in which they come to it, and the end of a
+message follows its beginning: two idle links take no longer than one.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +45,9 @@ class SimulatedNetwork:
     patience: float  # seconds after which a node that is away is tried again
     messages: int = 0  # frames delivered
     octets: int = 0  # bytes that nodes put into the network
+    # when the links to and from nodes are free, seconds since 1970, by the nodes' ``id``
+    _up: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
+    _down: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
 
     def carry(
         self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool = False
@@ -53,9 +61,29 @@ class SimulatedNetwork:
         if scenario.duplication and self.rng.random() < scenario.duplication:
             copies = 2
         arrive = partial(self._arrive, sender, receiver, frame, hostile=hostile)
+        if scenario.bandwidth:
+            arrive = partial(self._download, receiver, size(frame), arrive)
         for _copy in range(copies):
+            free = self._begins(self._up, sender, size(frame))
             delay = scenario.delay + scenario.jitter * float(self.rng.standard_exponential())
-            self.clock.after(delay, arrive)
+            self.clock.at(free + delay, arrive)
+
+    def _begins(self, links: dict[int, float], node: SimulatedNode, octets: int) -> float:
+        """When a link begins to carry a message of so many bytes."""
+        bandwidth = self.scenario.bandwidth
+        if not bandwidth:
+            return self.clock.now
+        begins = max(self.clock.now, links.get(id(node), 0.0))
+        links[id(node)] = begins + self._takes(octets)
+        return begins
+
+    def _takes(self, octets: int) -> float:
+        """Seconds in which a link carries so many bytes."""
+        return 8 * octets / (self.scenario.bandwidth * 1e6)
+
+    def _download(self, receiver: SimulatedNode, octets: int, arrive: Event) -> None:
+        """The beginning of a message is there, and the rest follows."""
+        self.clock.at(self._begins(self._down, receiver, octets) + self._takes(octets), arrive)
 
     def _arrive(
         self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool

@@ -116,6 +116,15 @@ class NumpyTrainer:
             encoded = fixed.encode(trained - start, scale=self.scale)
         return Update.of(encoded, weight=len(self.y), metrics={"loss": loss})
 
+    def remember(self) -> bytes:
+        """The swarm's last step, where each step takes a share of it; else nothing."""
+        return self.last.remember() if self.global_momentum else b""
+
+    def recall(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Raises ModelError: QRES-E605."""
+        if memory or self.global_momentum:
+            self.last.recall(memory)
+
     def _descend(
         self, start: Weights, rng: np.random.Generator, way: Weights | None
     ) -> tuple[Weights, float]:
@@ -194,6 +203,8 @@ class ValidatingTrainer(NumpyTrainer):
     held_x: Features  # those examples, float64, shape ``(k, features)``
     held_y: Labels  # their classes, int64, shape ``(k,)``
     pooled: bool = False  # whether they come from a pool of all classes
+    # the swarm's last step, as the references tell it: training may be ahead of them
+    last_judged: LastStep = attrs.field(factory=LastStep, repr=False)
 
     def validate(self, vector: Vector) -> float:
         """Mean loss on the examples kept for it.
@@ -219,7 +230,7 @@ class ValidatingTrainer(NumpyTrainer):
         :meth:`fit` makes the update of the node's own examples. Raises ValueRefusedError: as
         :meth:`fit`.
         """
-        kept = attrs.evolve(self, x=self.held_x, y=self.held_y)
+        kept = attrs.evolve(self, x=self.held_x, y=self.held_y, last=self.last_judged)
         return kept.fit(vector, round_info).vector
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ class RoundRecord:
     # updates of honest nodes of which most of what moved is below half a step of the grid, so that
     # it is lost; of trainers that can tell
     vanished: int = 0
+    # bytes that a node received since the round before, by what they are for: on average, or in the
+    # engine without a network of the observer, which hears contributions and dialogues alone
+    received: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    received_most: int = 0  # bytes of the node that received the most, for whatever
     # what the observer's plugins have to show after the round, by plugin
     plugins: Mapping[str, Mapping[str, object]] = attrs.field(
         factory=dict[str, Mapping[str, object]]
@@ -117,6 +122,14 @@ class SimulationResult:
     def aborted(self) -> tuple[RoundRecord, ...]:
         """The rounds in which nothing was decided."""
         return tuple(record for record in self.rounds if not (record.closed or record.void))
+
+    @property
+    def received(self) -> Mapping[str, float]:
+        """Bytes that a node received in a round on average, by what they are for."""
+        total: Counter[str] = Counter()
+        for record in self.rounds:
+            total.update(record.received)
+        return {phase: octets / len(self.rounds) for phase, octets in sorted(total.items())}
 
     @property
     def unanimous(self) -> bool:

@@ -13,6 +13,7 @@ from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.checkpoint import Checkpoint, notices
 from qres_core.lab.experiment import Experiment
+from qres_core.lab.meter import Meter
 from qres_core.lab.nodes import describe
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.trainings import Trainings
@@ -27,6 +28,7 @@ class Recorder:
     kernel: Kernel  # the observer's
     attackers: Sequence[NodeId]
     trainings: Trainings
+    meter: Meter  # what arrived since the round noted last
     # one for each round, those before a checkpoint included
     records: list[RoundRecord] = attrs.field(factory=list[RoundRecord], init=False)
     # what the observer refused in the current round, by reason
@@ -48,6 +50,7 @@ class Recorder:
         ``merged``: what was added to the model before; ``None`` if unknown.
         """
         info, closed = outcome.round_info, outcome.status is RoundStatus.CLOSED
+        received, most = self.meter.take()
         evaluate, made = self.trainings.task.evaluate, self.trainings.made(info)
         record = RoundRecord(
             number=info.number,
@@ -63,6 +66,8 @@ class Recorder:
             banned_attackers=banned[1],
             alignment=None if merged is None else alignment(merged, made),
             model_digest=outcome.model_digest.hex(),
+            received=received,
+            received_most=most,
             vanished=self.trainings.vanished[info.number],
             plugins=self.kernel.status(),
         )

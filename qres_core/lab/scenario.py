@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
@@ -11,11 +11,16 @@ from qres_core.contract import options
 from qres_core.contract.errors import OptionError, Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import SwarmConfig
-from qres_core.kernel.index import plugin_index
+from qres_core.kernel.discovery import EXECUTORS_GROUP
+from qres_core.kernel.index import absent, plugin_index
 
 
 def _help(text: str) -> dict[str, str]:
     return {"help": text}
+
+
+def _no_options() -> dict[str, Any]:
+    return {}
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +88,16 @@ class Scenario:
             "other. The models are the same for any number."
         ),
     )
+    executor: str = attrs.field(
+        default="",
+        metadata=_help(
+            "Name of the executor that runs the workers, in place of processes of this machine. "
+            "A distribution brings it."
+        ),
+    )
+    executor_options: Mapping[str, Any] = attrs.field(
+        factory=_no_options, metadata=_help("Options of the executor.")
+    )
     loss: float = attrs.field(
         default=0.0, validator=options.real(0, below=1), metadata=_help("Share of messages lost.")
     )
@@ -101,6 +116,14 @@ class Scenario:
         validator=options.real(0),
         metadata=_help("Mean of the random delay on top, seconds; reorders messages."),
     )
+    bandwidth: float = attrs.field(
+        default=0.0,
+        validator=options.real(0),
+        metadata=_help(
+            "Mbit/s that a node can send, and as many that it can receive. 0: no limit. Nodes "
+            "compute in no time."
+        ),
+    )
     churn: float = attrs.field(
         default=0.0,
         validator=options.real(0, below=1),
@@ -115,6 +138,9 @@ class Scenario:
     )
 
     def __attrs_post_init__(self) -> None:
+        if self.executor_options and not self.executor:
+            what = "they are for simulation.executor, which is not set"
+            raise OptionError.of("QRES-E105", "executor_options", what, "name the executor")
         if self.attackers and not self.attack:
             what = f"{self.attackers} nodes attack, but simulation.attack is not set"
             fix = "name an attack, see `qres attack list`; or attackers = 0"
@@ -136,7 +162,7 @@ class Scenario:
             )
 
     def misfits(self, swarm: SwarmConfig) -> Iterator[Problem]:
-        """An attack that there is not, and more attackers than the swarm has nodes."""
+        """An attack or executor that there is not, and more attackers than the swarm has nodes."""
         # Imported here: attacks know scenarios.
         from qres_core.lab.attacks.installed import known  # noqa: PLC0415
 
@@ -144,6 +170,9 @@ class Scenario:
             what, fix = f"there is no attack {self.attack!r}", did_you_mean(self.attack, names)
             yield Problem("QRES-E801", "simulation.attack", what, fix)
         yield from self._sabotage_misfits()
+        where = "simulation.executor"
+        if self.executor and (problem := absent(self.executor, EXECUTORS_GROUP, where)) is not None:
+            yield problem
         if self.attackers > swarm.nodes:
             what = f"{self.attackers} attack, and swarm.nodes is {swarm.nodes}"
             fix = f"simulation.attackers <= {swarm.nodes}"

@@ -44,10 +44,10 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         hostile: plugins that the attackers run in place of the installed ones of the same name.
         on_model: given each new model as it is decided, before all nodes have it.
         save: a new folder for ``model.npz`` and for a checkpoint after each round.
-        resume: such a folder, to go on from; only ``rounds`` and ``workers`` may be others than
-            before.
-        worker: makes one of ``workers``, for example an executor of another machine; by default a
-            process of this one.
+        resume: such a folder, to go on from; only ``rounds``, ``workers`` and the executor may be
+            others than before.
+        worker: makes one of ``workers``, for example an executor of another machine; by default
+            what ``executor`` names, or a process of this one.
 
     Returns:
         the records of all rounds and every honest node's final model digest. The same arguments
@@ -84,10 +84,10 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         begun = True
         engine.run()
     finally:
+        engine.adversary.trainings.close()  # first: a disk that takes no model leaves no worker
         # What is refused leaves the folder as it was.
         if begun and keeper is not None and engine.step:
             keeper.finish(engine.model())
-        engine.adversary.trainings.close()
         for kernel in dict.fromkeys(engine.kernels):
             kernel.teardown()
     return engine.result()

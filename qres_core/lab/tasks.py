@@ -174,13 +174,13 @@ def trained(
     Where it had not, the update is all zeros: what an attacker with such a trainer begins with.
     Raises as :func:`qres_core.contract.training.fitted`.
     """
-    return or_nothing(fitted(trainer, model, round_info, node=node), model)
+    return or_nothing(fitted(trainer, model, round_info, node=node), round_info.dimension)
 
 
-def or_nothing(update: Update | None, model: Vector) -> tuple[Update, bool]:
+def or_nothing(update: Update | None, dimension: int) -> tuple[Update, bool]:
     """As :func:`trained`, of what ``fit`` returned."""
     if update is None:
-        return Update(np.zeros(model.size, dtype=np.int32)), False
+        return Update(np.zeros(dimension, dtype=np.int32)), False
     return update, True
 
 

@@ -12,13 +12,15 @@ from typing import Any, Final, TypeAlias
 import attrs
 import numpy as np
 
+from qres_core.contract.by_record import ByRecord
 from qres_core.contract.errors import ConfigError, LabError, QresError
-from qres_core.contract.options import real, whole
+from qres_core.contract.options import flag, real, whole
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer, base_of
 from qres_core.contract.types import Vector, check_vector
 from qres_core.kernel.config import Config
-from qres_core.lab.momentum import with_momentum
+from qres_core.lab.kept_rest import RestKeeper, keeping_rest
+from qres_core.lab.momentum import FadingTrainer, with_momentum
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 
@@ -82,6 +84,15 @@ class TrainerConfig:
             "last one. It helps robust rules; 0.9 is usual. 0 sends each update as it is."
         ),
     )
+    keep_rest: bool = attrs.field(
+        default=True,
+        validator=flag(),
+        metadata=_help(
+            "With `swarm.fragments` above 1: the node trains on top of what it learned about the "
+            "fragments that are not due, and sends that when they are. false: it begins each round "
+            "with the agreed model alone."
+        ),
+    )
     seed: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(whole(0)),
@@ -106,6 +117,14 @@ class TrainerConfig:
         if self.options and not self.entry:
             msg = "'options' are for 'entry', which is not set"
             raise ValueError(msg)
+
+    def around(self, trainer: Trainer, fragments: int) -> Trainer:
+        """The trainer with what the table makes of its updates.
+
+        ``fragments``: parts of the model that rounds cover in turn.
+        """
+        trainer = with_momentum(trainer, self.momentum)
+        return keeping_rest(trainer) if self.keep_rest and fragments > 1 else trainer
 
     @property
     def named(self) -> bool:
@@ -142,6 +161,13 @@ def folder_of(config: Config) -> Path:
     return (Path(config.source).resolve().parent / table_of(config).path).resolve()
 
 
+def users_own(trainer: Trainer) -> Trainer:
+    """The user's trainer, which has the data, inside of what is made of its updates."""
+    while isinstance(trainer, (ByRecord, FadingTrainer, RestKeeper)):
+        trainer = trainer.inner
+    return trainer
+
+
 def make_work(config: Config) -> Work:
     """What the configuration has a single node train: the one of ``trainer.index``.
 
@@ -163,23 +189,33 @@ def make_work(config: Config) -> Work:
         nodes=swarm.nodes,
         seed=seed_of(config),
         scale=swarm.scale,
+        fragments=swarm.fragments,
     )
 
 
 def share(
-    table: TrainerConfig, folder: Path, *, index: int, nodes: int, seed: int, scale: int
+    table: TrainerConfig,
+    folder: Path,
+    *,
+    index: int,
+    nodes: int,
+    seed: int,
+    scale: int,
+    fragments: int = 1,
 ) -> Work:
     """What one node trains.
 
     ``folder``: where the module of ``entry`` is looked for, after what is installed; ``index``:
-    which node, from 0. Raises ConfigError: as :func:`make_work`. Raises LabError: QRES-E801 where
-    the module has no such factory; what the built-in task refuses.
+    which node, from 0; ``fragments``: parts of the model that rounds cover in turn. Raises
+    ConfigError: as :func:`make_work`. Raises LabError: QRES-E801 where the module has no such
+    factory; what the built-in task refuses.
     """
     if table.entry:
         place = {"index": index, "nodes": nodes, "seed": seed, "scale": scale}
-        return _own(table, _load(table.entry, folder), place)
+        trainer, first = _own(table, _load(table.entry, folder), place)
+        return table.around(trainer, fragments), first
     task = make_task(table.task or TaskConfig(), nodes=nodes, seed=seed, scale=scale)
-    return with_momentum(task.trainers[index], table.momentum), task.initial
+    return table.around(task.trainers[index], fragments), task.initial
 
 
 def swarm_task(config: Config, *, seed: int) -> Task:
@@ -194,7 +230,7 @@ def swarm_task(config: Config, *, seed: int) -> Task:
     if not table.entry:
         built_in = table.task or TaskConfig()
         made = make_task(built_in, nodes=swarm.nodes, seed=seed, scale=swarm.scale)
-        trained = tuple(with_momentum(trainer, table.momentum) for trainer in made.trainers)
+        trained = tuple(table.around(trainer, swarm.fragments) for trainer in made.trainers)
         return attrs.evolve(made, trainers=trained, notices=notices(config))
     check_shared(table)
     factory = _load(table.entry, folder_of(config))
@@ -203,6 +239,7 @@ def swarm_task(config: Config, *, seed: int) -> Task:
     for index in range(swarm.nodes):
         place = {"index": index, "nodes": swarm.nodes, "seed": seed, "scale": swarm.scale}
         trainer, initial = _own(table, factory, place)
+        trainer = table.around(trainer, swarm.fragments)
         first = initial if first is None else first
         check_first("node-0", first, f"node-{index}", initial)
         trainers.append(trainer)
@@ -295,7 +332,7 @@ def _own(table: TrainerConfig, factory: Callable[..., object], place: Mapping[st
         what = f"{table.entry} returned a {type(trainer).__name__}, which has no {missing}"
         raise ConfigError.of("QRES-E104", "trainer.entry", what, fix)
     first = check_vector(initial, "trainer.entry: first model")
-    return with_momentum(trainer, table.momentum), first
+    return trainer, first
 
 
 def _load(entry: str, folder: Path) -> Callable[..., object]:

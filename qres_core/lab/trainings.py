@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 import numpy as np
@@ -30,6 +31,7 @@ class Trainings:
         notice: of the first update of an honest node that the grid swallowed, and what mends it;
             empty before.
         vanished: by round, how many updates of honest nodes the grid swallowed.
+        trains: whether a node trains in a round; where all do, everybody.
     """
 
     def __init__(self, task: Task, honest: int, pool: TrainingPool | None = None) -> None:
@@ -37,6 +39,7 @@ class Trainings:
         self._pool = pool
         self.notice = ""
         self.vanished: Counter[int] = Counter()
+        self.trains: Callable[[int, RoundInfo], bool] = lambda _node, _info: True
         self._honest = honest
         self._rows: dict[tuple[int, bytes], NDArray[np.int32]] = {}  # of the last round asked for
         self._made: dict[tuple[int, bytes], dict[int, tuple[Update, bool]]] = {}
@@ -72,9 +75,10 @@ class Trainings:
 
     def all_honest(self, info: RoundInfo, model: Vector) -> list[Vector]:
         """As :meth:`honest`, without a copy: each int32, shape ``(d,)``."""
-        for node in range(self._honest):
+        nodes = [node for node in range(self._honest) if self.trains(node, info)]
+        for node in nodes:
             self.begin(node, info, model)
-        made = [self._trained(node, info, model) for node in range(self._honest)]
+        made = [self._trained(node, info, model) for node in nodes]
         return [update.vector for update, new in made if new]
 
     def made(self, info: RoundInfo) -> list[Vector]:
@@ -107,7 +111,7 @@ class Trainings:
             if self._pool is None:
                 made[node] = trained(self.task.trainers[node], model, info, node=name)
             else:
-                made[node] = or_nothing(self._pool.take(node, info, model), model)
+                made[node] = or_nothing(self._pool.take(node, info, model), info.dimension)
             update, new = made[node]
             if new and node < self._honest:
                 self._see(update, model, info, name)

@@ -29,10 +29,11 @@ from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
 from qres_core.lab.attacks import Attack
-from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, states
+from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, plugin_memories, states
 from qres_core.lab.clock import EPOCH
 from qres_core.lab.conversation import Conversation
 from qres_core.lab.experiment import Experiment
+from qres_core.lab.meter import Meter
 from qres_core.lab.nodes import WrappedKernel, identify, node_ids
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.recorder import Recorder
@@ -68,6 +69,10 @@ def _refuse_network(scenario: Scenario) -> None:
 
 
 def _refuse_shards(swarm: SwarmConfig) -> None:
+    if swarm.participants:
+        what = "swarm.participants is set, and in the vectorised engine everybody trains"
+        fix = 'engine = "events", or swarm.participants = 0'
+        raise LabError.of("QRES-E105", "simulation.engine", what, fix)
     if swarm.aggregation == "sharded":
         what = 'swarm.aggregation is "sharded", and the vectorised engine plays no committees'
         fix = 'engine = "events", or swarm.aggregation = "everyone"'
@@ -97,7 +102,7 @@ class VectorisedEngine:
         self.kernel = self.kernels[0]
         self.adversary.spy_on(self.kernels, self.ids)
         attackers = self.ids[experiment.honest :]
-        self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings)
+        self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings, Meter(1))
         self._falls = experiment.stream(3)
         self._streams = {"attack": self.adversary.rng, "dropouts": self._falls}
         self._model: Vector = experiment.task.initial
@@ -132,7 +137,7 @@ class VectorisedEngine:
         """Go on from the experiment's checkpoint."""
         check_resumable(self.kernel)
         start.restore(self._streams)
-        start.recall(self.recorder.trainings.task.trainers)
+        start.recall(self.recorder.trainings.task.trainers, self.kernels)
         self._model, self._head = start.model.vector, start.head
         self._sequence, self._messages = start.counts["sequence"], start.counts["messages"]
         self.recorder.records = list(start.records)
@@ -151,15 +156,17 @@ class VectorisedEngine:
 
     def _checkpoint(self) -> Checkpoint:
         """The simulation as it goes on from here."""
+        number = self.recorder.records[-1].number
         return Checkpoint(
             model=self.model(),
             head=self._head,
-            number=self.recorder.records[-1].number,
+            number=number,
             now=EPOCH,
             streams=states(self._streams),
             counts={"messages": self._messages, "sequence": self._sequence},
             records=tuple(self.recorder.records),
-            memories=memories(self.recorder.trainings.task.trainers),
+            memories=memories(self.recorder.trainings.task.trainers, number),
+            plugins=plugin_memories(self.kernels),
         )
 
     def result(self) -> SimulationResult:
@@ -238,7 +245,10 @@ class VectorisedEngine:
         self._messages += 1
         head, sent = info.head, int(now * 1000)
         envelope = Envelope(info.swarm, kind, info.number, head, sender, sequence, sent, payload)
-        arrived = self.kernel.inbound(kernel.sign(envelope).to_bytes(), sender, now)
+        frame = kernel.sign(envelope).to_bytes()
+        if sender != self.ids[0]:  # the observer's own
+            self.recorder.meter.count(0, envelope, len(frame))
+        arrived = self.kernel.inbound(frame, sender, now)
         if isinstance(arrived, Rejection):
             self.recorder.refused[arrived.reason] += 1
             return None
@@ -265,6 +275,7 @@ class VectorisedEngine:
             return
         try:
             body = ContributionBody.from_bytes(arrived.payload, info.dimension)
+            self.kernel.check_beside(body.proofs, body.companions)
         except WireError:
             self._refuse(Fault.MALFORMED_PAYLOAD, sender, info)
             return
@@ -350,7 +361,7 @@ class VectorisedEngine:
             merged = merger.merge(members)
         except QresError as error:
             return self._void(info, chosen, error.code)
-        before, self._model = self._model, add_saturating(self._model, merged).vector
+        before, self._model = self._model, add_saturating(self._model, info.placed(merged)).vector
         senders = tuple(member.sender for member in members)
         for sender in senders:
             fact = Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number)

@@ -31,13 +31,15 @@ import attrs
 
 from qres_core.contract.errors import LabError
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import RememberingTrainer, Trainer
+from qres_core.contract.trainer import Trainer, remembering
 from qres_core.contract.training import TrainerError, TrainerFailure, fitted
 from qres_core.contract.types import Update, Vector
 
 RESTARTS: Final = 2
 """How often in a row a worker is started anew that died."""
 _WHERE: Final = "simulation.workers"
+_TOLD: Final = 400
+"""Characters that a message tells of why a worker died."""
 
 Made: TypeAlias = tuple[Update | TrainerFailure | None, bytes | None]
 """What came of a training, and what the trainer keeps from now on."""
@@ -58,8 +60,7 @@ def _hold(name: str, trainers: bytes) -> None:
 
 def _fit(name: str, node: int, model: Vector, info: RoundInfo, memory: bytes | None) -> Made:
     trainer = _HELD[name][node]
-    if memory is not None and isinstance(trainer, RememberingTrainer):
-        trainer.recall(memory)
+    _recall(trainer, memory)
     model.flags.writeable = False
     try:
         made: Update | TrainerFailure | None = fitted(trainer, model, info)
@@ -69,7 +70,14 @@ def _fit(name: str, node: int, model: Vector, info: RoundInfo, memory: bytes | N
 
 
 def _memory(trainer: Trainer) -> bytes | None:
-    return trainer.remember() if isinstance(trainer, RememberingTrainer) else None
+    keeping = remembering(trainer)
+    return None if keeping is None else keeping.remember()
+
+
+def _recall(trainer: Trainer, memory: bytes | None) -> None:
+    keeping = remembering(trainer)
+    if keeping is not None and memory is not None:
+        keeping.recall(memory)
 
 
 def _begin() -> None:
@@ -164,14 +172,17 @@ class _Worker:
         fix = "workers = 1; or see that a worker can import the trainer's module, and what it needs"
         return LabError.of("QRES-E105", _WHERE, what, fix)
 
-    def died(self) -> None:
+    def died(self, error: BrokenExecutor) -> None:
         """Begin anew with the next training. Raises LabError: QRES-E804 after too many times."""
         self.close()
         self.deaths += 1
         if self.deaths > RESTARTS:
             nodes = ", ".join(f"node-{node}" for node in self.trainers)
             what = f"the process that trains {nodes} died {self.deaths} times in a row"
-            raise LabError.of("QRES-E804", _WHERE, what, "workers = 1 shows what the trainer does")
+            if told := str(error):
+                what = f"{what}: {told[:_TOLD]}"
+            fix = "workers = 1, without an executor, shows what the trainer does"
+            raise LabError.of("QRES-E804", _WHERE, what, fix) from error
 
     def close(self) -> None:
         """End it."""
@@ -237,8 +248,7 @@ class TrainingPool:
             made, memory = self._result(node, key)
         del self._jobs[node][key]
         self._known[node] = memory
-        if memory is not None and isinstance(trainer, RememberingTrainer):
-            trainer.recall(memory)
+        _recall(trainer, memory)
         if isinstance(made, TrainerFailure):
             raise TrainerError.about(made, f"node-{node}")
         return made
@@ -248,17 +258,17 @@ class TrainingPool:
         while True:
             try:
                 made = self._jobs[node][key].future.result()
-            except BrokenExecutor:
-                self._restart(worker)
+            except BrokenExecutor as error:
+                self._restart(worker, error)
             except Exception as error:
                 raise worker.failed(error) from error
             else:
                 worker.deaths = 0
                 return made
 
-    def _restart(self, worker: _Worker) -> None:
+    def _restart(self, worker: _Worker, error: BrokenExecutor) -> None:
         """Begin anew with a worker that died: its nodes train again what was not taken yet."""
-        worker.died()
+        worker.died(error)
         self._start(worker)
         for node in worker.trainers:
             for job in self._jobs[node].values():

@@ -11,12 +11,14 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from qres_core.contract.errors import ConfigError, Problem, QresError
+from qres_core.contract.transport import LinkKeys
 from qres_core.contract.types import NodeInfo
 from qres_core.kernel.compliance import unmet
 from qres_core.kernel.config import Config
@@ -265,9 +267,12 @@ def _clock(status: Mapping[str, Any] | None) -> Iterator[Examined]:
 
 
 def _of_plugins(kernel: Kernel, info: NodeInfo, *, runs: bool) -> Iterator[Examined]:
+    keys: LinkKeys | None = None
+    with suppress(QresError):  # it was told already
+        keys = kernel.link_keys()
     for plugin in kernel.enabled:
         try:
-            found = plugin.examine(info, runs)
+            found = plugin.examine(info, runs, keys)
         except QresError as error:
             yield from map(Examined.of, error.problems)
             continue

@@ -27,9 +27,10 @@ class TrainingAhead:
         """A training for this round was asked for; what was ahead before is thrown away."""
         self._round, self._result = info, None
 
-    def take(self, result: TrainingResult, round_number: int) -> None:
+    def take(self, result: TrainingResult, round_number: int, head: bytes) -> None:
         """Keep what came of it."""
-        if self._round is not None and self._round.number == round_number:
+        ahead = self._round
+        if ahead is not None and (ahead.number, ahead.head) == (round_number, head):
             self._result = result
 
     def claim(self, info: RoundInfo) -> tuple[bool, TrainingResult | None]:

@@ -17,7 +17,8 @@ delay what its author announces now. Of the slots in which blobs are pulled, two
 for each of its queues, are counted as lost to it. The others are as many as the
 line bears: a little more of them with every blob that comes, and half as many when one stalls while
 nothing else comes. A
-pull has no end while something of it comes, and the next one has what came of it.
+pull has no end while something of it comes, and the next one has what came of it. A frame is as old
+as its announcement, which names each byte of it: how long a line takes for it makes nothing stale.
 
 A small frame stands for a large one::
 
@@ -43,6 +44,7 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, QresError, RoundError, TransportError, WireError
 from qres_core.contract.transport import CHUNK, BlobRef, Delivery, Transport
 from qres_core.contract.types import DIGEST_BYTES, NodeId
+from qres_core.kernel.config import SwarmConfig
 
 PULLS: Final = 4
 """Blobs pulled at once at first, beside those of liars; of large ones never more: all in memory."""
@@ -90,6 +92,7 @@ class PullPace:
     """How many blobs are pulled at once, and how long nothing may come of each."""
 
     spare: int  # slots that count as lost to liars
+    budget: int = 0  # bytes of memory for blobs that are pulled at once; 0 for no limit
     at_once: float = attrs.field(factory=lambda: float(PULLS))  # the others
     count: int = attrs.field(default=0, init=False)  # blobs that came whole
     slots: anyio.CapacityLimiter = attrs.field(init=False)
@@ -104,10 +107,20 @@ class PullPace:
     async def slot(self, size: int) -> AsyncGenerator[None]:
         """A slot for a blob of so many bytes: small ones that came make room for small ones."""
         async with AsyncExitStack() as stack:
-            if size * PULLS > PULLED_BYTES:
+            if size * PULLS > self._together:
+                self.large.total_tokens = self.spare + self._large_at_once(size)
                 await stack.enter_async_context(self.large)
             await stack.enter_async_context(self.slots)
             yield
+
+    @property
+    def _together(self) -> int:
+        """Bytes that small blobs may take together."""
+        return min(PULLED_BYTES, self.budget) if self.budget else PULLED_BYTES
+
+    def _large_at_once(self, size: int) -> int:
+        """How many blobs of a size are in memory at once, beside those of liars; at least one."""
+        return max(1, min(PULLS, self.budget // size)) if self.budget else PULLS
 
     @property
     def _places(self) -> int:
@@ -121,7 +134,7 @@ class PullPace:
         """A blob of so many bytes came whole."""
         self.count += 1
         self._patience.pop(source, None)
-        most = max(PULLS, min(MOST_PULLS, PULLED_BYTES // max(1, size)))
+        most = max(PULLS, min(MOST_PULLS, self._together // max(1, size)))
         self.at_once = min(float(most), self.at_once + 1 / self.at_once)
         self.slots.total_tokens = self._places
 
@@ -146,6 +159,7 @@ class _Waiting:
     announce: Announce
     link: NodeId
     author: NodeId | None
+    since: float = attrs.field(eq=False)  # on the event loop's clock
 
     @property
     def source(self) -> NodeId:
@@ -167,6 +181,7 @@ class Carrier:
     transport: Transport  # carries frames and blobs
     max_bytes: int  # largest frame, ``swarm.max_message_bytes``
     liars: int = 0  # nodes that may announce what they never give, ``swarm.byzantine``
+    budget: int = 0  # bytes of memory for blobs that are pulled at once; 0 for no limit
     pulls: Pulls = attrs.field(factory=Pulls, init=False)  # counts
     # by link, and whether it is the source
     _queues: dict[tuple[NodeId, bool], deque[_Waiting]] = attrs.field(
@@ -179,7 +194,12 @@ class Carrier:
     _pace: PullPace = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._pace = PullPace(2 * self.liars)
+        self._pace = PullPace(2 * self.liars, self.budget)
+
+    @classmethod
+    def of(cls, transport: Transport, swarm: SwarmConfig) -> Carrier:
+        """Of a node of a swarm."""
+        return cls(transport, swarm.max_message_bytes, swarm.byzantine, swarm.memory // 2)
 
     def check(self) -> None:
         """See that the transport can carry every frame.
@@ -199,6 +219,10 @@ class Carrier:
             return
         fix = "lower swarm.max_message_bytes, on every node, or raise the transport's limit"
         raise ConfigError.of("QRES-E105", "swarm.max_message_bytes", what, fix)
+
+    def arriving(self) -> frozenset[NodeId]:
+        """Who announced a large frame that is not here yet, and may come."""
+        return frozenset(item.source for queue in self._queues.values() for item in queue)
 
     # ── out ───────────────────────────────────────────────────────────────────────────────────
 
@@ -241,7 +265,9 @@ class Carrier:
                     self.pulls.malformed += 1
                     await take(delivery)
                 else:
-                    waiting = _Waiting(from_byte, delivery.link, delivery.author)
+                    waiting = _Waiting(
+                        from_byte, delivery.link, delivery.author, anyio.current_time()
+                    )
                     self._enqueue(group, waiting, take)
 
     def _enqueue(self, group: TaskGroup, waiting: _Waiting, take: Take) -> None:
@@ -283,7 +309,7 @@ class Carrier:
                 await active.wait()
 
     async def _pull(self, waiting: _Waiting, take: Take) -> bool:
-        """Pull a frame and hand it on; ``False`` if nobody had it who answered."""
+        """Pull a frame and hand it on; ``False`` if nobody had it, or it has no room."""
         done, count = anyio.Event(), self._pace.count
         self._active.setdefault(waiting.root, done)
         try:
@@ -293,7 +319,7 @@ class Carrier:
             self.pulls.failed += 1
             if error.code == "QRES-E905":
                 self._pace.stalled(waiting.link, count)
-            return error.code != "QRES-E904"
+            return error.code not in {"QRES-E902", "QRES-E904"}
         finally:
             done.set()
             if self._active.get(waiting.root) is done:
@@ -303,7 +329,8 @@ class Carrier:
         self._known[waiting.link, waiting.root] = None
         while len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
-        await take(Delivery(waiting.link, frame, waiting.author))
+        waited = anyio.current_time() - waiting.since
+        await take(Delivery(waiting.link, frame, waiting.author, waited))
         return True
 
     async def _ask(self, waiting: _Waiting) -> bytes:

@@ -204,6 +204,7 @@ class CommitteeChecks(Checks):
             self.check(named)
         elif now >= self._patience():
             self.check(named, only=named)
+            self._named_at = math.inf  # what a set names later is waited for anew
 
     def due(self, times: Times) -> float:
         """When this node waits no longer for more to check, or for others to attest."""

@@ -410,6 +410,9 @@ def refusal(
     """
     if merger is None:
         return "no round is open here"
+    drawn = context.drawn(candidate.origin)
+    if any(member.sender not in drawn for member in candidate.members):
+        return "it names a member that was not drawn to train"
     try:
         if not merger.admits(candidate.members):
             return "a plugin would not have the set revealed"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import WireError
+from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import Contribution, NodeId, Updates
 from qres_core.contract.verdict import ACCEPT, Blame
@@ -28,6 +29,7 @@ from qres_core.swarm.messages import (
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.shard_messages import ContributionHeader
 from qres_core.swarm.sharding import Sharding
+from qres_core.swarm.shelf import Allowance, Shelf, ShelvedMessage
 from qres_core.swarm.timeouts import Answers, Times
 
 _ELSEWHERE: Final = np.zeros(1, dtype=np.int32)
@@ -40,8 +42,9 @@ _BESIDE: Final = 1024
 class Collector:
     """The contributions made at the node's head."""
 
-    def __init__(self, speaker: Speaker) -> None:
+    def __init__(self, speaker: Speaker, shelf: Shelf | None = None) -> None:
         self._context, self._position = speaker.context, speaker.position
+        self._shelf = Shelf(None, 0) if shelf is None else shelf
         self._speaker, self._outlet = speaker, speaker.outlet
         swarm = self._context.swarm
         self.gathering = Gathering()
@@ -51,16 +54,22 @@ class Collector:
             else Checks(speaker, self._add)
         )
         self._answers = Answers(swarm.vote_timeout / 2)
+        self._allowance = Allowance(swarm.memory // 2, swarm.vote_timeout / 2)
+        # when the round began, and when nothing is waited for any more that is on its way, seconds
+        self._begun, self._patient_until = math.inf, -math.inf
+        # of whom a contribution was asked last, and when
+        self._asked: dict[bytes, tuple[NodeId, float]] = {}
         self._looked: dict[NodeId, set[bytes]] = {}  # digests that were decoded in this round
         self._spoilt: set[bytes] = set()  # and those of them that are no contributions
         self._sharding: Sharding | None = None  # at the node's head, once it is asked for
+        self._away: Collection[NodeId] = ()  # who held shards and was not heard, at the one before
 
     @property
     def sharding(self) -> Sharding | None:
         """What the node does for sharded rounds at its head; ``None`` where all merge all."""
         if self._context.swarm.aggregation == "sharded" and self._sharding is None:
-            dimension = int(self._position.model.size)
-            self._sharding = Sharding(self._speaker, self.gathering, dimension)
+            dimension = self._context.covered(int(self._position.model.size))
+            self._sharding = Sharding(self._speaker, self.gathering, dimension, self._away)
         return self._sharding
 
     # ── round and model ───────────────────────────────────────────────────────────────────────
@@ -75,19 +84,27 @@ class Collector:
         if self.sharding is not None:
             self.sharding.open_round(wanted, now)
 
+    def begin(self, now: float, times: Times) -> None:
+        """The round begins: nobody else is asked, for a while, for what is on its way."""
+        self._begun, self._patient_until = now, times.vote
+
     def leave(self) -> None:
         """The node is about to go to another head."""
         self.checks.clear()  # first: what it still keeps belongs to the head that is left
+        if self._sharding is not None:
+            self._away = self._sharding.parts.holders.away
         self.gathering, self._sharding = Gathering(), None
-        self._looked, self._spoilt = {}, set()
+        self._looked, self._spoilt, self._asked = {}, set(), {}
 
     def restore(self, envelopes: Iterable[Envelope]) -> None:
-        """Take back what the journal kept of the node's lock.
+        """Take back what the journal kept of the node's lock, one after the other.
 
-        Raises WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404. Raises RoundError: QRES-E602 where the disk does
+        not take it: the node voted for it, and must not begin without it.
         """
-        for envelope in envelopes:
-            self.gathering.add(self._held(envelope), named=True)
+        for kept in envelopes:
+            envelope = kept.taken_in() if isinstance(kept, ShelvedMessage) else kept
+            self.gathering.add(self._laid(self._held(envelope)), named=True)
 
     # ── what is here ──────────────────────────────────────────────────────────────────────────
 
@@ -110,12 +127,19 @@ class Collector:
         return self.complete(candidate) and self.available(candidate)
 
     def proposable(self) -> set[NodeId]:
-        """Whose contributions of the current round can be had by all that need them."""
+        """Whose contributions of the current round can be had by all that need them.
+
+        A proposer leaves out what only members that have fallen silent hold, if enough others are
+        left: such a set could not be merged.
+        """
         held = self.gathering.of_round(self._position.number)
         if self.sharding is None:
             return set(held)
         holders = self.sharding.parts.holders
-        return {who for who, it in held.items() if holders.available(it.contribution.digest)}
+        digests = {who: it.contribution.digest for who, it in held.items()}
+        said = {who for who, digest in digests.items() if holders.available(digest)}
+        here = {who for who in said if holders.at_hand(digests[who])} if holders.away else said
+        return here if len(here) >= self._context.quorum else said
 
     def check(self, now: float, times: Times, named: Collection[bytes]) -> None:
         """Check contributions that wait, where something is about to depend on them.
@@ -123,7 +147,8 @@ class Collector:
         ``named``: digests of those that sets in question name.
         """
         if self.checks:
-            all_here = lambda: self._context.nobody_is_missing(self.here())  # noqa: E731
+            number = self._position.number
+            all_here = lambda: self._context.nobody_is_missing(self.here(), number)  # noqa: E731
             self.checks.advance(now, times, named, all_here=all_here)
 
     def stack(self, members: Sequence[Member]) -> Updates:
@@ -151,6 +176,8 @@ class Collector:
         named = agreed or any(_names(known, digest) for known in sets)
         if envelope.round < self._position.number and not named:
             return  # late; not even counted
+        if not named and envelope.sender not in self._context.drawn(envelope.round):
+            return  # it was not to train
         if self.gathering.get(digest) is not None or digest in self.checks:
             return
         if digest in self._spoilt:
@@ -183,7 +210,17 @@ class Collector:
         seen.add(digest)
         return True
 
+    def _laid(self, held: Held) -> Held:
+        beside = self.gathering.octets if self._shelf.budget else 0  # O(n) to find
+        return self._shelf.lay(held, beside)
+
     def _add(self, held: Held, *, named: bool) -> None:
+        try:
+            held = self._laid(held)
+        except RoundError as error:  # as if it had not come: it is asked for if a set names it
+            detail = str(error.problems[0])
+            self._outlet.refuse(held.envelope, Fault.NO_ROOM, Blame.NOBODY, detail=detail)
+            return
         if not self.gathering.add(held, named=named):
             # One that a set names is kept for the set; its sender is to blame all the same.
             self._outlet.refuse(held.envelope, Fault.EQUIVOCATION, Blame.SENDER)
@@ -193,18 +230,26 @@ class Collector:
         return self.checks.senders() | self.gathering.senders(self._position.number)
 
     def _held(self, envelope: Envelope) -> Held:
+        body: ContributionBody | ContributionHeader
         if self.sharding is not None:
-            header = ContributionHeader.from_bytes(envelope.payload)
-            body = ContributionBody(header.weight, _ELSEWHERE)
+            body = ContributionHeader.from_bytes(envelope.payload)
+            own = None
+            if envelope.sender == self._context.node_id:
+                own = self.sharding.parts.own_vector(body.root)
+            vector, root = _ELSEWHERE if own is None else own, body.root
         else:
-            body = ContributionBody.from_bytes(envelope.payload, int(self._position.model.size))
+            dimension = self._context.covered(int(self._position.model.size))
+            body = ContributionBody.from_bytes(envelope.payload, dimension)
+            vector, root = body.vector, b""
+        self._context.kernel.check_beside(body.proofs, body.companions)
         contribution = Contribution(
             envelope.sender,
             contribution_digest(envelope),
-            body.vector,
+            vector,
             min(body.weight, self._context.swarm.weight_cap),
             body.proofs,
             body.companions,
+            root,
         )
         return Held(contribution, envelope)
 
@@ -238,31 +283,59 @@ class Collector:
     # ── asking and answering ──────────────────────────────────────────────────────────────────
 
     def fetch(self, candidate: CandidateSet, holder: NodeId, now: float) -> None:
-        """Ask a node for what is missing of a set."""
+        """Ask a node for what is missing of a set, and is not on its way here.
+
+        Each answer is a whole contribution. On a slow line a second one delays the first.
+        """
+        coming = self._coming(candidate, now)
         missing = [
-            absent for absent in self.gathering.missing(candidate) if absent not in self.checks
+            absent
+            for absent in self.gathering.missing(candidate)
+            if absent not in self.checks and absent not in coming
         ]
         if missing and holder != self._context.node_id:
+            self._asked.update(dict.fromkeys(missing, (holder, now)))
             asked = self._speaker.make(FETCH, canonical.dumps(missing), now)
             self._speaker.send(holder, asked)
+
+    def _coming(self, candidate: CandidateSet, now: float) -> set[bytes]:
+        """What of a set its author, or who was asked for it, seems to be sending.
+
+        They announced something large; what, is not known before it is here. A liar may announce
+        what never comes, so this holds for a while only.
+        """
+        swarm, arriving = self._context.swarm, self._context.arriving()
+        patience = self._context.waits.patience(swarm.vote_timeout)
+        coming = set[bytes]()
+        for member in candidate.members if patience else ():
+            holder, asked = self._asked.get(member.digest, (b"", -math.inf))
+            # It was asked just now, or it announced something since.
+            is_asked = now < asked + (patience if holder in arriving else swarm.vote_timeout / 2)
+            until = min(self._begun + patience, self._patient_until)
+            if is_asked or (member.sender in arriving and now < until):
+                coming.add(member.digest)
+        return coming
 
     def answer(self, envelope: Envelope, now: float) -> None:
         """Send a peer the contributions it asks for, each again after a pause.
 
-        Raises WireError: QRES-E401 to
-        QRES-E404.
+        With a budget of memory it may be some of them: the peer asks again, this node or another.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         if envelope.head != self._context.head.digest:
             return
         asked_for = decode_fetch(envelope.payload, len(self._context.roster))
         waiting: Mapping[bytes, Held] = self.checks.lend(asked_for)
         for digest in asked_for:
+            if not self._allowance.grants(envelope.sender, now):
+                return
             held = self.gathering.get(digest) or waiting.get(digest)
             if held is not None and self._answers.due((envelope.sender, digest), now):
                 # Quoted, not sent on as it came: a replay check refuses what was delivered before.
                 quoted = held.envelope.to_bytes()
                 answer = self._speaker.make(FETCHED, quoted, now)
                 self._speaker.send(envelope.sender, answer)
+                self._allowance.gave(envelope.sender, len(quoted))
 
 
 def fits_quoted(envelope: Envelope, max_message_bytes: int) -> bool:

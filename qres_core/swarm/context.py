@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
 from qres_core.contract.by_record import ByRecord
+from qres_core.contract.fragments import Fragment
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Validator, pooled
 from qres_core.contract.types import NodeId, NodeInfo, Vector
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.chain import Head
+from qres_core.swarm.participants import participants
 from qres_core.swarm.timeouts import HeightPace
 
 
@@ -37,6 +39,10 @@ class NodeContext:
     votes: bool = attrs.field(default=True, init=False)
     # how long it waits for others, its own view
     waits: HeightPace = attrs.field(init=False)
+    # whose large messages are on their way here; a real node's transport knows
+    arriving: Callable[[], Collection[NodeId]] = attrs.field(default=tuple, init=False)
+    # who was drawn, of the head and the round that was asked for last
+    _drawn: tuple[bytes, int, frozenset[NodeId]] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.waits = HeightPace(self.swarm.deadline_stretch)
@@ -71,14 +77,29 @@ class NodeContext:
         known = self.head.height > 0 or not self.head.roster.epoch
         return known and self.node_id in self.head.roster
 
+    def covered(self, whole: int) -> int:
+        """Coordinates of an update at its head, of a model with so many."""
+        fragment = Fragment.of_step(self.head.step, self.swarm.fragments, whole)
+        return whole if fragment is None else fragment.dimension
+
     def proposer(self, number: int) -> NodeId:
         """Who may propose in a round."""
         return self.head.proposer(number, coordinator=self.swarm.topology == "coordinator")
 
-    def nobody_is_missing(self, held: Collection[NodeId]) -> bool:
-        """Whether waiting longer can bring nothing: what banned nodes send is never proposed."""
+    def drawn(self, number: int) -> frozenset[NodeId]:
+        """Who trains in a round of this height."""
+        if self._drawn is None or self._drawn[:2] != (self.head.digest, number):
+            found = participants(self.head, number, self.swarm.participants)
+            self._drawn = self.head.digest, number, found
+        return self._drawn[2]
+
+    def nobody_is_missing(self, held: Collection[NodeId], number: int) -> bool:
+        """Whether waiting longer can bring nothing: what banned nodes send is never proposed.
+
+        ``held``: whose contributions to round ``number`` are here.
+        """
         return len(held) >= self.quorum and all(
-            peer in held or self.kernel.standing(peer).banned for peer in self.roster
+            peer in held or self.kernel.standing(peer).banned for peer in self.drawn(number)
         )
 
 
@@ -102,13 +123,14 @@ class Position:
         self.info = round_info(context.swarm, context.head, int(self.model.size), number)
 
 
-def round_info(swarm: SwarmConfig, head: Head, dimension: int, number: int) -> RoundInfo:
-    """A round as plugins see it, at whatever head."""
+def round_info(swarm: SwarmConfig, head: Head, whole: int, number: int) -> RoundInfo:
+    """A round as plugins see it, at whatever head; ``whole``: coordinates of the model."""
+    fragment = Fragment.of_step(head.step, swarm.fragments, whole)
     return RoundInfo(
         swarm=head.swarm,
         number=number,
         model_digest=head.model,
-        dimension=dimension,
+        dimension=whole if fragment is None else fragment.dimension,
         scale=swarm.scale,
         roster=head.roster.members,
         quorum=head.roster.quorum,
@@ -118,6 +140,7 @@ def round_info(swarm: SwarmConfig, head: Head, dimension: int, number: int) -> R
         head=head.digest,
         void_sets=head.record.void_sets(head.roster.members),
         mismatches=head.record.mismatches,
+        fragment=fragment,
     )
 
 

@@ -6,8 +6,9 @@ and, beside it, those that a proposed set names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Final, Protocol
 
 import attrs
 import numpy as np
@@ -27,12 +28,31 @@ from qres_core.swarm.messages import CandidateSet, Member
 MAX_PER_SENDER: Final = 3
 
 
+class HeldElsewhere(Protocol):
+    """Where the numbers of a contribution lie, if not in memory."""
+
+    def rows(self, start: int, stop: int) -> NDArray[np.int32]:
+        """A range of them, int32."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class Held:
     """A contribution and the message it came in."""
 
     contribution: Contribution
     envelope: Envelope
+    file: HeldElsewhere | None = None
+
+    @property
+    def octets(self) -> int:
+        """Bytes that it takes in memory: where the rest lies elsewhere, those beside the vector."""
+        made = self.contribution
+        beside = sum(len(proof) for proof in made.proofs.values())
+        beside += sum(len(companion.body) for companion in made.companions.values())
+        if self.file is not None:
+            return beside
+        return beside + made.vector.nbytes + len(self.envelope.payload)
 
 
 class Gathering:
@@ -42,6 +62,7 @@ class Gathering:
         self._by_digest: dict[bytes, Held] = {}
         self._first: dict[tuple[int, NodeId], bytes] = {}
         self._count: dict[NodeId, int] = {}
+        self._of_round: dict[int, dict[NodeId, Held]] = {}  # found since anything was added
         self._asked: CandidateSet | None = None  # of which _lacking was missing when last asked
         self._lacking: list[Member] = []
 
@@ -54,6 +75,7 @@ class Gathering:
         contribution = held.contribution
         key = (held.envelope.round, contribution.sender)
         first = self._first.setdefault(key, contribution.digest)
+        self._of_round = {}
         if contribution.digest not in self._by_digest:
             count = self._count.get(contribution.sender, 0)
             if count >= MAX_PER_SENDER and not named:
@@ -62,13 +84,28 @@ class Gathering:
             self._by_digest[contribution.digest] = held
         return first == contribution.digest
 
+    @property
+    def octets(self) -> int:
+        """Bytes of the contributions in memory."""
+        return sum(held.octets for held in self._by_digest.values())
+
     def keep_only(self, digests: Iterable[bytes]) -> None:
         """Forget all but the named contributions: a new round begins for the same model."""
         wanted = set(digests)
         self._by_digest = {k: held for k, held in self._by_digest.items() if k in wanted}
         self._count = {held.contribution.sender: 1 for held in self._by_digest.values()}
-        self._first = {}
+        self._first, self._of_round = {}, {}
         self._asked = None
+
+    def made_in(self, most: int, *, chosen: Callable[[int], bool]) -> set[bytes]:
+        """Digests of the contributions to the newest rounds that are chosen, so many at most."""
+        rounds = {held.envelope.round for held in self._by_digest.values()}
+        newest = sorted(filter(chosen, rounds), reverse=True)[:most]
+        return {key for key, held in self._by_digest.items() if held.envelope.round in newest}
+
+    def after(self, count: int) -> list[bytes]:
+        """Digests of the contributions here, in the order they came, but for the first ones."""
+        return list(islice(self._by_digest, count, None))
 
     def get(self, digest: bytes) -> Held | None:
         """The contribution of that digest."""
@@ -94,13 +131,16 @@ class Gathering:
             origin,
         )
 
-    def of_round(self, round_number: int) -> dict[NodeId, Held]:
+    def of_round(self, round_number: int) -> Mapping[NodeId, Held]:
         """The first contribution of each sender in the round, by sender."""
-        return {
-            sender: self._by_digest[digest]
-            for (number, sender), digest in sorted(self._first.items())
-            if number == round_number and digest in self._by_digest
-        }
+        found = self._of_round.get(round_number)
+        if found is None:
+            found = self._of_round[round_number] = {
+                sender: self._by_digest[digest]
+                for (number, sender), digest in sorted(self._first.items())
+                if number == round_number and digest in self._by_digest
+            }
+        return found
 
     def senders(self, round_number: int) -> set[NodeId]:
         """Who contributed to the round."""
@@ -127,6 +167,17 @@ class Gathering:
             ]
         return np.array(claims, dtype=np.int64)
 
+    def rows(self, members: Sequence[Member], start: int, stop: int) -> NDArray[np.int32]:
+        """A range of the members' coordinates, int32, shape ``(n, stop - start)``."""
+        made = np.empty((len(members), stop - start), dtype=np.int32)
+        for row, member in zip(made, members, strict=True):
+            held = self._by_digest[member.digest]
+            if held.file is None:
+                row[:] = held.contribution.vector[start:stop]
+            else:
+                row[:] = held.file.rows(start, stop)
+        return made
+
     def stack(self, members: Sequence[Member], weight_cap: int) -> Updates:
         """The members' updates with their :meth:`weights`, ascending by sender."""
         held = [self._by_digest[member.digest] for member in members]
@@ -135,6 +186,16 @@ class Gathering:
             tuple(member.sender for member in members),
             self.weights(members, weight_cap),
             companions=_beside([item.contribution for item in held]),
+        )
+
+    def unseen(self, members: Sequence[Member], weight_cap: int) -> Updates:
+        """As :meth:`stack`, with a single zero in the place of each vector."""
+        made = self.contributions(members)
+        return Updates(
+            np.zeros((len(made), 1), dtype=np.int32),
+            tuple(member.sender for member in members),
+            self.weights(members, weight_cap),
+            companions=_beside(made),
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import partial
 
+import attrs
+
 from qres_core.contract.errors import QresError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Merit
@@ -25,6 +27,7 @@ from qres_core.swarm.messages import (
 )
 from qres_core.swarm.opinions import PATIENCE_TO_JUDGE
 from qres_core.swarm.outcome import OutcomeVote
+from qres_core.swarm.participants import participants
 from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
 from qres_core.swarm.steps import Round
 from qres_core.swarm.timeouts import backoff
@@ -117,8 +120,11 @@ class Heights(Leaving, ABC):
             self.model_digest,
             reason=current.why_lost(),
         )
-        if self._context.waits.adapts and current.lacks:
-            self._context.waits.lacked()
+        waits = self._context.waits
+        if waits.adapts and current.lacks:
+            waits.lacked()
+        else:
+            waits.late(self.swarm.deadline)
         current.close(outcome, now)
         self._parts.outlet.put(RoundEnded(outcome, self.model))
         self._open(number, now)
@@ -132,15 +138,14 @@ class Heights(Leaving, ABC):
         if not outcome.chosen:
             head = self._context.head.digest
             outcome.begin(certificate.candidate.digest(head), certificate.candidate.origin, now)
-        is_over = outcome.decision is not None and not self._is_pulling(now)
-        if is_over or not self._context.is_member:
+        if self._is_settled(now) or not self._context.is_member:
             return  # who is no member has no part in the dialogues, and takes the model as it is
         if current.tried:
-            if outcome.own is None:
-                self._follow(now)
-            elif self._parts.collector.sharding is not None:
+            if self._parts.collector.sharding is not None:
                 members, info = certificate.candidate.members, current.made_in(certificate)
                 self._parts.collector.sharding.merging.work(members, info, now)
+            if outcome.own is None:
+                self._follow(now)
         elif self._kept is not None:
             outcome.found(Merged(self._kept), now)  # before it stopped; its dialogues are over
         elif self._parts.dialogues.finished:
@@ -157,6 +162,16 @@ class Heights(Leaving, ABC):
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
 
+    def _is_settled(self, now: float) -> bool:
+        """Whether nothing is left to find out: the outcome is decided, and its model is here.
+
+        A node that was late merges what it has by now: to be sent the model would take longer.
+        """
+        if self._outcome.decision is None or self._is_pulling(now):
+            return False
+        model = self._outcome.wanted
+        return model is None or model in self._catching_up.held
+
     def _say_merged(
         self, certificate: Certificate, merged: Vector | Void | None, now: float
     ) -> None:
@@ -167,7 +182,9 @@ class Heights(Leaving, ABC):
         elif isinstance(merged, Void):
             outcome.found(merged, now)
         else:
-            self._made = self.make_model(self.model, self.step + 1, merged)
+            info = self._parts.position.info
+            made = self.make_model(self.model, self.step + 1, info.placed(merged))
+            self._made = made if info.fragment is None else attrs.evolve(made, merged=merged)
             self._catching_up.held[self._made.digest] = self._made.model
             if self._runs_once:  # nobody could make the model again
                 self._parts.journal.record_made(self._made.model)
@@ -190,16 +207,19 @@ class Heights(Leaving, ABC):
 
         Raises QresError for what a plugin refused.
         """
+        current, opinions, what = self._round, self._parts.opinions, "merge"
+        members, made_in = certificate.candidate.members, current.made_in(certificate)
+        merge = partial(current.merger.merge, members, made_in)
         sharding = self._parts.collector.sharding
         if sharding is not None:
-            candidate, info = certificate.candidate, self._round.made_in(certificate)
-            chosen = candidate.digest(self._context.head.digest)
-            return sharding.merging.merge(chosen, candidate.members, info, now)
-        current, opinions, what = self._round, self._parts.opinions, "merge"
+            chosen = certificate.candidate.digest(self._context.head.digest)
+            shards = sharding.merging.merge(chosen, members, made_in, now)
+            if shards is None or isinstance(shards, Void):
+                return shards
+            merge = partial(current.merger.merge_shards, members, shards, made_in)
         if opinions.waits_for(what):
             return None
-        members, made_in = certificate.candidate.members, current.made_in(certificate)
-        found = opinions.ask(what, partial(current.merger.merge, members, made_in))
+        found = opinions.ask(what, merge)
         if opinions.waits_for(what):
             patience = PATIENCE_TO_JUDGE * self._choice.timeout
             current.times.result = max(current.times.result, now + patience)
@@ -226,8 +246,9 @@ class Heights(Leaving, ABC):
         if self.swarm.interval or not self.trains_ahead:
             return
         head = self._context.head.after(chosen, Merged(made.digest))
-        if self.node_id in head.roster:
-            info = round_info(self.swarm, head, int(made.model.size), self.number + 1)
+        number, count = self.number + 1, self.swarm.participants
+        if self.node_id in participants(head, number, count):
+            info = round_info(self.swarm, head, int(made.model.size), number)
             self._parts.ahead.begin(info)
             self._parts.outlet.put(Train(info, made.model))
 

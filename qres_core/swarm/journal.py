@@ -25,20 +25,22 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 import attrs
 import numpy as np
 
-from qres_core.contract.errors import WireError
+from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.stores import Facts, PrivateDatabase, StoreKind
 from qres_core.contract.types import NodeId, Vector, check_vector, model_digest
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.messages import CONTRIBUTION, OUTCOME, OUTCOME_PREVOTE
+from qres_core.swarm.shelf import ShelvedMessage
 
 SEQUENCE_BLOCK: Final = 1024
 """Sequence numbers are reserved in blocks, so that not every message costs a sync to disk."""
@@ -79,6 +81,11 @@ class Journal(Protocol):
 
     In a block of :meth:`together`, facts are safe when the block ends.
     """
+
+    @property
+    def folder(self) -> Path | None:
+        """The node's own folder; ``None`` where nothing is kept."""
+        ...
 
     def together(self) -> AbstractContextManager[None]:
         """What is recorded in the block is safe when it ends; nothing is said before.
@@ -150,6 +157,11 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._next = 0
+
+    @property
+    def folder(self) -> Path | None:
+        """None."""
+        return None
 
     def together(self) -> AbstractContextManager[None]:
         """Nothing to keep."""
@@ -231,12 +243,37 @@ _LINKS: Final = (
 _DOMAIN: Final = b"qres/store/v3"
 
 
+def refuse_lost(folder: Path, model: Path) -> None:
+    """Refuse the folder of a node that kept a model, and whose journal is gone.
+
+    Raises RoundError: QRES-E602.
+    """
+    if model.exists() and not PrivateDatabase.exists(folder, _KIND):
+        what = f"there is no such file, and a node ran in the folder: {model.name} is there"
+        raise RoundError.of("QRES-E602", str(folder / FILE), what, _KIND.remedy)
+
+
 def _octets(model: Vector) -> bytes:
     return np.ascontiguousarray(model, dtype="<i4").tobytes()
 
 
 def _vector(octets: bytes) -> Vector:
     return check_vector(np.frombuffer(octets, dtype="<i4").astype(np.int32), "model")
+
+
+@attrs.frozen(eq=False)
+class _RecordedPayload:
+    """Where the payload of a message of a record lies."""
+
+    read: Callable[[], Envelope]
+
+    def payload(self) -> bytes:
+        return self.read().payload
+
+
+def _recorded(read: Callable[[], Envelope]) -> ShelvedMessage:
+    """A message that is checked now, and read again whenever somebody asks for its payload."""
+    return ShelvedMessage.of(read(), _RecordedPayload(read))
 
 
 class SqliteJournal:
@@ -283,6 +320,7 @@ class SqliteJournal:
             database.execute(_LINKS)
             facts.write("sequence", 0)
 
+        self._folder = folder
         self._db = PrivateDatabase.open(folder, _KIND, fill)
         self._facts = Facts(self._db, _DOMAIN)
         self._block: ExitStack | None = None  # of `together`; holds its transaction
@@ -297,6 +335,11 @@ class SqliteJournal:
             raise
 
     # ── the journal ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def folder(self) -> Path | None:
+        """The node's own folder."""
+        return self._folder
 
     @contextmanager
     def together(self) -> Generator[None]:
@@ -503,7 +546,7 @@ class SqliteJournal:
         if fact is None:
             return None
         head, digests = fact
-        return JournalEntry(head, tuple(self._message(digest) for digest in digests))
+        return JournalEntry(head, tuple(_recorded(partial(self._message, it)) for it in digests))
 
     def _message(self, digest: bytes) -> Envelope:
         found = self._db.row("SELECT frame FROM message WHERE digest = ?", digest)

@@ -109,6 +109,18 @@ class Knowledge(Generic[Voter]):
             found.update(value for value in tally.winners if value is not None)
         return frozenset(found if self._claim is None else {*found, self._claim})
 
+    def may_be_won(self, number: int) -> bool:
+        """Whether a quorum may have prevoted for a value in a round, for all that is known here.
+
+        Of the voters that are heard up to ``f`` may have said otherwise elsewhere. The others may
+        have said anything.
+        """
+        tally = self.tally(number, Step.PREVOTE)
+        counts = tally.counts()
+        alike = max((count for value, count in counts.items() if value is not None), default=0)
+        unheard, lied = len(self.voters) - len(tally), min(self.byzantine, len(tally) - alike)
+        return bool(tally.winners - {None}) or alike + unheard + lied >= self.threshold
+
     def said(self, step: Step, number: int) -> tuple[bool, Value | None]:
         """Whether this node voted, and for what."""
         return (number, step) in self._own, self._own.get((number, step))

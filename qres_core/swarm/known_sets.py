@@ -51,10 +51,6 @@ class KnownSets:
             self.here.discard(value)
             self._engine.forget(value)
 
-    def since(self, number: int) -> list[CandidateSet]:
-        """Sets of contributions of a round or later: others may have locked one."""
-        return [known for known in self.known.values() if known.origin >= number]
-
     def proposed_now(self) -> list[CandidateSet]:
         """Sets that are proposed in the engine's round."""
         return [self.known[value] for value in self.proposed.get(self._engine.round, ())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -38,7 +38,7 @@ passes at most before a node repeats its votes."""
 class MadeModel:
     """What the decided set merges to at this node."""
 
-    merged: Vector  # what the rule gave, int32, shape ``(d,)``
+    merged: Vector  # what the rule gave, int32, of the coordinates that the round covers
     model: Vector  # the model with it, int32, shape ``(d,)``
     digest: bytes  # of that model
     saturated: int  # coordinates of it held at the grid's limit
@@ -82,7 +82,8 @@ class MachineState:
         self._made: MadeModel | None = None
         self._kept: bytes | None = None  # digest of the model that the journal kept of the height
         self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
-        self._model_round, self._aborts, self._now, self._stopped = 0, 0, 0.0, False
+        self._model_round, self._aborts, self._stopped = 0, 0, False
+        self._ticked = 0.0  # when the clock was last looked at, seconds
         self._left: int | None = None  # from which height on it is no member any more
         self._beyond: set[NodeId] = set()  # who knows of that
         self._needed = 0.0  # when a node was last heard that does not, seconds
@@ -107,6 +108,10 @@ class MachineState:
     def waits(self) -> HeightPace:
         """How long the node waits for others, as its own view."""
         return self._context.waits
+
+    def follow_arrivals(self, arriving: Callable[[], Collection[NodeId]]) -> None:
+        """Whose large messages are on their way here: what comes is not asked of others."""
+        self._context.arriving = arriving
 
     @property
     def roster(self) -> tuple[NodeId, ...]:
@@ -165,11 +170,15 @@ class MachineState:
 
     @property
     def next_tick(self) -> float:
-        """When the clock next matters, in seconds; never, for a node that stopped."""
+        """When the clock next matters, in seconds; never, for a node that stopped.
+
+        In the past where a message came when the clock already mattered: it waits for its tick.
+        """
         if self._is_over:
             return math.inf
-        due = min(self._choice.due(), self._outcome.due(), self._leaves_at)
-        return min(self._round.due(self._now), due if due > self._now else math.inf)
+        # What fell due since the last tick is still to be done, though a message came meanwhile.
+        round_due = self._round.due(self._ticked)
+        return min(round_due, self._choice.due(), self._outcome.due(), self._leaves_at)
 
     @property
     def is_out(self) -> bool:

@@ -72,7 +72,7 @@ class Mean:
     def claims(self) -> Claims:
         """The mean works on anything and withstands nobody."""
         tolerates = None if self.unprotected else 0
-        return Claims(tolerates=tolerates, averages=True, coordinatewise=True)
+        return Claims(tolerates=tolerates, averages=True, coordinatewise=True, by_fragments=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

@@ -7,6 +7,8 @@
     admits    whether a proposed set is ``revealable`` as a whole, before the vote
     judge     what a proposed set merges to, and whether plugins ``endorse`` it, before the vote
     merge     what the decided set merges to: ``reveal``, then ``aggregate`` in its wrappers
+    merge_shards
+              the same in a sharded round, once committees have merged the shards
 
 A set that was merged to judge it is not revealed and aggregated again: the solver lets no plugin
 both judge before the vote and reveal after it (QRES-E312).
@@ -21,8 +23,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.held_out import HeldOut, Screening
@@ -36,6 +41,10 @@ from qres_core.swarm.gathering import Gathering
 from qres_core.swarm.messages import Member
 
 Members = tuple[Member, ...]
+_OF_A_ROW: Final = 24
+"""Bytes of memory for each number of a row while it is merged: itself, sorted, and as int64."""
+_MERGING: Final = 2**25
+"""Bytes for merging at once where a node has no budget, and its plugins need no whole updates."""
 
 
 @attrs.frozen
@@ -131,7 +140,8 @@ class Merger:
             for item in made
             if (name := names.get(item.sender)) is not None and name not in head.bans
         )
-        info = round_info(self.kernel.swarm, head, self.info.dimension, self.info.number + 1)
+        whole = self.info.of_model.dimension
+        info = round_info(self.kernel.swarm, head, whole, self.info.number + 1)
         ahead = attrs.evolve(info, ahead=self._merges[1])
         return tuple(item.sender for item in self.kernel.revealable(there, ahead))
 
@@ -172,9 +182,51 @@ class Merger:
         if self._judged is not None and self._judged[0] == members:
             return self._judged[1]
         info = self.info if made_in is None else made_in
+        width = self._width(len(members), info.dimension)
+        if width < info.dimension:
+            return self._in_ranges(members, info, width)
         made = self.gathering.contributions(members)
         revealed = self.kernel.reveal(self._stack(members), made, info)
         return self.kernel.aggregate(revealed, info, self.held_out)
+
+    def merge_shards(self, members: Members, found: NDArray[Any], made_in: RoundInfo) -> Vector:
+        """What a decided set of a sharded round merges to.
+
+        ``found``: what its shards merge to, int32, shape ``(d,)``; or the exact sums that were
+        opened of them, int64, shape ``(rows, d)``. The rest is as for :meth:`merge`.
+        """
+        unseen = self.gathering.unseen(members, self.kernel.swarm.weight_cap)
+        made = self.gathering.contributions(members)
+        if self.kernel.opens_shards:
+            unseen = attrs.evolve(unseen, opened=found)
+            revealed = self.kernel.reveal(unseen, made, made_in)
+            return self.kernel.aggregate(revealed, made_in, self.held_out)
+        self.kernel.check_unseen(unseen, made, made_in)
+        return self.kernel.wrap_merged(found, unseen, made_in, self.held_out)
+
+    def _width(self, count: int, dimension: int) -> int:
+        """How many coordinates of so many updates are merged at once.
+
+        All where a plugin needs whole updates; with a budget the solver lets none (QRES-E321).
+        """
+        if not self.kernel.merges_in_ranges:
+            return dimension
+        return max(1, (self.kernel.swarm.memory // 2 or _MERGING) // (_OF_A_ROW * count))
+
+    def _in_ranges(self, members: Members, info: RoundInfo, width: int) -> Vector:
+        """As :meth:`merge`, so many coordinates at a time; the bits are the same."""
+        swarm = self.kernel.swarm
+        weights = self.gathering.weights(members, swarm.weight_cap)
+        senders = tuple(member.sender for member in members)
+        merged = np.empty(info.dimension, dtype=np.int32)
+        for start in range(0, info.dimension, width):
+            stop = min(start + width, info.dimension)
+            rows = self.gathering.rows(members, start, stop)
+            here = attrs.evolve(info, dimension=stop - start)
+            updates = Updates(rows, senders, weights)
+            merged[start:stop] = self.kernel.aggregate(updates, here, self.held_out)
+        merged.flags.writeable = False
+        return merged
 
     def _stack(self, members: Sequence[Member]) -> Updates:
         return self.gathering.stack(members, self.kernel.swarm.weight_cap)

@@ -133,6 +133,22 @@ def encode_contribution(
     return canonical.dumps([weight, packed, dict(proofs), beside])
 
 
+def decode_contribution(
+    payload: bytes, most: int
+) -> tuple[int, Any, dict[str, bytes], dict[str, Companion]]:
+    """Weight, vector or what stands for it, proofs and companions, as they were encoded.
+
+    ``most``: bytes that the vector takes at most; what it is, is not looked at. Raises WireError:
+    QRES-E401 to QRES-E404.
+    """
+    limit = most + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
+    limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
+    value = canonical.loads(payload, max_bytes=limit, views=True, max_items=_MAX_ITEMS)
+    weight, packed, proofs, companions = _list(value, 4, "contribution")
+    _number(weight, 1, MAX_WEIGHT, "weight")
+    return weight, packed, _proofs(proofs), _companions(companions)
+
+
 def _modulus_bytes(modulus: int) -> bytes:
     return modulus.to_bytes((modulus.bit_length() + 7) // 8, "big")
 
@@ -207,16 +223,9 @@ class ContributionBody:
 
         Raises WireError: QRES-E401 to QRES-E404.
         """
-        limit = packing.most_bytes(dimension) + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
-        limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
-        weight, packed, proofs, companions = _list(
-            canonical.loads(payload, max_bytes=limit, views=True, max_items=_MAX_ITEMS),
-            4,
-            "contribution",
-        )
-        _number(weight, 1, MAX_WEIGHT, "weight")
-        vector = _vector(payload, packed, dimension)
-        return cls(weight, vector, _proofs(proofs), _companions(companions))
+        most = packing.most_bytes(dimension)
+        weight, packed, proofs, companions = decode_contribution(payload, most)
+        return cls(weight, _vector(payload, packed, dimension), proofs, companions)
 
 
 def contribution_digest(envelope: Envelope) -> bytes:

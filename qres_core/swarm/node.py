@@ -66,7 +66,7 @@ from qres_core.swarm.effects import (
     Vanished,
     Vouched,
 )
-from qres_core.swarm.journal import Journal, MemoryJournal, SqliteJournal
+from qres_core.swarm.journal import Journal, MemoryJournal, SqliteJournal, refuse_lost
 from qres_core.swarm.model_file import KEPT, SwarmModel
 from qres_core.swarm.pending import PendingChanges, RosterFolder
 from qres_core.swarm.rounds import RoundMachine, round_machine
@@ -204,7 +204,7 @@ class Node:
 
     def __attrs_post_init__(self) -> None:
         swarm = self.machine.swarm
-        self.carrier = Carrier(self.transport, swarm.max_message_bytes, swarm.byzantine)
+        self.carrier = Carrier.of(self.transport, swarm)
 
     async def run(self) -> None:
         """Take part until the last model is made and the linger is over.
@@ -332,7 +332,7 @@ class Node:
         if isinstance(item, Delivery):
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = item.author or item.link
-            self._apply(self.machine.receive(item.frame, source, now))
+            self._apply(self.machine.receive(item.frame, source, now, item.waited))
         elif isinstance(item, _Trained):
             self._take_trained(item, now)
 
@@ -341,13 +341,13 @@ class Node:
         if isinstance(result, Update):
             if item.vanished is not None and self.on_event is not None:
                 self.on_event(item.vanished)
-            self._apply(self.machine.trained(result, number, now, head))
+            self._apply(self.machine.trained(result, number, head, now))
         elif isinstance(result, TrainerFailure):
             if self.on_event is not None:
                 self.on_event(result)
-            self._apply(self.machine.sit_out(number, result.summary, now, head))
+            self._apply(self.machine.sit_out(result.summary, number, head, now))
         else:
-            self._apply(self.machine.sit_out(number, result, now, head))
+            self._apply(self.machine.sit_out(result, number, head, now))
 
     def _apply(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -518,6 +518,7 @@ def _memory(
     if folder is None:
         yield MemoryJournal()
         return
+    refuse_lost(folder, folder / KEPT)
     journal = SqliteJournal(folder, swarm=config.swarm.name, node_id=node_id, initial=initial)
     with closing(journal):
         clear_leftovers(folder / KEPT)
@@ -662,6 +663,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
                 linger=linger,
                 meet=meet,
             )
+            machine.follow_arrivals(node.carrier.arriving)
             if on_start is not None:
                 on_start(node)
             try:

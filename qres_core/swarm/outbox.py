@@ -31,7 +31,7 @@ class Speaker:
         self.next_sequence: int = self._reserve()  # may be the first of a new block
         self._reserved_to = self.next_sequence + SEQUENCE_BLOCK
         self._said: dict[str, tuple[str, bytes, int]] = {}
-        self._pause = math.inf
+        self.pause = math.inf  # seconds between repetitions
         self.repeat_at = math.inf  # when :meth:`repeat` is due, seconds
         self.repeats = 0  # how often the round's messages were repeated
 
@@ -134,7 +134,7 @@ class Speaker:
         """
         said = self._said.items()
         early = {slot: it for slot, it in said if it[0].startswith(CHOICE) and it[2] >= number}
-        self._said, self._pause, self.repeats = early, pause, 0
+        self._said, self.pause, self.repeats = early, pause, 0
         if not early:
             self.repeat_at = math.inf
 
@@ -153,7 +153,7 @@ class Speaker:
         """
         number = self.position.number if round_number is None else round_number
         self._said[slot or kind] = kind, payload, number
-        self.repeat_at = now + self._pause
+        self.repeat_at = now + self.pause
         return self.broadcast(kind, payload, now, round_number=number)
 
     def unsay(self, *slots: str) -> None:
@@ -163,13 +163,13 @@ class Speaker:
 
     def repeat_soon(self, now: float) -> None:
         """Repeat after one pause at the latest, even if nothing was said yet."""
-        self.repeat_at = min(self.repeat_at, now + self._pause)
+        self.repeat_at = min(self.repeat_at, now + self.pause)
 
     def repeat(self, now: float) -> bool:
         """Say it all again, to whoever was not there or did not hear; whether it was due."""
         if now < self.repeat_at:
             return False
-        self.repeat_at = now + self._pause
+        self.repeat_at = now + self.pause
         self.repeats += 1
         for kind, payload, number in self._said.values():
             self.broadcast(kind, payload, now, round_number=number)

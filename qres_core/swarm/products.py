@@ -1,70 +1,88 @@
-"""Exact inner products of integer rows, and their bytes."""
+"""The bytes of exact inner products, and their sum over shards."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK: Final = 2**20
-"""Most numbers of all rows at once: they take megabytes as float64. Sums of so many products of
-16-bit halves are below 2**53."""
-_HALF: Final = 16
+from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.products import from_words, product_words
+
+_WIDEST: Final = 12
+"""Bytes of the largest inner product, of vectors of less than 2**32 coordinates."""
 
 
-def inner_products(rows: NDArray[np.int32]) -> NDArray[Any]:
-    """The inner product of every two rows, exactly.
+def encode_products(rows: NDArray[np.int32]) -> bytes:
+    """The inner products of some rows: how many bytes each takes, then the lower triangle.
+
+    It goes row by row, each number little-endian and in two's complement.
 
     Args:
-        rows: int32, shape ``(n, d)``.
+        rows: int32, shape ``(n, d)``, ``d < 2**32``.
+
+    Complexity: O(n**2 d).
+    """
+    upper, lower = product_words(rows)
+    # By Cauchy and Schwarz none is larger than the largest square.
+    square = max(from_words(upper.diagonal(), lower.diagonal()).tolist())
+    width = square.bit_length() // 8 + 1
+    at = np.tril_indices(len(rows))
+    octets = np.empty((len(at[0]), _WIDEST), dtype=np.uint8)
+    octets[:, :4] = lower[at].astype("<u4").view(np.uint8).reshape(-1, 4)
+    octets[:, 4:] = upper[at].astype("<i8").view(np.uint8).reshape(-1, 8)
+    return bytes([width]) + octets[:, :width].tobytes()
+
+
+def summed_products(encoded: Sequence[bytes | memoryview]) -> NDArray[Any]:
+    """The sum of encoded inner products, of as many rows each.
+
+    Args:
+        encoded: what :func:`encode_products` makes of ranges of the rows' coordinates.
 
     Returns:
-        Python integers, shape ``(n, n)``, symmetric.
+        Python integers, shape ``(n, n)``: the inner products of the rows.
 
-    Complexity: O(n**2 d), by four products of float64 matrices, each exact.
+    Raises:
+        ValueRefusedError: QRES-E502 for bytes that are no triangle of numbers, or not of as many
+            rows as others.
+
+    Complexity: O(n**2) for each of them.
     """
-    n, d = rows.shape
-    total = np.zeros((n, n), dtype=np.object_)
-    width = max(1, _BLOCK // n)
-    for start in range(0, d, width):
-        block = rows[:, start : start + width]
-        high = (block >> _HALF).astype(np.float64)
-        low = (block & 0xFFFF).astype(np.float64)
-        mixed = (high @ low.T).astype(np.int64)
-        parts = (high @ high.T, mixed + mixed.T, low @ low.T)
-        for shift, part in zip((2 * _HALF, _HALF, 0), parts, strict=True):
-            total += part.astype(np.int64).astype(np.object_) << shift
-    return total
-
-
-def encode_products(products: NDArray[Any]) -> bytes:
-    """The bytes of inner products: how many each takes, then the lower triangle, row by row."""
-    rows, columns = np.tril_indices(len(products))
-    values: list[int] = products[rows, columns].tolist()
-    width = max(value.bit_length() // 8 + 1 for value in values)
-    body = b"".join(value.to_bytes(width, "little", signed=True) for value in values)
-    return bytes([width]) + body
-
-
-def summed_products(encoded: Sequence[bytes | memoryview], n: int) -> NDArray[Any]:
-    """The sum of encoded inner products of ``n`` rows: Python integers, shape ``(n, n)``."""
-    count = n * (n + 1) // 2
-    sums = [0] * count
+    counts = {_count(octets) for octets in encoded}
+    count = max(counts, default=0)
+    n = (math.isqrt(8 * count + 1) - 1) // 2
+    if len(counts) != 1 or count < 1 or n * (n + 1) // 2 != count:
+        what = f"{sorted(counts)} numbers are no lower triangles of matrices of one size"
+        raise ValueRefusedError.of("QRES-E502", "products", what)
+    upper, lower = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     for octets in encoded:
         width = octets[0]
-        for place in range(count):
-            start = 1 + place * width
-            value = int.from_bytes(octets[start : start + width], "little", signed=True)
-            sums[place] += value
+        given = np.frombuffer(octets, dtype=np.uint8, offset=1).reshape(count, width)
+        wide = np.empty((count, _WIDEST), dtype=np.uint8)
+        wide[:, :width] = given
+        wide[:, width:] = np.where(given[:, -1:] >= 2**7, 2**8 - 1, 0)  # the sign
+        lower += wide[:, :4].copy().view("<u4")[:, 0]
+        upper += wide[:, 4:].copy().view("<i8")[:, 0]
+    upper += lower >> 32
+    lower &= 2**32 - 1
     total = np.zeros((n, n), dtype=np.object_)
     rows, columns = np.tril_indices(n)
-    total[rows, columns] = sums
-    total[columns, rows] = sums
+    total[rows, columns] = total[columns, rows] = from_words(upper, lower)
     return total
+
+
+def _count(octets: bytes | memoryview) -> int:
+    """How many numbers there are; 0 if that is not clear."""
+    width = octets[0] if len(octets) else 0
+    if not 1 <= width <= _WIDEST or (len(octets) - 1) % width:
+        return 0
+    return (len(octets) - 1) // width
 
 
 def products_bytes(n: int) -> int:
     """Most bytes of encoded inner products of ``n`` rows, of less than 2**32 columns."""
-    return 1 + 13 * (n * (n + 1) // 2)
+    return 1 + _WIDEST * (n * (n + 1) // 2)

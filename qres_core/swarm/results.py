@@ -17,6 +17,8 @@ UNFINISHED: Final = "QRES-E604"
 CANNOT_MERGE: Final = "QRES-E608"
 """Code with which a plugin says that this node alone cannot merge. It is no finding about the set,
 so the node claims what others found."""
+RAISED: Final = "QRES-E701"
+"""Code of a hook that raised what no plugin raises on purpose. It may be one node's own trouble."""
 _MAX_CODE: Final = 32
 
 

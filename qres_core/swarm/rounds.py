@@ -82,7 +82,7 @@ class RoundMachine(Heights):
 
     def start(self, now: float) -> list[Effect]:
         """Open the first round."""
-        self._now = now
+        self._ticked = now
         wait = self.swarm.interval if self.step else 0.0  # when the model was made is not known
         number = 1 if self._resume is None else self._resume.last_round + 1
         with self._recorded():
@@ -90,16 +90,18 @@ class RoundMachine(Heights):
             self._advance(now)
         return self._parts.outlet.take()
 
-    def receive(self, frame: bytes, source: NodeId, now: float) -> list[Effect]:
+    def receive(
+        self, frame: bytes, source: NodeId, now: float, waited: float = 0.0
+    ) -> list[Effect]:
         """Take a frame. Never raises for what it holds.
 
         ``frame``: bytes as delivered; ``source``: who answers for them: the author where the
-        transport proves it, else the link; ``now``: this node's clock, seconds.
+        transport proves it, else the link; ``now``: this node's clock, seconds; ``waited``: seconds
+        for which it was pulled.
         """
         if self._is_over:
             return []
-        self._now = now
-        result = self.kernel.inbound(frame, source, now)
+        result = self.kernel.inbound(frame, source, now, waited)
         if isinstance(result, Rejection):
             self._parts.outlet.put(Refused(self.number, result.subject, result.reason))
         elif result.sender != self.node_id:
@@ -113,7 +115,7 @@ class RoundMachine(Heights):
         """The clock is at ``now`` seconds."""
         if self._is_over:
             return []
-        self._now = now
+        self._ticked = now
         with self._recorded():
             self._parts.dialogues.tick(now)
             wanted = None if self._is_pulling(now) else self._outcome.wanted
@@ -125,27 +127,20 @@ class RoundMachine(Heights):
             self._leave_if_due(now)
         return self._parts.outlet.take()
 
-    def trained(
-        self, update: Update, round_number: int, now: float, head: bytes = b""
-    ) -> list[Effect]:
-        """The result of :class:`Train`; ignored if the round is over, or will not be.
-
-        ``head``: the head of its round; left out, the round's number alone tells what it is for.
-        """
+    def trained(self, update: Update, round_number: int, head: bytes, now: float) -> list[Effect]:
+        """The result of :class:`Train`, for a round at a head; ignored if that will not be."""
         if self._is_of_now(round_number, head):
             self._round.update = update
             with self._recorded():
                 self._advance(now)
         else:
-            self._parts.ahead.take(update, round_number)
+            self._parts.ahead.take(update, round_number, head)
         return self._parts.outlet.take()
 
-    def sit_out(
-        self, round_number: int, reason: str, now: float, head: bytes = b""
-    ) -> list[Effect]:
+    def sit_out(self, reason: str, round_number: int, head: bytes, now: float) -> list[Effect]:
         """Training failed: contribute nothing to the round, but go on voting."""
         if not self._is_of_now(round_number, head):
-            self._parts.ahead.take(reason, round_number)
+            self._parts.ahead.take(reason, round_number, head)
         elif not self._round.contributed:
             self._round.sit_out(reason)
             with self._recorded():
@@ -161,8 +156,8 @@ class RoundMachine(Heights):
         return self._parts.outlet.take()
 
     def _is_of_now(self, round_number: int, head: bytes) -> bool:
-        here = head in {b"", self._context.head.digest}
-        return not self._is_over and round_number == self.number and here
+        is_here = head == self._context.head.digest
+        return not self._is_over and round_number == self.number and is_here
 
     def publish_raw(self, payload: bytes, round_number: int, now: float) -> list[Effect]:
         """Send a contribution made outside the machine, unchecked: how the lab plays a liar."""
@@ -235,7 +230,8 @@ class RoundMachine(Heights):
             return
         sharding = self._parts.collector.sharding
         coming = envelope.round > self.number
-        waits = coming and envelope.kind in OF_A_COMING_ROUND
+        # Who has decided goes to no other round, and members may answer it from a later one.
+        waits = coming and envelope.kind in OF_A_COMING_ROUND and self._choice.certificate is None
         if sharding is not None and not waits and sharding.take(envelope, now):
             return
         if coming and envelope.kind != FETCHED:

@@ -1,17 +1,16 @@
 """The shards of contributions: given to committees, held, asked for.
 
 A sender gives each shard to the ``f + 1`` members that serve it first. Each says what it holds. If
-too few say so in time (:func:`patience`), the sender gives the shard to the rest of the committee.
+too few say so in time (:func:`patience`), the sender gives the shard to the rest of the committee,
+and then to reserves, to twice as many each time.
 
-A liar may say what it holds to some nodes alone. Those see enough holders and would not step in,
-while the others see too few and would not vote. So whoever sees too few for twice the patience asks
-the whole committee for the shard, and each member that lacks it fetches it and says so.
+Who sees too few holders asks for the shard (:mod:`qres_core.swarm.missed_shards`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -19,46 +18,43 @@ from numpy.typing import NDArray
 
 from qres_core.contract.errors import WireError
 from qres_core.contract.faults import Fault
-from qres_core.contract.types import NodeId
-from qres_core.contract.verdict import Blame
+from qres_core.contract.types import NodeId, Vector
+from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.context import NodeContext
 from qres_core.swarm.gathering import MAX_PER_SENDER, Gathering
+from qres_core.swarm.holdings import Statements
 from qres_core.swarm.merkle import leaf_hash, proves_leaf
 from qres_core.swarm.messages import CandidateSet, ContributionBody, Member
+from qres_core.swarm.missed_shards import MissedShards, ShardOf, patience, pause
 from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.shard_checks import ShardChecks
 from qres_core.swarm.shard_messages import (
     ASK,
+    ASKS_WHO,
     HELD,
     PART,
     ContributionHeader,
     ShardPart,
     decode_ask,
-    decode_held,
     encode_ask,
     encode_held,
     held_name,
 )
 from qres_core.swarm.shard_tallies import Holders
 from qres_core.swarm.shards import CutVector, ShardPlan
-from qres_core.swarm.timeouts import Answers
+from qres_core.swarm.timeouts import Answers, next_asked
 
-_QUARTER: Final = 4
+_SILENT: Final = 4
+"""Repetitions of what it holds that a member may owe before others hold its shards too."""
 
 
-def patience(context: NodeContext) -> float:
-    """Seconds after which others step in for members of a committee that say nothing.
+def kept_rounds(byzantine: int) -> int:
+    """Rounds of which shards are kept because a set of theirs may be locked somewhere.
 
-    It is a vote timeout, or a quarter of the deadline if that is less: what the others do then
-    must be done by the deadline.
+    Liars propose in ``f`` rounds in a row at most, and only such a round leaves a set behind where
+    messages come in time. One of the honest node before them may be locked, and one is to spare.
     """
-    swarm = context.swarm
-    return min(swarm.vote_timeout, swarm.deadline / _QUARTER) * context.waits.stretch
-
-
-def pause(context: NodeContext) -> float:
-    """Seconds after which a node says what it holds by then, or asks another one."""
-    return patience(context) / _QUARTER
+    return byzantine + 2
 
 
 class ShardGathering:
@@ -67,20 +63,31 @@ class ShardGathering:
     Args:
         gathering: the contributions' headers.
         plan: the committees.
+        away: members that had fallen silent at the head before.
     """
 
-    def __init__(self, speaker: Speaker, gathering: Gathering, plan: ShardPlan) -> None:
+    def __init__(
+        self,
+        speaker: Speaker,
+        gathering: Gathering,
+        plan: ShardPlan,
+        away: Collection[NodeId] = (),
+    ) -> None:
         self._speaker, self._context, self._plan = speaker, speaker.context, plan
         self._gathering = gathering
-        self._me = self._context.node_id
-        self._bits = {index: 1 << place for place, index in enumerate(plan.seats(self._me))}
-        serving = (bit for index, bit in self._bits.items() if self._me in plan.serving(index))
+        self.me = self._context.node_id
+        self._bits = {index: 1 << place for place, index in enumerate(plan.seats(self.me))}
+        serving = (bit for index, bit in self._bits.items() if self.me in plan.serving(index))
         self._serving = sum(serving)  # the mask of the shards that this node serves first
-        # Of this round, and of sets of the one before.
-        self._most = 2 * MAX_PER_SENDER * len(self._context.roster)
-        self._largest = max(plan.octets(index) for index in range(len(plan)))
-        self.holders = Holders(plan, self._most)
-        self._own: tuple[bytes, CutVector] | None = None  # with the contribution's digest
+        # Of this round, and of those whose sets may be locked.
+        rounds = 1 + kept_rounds(self._context.byzantine)
+        self._most = rounds * MAX_PER_SENDER * len(self._context.roster)
+        self._largest = plan.most_bytes
+        self.holders = Holders(plan, away)
+        self._statements = Statements(self._context, gathering, plan, self._most, self.holders)
+        self._cut: CutVector | None = None  # of what this node made last
+        self._own: dict[bytes, CutVector] = {}  # by the contribution's digest
+        self._made = b""  # the digest of the one to this round
         self._parts: dict[bytes, dict[int, ShardPart]] = {}
         self._masks: dict[bytes, int] = {}  # what is held of a contribution
         # What came before the contribution it is of; one of each sender and shard.
@@ -89,8 +96,9 @@ class ShardGathering:
         self._said_all = False  # whether it said that it holds all it serves first
         self._resends = math.inf  # when this node looks who lacks shards of its contribution
         self._asked: dict[tuple[bytes, int], tuple[int, float]] = {}  # how often, and when
-        self._missed: dict[bytes, float] = {}  # when to ask for what too few hold of each
-        self._wanted: set[tuple[bytes, int]] = set()  # of its committees; somebody asked for it
+        self._missed = MissedShards(self._context, gathering, plan, self.holders)
+        self._checks = ShardChecks(speaker, plan)
+        self._turn = 0  # how often this node gave shards to more members
         self._wake = math.inf
         self._answers = Answers(pause(self._context))
 
@@ -102,47 +110,49 @@ class ShardGathering:
             body = ContributionBody.from_bytes(payload, self._plan.dimension)
         except WireError:
             return payload, None
-        shards = self._plan.cut(body.vector)
-        return ContributionHeader(body.weight, shards.root).to_bytes(), shards
+        shards = self._cut = self._plan.cut(body.vector)
+        header = ContributionHeader(body.weight, shards.root, body.proofs, body.companions)
+        return header.to_bytes(), shards
+
+    def own_vector(self, root: bytes) -> Vector | None:
+        """The vector that this node cut into the shards of this root; ``None`` for another."""
+        cut = self._cut
+        return self._plan.joined(cut.shards) if cut is not None and cut.root == root else None
 
     def contribute(self, digest: bytes, shards: CutVector, now: float) -> None:
         """Give the shards of this node's contribution to those that serve first."""
-        self._own = digest, shards
+        self._made, self._turn, self._own[digest] = digest, 0, shards
         for index in self._bits:
-            self._keep(self._part_of_own(index), now)
+            self._keep(self._part_of_own(digest, index), now)
         for index in range(len(self._plan)):
-            self._give(self._part_of_own(index), self._plan.serving(index), now)
+            self._give(self._part_of_own(digest, index), self._plan.serving(index), now)
         self._resends = now + patience(self._context)
 
-    def _part_of_own(self, index: int) -> ShardPart:
-        assert self._own is not None  # noqa: S101 - asked only where there is one
-        digest, shards = self._own
+    def _part_of_own(self, digest: bytes, index: int) -> ShardPart:
+        shards = self._own[digest]
         return ShardPart(digest, index, shards.shards[index], shards.path(index))
 
     def _give(self, part: ShardPart, members: Iterable[NodeId], now: float) -> None:
         payload = part.to_bytes()
         for member in members:
-            if member != self._me:
+            if member != self.me:
                 self._speaker.send(member, self._speaker.make(PART, payload, now))
 
     def _resend(self, now: float) -> None:
-        """Give the shards of the own contribution that too few hold to their whole committees."""
+        """Give the shards of the own contribution that too few hold to more members."""
         self._resends = now + patience(self._context) / 2
-        if self._own is None:
-            return
-        for index in self.holders.short(self._own[0]):
-            holders = self.holders.of(self._own[0], index)
-            lacking = (who for who in self._plan.committees[index] if who not in holders)
-            self._give(self._part_of_own(index), lacking, now)
+        self._turn += 1
+        for index in self.holders.short(self._made) if self._made else ():
+            holders = self.holders.of(self._made, index)
+            serving = self._plan.serving(index, self._turn)
+            lacking = (who for who in serving if who not in holders)
+            self._give(self._part_of_own(self._made, index), lacking, now)
 
     # ── holding ───────────────────────────────────────────────────────────────────────────────
 
     def take_part(self, envelope: Envelope, now: float) -> None:
         """Take a shard of a contribution. Raises WireError: QRES-E401 to QRES-E404."""
         part = ShardPart.from_bytes(envelope.payload, len(self._plan), self._largest)
-        if len(part.octets) != self._plan.octets(part.index):
-            what = f"expected {self._plan.octets(part.index)} bytes"
-            raise WireError.of("QRES-E404", "payload.part.octets", what)
         if part.index not in self._bits:
             return
         if self._gathering.get(part.contribution) is not None:
@@ -151,17 +161,20 @@ class ShardGathering:
             self._waiting[envelope.sender, part.index] = part, envelope
 
     def _accept(self, part: ShardPart, envelope: Envelope, now: float) -> None:
-        """Keep a shard, if it is the one that its sender's signed header names."""
+        """Keep a shard, if its sender's signed header names it and proves about it."""
         held = self._gathering.get(part.contribution)
         if held is None or part.index in self._parts.get(part.contribution, ()):
             return
-        root = ContributionHeader.from_bytes(held.envelope.payload).root
-        leaf = leaf_hash(part.octets)
-        if proves_leaf(root, leaf, part.index, len(self._plan), part.path):
+        leaf, root = leaf_hash(part.octets), held.contribution.root
+        outlet = self._speaker.outlet
+        if not proves_leaf(root, leaf, part.index, len(self._plan), part.path):
+            outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, Blame.SENDER)
+            return
+        verdict, plugin = self._checks.judge(part, held, envelope, now)
+        if verdict is ACCEPT:
             self._keep(part, now)
-        else:
-            fault = Fault.UNPROVEN_CONTRIBUTION
-            self._speaker.outlet.refuse(envelope, fault, Blame.SENDER)
+        else:  # who passes one on has checked it
+            outlet.refuse(envelope, verdict.reason, verdict.blame, plugin)
 
     def _keep(self, part: ShardPart, now: float) -> None:
         digest = part.contribution
@@ -169,10 +182,10 @@ class ShardGathering:
         self._masks[digest] = self._masks.get(digest, 0) | self._bits[part.index]
         self._changed = min(self._changed, now)
 
-    def take_held(self, envelope: Envelope) -> None:
+    def take_held(self, envelope: Envelope, now: float) -> None:
         """Note what a member says that it holds. Raises WireError: QRES-E401 to QRES-E404."""
-        seats = len(self._plan.seats(envelope.sender))
-        self.holders.take(envelope.sender, decode_held(envelope.payload, seats, self._most))
+        self._statements.take(envelope, self._speaker.position.number)
+        self.holders.hear(envelope.sender, now)
 
     def advance(self, now: float, sets: Iterable[CandidateSet], *, decided: bool) -> None:
         """Say what is held and, until a set is ``decided``, see to it that enough hold each shard.
@@ -183,6 +196,11 @@ class ShardGathering:
             if self._gathering.get(part.contribution) is not None:
                 del self._waiting[key]
                 self._accept(part, envelope, now)
+        for part, envelope in self._checks.take_again(now):
+            self._accept(part, envelope, now)
+        for digest in self._statements.read_again(self._speaker.position.number, now):
+            self._changed = min(self._changed, now)
+            self._missed.ask_soon(digest, now)
         first = self._changed < math.inf and not self._said_all and self._is_full
         if first or now >= self._changed + pause(self._context):
             self._said_all |= first  # what comes later is said together, or each shard costs n
@@ -191,62 +209,56 @@ class ShardGathering:
         if decided:
             self._resends = math.inf
             return
+        # On slow lines what a member repeats comes late, and more copies would make them slower.
+        silent = _SILENT * self._speaker.pause * self._context.waits.stretch
+        if self.holders.look(now, silent):
+            self._missed.look_again()
         if now >= self._resends:
             self._resend(now)
-        self._miss(sets, now)
-        lacked = [key for key in self._wanted if key[1] not in self._parts.get(key[0], ())]
-        self._wanted = set(lacked)
-        self._wake = min(self._wake, self.ask(sorted(lacked), now))
+        number = self._speaker.position.number
+        self._question(self._missed.questions(sets, number, now), now, ASKS_WHO)
+        again = self.ask(self._missed.to_fetch(self._lacks, now), now)
+        self._missed.fetch_at = min(self._missed.fetch_at, again)
+        self._wake = min(self._missed.wake, self._missed.fetch_at)
 
-    def _miss(self, sets: Iterable[CandidateSet], now: float) -> None:
-        """Ask whole committees for the shards that too few of them say to this node they hold."""
-        held = self._gathering.of_round(self._speaker.position.number)
-        for item in held.values():
-            self._missed.setdefault(item.contribution.digest, now + 2 * patience(self._context))
-        for member in (member for candidate in sets for member in candidate.members):
-            self._missed.setdefault(member.digest, now + patience(self._context) / 2)
-        questions: dict[NodeId, list[tuple[bytes, int]]] = {}
-        for digest, at in self._missed.items():
-            # A liar proposes what nobody made; to ask for that would cost n² questions.
-            if self._gathering.get(digest) is None or self.holders.available(digest):
-                continue
-            if now >= at:
-                self._missed[digest] = now + patience(self._context)
-                for index in self.holders.short(digest):
-                    told = self.holders.of(digest, index)
-                    for who in self._plan.committees[index]:
-                        if who not in told:
-                            questions.setdefault(who, []).append((digest, index))
-            self._wake = min(self._wake, self._missed[digest])
-        self._wanted.update(questions.pop(self._me, ()))
-        self._question(questions, now)
+    def _lacks(self, shard: ShardOf) -> bool:
+        is_here = shard[1] in self._parts.get(shard[0], ())
+        return not is_here and not self._checks.refuses(shard)
 
     @property
     def _is_full(self) -> bool:
         """Whether nothing is still to come of what this node serves."""
-        held = self._gathering.of_round(self._speaker.position.number)
-        return self._context.nobody_is_missing(held) and all(
+        number = self._speaker.position.number
+        held = self._gathering.of_round(number)
+        return self._context.nobody_is_missing(held, number) and all(
             self._masks.get(item.contribution.digest, 0) & self._serving == self._serving
             for item in held.values()
         )
 
     def _say(self, now: float) -> None:
-        held = {held_name(digest): mask for digest, mask in self._masks.items()}
         self._changed = math.inf
-        self.holders.take(self._me, held)
-        self._speaker.say(HELD, encode_held(held), now)
+        held = {held_name(digest): mask for digest, mask in self._masks.items()}
+        self.holders.take(self.me, held)
+        made = self._statements.made(self._masks, self._speaker.position.number)
+        self._speaker.say(HELD, made, now)
 
     def due(self) -> float:
         """When :meth:`advance` has a reason to be called, seconds."""
-        return min(self._changed + pause(self._context), self._resends, self._wake)
+        again = min(self._wake, self._checks.due(), self._statements.due())
+        return min(self._changed + pause(self._context), self._resends, again)
 
     def open_round(self, named: Collection[bytes], now: float) -> None:
         """A round begins at the same head: forget all but the contributions named by digest."""
         self._parts = {key: it for key, it in self._parts.items() if key in named}
         self._masks = {key: it for key, it in self._masks.items() if key in named}
+        self._own = {key: it for key, it in self._own.items() if key in named}
+        self._made = b""
         self._waiting, self._asked = {}, {}
-        self._missed, self._wanted, self._said_all = {}, set(), False
-        self.holders.keep_only(named)
+        self._missed.open_round()
+        self._said_all = False
+        self._checks.open_round(named)
+        self.holders.open_round(named)
+        self._statements.open_round(named)
         self._resends = math.inf
         self._changed = now if self._masks else math.inf  # what was said is not repeated any more
 
@@ -266,29 +278,33 @@ class ShardGathering:
 
     def rows(self, members: Sequence[Member], index: int) -> NDArray[np.int32]:
         """The members' parts of a shard, which must be here: int32, a row for each."""
-        parts = [self._parts[member.digest][index].octets for member in members]
-        return np.stack([np.frombuffer(part, dtype="<i4") for part in parts]).astype(np.int32)
+        rows = np.empty((len(members), self._plan.width(index)), dtype=np.int32)
+        for row, member in zip(rows, members, strict=True):
+            row[:] = self._plan.unpack(index, self._parts[member.digest][index].octets)
+        return rows
 
     def ask(self, wanted: Iterable[tuple[bytes, int]], now: float) -> float:
-        """Ask for parts of shards, each of one node after the other; when to ask again."""
+        """Ask for parts of shards, each of more nodes every time; when to ask again."""
         again = math.inf
         questions: dict[NodeId, list[tuple[bytes, int]]] = {}
         for digest, index in wanted:
             count, at = self._asked.get((digest, index), (0, -math.inf))
             if now >= at + pause(self._context):
                 self._asked[digest, index] = count + 1, now
-                sources = self._sources(digest, index)
-                if sources:
-                    questions.setdefault(sources[count % len(sources)], []).append((digest, index))
+                for source in next_asked(self._sources(digest, index), count):
+                    questions.setdefault(source, []).append((digest, index))
                 at = now
             again = min(again, at + pause(self._context))
         self._question(questions, now)
         return again
 
-    def _question(self, questions: dict[NodeId, list[tuple[bytes, int]]], now: float) -> None:
+    def _question(
+        self, questions: Mapping[NodeId, Sequence[ShardOf]], now: float, *first: ShardOf
+    ) -> None:
+        step = self._most - len(first)
         for node, pairs in questions.items():
-            for start in range(0, len(pairs), self._most):
-                payload = encode_ask(pairs[start : start + self._most])
+            for start in range(0, len(pairs), step):
+                payload = encode_ask([*first, *pairs[start : start + step]])
                 self._speaker.send(node, self._speaker.make(ASK, payload, now))
 
     def _sources(self, digest: bytes, index: int) -> list[NodeId]:
@@ -296,23 +312,37 @@ class ShardGathering:
         held = self._gathering.get(digest)
         sender = [] if held is None else [held.envelope.sender]
         found = [*self.holders.of(digest, index), *sender, *self._plan.committees[index]]
-        return [node for node in dict.fromkeys(found) if node != self._me]
+        others = [node for node in dict.fromkeys(found) if node != self.me]
+        return sorted(others, key=self.holders.away.__contains__)  # those last
 
     def answer(self, envelope: Envelope, now: float) -> None:
         """Give a member the shards of its committees that it asks for; fetch what is missing here.
 
-        Raises WireError: QRES-E401 to QRES-E404.
+        Who asks for holders is told so by name, once in a pause, and is given no shard: what it
+        lacks it asks for besides, of one after the other. Raises WireError: QRES-E401 to QRES-E404.
         """
-        peer = envelope.sender
+        peer, held = envelope.sender, dict[bytes, int]()
         seats = self._plan.seats(peer)
-        for digest, index in decode_ask(envelope.payload, len(self._plan), self._most):
+        asked = decode_ask(envelope.payload, len(self._plan), self._most)
+        asks_who = asked[0] == ASKS_WHO
+        for digest, index in asked:
             part = self._parts.get(digest, {}).get(index)
-            if part is None and self._own is not None and self._own[0] == digest:
-                part = self._part_of_own(index)
+            if part is None and digest in self._own:
+                part = self._part_of_own(digest, index)
             if part is None and index in self._bits and self._gathering.get(digest) is not None:
-                self._wanted.add((digest, index))
-            if part is None or index not in seats:
+                self._missed.note(peer, (digest, index))
+            if part is None:
                 continue
-            if self._answers.due((peer, digest, index), now):
+            if asks_who:
+                name = held_name(digest)
+                if index in self._bits and name not in held and self._answers.due(name + peer, now):
+                    held[name] = self._masks[digest]
+            elif index in seats and self._answers.due((peer, digest, index), now):
                 payload = part.to_bytes()
                 self._speaker.send(peer, self._speaker.make(PART, payload, now))
+        if held:
+            self._tell(peer, held, now)
+
+    def _tell(self, peer: NodeId, held: Mapping[bytes, int], now: float) -> None:
+        """Tell one member by name what is held of contributions."""
+        self._speaker.send(peer, self._speaker.make(HELD, encode_held(held), now))

@@ -2,40 +2,52 @@
 
 A rule that merges each coordinate by itself needs nothing but its shards. A rule that looks at
 whole vectors by their inner products alone takes two phases: committees compute the products of
-their shards exactly, every node adds them up, and then the committees merge.
+their shards exactly, every node adds them up, and then the committees merge. Each wrapper that
+does so takes one phase more, see :mod:`qres_core.kernel.by_products`.
+
+Where a plugin hides single updates, committees open the sums of their shards. The sums are few, and
+for everybody to see: every node takes all of them, and goes on as in every other round.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 import attrs
-import numpy as np
 from numpy.typing import NDArray
 
+from qres_core.contract.errors import WireError
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.types import Updates, Vector
+from qres_core.contract.types import Updates
 from qres_core.contract.wire import Envelope
+from qres_core.kernel.by_products import Products
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.gathering import Gathering
 from qres_core.swarm.messages import Member
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.products import (
-    encode_products,
-    inner_products,
-    products_bytes,
-    summed_products,
-)
-from qres_core.swarm.results import Void
+from qres_core.swarm.products import encode_products, products_bytes, summed_products
+from qres_core.swarm.results import UNFINISHED, Void
 from qres_core.swarm.shard_gathering import ShardGathering
 from qres_core.swarm.shard_messages import MergedShard, decode_pull, decode_shard_results
 from qres_core.swarm.shard_phase import ShardPhase
+from qres_core.swarm.shard_sums import encode_sums, joined_sums, sums_bytes
 from qres_core.swarm.shard_tallies import ShardTally
-from qres_core.swarm.shards import ShardPlan, joined
+from qres_core.swarm.shards import ShardPlan, pack_shard
 
 _PRODUCTS: Final = b"qres/shard-products/v1\0"
+
+
+def products_name(place: int, chosen: bytes) -> bytes:
+    """What messages call inner products of a set.
+
+    ``place``: how many plugins of the chain took products before; ``chosen``: the set's digest, 32
+    bytes.
+    """
+    return hashlib.sha256(_PRODUCTS + bytes([place]) + chosen).digest()
 
 
 class ShardMerging:
@@ -51,13 +63,26 @@ class ShardMerging:
         self, speaker: Speaker, gathering: Gathering, parts: ShardGathering, plan: ShardPlan
     ) -> None:
         self._context, self._gathering, self._plan = speaker.context, gathering, plan
-        self._parts, self._tally = parts, ShardTally(plan)
-        self._products = ShardPhase(speaker, parts, plan, self._tally)
-        self._shards = ShardPhase(speaker, parts, plan, self._tally)
-        self._phases = (self._products, self._shards)
-        self._sums: NDArray[Any] | None = None  # the inner products of whole vectors
-        largest = max(plan.octets(index) for index in range(len(plan)))
-        self._most = max(largest, products_bytes(len(self._context.roster)))
+        # whether committees open sums, of which every node then has all rows
+        self._opens = speaker.context.kernel.opens_shards
+        count = 1 if self._opens else len(speaker.context.kernel.by_products) + 1
+        self._parts, self._tally = parts, ShardTally(plan, count)
+        # Inner products for each hook that takes some, and then what it all merges to.
+        self._phases = [ShardPhase(speaker, parts, plan, self._tally) for _ in range(count)]
+        self._sums: list[NDArray[Any]] = []  # the inner products of whole vectors
+        self._found: NDArray[Any] | None = None  # what was found of all shards
+        self._most = max(plan.most_bytes, products_bytes(len(self._context.roster)))
+        if self._opens:
+            widest = max(plan.width(index) for index in range(len(plan)))
+            self._most = sums_bytes(len(self._context.roster), widest)
+
+    @property
+    def deadlines(self) -> float:
+        """How many times ``swarm.deadline`` merging may take: half of one for each phase.
+
+        Whoever lies low in a phase costs the patience twice, and that is half a deadline at most.
+        """
+        return max(1.0, len(self._phases) / 2)
 
     def due(self) -> float:
         """When :meth:`merge` has a reason to be called again, seconds."""
@@ -65,7 +90,7 @@ class ShardMerging:
 
     def is_busy(self, now: float) -> bool:
         """Whether the set is being merged, and that does not take longer than it may."""
-        return any(phase.is_busy(now) for phase in self._phases)
+        return self._found is None and any(phase.is_busy(now) for phase in self._phases)
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
@@ -97,8 +122,8 @@ class ShardMerging:
 
     def merge(
         self, chosen: bytes, members: Sequence[Member], info: RoundInfo, now: float
-    ) -> Vector | Void | None:
-        """What the decided set merges to, or why it does not; ``None`` for not known yet.
+    ) -> NDArray[Any] | Void | None:
+        """What the shards of the decided set merge to, or why not; ``None`` for not known yet.
 
         Args:
             chosen: digest of the set.
@@ -107,34 +132,76 @@ class ShardMerging:
             now: this node's clock, seconds.
 
         Returns:
-            int32, shape ``(d,)``, the same bits as if this node had merged whole vectors.
+            int32, shape ``(d,)``, the same bits as if this node had merged whole vectors. Where
+            single updates are hidden the exact sums that committees opened: int64, shape
+            ``(rows, d)``.
         """
-        if self._context.kernel.by_products and self._sums is None:
-            name = hashlib.sha256(_PRODUCTS + chosen).digest()
-            multiply = partial(self._multiplied, members)
-            products = self._products.run(name, members, multiply, now)
-            if products is None or isinstance(products, Void):
-                return products
-            self._sums = summed_products(products, len(members))
-        elif self._sums is not None:
-            self._products.work(members, partial(self._multiplied, members), now)
-        found = self._shards.run(chosen, members, partial(self._merged, members, info), now)
-        return joined(found) if isinstance(found, list) else found
+        known = len(self._sums)
+        self._work(known, members, info, now)
+        for place in range(known, len(self._phases)):
+            name = products_name(place, chosen)
+            is_last = place == len(self._phases) - 1
+            compute = partial(self._computed, place, members, info)
+            found = self._phases[place].run(chosen if is_last else name, members, compute, now)
+            if found is None or isinstance(found, Void):
+                return found
+            if is_last:
+                return self._all(found)
+            self._sums.append(summed_products(found))
+        raise AssertionError  # pragma: no cover - the last phase returns
+
+    def _all(self, found: Sequence[bytes | memoryview]) -> NDArray[Any] | Void:
+        """What was found of all shards, as one."""
+        if self._found is None and self._opens:
+            widths = [self._plan.width(index) for index in range(len(self._plan))]
+            self._found = joined_sums(found, widths, len(self._context.roster))
+        elif self._found is None:
+            with suppress(WireError):  # more than f liars settled on what is no shard
+                self._found = self._plan.joined(found)
+        return Void(UNFINISHED) if self._found is None else self._found
 
     def work(self, members: Sequence[Member], info: RoundInfo, now: float) -> None:
         """Go on computing what others hear too little of. Arguments as for :meth:`merge`."""
-        self._products.work(members, partial(self._multiplied, members), now)
-        self._shards.work(members, partial(self._merged, members, info), now)
+        self._work(len(self._phases), members, info, now)
 
-    def _multiplied(self, members: Sequence[Member], index: int) -> bytes:
-        return encode_products(inner_products(self._parts.rows(members, index)))
+    def _work(self, count: int, members: Sequence[Member], info: RoundInfo, now: float) -> None:
+        for place, phase in enumerate(self._phases[:count]):
+            phase.work(members, partial(self._computed, place, members, info), now)
 
-    def _merged(self, members: Sequence[Member], info: RoundInfo, index: int) -> bytes:
-        """What a shard merges to. Raises QresError: what the rule refused."""
-        rows = self._parts.rows(members, index)
+    def _computed(
+        self, place: int, members: Sequence[Member], info: RoundInfo, index: int
+    ) -> bytes:
+        """What a phase finds of a shard. Raises QresError: what a wrapper or the rule refused."""
         weights = self._gathering.weights(members, self._context.swarm.weight_cap)
         senders = tuple(member.sender for member in members)
-        updates = Updates(rows, senders, weights, products=self._sums)
-        here = attrs.evolve(info, dimension=rows.shape[1])
-        merged = self._context.kernel.aggregate(updates, here)
-        return np.ascontiguousarray(merged, dtype="<i4").tobytes()
+        updates = Updates(self._parts.rows(members, index), senders, weights)
+        if self._opens:
+            made, (start, _stop) = self._gathering.contributions(members), self._plan.bounds(index)
+            return encode_sums(self._context.kernel.reveal_shard(updates, made, start, info))
+        start, _stop = self._plan.bounds(index)
+        return shard_result(self._context.kernel, updates, info, self._sums[:place], start)
+
+
+def shard_result(
+    kernel: Kernel, updates: Updates, info: RoundInfo, sums: Products, start: int
+) -> bytes:
+    """What committees find of a shard, once they know some inner products of whole vectors.
+
+    Args:
+        kernel: the plugins.
+        updates: the shard's coordinates of the updates as they came.
+        info: the round.
+        sums: for as many of ``kernel.by_products`` as are known, the inner products of what it is
+            given.
+        start: the shard's first coordinate.
+
+    Returns:
+        the encoded products of what the next hook is given; or, if all are known, what the shard
+        merges to, packed.
+
+    Raises QresError: what a wrapper or the rule refused.
+    """
+    here = attrs.evolve(info, dimension=updates.dimension)
+    if len(sums) < len(kernel.by_products):
+        return encode_products(kernel.compared(updates, here, sums).vectors)
+    return pack_shard(kernel.aggregate_shard(updates, here, sums), start)

@@ -5,19 +5,25 @@ Every decoder maps any bytes to a value or to a :class:`WireError` that names th
 =============  ==================================================================================
 kind           payload
 =============  ==================================================================================
-contribution   weight, Merkle root over the digests of the vector's shards
+contribution   weight, Merkle root over the digests of the vector's shards, proofs by plugin,
+               companions by plugin
 shard/part     a shard of a contribution, with what proves it; to members of its committee
-shard/held     names of contributions, and for each of them which shards the sender holds
-shard/ask      contributions by digest, each with a shard that the sender lacks
+shard/held     names of contributions, and for each of them which shards the sender holds; and the
+               same of the contributions of members in a row, by bits, with a digest of theirs
+shard/ask      contributions by digest, each with a shard that the sender lacks; or, after a digest
+               of zeros, one of which it does not hear that enough hold it
 shard/merged   a set, and for shards of it the digest of what they merge to, or the code of the
                error with which the rule refused the set
 shard/pull     a set, and merged shards of it that the sender lacks
 shard/result   a merged shard of a set
 =============  ==================================================================================
+
+How a shard is packed: :mod:`qres_core.swarm.shards`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, TypeAlias
@@ -25,8 +31,10 @@ from typing import Final, TypeAlias
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.types import DIGEST_BYTES, MAX_WEIGHT
+from qres_core.contract.companion import Companion
+from qres_core.contract.types import DIGEST_BYTES
 from qres_core.swarm.fields import Fields
+from qres_core.swarm.messages import decode_contribution, encode_contribution
 
 SHARD: Final = "shard/"
 PART: Final = "shard/part"
@@ -39,6 +47,11 @@ RESULT: Final = "shard/result"
 HELD_NAME_BYTES: Final = 16
 """Of a contribution's digest, which name it in statements. Two contributions with one name take
 2**64 tries to find, and would only let their sender's own be counted for each other."""
+HELD_BLOCK: Final = 64
+"""Members in a row of whose contributions one digest and bits speak in statements. More would be
+fewer bytes, and a member that signs two contributions spoils the words about all in its row."""
+ASKS_WHO: Final = bytes(DIGEST_BYTES), 0
+"""The first of what a member asks for who does not lack the shards: it hears of too few holders."""
 _MAX_CODE: Final = 32
 _MAX_PATH: Final = 32
 _BESIDE: Final = 256
@@ -54,19 +67,19 @@ class ContributionHeader:
 
     weight: int  # claimed number of examples, 1..2**30
     root: bytes  # Merkle root over the digests of the vector's shards, 32 bytes
+    # as in :class:`~qres_core.swarm.messages.ContributionBody`
+    proofs: Mapping[str, bytes] = attrs.field(factory=dict[str, bytes])
+    companions: Mapping[str, Companion] = attrs.field(factory=dict[str, Companion])
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        return canonical.dumps([self.weight, self.root])
+        return encode_contribution(self.weight, self.root, self.proofs, self.companions)
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> ContributionHeader:
         """Decode. Raises WireError: QRES-E401 to QRES-E404."""
-        weight, root = _FIELDS.listed(canonical.loads(payload, max_bytes=64), 2, "contribution")
-        return cls(
-            _FIELDS.number(weight, 1, MAX_WEIGHT, "weight"),
-            _FIELDS.octets(root, DIGEST_BYTES, "root"),
-        )
+        weight, root, proofs, companions = decode_contribution(payload, DIGEST_BYTES)
+        return cls(weight, _digest(root, "root"), proofs, companions)
 
 
 @attrs.frozen(eq=False)
@@ -75,7 +88,7 @@ class ShardPart:
 
     contribution: bytes  # its digest, 32 bytes
     index: int  # which shard
-    octets: bytes | memoryview  # little-endian int32
+    octets: bytes | memoryview  # packed
     path: tuple[bytes, ...]  # proves the shard to whoever knows the root
 
     def to_bytes(self) -> bytes:
@@ -107,29 +120,83 @@ def held_name(contribution: bytes) -> bytes:
     return contribution[:HELD_NAME_BYTES]
 
 
-def encode_held(held: Mapping[bytes, int]) -> bytes:
-    """What a node holds: by :func:`held_name`, bit ``i`` for the ``i``-th of its seats."""
-    masks = ((name, mask.to_bytes((mask.bit_length() + 7) // 8, "little")) for name, mask in
-             sorted(held.items()))  # fmt: skip
-    return canonical.dumps([[name, mask] for name, mask in masks])
+@attrs.frozen
+class HeldBlock:
+    """What a node holds of the contributions to a round of members in a row of the roster."""
+
+    number: int  # members 64 i to 64 i + 63 of the roster
+    digest: bytes  # :func:`block_digest` of the contributions that it speaks of, 16 bytes
+    members: int  # bit j: it speaks of that of the j-th of these members; at least one
+    seats: tuple[int, ...]  # for each of the node's seats, whose shards it holds
 
 
-def decode_held(payload: bytes, seats: int, most: int) -> dict[bytes, int]:
-    """What a node of so many seats holds of at most so many contributions.
+def block_digest(contributions: Iterable[bytes]) -> bytes:
+    """What stands for contributions, by their digests in the order of their senders: 16 bytes."""
+    digest = hashlib.sha256(b"qres/held/v1\0")
+    for contribution in contributions:
+        digest.update(contribution)
+    return digest.digest()[:HELD_NAME_BYTES]
 
-    Raises WireError: QRES-E401 to QRES-E404.
+
+def encode_held(held: Mapping[bytes, int], blocks: Iterable[HeldBlock] = ()) -> bytes:
+    """What a node holds, by :func:`held_name`: bit ``i`` for the ``i``-th of its seats."""
+    named = [[name, _bits(mask)] for name, mask in sorted(held.items())]
+    rows = [
+        [block.number, block.digest, _bits(block.members), [_bits(seat) for seat in block.seats]]
+        for block in blocks
+    ]
+    return canonical.dumps([named, rows])
+
+
+def decode_held(
+    payload: bytes, seats: int, most: int, members: int = 0
+) -> tuple[dict[bytes, int], list[HeldBlock]]:
+    """What a node of so many seats holds: of at most so many contributions, and of a roster's.
+
+    ``members``: of the roster. Raises WireError: QRES-E401 to QRES-E404.
     """
-    limit = most * (HELD_NAME_BYTES + seats // 8 + 8) + 16
-    value = canonical.loads(payload, max_bytes=limit, max_items=3 * most + 1)
+    rows = -(-members // HELD_BLOCK)
+    limit = most * (HELD_NAME_BYTES + seats // 8 + 8) + rows * (48 + 10 * seats) + 16
+    items = 3 * most + rows * (5 + seats) + 3
+    value = canonical.loads(payload, max_bytes=limit, max_items=items)
+    named, listed = _FIELDS.listed(value, 2, "held")
     held: dict[bytes, int] = {}
-    for item in _FIELDS.items(value, 0, most, "held"):
+    for item in _FIELDS.items(named, 0, most, "held"):
         name, mask = _FIELDS.listed(item, 2, "held")
-        if type(mask) is not bytes or mask[-1:] == b"\0" or len(mask) > (seats + 7) // 8:
-            raise _FIELDS.bad("held", "expected which of the sender's shards it holds")
-        held[_FIELDS.octets(name, HELD_NAME_BYTES, "held")] = int.from_bytes(mask, "little")
-    if any(mask >> seats for mask in held.values()) or len(held) != len(value):
-        raise _FIELDS.bad("held", "expected distinct contributions, and the sender's own shards")
-    return held
+        held[_FIELDS.octets(name, HELD_NAME_BYTES, "held")] = _mask(mask, seats)
+    if len(held) != len(named):
+        raise _FIELDS.bad("held", "expected distinct contributions")
+    blocks = [
+        _block(item, seats, members) for item in _FIELDS.items(listed, 0, rows, "held.blocks")
+    ]
+    if len({block.number for block in blocks}) != len(blocks):
+        raise _FIELDS.bad("held.blocks", "expected distinct blocks")
+    return held, blocks
+
+
+def _block(item: object, seats: int, members: int) -> HeldBlock:
+    number, digest, of, held = _FIELDS.listed(item, 4, "held.blocks")
+    _FIELDS.number(number, 0, (members - 1) // HELD_BLOCK, "held.blocks")
+    speaks_of = _mask(of, min(HELD_BLOCK, members - number * HELD_BLOCK))
+    masks = tuple(_mask(mask, HELD_BLOCK) for mask in _FIELDS.listed(held, seats, "held.blocks"))
+    if not speaks_of or any(mask & ~speaks_of for mask in masks):
+        raise _FIELDS.bad("held.blocks", "expected shards of the contributions it speaks of")
+    named = _FIELDS.octets(digest, HELD_NAME_BYTES, "held.blocks")
+    return HeldBlock(number, named, speaks_of, masks)
+
+
+def _bits(mask: int) -> bytes:
+    return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
+
+
+def _mask(octets: object, most: int) -> int:
+    """Of at most so many bits, in the one encoding that it has."""
+    if type(octets) is not bytes or octets[-1:] == b"\0" or len(octets) > (most + 7) // 8:
+        raise _FIELDS.bad("held", f"expected a mask of at most {most} bits")
+    mask = int.from_bytes(octets, "little")
+    if mask >> most:
+        raise _FIELDS.bad("held", f"expected a mask of at most {most} bits")
+    return mask
 
 
 def encode_ask(wanted: Iterable[tuple[bytes, int]]) -> bytes:
@@ -190,13 +257,21 @@ def decode_pull(payload: bytes, shards: int) -> tuple[bytes, list[int]]:
     return _FIELDS.octets(chosen, DIGEST_BYTES, "pull.set"), indices
 
 
+def named_set(payload: bytes) -> bytes:
+    """What a message about shards of a set calls the set; empty if it calls it nothing.
+
+    It is the first of a list: no more than that is looked at.
+    """
+    return payload[3:35] if payload[1:3] == b"\x58\x20" else b""
+
+
 @attrs.frozen(eq=False)
 class MergedShard:
     """What a shard of a set merges to."""
 
     chosen: bytes  # digest of the set, 32 bytes
     index: int  # which shard
-    octets: bytes | memoryview  # little-endian int32
+    octets: bytes | memoryview  # packed, or what else a phase finds
 
     def to_bytes(self) -> bytes:
         """Encode."""

@@ -1,13 +1,15 @@
 """What committees compute of the shards of a decided set: settled by equal digests, and pulled.
 
 The members that serve a shard first compute it and say the digest of what they find. If too few say
-the same in time, or at once if two say different things, the rest of the committee computes it too.
+the same in time, or at once if two say different things, the rest of the committee computes it too,
+and then its reserves, twice as many with each pause.
 Whatever ``f + 1`` of a committee say alike is right, because one of them is honest. Each node then
 pulls each result from one of those that said so.
 
 A liar may say what it found to some nodes alone, so that the rest of the committee hears enough and
 somebody else does not. So who hears too little pulls the result from the silent members of the
-committee, and whoever is asked for one that it could compute and did not then computes it.
+committee, and whoever is asked for one that it could compute and did not then computes it: not
+before the time at which an honest node would ask, and a reserve only for more than ``f`` that ask.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import Member
+from qres_core.swarm.missed_shards import patience, pause
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.results import CANNOT_MERGE, Void
-from qres_core.swarm.shard_gathering import ShardGathering, patience, pause
+from qres_core.swarm.results import CANNOT_MERGE, RAISED, Void
+from qres_core.swarm.shard_gathering import ShardGathering
 from qres_core.swarm.shard_messages import (
     PULL,
     RESULT,
@@ -36,7 +39,7 @@ from qres_core.swarm.shard_messages import (
 )
 from qres_core.swarm.shard_tallies import ShardTally
 from qres_core.swarm.shards import ShardPlan
-from qres_core.swarm.timeouts import Answers
+from qres_core.swarm.timeouts import Answers, next_asked
 
 
 class ShardPhase:
@@ -58,7 +61,8 @@ class ShardPhase:
         self._since = math.inf  # when it was, seconds
         self._mine: dict[int, ShardResult] = {}  # what this node found
         self._tried: set[int] = set()  # shards that this node computed, or could not
-        self._doubted: set[int] = set()  # shards of its committees that others hear too little of
+        # by shard of its committees, who hears too little of it
+        self._doubted: dict[int, set[NodeId]] = {}
         self._octets: dict[int, bytes | memoryview] = {}  # results that are here
         self._pulled: dict[int, tuple[int, float]] = {}  # how often one was asked for, and when
         self._blamed: set[tuple[NodeId, int]] = set()
@@ -76,7 +80,7 @@ class ShardPhase:
     def take_result(self, made: MergedShard, envelope: Envelope) -> None:
         """Keep a result that is settled."""
         settled = self._tally.settled(self.name, made.index)
-        if settled is None or made.index in self._octets:
+        if settled is None or settled == RAISED or made.index in self._octets:
             return
         if leaf_hash(made.octets) != settled:
             self._speaker.outlet.refuse(envelope, Fault.WRONG_SHARD, Blame.SENDER)
@@ -86,7 +90,9 @@ class ShardPhase:
     def answer(self, peer: NodeId, indices: Sequence[int], now: float) -> None:
         """Give a member the results that it asks for; compute those that it hears too little of."""
         seats = self._plan.seats(self._me)
-        self._doubted.update(index for index in indices if index in seats)
+        for index in indices:
+            if index in seats:
+                self._doubted.setdefault(index, set()).add(peer)
         for index in indices:
             octets = self._octets.get(index)
             if octets is None or (index in seats and index not in self._tried):
@@ -149,6 +155,8 @@ class ShardPhase:
         self.wake = math.inf
         if not self.name:
             return
+        if not self._turn(now) and self._doubted:
+            self.wake = self._since + patience(self._context)
         before, wanted = len(self._mine), list[tuple[bytes, int]]()
         for index in self._plan.seats(self._me):
             if index in self._tried or not self._is_asked(index, now):
@@ -166,34 +174,52 @@ class ShardPhase:
 
     def _is_asked(self, index: int, now: float) -> bool:
         """Whether this node is to compute a shard of its committees now."""
-        if index in self._doubted:
+        turn, few = self._turn(now), self._context.byzantine
+        if self._me in self._plan.serving(index, 1):
+            few = 0
+        if turn and len(self._doubted.get(index, ())) > few:
             return True
         if self._tally.settled(self.name, index) is not None:
             return False
-        late = now >= self._since + patience(self._context)
-        first = self._me in self._plan.serving(index)
-        return first or late or self._tally.disputed(self.name, index)
+        turn = max(turn, int(self._tally.disputed(self.name, index)))
+        return self._me in self._plan.serving(index, turn)
+
+    def _turn(self, now: float) -> int:
+        """How many members are to compute what is not settled, as :meth:`ShardPlan.serving`."""
+        late = self._since + patience(self._context)  # exactly when :attr:`wake` says
+        return 0 if now < late else 1 + int((now - late) / pause(self._context))
 
     def _find(self, index: int, compute: Callable[[int], bytes]) -> None:
         self._tried.add(index)
         try:
             octets = compute(index)
+        except MemoryError:
+            return
         except QresError as error:
-            if error.code != CANNOT_MERGE:  # which says nothing of the set
+            if not is_own_trouble(error):
                 self._mine[index] = error.code
         else:
             self._mine[index], self._octets[index] = leaf_hash(octets), octets
 
     def _blame(self, settled: Mapping[int, ShardResult | None]) -> None:
-        """Blame who said otherwise than what is settled, once for each shard."""
+        """Blame who said otherwise than what is settled, once for each shard.
+
+        That a hook raised may be true of one node alone. So who says it made up no result, and
+        where liars settle it with such a node, the others said what they found.
+        """
         if not self.heard:
             return
         self.heard, kernel = False, self._context.kernel
         number = self._speaker.position.number
         for index, result in settled.items():
-            against = [] if result is None else self._tally.against(self.name, index, result)
+            if result is None or result == RAISED:
+                continue
+            against = self._tally.against(self.name, index, result)
             for member in against:
-                if member != self._me and (member, index) not in self._blamed:
+                said = self._tally.said(self.name, index, member)
+                if member == self._me or said == RAISED:
+                    continue
+                if (member, index) not in self._blamed:
                     self._blamed.add((member, index))
                     kernel.refuse(Fault.WRONG_SHARD, Blame.SENDER, member, KERNEL, number)
 
@@ -203,14 +229,15 @@ class ShardPhase:
             self._missed = now + patience(self._context)
             questions: dict[NodeId, list[int]] = {}
             for index in unsettled:
+                serving = self._plan.serving(index, self._turn(now))
                 for member in self._tally.silent(self.name, index):
-                    if member != self._me:
+                    if member != self._me and member in serving:
                         questions.setdefault(member, []).append(index)
             self._question(questions, now)
         self.wake = min(self.wake, self._missed)
 
     def _pull(self, digests: dict[int, bytes], now: float) -> None:
-        """Ask for settled results that are not here, each one node after the other."""
+        """Ask for settled results that are not here, each of more nodes every time."""
         questions: dict[NodeId, list[int]] = {}
         turn = self._context.roster.index(self._me)
         for index, digest in digests.items():
@@ -222,8 +249,9 @@ class ShardPhase:
                 self._pulled[index] = count + 1, now
                 saying = self._tally.saying(self.name, index, digest)
                 others = [member for member in saying if member != self._me]
-                if others:
-                    questions.setdefault(others[(turn + count) % len(others)], []).append(index)
+                first = turn % max(1, len(others))
+                for other in next_asked(others[first:] + others[:first], count):
+                    questions.setdefault(other, []).append(index)
             self.wake = min(self.wake, at + pause(self._context))
         self._question(questions, now)
 
@@ -231,3 +259,12 @@ class ShardPhase:
         for node, indices in questions.items():
             payload = encode_pull(self.name, indices)
             self._speaker.send(node, self._speaker.make(PULL, payload, now))
+
+
+def is_own_trouble(error: QresError) -> bool:
+    """Whether an error says nothing of the set: this node alone cannot merge it.
+
+    Its plugin says so, or ran out of memory, or found no file.
+    """
+    own = error.code == RAISED and isinstance(error.__cause__, MemoryError | OSError)
+    return own or error.code == CANNOT_MERGE

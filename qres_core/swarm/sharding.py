@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.gathering import Gathering
 from qres_core.swarm.outbox import Speaker
@@ -38,15 +39,20 @@ class Sharding:
     Args:
         gathering: the contributions' headers.
         dimension: coordinates of the model.
+        away: members that had fallen silent at the head before.
     """
 
-    def __init__(self, speaker: Speaker, gathering: Gathering, dimension: int) -> None:
+    def __init__(
+        self,
+        speaker: Speaker,
+        gathering: Gathering,
+        dimension: int,
+        away: Collection[NodeId] = (),
+    ) -> None:
         context = speaker.context
-        head, roster = context.head, context.roster
-        plan = ShardPlan.of(
-            head.digest, roster, context.byzantine, dimension, banned=frozenset(head.bans)
-        )
-        self.parts = ShardGathering(speaker, gathering, plan)
+        run = context.kernel.shard_run(dimension)
+        plan = ShardPlan.at(context.head, dimension, context.swarm.shard_committee, run)
+        self.parts = ShardGathering(speaker, gathering, plan, away)
         self.merging = ShardMerging(speaker, gathering, self.parts, plan)
 
     def take(self, envelope: Envelope, now: float) -> bool:
@@ -58,7 +64,7 @@ class Sharding:
         if kind == PART:
             self.parts.take_part(envelope, now)
         elif kind == HELD:
-            self.parts.take_held(envelope)
+            self.parts.take_held(envelope, now)
         elif kind == ASK:
             self.parts.answer(envelope, now)
         elif kind == SHARD_MERGED:

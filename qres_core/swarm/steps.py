@@ -45,12 +45,13 @@ from qres_core.swarm.misbehaviour import MisbehaviourPool
 from qres_core.swarm.opinions import Opinions
 from qres_core.swarm.outbox import Outlet, Speaker
 from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.shard_gathering import kept_rounds
+from qres_core.swarm.shelf import Shelf
 from qres_core.swarm.sync import CatchingUp, Pace
 from qres_core.swarm.timeouts import Stopwatch, Times
 from qres_core.swarm.until import Until
 
-PATIENCE: Final = 1.0
-"""Seconds between ticks when every time of the round has passed."""
+NOT_DRAWN: Final = "not among the participants of this round"
 
 
 class Parts:
@@ -70,7 +71,8 @@ class Parts:
         self.position: Position = speaker.position
         self.outlet: Outlet = speaker.outlet
         self.speaker, self.changes, self.catching_up = speaker, changes, catching_up
-        self.collector = Collector(self.speaker)
+        shelf = Shelf.open(journal.folder, context.swarm.memory)
+        self.collector = Collector(self.speaker, shelf)
         self.dialogues = Dialogues(self.speaker)
         self.pool = MisbehaviourPool(len(context.roster))
         self.waivers = Waivers(context)
@@ -107,8 +109,7 @@ class Round:
 
     parts: Parts  # of the node
     choice: Choice  # of the node's height
-    # takes a message that came before the round was open, as if it came now
-    dispatch: Callable[[Envelope, float], None]
+    dispatch: Callable[[Envelope, float], None]  # takes what came before the round was open
     aborts: int  # rounds aborted in a row before it; they make the steps longer
     begins: float  # when the node begins to train, seconds, unless more than f others begin before
     times: Times = attrs.field(init=False)
@@ -118,8 +119,7 @@ class Round:
     _opened: bool = attrs.field(default=False, init=False)  # whether the plugins know of it
     update: Update | None = attrs.field(default=None, init=False)  # what training gave
     contributed: bool = attrs.field(default=False, init=False)
-    # the set that is merged, with the proof
-    decided: Certificate | None = attrs.field(default=None, init=False)
+    decided: Certificate | None = attrs.field(default=None, init=False)  # with the proof
     tried: bool = attrs.field(default=False, init=False)  # whether it was merged, or refused
 
     def __attrs_post_init__(self) -> None:
@@ -150,6 +150,7 @@ class Round:
         if parts.context.waits.adapts and self._watch is not None:
             proposed = self.choice.engine.proposal(self._number) is not None
             self._watch.look(now, len(parts.collector.proposable()), proposed=proposed)
+            self._watch.tell(min(now, self.times.vote), parts.context.waits)
         self._decide(now)
 
     @property
@@ -188,8 +189,6 @@ class Round:
         for candidate in self.choice.sets():
             self.parts.collector.fetch(candidate, holder, now)
 
-    # ── beginning ─────────────────────────────────────────────────────────────────────────────
-
     def _begin_if_due(self, now: float) -> None:
         """Begin the round when its time has come, or more than ``f`` others have begun it.
 
@@ -209,8 +208,8 @@ class Round:
         named = self._named()
         if parts.collector.sharding is not None:
             # Others may have locked one since this node said that it holds shards of it.
-            late = self.choice.known_sets.since(self._number - 1)
-            named.update(member.digest for known in late for member in known.members)
+            most, may_be = kept_rounds(parts.context.byzantine), self.choice.engine.may_be_won
+            named |= parts.collector.gathering.made_in(most, chosen=may_be)
         parts.collector.open_round(named, now)
         self.choice.known_sets.forget_absent()
         parts.until.open_round(now)
@@ -221,13 +220,13 @@ class Round:
 
     def _begin(self, now: float) -> None:
         """Train, and let the times run from now."""
-        parts = self.parts
-        self._watch = Stopwatch(now, parts.context.quorum)
-        context = parts.context
+        context = self.parts.context
+        self._watch = Stopwatch(now, context.quorum)
         self.times = Times.of(context.swarm, now, self.aborts, context.waits.stretch)
+        self.parts.collector.begin(now, self.times)
         if self.choice.certificate is None:
             self.choice.expect(self.times.vote)
-        if not parts.context.is_member:
+        if not context.is_member:
             self.begun = self.contributed = True
         elif self._open_plugins(now) and self.choice.certificate is None:
             self._train()
@@ -236,6 +235,9 @@ class Round:
     def _train(self) -> None:
         """Ask for an update, or take the one that was asked for in time."""
         parts = self.parts
+        if parts.context.node_id not in parts.context.drawn(self._number):
+            self.sit_out(NOT_DRAWN)
+            return
         is_ahead, result = parts.ahead.claim(parts.position.info)
         if not is_ahead:
             parts.outlet.put(Train(parts.position.info, parts.position.model))
@@ -324,10 +326,10 @@ class Round:
         opinions, asked = self.parts.opinions, ("choose", self._number)
         if opinions.waits_for(asked):
             return None  # what has come since does not count: liars would send it one by one
-        held = self.parts.collector.proposable()
-        if now < self.times.propose and not self.parts.context.nobody_is_missing(held):
+        context, held = self.parts.context, self.parts.collector.proposable()
+        if now < self.times.propose and not context.nobody_is_missing(held, self._number):
             return None
-        kernel = self.parts.context.kernel
+        kernel = context.kernel
         try:
             choose = self.merger.choose
             if kernel.has("screen"):
@@ -343,36 +345,34 @@ class Round:
         for evidence in choice.against:
             kernel.observe(evidence)
         members = tuple(member for member in choice.members if member.sender in held)
-        if len(members) < self.parts.context.quorum:
-            return None
-        return CandidateSet(self._number, members)
+        return CandidateSet(self._number, members) if len(members) >= context.quorum else None
 
     # ── the decided set ───────────────────────────────────────────────────────────────────────
 
     def _decide(self, now: float) -> None:
-        certificate = None if self.decided is not None else self.choice.certificate
-        if certificate is None:
+        certificate = self.choice.certificate
+        if self.decided is not None or certificate is None:
             return
         parts = self.parts
         if not self.begun:  # the others were quicker
             self._begin(now)
         self.decided = certificate
         parts.opinions.leave()
-        context = parts.context
-        self.times.decide(now, context.swarm.deadline * context.waits.stretch)
+        context, sharding = parts.context, parts.collector.sharding
+        deadlines = 1.0 if sharding is None else sharding.merging.deadlines
+        self.times.decide(now, deadlines * context.swarm.deadline * context.waits.stretch)
         if self._watch is not None:
             context.waits.took(self._watch.share(now, context.swarm))
-        members = certificate.candidate.members
-        senders = tuple(member.sender for member in members)
-        made = parts.collector.gathering.contributions(members)
+        made = parts.collector.gathering.contributions(certificate.candidate.members)
+        senders = tuple(contribution.sender for contribution in made)
         parts.dialogues.decided(senders, made, self.made_in(certificate), now)
 
     def made_in(self, certificate: Certificate) -> RoundInfo:
         """The round that the set's contributions were made in, which may be an earlier one."""
         return attrs.evolve(self.parts.position.info, number=certificate.candidate.origin)
 
-    def due(self, now: float) -> float:
-        """When the clock matters to the node after ``now``, seconds."""
+    def due(self, after: float) -> float:
+        """When the clock next matters to the node after a moment, seconds."""
         parts = self.parts
         times = [
             *self.times.upcoming(),
@@ -381,14 +381,14 @@ class Round:
             parts.speaker.repeat_at,
             math.inf if parts.collector.sharding is None else parts.collector.sharding.due(),
             parts.catching_up.due(),
-            now + parts.context.swarm.vote_timeout / 4 if parts.dialogues else math.inf,
+            after + parts.context.swarm.vote_timeout / 4 if parts.dialogues else math.inf,
         ]
-        return min((time for time in times if time > now), default=now + PATIENCE)
+        return min(time for time in times if time > after)
 
     def why_lost(self) -> str:
         """What kept the round from a decision."""
-        held, quorum = len(self.parts.collector.of_round()), self.parts.context.quorum
-        if held < quorum:
+        quorum = self.parts.context.quorum
+        if (held := len(self.parts.collector.of_round())) < quorum:
             return f"{held} contributions, quorum {quorum}"
         if self.choice.engine.proposal(self._number) is None:
             return "no proposal"

@@ -8,7 +8,7 @@ anybody. The same way leads a newcomer from the first members to the present one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import dropwhile
 from typing import Final
 
@@ -72,6 +72,11 @@ class Ahead:
         return self.links[-1]
 
 
+def longest_ago(peers: Iterable[NodeId], asked: Mapping[NodeId, float]) -> NodeId:
+    """Who of some peers was asked longest ago, or never."""
+    return min(peers, key=lambda peer: (asked.get(peer, -math.inf), peer))
+
+
 class CatchingUp:
     """A node's past, which helps others, and its signs of being behind them."""
 
@@ -87,6 +92,7 @@ class CatchingUp:
         self._ahead: dict[NodeId, float] = {}  # peers with an unknown head, and since when
         self._helped: dict[NodeId, tuple[float, int]] = {}  # when, and up to which epoch
         self._asked: dict[NodeId, float] = {}
+        self._fetching: dict[bytes, dict[NodeId, float]] = {}  # who was asked for a model, and when
         self._answers = Answers(self._patience)
         self._liars: set[NodeId] = set()
         # who showed this node links to a head of which it is no member, and to none of which it is
@@ -102,8 +108,6 @@ class CatchingUp:
     def _patience(self) -> float:
         return self._context.swarm.vote_timeout / 2
 
-    # ── the past ──────────────────────────────────────────────────────────────────────────────
-
     def moved_on(self, links: tuple[Link, ...], now: float) -> None:
         """This node is at another head; what it needed at the last one is void."""
         for link in links:
@@ -111,6 +115,7 @@ class CatchingUp:
         self.pending = None
         self.held = {}
         self._ahead = {}
+        self._fetching = {}
         self._liars = set()
         self.apart.moved_on()
         if self._context.is_member:
@@ -129,8 +134,6 @@ class CatchingUp:
     def last(self) -> Link | None:
         """The link that led to the node's head; ``None`` at the first."""
         return self.links[-1] if self.links else None
-
-    # ── behind ────────────────────────────────────────────────────────────────────────────────
 
     def saw_other_head(self, peer: NodeId, now: float) -> None:
         """A peer speaks of a head that is unknown here: it may be ahead, or lying."""
@@ -167,12 +170,13 @@ class CatchingUp:
             return
         self._looked = now
         # Each in turn: the first to speak of an unknown head may be a liar.
-        peer = min(peers, key=lambda peer: (self._asked.get(peer, -math.inf), peer))
+        peer = longest_ago(peers, self._asked)
         if now < self._asked.get(peer, -math.inf) + self._context.swarm.vote_timeout:
             return
         self._asked[peer] = now
-        if model is not None:
-            self.fetch_model(model, peer, now)
+        if model is not None and not self._comes(model, now):
+            # In turns of their own: else a pause could fall on a liar's turn each time.
+            self.fetch_model(model, longest_ago(peers, self._fetching.get(model, {})), now)
         if pending is not None or model is None or doubts or peer in ahead:
             self._speaker.send(peer, self._speaker.make(SYNC, self._where(), now))
 
@@ -190,9 +194,14 @@ class CatchingUp:
 
     def fetch_model(self, model: bytes, holder: NodeId, now: float) -> None:
         """Ask a node for a model by its digest."""
+        self._fetching.setdefault(model, {})[holder] = now
         self._speaker.send(holder, self._speaker.make(FETCH_MODEL, canonical.dumps(model), now))
 
-    # ── taking it ─────────────────────────────────────────────────────────────────────────────
+    def _comes(self, model: bytes, now: float) -> bool:
+        """Whether a model seems to be on its way, not for too long: a second one would delay it."""
+        asked, arriving = self._fetching.get(model, {}), self._context.arriving()
+        patience = self._context.waits.patience(self._context.swarm.vote_timeout)
+        return any(now < at + patience for peer, at in asked.items() if peer in arriving)
 
     def take_links(self, envelope: Envelope, now: float) -> Ahead | None:
         """What links prove that is news to this node.

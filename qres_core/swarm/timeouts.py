@@ -17,8 +17,8 @@ is its own affair: it decides when the node gives up, and never what it accepts.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Hashable, Sequence
+from typing import Final, TypeVar
 
 import attrs
 
@@ -26,6 +26,8 @@ from qres_core.kernel.config import SwarmConfig
 
 VOTING_STEPS: Final = 2
 """Steps of voting from a proposal to the decision, each with a time-out of its own."""
+USUAL: Final = 2.0
+"""How many times as long as the last ones contributions may be on their way."""
 MAX_BACKOFF: Final = 8.0
 """How many times its first length the vote timeout grows to at most."""
 
@@ -42,11 +44,31 @@ class HeightPace:
     most: float  # ``swarm.deadline_stretch``
     adapts: bool = False  # whether it follows what is measured; simulated nodes have no real lines
     stretch: float = attrs.field(default=1.0, init=False)
+    # seconds that a quorum's contributions took in the last round that had them; longer if those of
+    # now take longer; 0 before the first
+    came: float = attrs.field(default=0.0, init=False)
+
+    def patience(self, vote_timeout: float) -> float:
+        """Seconds that what is on its way is asked of nobody else.
+
+        A liar that announces what it never gives delays a node by no more. Where contributions are
+        quick, they are asked for at once: the others would be further by then.
+        """
+        return USUAL * self.came if self.came > vote_timeout / 4 else 0.0
 
     def lacked(self) -> None:
         """A round came to nothing, and not all that it needed was here: wait longer."""
         if self.adapts:
             self.stretch = min(self.most, 2 * self.stretch)
+
+    def late(self, deadline: float) -> None:
+        """A round came to nothing though what it needed is here by now: it may have come too late.
+
+        Twice as long as it took is allowed next time. How long the votes took does not count here:
+        a liar's proposal keeps them waiting. ``deadline``: as configured, seconds.
+        """
+        if self.adapts:
+            self.stretch = max(self.stretch, min(self.most, 2 * self.came / deadline))
 
     def took(self, share: float) -> None:
         """A set was decided.
@@ -80,10 +102,33 @@ class Stopwatch:
         if proposed:
             self.proposed = min(self.proposed, now)
 
+    def tell(self, now: float, pace: HeightPace) -> None:
+        """Note how long a quorum's contributions take, at least where some are missing.
+
+        ``now``: no later than the round's end; who waits longer is behind, and not on a slow line.
+        """
+        if self._held >= self.quorum:
+            pace.came = self.came - self.begun
+        else:
+            pace.came = max(pace.came, now - self.begun)
+
     def share(self, now: float, swarm: SwarmConfig) -> float:
         """Of the time that is configured, what it took until the set is decided, now."""
         voting = max(0.0, now - self.proposed) / swarm.vote_timeout
         return max((self.came - self.begun) / swarm.deadline, voting / VOTING_STEPS)
+
+
+T = TypeVar("T")
+
+
+def next_asked(sources: Sequence[T], count: int) -> Sequence[T]:
+    """Whom to ask next, where ``count`` attempts failed: one, then two others, then four.
+
+    Any of ``f`` liars says that it has what it does not give. One after the other they would take
+    ``f`` pauses, and so they take ``log2 f``. Once all were asked, all are asked.
+    """
+    first = 2 ** min(count, 32) - 1
+    return sources[first : 2 * first + 1] if first < len(sources) else sources
 
 
 class Answers:

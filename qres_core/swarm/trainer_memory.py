@@ -19,7 +19,7 @@ from qres_core.contract import canonical, stores
 from qres_core.contract.errors import ConfigError, QresError, RoundError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import RememberingTrainer, remembering
-from qres_core.contract.training import TrainerError, raised
+from qres_core.contract.training import kept_by
 from qres_core.contract.types import NodeId
 
 FILE: Final = "trainer.cbor"
@@ -65,10 +65,7 @@ class TrainerMemory:
         Raises RoundError: QRES-E602 when the disk does not take it. Raises TrainerError: QRES-E512:
         the trainer failed.
         """
-        try:
-            kept = self.trainer.remember()
-        except Exception as error:
-            raise TrainerError.about(raised("remember", round_info, error)) from error
+        kept = kept_by(self.trainer, round_info.number)
         digest = self._checksum(kept)
         with self._turn:
             # A training that nobody waits for any more may end after the node.
@@ -101,9 +98,11 @@ class TrainerMemory:
             raise self._unusable("is damaged, or of another node, swarm or first model")
         try:
             self.trainer.recall(kept)
-        except QresError as error:
-            what = f"is not what this trainer kept: {error.problems[0].what}"
-            raise self._unusable(what) from error
+        except Exception as error:  # of a user's own code it may be anything
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, QresError):
+                why = error.problems[0].what
+            raise self._unusable(f"is not what this trainer kept: {why}") from error
         self._written = digest
 
     def _checksum(self, kept: bytes) -> bytes:

@@ -43,6 +43,7 @@ from qres_core.testing.builders import (
 from qres_core.testing.certification import MeasuredClaims, RuleReport, certify
 from qres_core.testing.composition import find_rule
 from qres_core.testing.hosting import host
+from qres_core.testing.merging import merged
 from qres_core.testing.rules import RULES, ContractViolationError
 from qres_core.testing.transport import Endpoint, TransportContract
 
@@ -72,6 +73,7 @@ __all__ = [
     "make_node_info",
     "make_round_info",
     "make_updates",
+    "merged",
     "sabotage",
     "silent",
 ]

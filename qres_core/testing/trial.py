@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract.errors import PluginError
 from qres_core.contract.fixed import LIMIT
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Updates, Vector
 from qres_core.kernel.lookalikes import nearest
 from qres_core.testing.builders import make_round_info, make_updates
@@ -86,16 +87,23 @@ class AggregatorTrial:
             self._seated = seat(plugin)
         return self._seated
 
-    def _call(self, plugin: object, updates: Updates) -> list[object]:
-        seated = self._seat(plugin)
-        info = make_round_info(updates.dimension, nodes=len(updates), byzantine=seated.claims.liars)
+    def _info(self, plugin: object, updates: Updates) -> RoundInfo:
+        liars = self._seat(plugin).claims.liars
+        return make_round_info(updates.dimension, nodes=len(updates), byzantine=liars)
+
+    def _call(
+        self, plugin: object, updates: Updates, info: RoundInfo | None = None
+    ) -> list[object]:
+        seated, info = self._seat(plugin), info or self._info(plugin, updates)
         results: list[object] = seated.manager.hook.aggregate(updates=updates, round_info=info)
         return results
 
-    def _merge(self, rule: str, plugin: object, updates: Updates) -> Vector:
+    def _merge(
+        self, rule: str, plugin: object, updates: Updates, info: RoundInfo | None = None
+    ) -> Vector:
         __tracebackhide__ = True
         try:
-            results = self._call(plugin, updates)
+            results = self._call(plugin, updates, info)
         except PluginError as error:
             broken("QRES-AGG-1", str(error), error)
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises

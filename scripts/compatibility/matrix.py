@@ -8,16 +8,18 @@ one completion, and refused, with the reasons for the first one, if it accepts n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from typing import Any, Final
 
 import attrs
 
-from compatibility.modes import MODES, Mode, Setting
-from qres_core.contract.errors import Problem
+from compatibility.modes import MODES, Mode, Options, Setting, identities
+from qres_core.contract.errors import Problem, QresError
 from qres_core.contract.types import Visibility
+from qres_core.hosting.fitting import unhosted
+from qres_core.hosting.trying import try_round
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
@@ -158,6 +160,78 @@ def answer(labels: tuple[str, ...]) -> Answer:
                 break  # no larger swarm changes it
     # What is left to say when everything else was put right is the reason.
     return Answer(labels, problems=min(refused, key=len))
+
+
+FRAGMENTS: Final = 3
+"""Parts of the model that rounds cover in turn, where they do."""
+SWARMS: Final[Mapping[str, Callable[[Setting], Options]]] = {
+    "sharded": lambda _setting: {"aggregation": "sharded"},
+    "fragments": lambda _setting: {"fragments": FRAGMENTS},
+    "sharded fragments": lambda _setting: {"aggregation": "sharded", "fragments": FRAGMENTS},
+    "memory": lambda _setting: {"memory": 1},
+    "participants": lambda setting: {
+        "participants": setting.nodes - 1,
+        "quorum": setting.nodes - 1 - max(1, setting.byzantine),
+    },
+    "coordinator": lambda _setting: {"topology": "coordinator"},
+}
+"""Options of the swarm that change what a plugin meets, by the name of their section."""
+
+
+def in_swarm(label: str, options: str) -> Answer:
+    """What the solver says of a mode in a swarm with one of :data:`SWARMS`."""
+    alone = _alone(label)
+    assert alone.setting is not None  # noqa: S101 - supported
+    refused: list[tuple[Problem, ...]] = []
+    for nodes in SIZES:
+        if nodes < alone.setting.nodes:
+            continue
+        larger = attrs.evolve(alone, setting=attrs.evolve(alone.setting, nodes=nodes))
+        swarm = with_options(larger, options).swarm
+        found = solve(_plugins(larger), swarm, dimension=DIMENSION).problems
+        if not found:
+            return larger
+        refused.append(found)
+    return attrs.evolve(alone, setting=None, problems=min(refused, key=len))
+
+
+def with_options(found: Answer, options: str) -> Config:
+    """The configuration that shows a supported mode with one of :data:`SWARMS`."""
+    assert found.setting is not None  # noqa: S101 - supported
+    modes = [MODES[item] for item in found.modes]
+    return configuration(modes, found.setting, **SWARMS[options](found.setting))
+
+
+def in_framework(label: str) -> Answer:
+    """What is said of a mode inside a framework that brings its own server.
+
+    Rounds are opened there for a try, as ``qres check --host`` does: a plugin whose nodes would
+    talk to each other shows then.
+    """
+    alone = _alone(label)
+    assert alone.setting is not None  # noqa: S101 - supported
+    modes = [MODES[item] for item in alone.modes]
+    config = configuration(modes, alone.setting, roster=list(identities(alone.setting.nodes)))
+    plugins = tuple(assemble(config, _installed()))
+    found = tuple(unhosted(plugins, config.swarm))
+    if not found:
+        try:
+            try_round(config, plugins, _installed())
+        except QresError as error:
+            found = error.problems
+    return attrs.evolve(alone, setting=None, problems=found) if found else alone
+
+
+def _alone(label: str) -> Answer:
+    """A mode in the swarm that shows that it is supported."""
+    alone = answer((label,))
+    assert alone.setting is not None  # noqa: S101 - every mode is supported by itself
+    return alone
+
+
+def _plugins(found: Answer) -> list[Enabled]:
+    assert found.setting is not None  # noqa: S101 - supported
+    return [enabled(item, found.setting) for item in found.modes]
 
 
 def groups_of(size: int) -> Iterator[tuple[str, ...]]:

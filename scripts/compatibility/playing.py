@@ -96,7 +96,9 @@ def faults(config: Config, result: SimulationResult, rounds: int = ROUNDS) -> li
         if record.banned_honest:
             found.append(f"{record.banned_honest} honest nodes are banned")
         for name, shown in record.plugins.items():
-            found += _oddities(name, shown)
+            # Where members are drawn to train, the observer may not be one of them.
+            if name != "dp" or not config.swarm.participants:
+                found += _oddities(name, shown)
         if not set(TURNING) & set(config.plugins) and (record.alignment or 0.0) < 0.9:
             found.append(f"the merged update points elsewhere: {record.alignment}")
     return list(dict.fromkeys(found))

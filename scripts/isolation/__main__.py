@@ -3,9 +3,11 @@
 PYTHONPATH=scripts python -P -m isolation --seeds 0:2000 [-j 2] [--nodes 8:200]
 PYTHONPATH=scripts python -P -m isolation --seed 17 [--off NAME]
 PYTHONPATH=scripts python -P -m isolation --controls
+PYTHONPATH=scripts python -P -m isolation --sharded --seeds 0:100
 
 A failure is a seed, which replays exactly: all but keys and masks follow from it. The controls take
-out one guard after the other, and look for a seed with which a single input is isolated.
+out one guard after the other, and look for a seed with which a single input is isolated. With
+--sharded whole nodes are played, with agreement and heights, in sharded rounds; some seconds each.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Final
 
 import attrs
 
+from isolation.nodes import play_nodes
 from isolation.setting import Setting, draw
 from isolation.switches import ALL
 from isolation.world import play
@@ -85,6 +88,29 @@ def _all(seeds: range, jobs: int, nodes: tuple[int, int]) -> Iterator[Played]:
         yield from pool.map(each, seeds, chunksize=4)
 
 
+def one_sharded(seed: int) -> Played:
+    """Play a swarm of whole nodes in sharded rounds."""
+    began = time.process_time()
+    try:
+        found = play_nodes(seed, "sharded")
+    except Exception as error:  # noqa: BLE001 - the other seeds go on
+        what = f"raised {type(error).__name__}: {error}"
+        return Played(seed, "sharded", 0, 0, 0, time.process_time() - began, error=what)
+    exact = found.isolated is None or found.isolated.exact
+    took = time.process_time() - began
+    return Played(seed, "sharded", found.least, 0, found.sums, took, exact)
+
+
+def _sharded(seeds: range, jobs: int) -> int:
+    """Whole nodes in sharded rounds, and the control without the record of opened sums."""
+    with ProcessPoolExecutor(jobs) as pool:
+        failed = _reported(seeds, pool.map(one_sharded, seeds))
+    with ALL["record"].off():
+        alone = next((seed for seed in range(TRIED) if one_sharded(seed).least == 1), None)
+    print(f"without record: seed {alone} isolates one")
+    return int(bool(failed) or alone is None)
+
+
 def _range(text: str) -> range:
     first, colon, end = text.partition(":")
     return range(int(first), int(end) if colon else int(first) + 1)
@@ -105,10 +131,15 @@ def _tell(seed: int, nodes: tuple[int, int], off: str) -> int:
 
 
 def _runs(seeds: range, jobs: int, nodes: tuple[int, int]) -> int:
+    return _reported(seeds, _all(seeds, jobs, nodes))
+
+
+def _reported(seeds: range, runs: Iterator[Played]) -> int:
+    """Print how runs fared; how many failed."""
     began, failed, seconds = time.perf_counter(), 0, 0.0
     least: Counter[int] = Counter()
     bounds = parities = several = 0
-    for number, played in enumerate(_all(seeds, jobs, nodes), 1):
+    for number, played in enumerate(runs, 1):
         least[played.least] += 1
         seconds += played.seconds
         bounds += not played.exact
@@ -161,7 +192,10 @@ def main() -> int:
     parser.add_argument("--off", default="", choices=list(ALL), help="a guard, with --seed")
     parser.add_argument("--controls", action="store_true", help="the controls alone")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--sharded", action="store_true", help="whole nodes in sharded rounds")
     options = parser.parse_args()
+    if options.sharded:
+        return _sharded(options.seeds, options.jobs)
     if options.seed is not None:
         return _tell(options.seed, options.nodes, options.off)
     failed = 0 if options.controls else _runs(options.seeds, options.jobs, options.nodes)

@@ -1,14 +1,15 @@
 """The same with whole nodes: the simulator's agreement, heights and outcomes, signatures and all.
 
 The proposers among the colluders leave nodes out of their sets, and the first heights end without a
-model, after their sums were opened.
+model, after their sums were opened. In sharded rounds colluders also give their shards to some
+members of committees alone, and committees open the sums.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -24,6 +25,8 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.messages import CandidateSet
+from qres_core.swarm.shard_gathering import ShardGathering
+from qres_core.swarm.shard_messages import ShardPart
 from qres_core.swarm.steps import Round
 from qres_core.testing import make_node_ids
 
@@ -48,7 +51,7 @@ class Whole:
         return 0 if self.isolated is None else self.isolated.size
 
 
-def _drawn(rng: random.Random) -> tuple[Config, int]:
+def _drawn(rng: random.Random, aggregation: str) -> tuple[Config, int]:
     """A swarm that is allowed, and how many collude in it."""
     while True:
         nodes, corrupt = rng.randint(8, 14), rng.choice((0, 1, 1, 2))
@@ -59,6 +62,7 @@ def _drawn(rng: random.Random) -> tuple[Config, int]:
             "quorum": rng.randint((nodes + corrupt) // 2 + 1, nodes - 1),
             "deadline": 8.0,
             "vote_timeout": 1.0,
+            "aggregation": aggregation,
         }
         options: dict[str, Any] = {"corrupt": (corrupt + 0.5) / nodes, "patience": 1.0}
         if rng.random() < 0.3:
@@ -114,13 +118,34 @@ def _leaving_out(rng: random.Random, many: int, corrupt: set[NodeId]) -> Iterato
         yield
 
 
-def play_nodes(seed: int) -> Whole:
-    """Play a swarm of whole nodes, as its seed decides."""
+@contextmanager
+def _withholding(rng: random.Random, corrupt: set[NodeId]) -> Iterator[None]:
+    """Corrupt senders give each shard to about half of those that are to have it."""
+    give = ShardGathering._give  # noqa: SLF001 - a sender has no other place to lie at
+
+    def giving(
+        parts: ShardGathering, part: ShardPart, members: Iterable[NodeId], now: float
+    ) -> None:
+        if parts.me in corrupt:
+            members = [member for member in members if rng.random() < 0.5]
+        give(parts, part, members, now)
+
+    with mock.patch.object(ShardGathering, "_give", giving):
+        yield
+
+
+def play_nodes(seed: int, aggregation: str = "everyone") -> Whole:
+    """Play a swarm of whole nodes, as its seed decides; ``aggregation``: as ``[swarm]`` has it."""
     rng = random.Random(seed)  # noqa: S311 - a seed must replay
-    config, many = _drawn(rng)
+    config, many = _drawn(rng, aggregation)
     recorder, corrupt, seen = Recorder(), set[NodeId](), set[int]()
     scenario = Scenario(rounds=1, seed=seed, once=ONCE)
-    with recorder.running(), _void(rng.randint(1, 3), seen), _leaving_out(rng, many, corrupt):
+    with (
+        recorder.running(),
+        _void(rng.randint(1, 3), seen),
+        _leaving_out(rng, many, corrupt),
+        _withholding(rng, corrupt),
+    ):
         simulate(config, scenario, task=TASK)
     equations = list(recorder.transcript.equations(corrupt))
     sent = Counter(row.input for row in recorder.transcript.rows)

@@ -2,6 +2,7 @@
 
 PYTHONPATH=scripts python -P -m swarm_simulation --seeds 0:500 [-j 2] [--lies 'old links,late']
 PYTHONPATH=scripts python -P -m swarm_simulation --seed 17 --verbose
+PYTHONPATH=scripts python -P -m swarm_simulation --seeds 0:2000 --sharded
 
 Exit code 0: no seed failed. 1: some did.
 """
@@ -13,13 +14,13 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 
 import attrs
 
-from swarm_simulation.setting import KEPT_WORDS, LIES, draw
+from swarm_simulation.setting import KEPT_WORDS, LIES, SHARD_LIES, Setting, draw, sharded
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
@@ -38,12 +39,15 @@ class Played:
 _installed = cache(installed)
 
 
-def play(seed: int, lies: tuple[str, ...] = ()) -> Played:
+Draw = Callable[[int, tuple[str, ...]], Setting]
+
+
+def play(seed: int, lies: tuple[str, ...] = (), drawn: Draw = draw) -> Played:
     """Play a seed; some nodes tell the ``lies`` beside others."""
     began = time.perf_counter()
     failure, virtual, counts = "", 0.0, dict[str, int]()
     try:
-        world = World(draw(seed, lies), _installed())
+        world = World(drawn(seed, lies), _installed())
         try:
             world.play()
         finally:
@@ -60,17 +64,17 @@ def _seeds(text: str) -> range:
     return range(int(first), int(end)) if colon else range(int(first), int(first) + 1)
 
 
-def _all(seeds: range, jobs: int, lies: tuple[str, ...]) -> Iterator[Played]:
+def _all(seeds: range, jobs: int, lies: tuple[str, ...], drawn: Draw) -> Iterator[Played]:
     if jobs == 1:
-        yield from map(partial(play, lies=lies), seeds)
+        yield from map(partial(play, lies=lies, drawn=drawn), seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(partial(play, lies=lies), seeds, chunksize=8)
+        yield from pool.map(partial(play, lies=lies, drawn=drawn), seeds, chunksize=8)
 
 
 def _lies(text: str) -> tuple[str, ...]:
     told = tuple(lie for lie in text.split(",") if lie)
-    known = (*LIES, KEPT_WORDS)
+    known = (*LIES, *SHARD_LIES, KEPT_WORDS)
     unknown = [lie for lie in told if lie not in known]
     if unknown:
         what = f"{', '.join(unknown)}: expected some of {', '.join(known)}"
@@ -78,8 +82,8 @@ def _lies(text: str) -> tuple[str, ...]:
     return told
 
 
-def _tell(seed: int, lies: tuple[str, ...], *, verbose: bool) -> int:
-    setting = draw(seed, lies)
+def _tell(seed: int, lies: tuple[str, ...], drawn: Draw, *, verbose: bool) -> int:
+    setting = drawn(seed, lies)
     sys.stdout.write(f"seed {seed}: {setting.summary}\n")
     story = partial(print, file=sys.stdout) if verbose else None
     world = World(setting, _installed(), story)
@@ -99,15 +103,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play one, and tell of it")
     parser.add_argument("--verbose", action="store_true", help="with --seed: everything")
     parser.add_argument("--lies", type=_lies, default=(), help="that liars tell in every seed")
+    parser.add_argument("--sharded", action="store_true", help="sharded rounds in every seed")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
     os.environ.setdefault("QRES_NUMBA", "0")  # to compile takes longer than so few numbers do
+    drawn: Draw = sharded if options.sharded else draw
     if options.seed is not None:
-        return _tell(options.seed, options.lies, verbose=options.verbose)
+        return _tell(options.seed, options.lies, drawn, verbose=options.verbose)
     began, failed = time.perf_counter(), 0
     total: Counter[str] = Counter()
     virtual = real = 0.0
-    for number, played in enumerate(_all(options.seeds, options.jobs, options.lies), 1):
+    for number, played in enumerate(_all(options.seeds, options.jobs, options.lies, drawn), 1):
         if number % 500 == 0:
             took = time.perf_counter() - began
             sys.stderr.write(f"{number} seeds in {took:.0f} s, {failed} failed\n")

@@ -38,6 +38,7 @@ class Notebook:
     outcome_lock: bytes | None = None
     made: Vector | None = None
     next_sequence: int = 0
+    folder: None = attrs.field(default=None, init=False)  # nothing lies on a disk
     _safe: dict[str, Any] | None = attrs.field(default=None, init=False)
 
     @contextmanager

@@ -33,7 +33,19 @@ from qres_core.swarm.messages import (
     encode_conclusion,
 )
 from qres_core.swarm.results import Conclusion, Merged, Void
-from qres_core.swarm.shard_messages import ContributionHeader
+from qres_core.swarm.shard_messages import (
+    HELD,
+    PART,
+    RESULT,
+    ContributionHeader,
+    MergedShard,
+    ShardResult,
+    decode_held,
+    decode_shard_results,
+    encode_held,
+    encode_shard_results,
+)
+from qres_core.swarm.shards import ShardPlan
 from swarm_simulation.past import Past
 from swarm_simulation.setting import KEPT_WORDS, PAST, Character
 
@@ -55,6 +67,13 @@ ANSWERS: Final = (
     "relayed",
     "lock",
 )
+SHARDED: Final = {
+    "shard/part": "serves some",
+    "shard/held": "false holdings",
+    "shard/merged": "false shards",
+    "shard/result": "false shards",
+}
+"""By kind, the lie that is told in place of it."""
 FALSE: Final = ("links", "model", "head", "sync")
 """Answers and questions about the past that a liar makes up."""
 FORGOTTEN: Final = 15.0
@@ -174,6 +193,8 @@ class Liar:
         elif kind == "attestation" and self._does("attest all"):
             digests = sorted(self._contributions)[-2 * self._nodes :]
             frames = [self._mine(envelope, canonical.dumps(digests))] if digests else [frame]
+        elif kind in SHARDED and envelope.head in self._heads and self._does(SHARDED[kind]):
+            frames = self._sharded(envelope, receiver)
         elif kind in FALSE and self._does("false answers"):
             made = self._false(kind)
             frames = [frame if made is None else self._mine(envelope, made)]
@@ -276,6 +297,28 @@ class Liar:
         vector = body.vector + np.int32(self._rng.randrange(1, 4))
         payload = attrs.evolve(body, vector=vector).to_bytes()
         return [self._rng.choice([frame, self._mine(envelope, payload)])]
+
+    def _sharded(self, envelope: Envelope, receiver: int) -> list[bytes]:
+        """A lie of a member of committees, or of a sender that serves half of them."""
+        head, dimension = self._heads[envelope.head], self._world.setting.dimension
+        plan, kind = ShardPlan.at(head, dimension), envelope.kind
+        zeros = plan.cut(np.zeros(dimension, dtype=np.int32))
+        members = len(head.roster)
+        if kind == PART:
+            return [] if receiver % 2 else [envelope.to_bytes()]
+        if kind == HELD:
+            seats = plan.seats(envelope.sender)
+            named, blocks = decode_held(envelope.payload, len(seats), 9 * members, members)
+            all_of = dict.fromkeys(named, (1 << len(seats)) - 1)
+            full = [attrs.evolve(item, seats=(item.members,) * len(seats)) for item in blocks]
+            return [self._mine(envelope, encode_held(all_of, full))]
+        if kind == RESULT:
+            made = MergedShard.from_bytes(envelope.payload, len(plan), 2**20)
+            lie = MergedShard(made.chosen, made.index, zeros.shards[made.index])
+            return [self._mine(envelope, lie.to_bytes())]
+        name, results = decode_shard_results(envelope.payload, len(plan))
+        false: dict[int, ShardResult] = {index: zeros.leaves[index] for index in results}
+        return [self._mine(envelope, encode_shard_results(name, false))]
 
     def _wrong(self, envelope: Envelope) -> bytes:
         """An answer that is old, or of another kind's, or broken."""

@@ -40,6 +40,8 @@ LIES: Final = (
     *PAST,
 )
 """What liars do. Those of a character each happen at a rate of their own."""
+SHARD_LIES: Final = ("false shards", "false holdings", "serves some")
+"""Lies of members of committees, and of senders. Told in sharded rounds alone."""
 KEPT_WORDS: Final = "kept words"
 """Honest nodes told a member that it was removed. The network kept their words until it was added
 again. Told only if it is asked for: no seed draws it."""
@@ -363,3 +365,23 @@ def draw(seed: int, lies: tuple[str, ...] = ()) -> Setting:
         setting = _with_a_past(rng, setting)
     spares = sum(shift.action in {"add", "rotate"} for shift in setting.shifts)
     return attrs.evolve(setting, spares=spares)
+
+
+def sharded(seed: int, lies: tuple[str, ...] = ()) -> Setting:
+    """The setting of a seed, in sharded rounds and with plugins that can take part in them.
+
+    Liars lie in their committees too, beside what they do anyway.
+    """
+    rng, setting = random.Random(f"sharded {seed}"), draw(seed, lies)  # noqa: S311 - a seed decides
+    can = {"memory", "replay", "chatty", "mean", "median", "trimmed_mean"}
+    plugins = {name: table for name, table in setting.plugins.items() if name in can}
+    if plugins.keys().isdisjoint({"mean", "median", "trimmed_mean"}):
+        plugins["mean"] = {"unprotected": True}
+    liars: dict[int, Character] = {}
+    for liar, character in setting.liars.items():
+        told = rng.sample(SHARD_LIES, rng.choice([0, 1, 2, 3]))
+        rates = {**character.rates, **{lie: rng.choice(LIE_RATES) for lie in told}}
+        liars[liar] = attrs.evolve(character, rates=rates)
+    swarm = {**setting.swarm, "proof_checks": "everyone", "aggregation": "sharded"}
+    plugins = {"tag": {}, **plugins}
+    return attrs.evolve(setting, plugins=plugins, monna=False, swarm=swarm, liars=liars)

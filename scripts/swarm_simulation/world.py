@@ -30,6 +30,7 @@ from qres_core import (
     QresError,
     RoundInfo,
     Update,
+    Updates,
     canonical,
     model_digest,
 )
@@ -575,10 +576,13 @@ class World:
         machine = node.machine
         if machine is None or life != node.life:
             return
-        values = random.Random(f"{node.index} {info.number} {info.model_digest.hex()}")  # noqa: S311
+        self._call(node, machine.trained, self._update(node.index, info), info.number, info.head)
+
+    def _update(self, index: int, info: RoundInfo) -> Update:
+        """What a node trains in a round."""
+        values = random.Random(f"{index} {info.number} {info.model_digest.hex()}")  # noqa: S311
         vector = [values.randrange(-99, 100) for _x in range(self.setting.dimension)]
-        update = Update(np.array(vector, dtype=np.int32))
-        self._call(node, machine.trained, update, info.number)
+        return Update(np.array(vector, dtype=np.int32))
 
     # ── effects ───────────────────────────────────────────────────────────────────────────────
 
@@ -594,6 +598,7 @@ class World:
             case RoundEnded():
                 outcome, number = effect.outcome, effect.outcome.round_info.number
                 self.counts[outcome.status.value] += 1
+                self._check_merged(node, effect)
                 how = f"{outcome.status.value} {outcome.reason}"
                 self.tell(f"node {node.index} ends round {number}: {how}, and is at {node.where}")
             case Diverged(error) if node.liar is None:
@@ -694,6 +699,23 @@ class World:
             node = self.nodes[self.index_of[banned]]
             if node.liar is None and not node.seat_of_liar:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
+
+    def _check_merged(self, node: Node, ended: RoundEnded) -> None:
+        """What committees merged is what merging the members' whole updates gives."""
+        outcome, merged = ended.outcome, ended.merged
+        sharded = self.setting.swarm.get("aggregation") == "sharded"
+        if not sharded or node.liar is not None or node.kernel is None or merged is None:
+            return
+        info = outcome.round_info
+        ones = np.ones(len(outcome.members), dtype=np.int64)
+        for origin in range(info.number, 0, -1):  # a set may be of an earlier round
+            made = attrs.evolve(info, number=origin)
+            rows = [self._update(self.index_of[who], made).vector for who in outcome.members]
+            whole = node.kernel.aggregate(Updates(np.stack(rows), outcome.members, ones), made)
+            if np.array_equal(whole, merged):
+                self.counts["right models"] += 1
+                return
+        raise ViolationError(f"node {node.index} has a model that no set of updates merges to")
 
     def is_back(self, index: int) -> bool:
         """Whether an honest node that may have been removed runs, and is a member in truth."""

@@ -20,6 +20,8 @@ from trials.router import NEWNET, call
 
 SECONDS: Final = 5.0
 """For each step of an answer: a node may be busy."""
+TURN: Final = threading.Lock()
+"""Of threads that write: a long line goes out in pieces."""
 
 
 def serve(index: int, namespace: str, urls: queue.Queue[str]) -> None:
@@ -33,8 +35,9 @@ def serve(index: int, namespace: str, urls: queue.Queue[str]) -> None:
         os._exit(1)
     while True:
         line = json.dumps([index, ask(urls.get(), SECONDS)])
-        sys.stdout.write(line + "\n")  # at once, so that threads do not mix their lines
-        sys.stdout.flush()
+        with TURN:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Place:
         environment: more of it for the process.
         process: the child.
         starts: how often it was started.
+        begun_before: how often it had begun its rounds when it was started last.
         frozen: whether it is stopped by SIGSTOP.
     """
 
@@ -48,6 +49,7 @@ class Place:
     environment: Mapping[str, str] = attrs.field(factory=dict[str, str])
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    begun_before: int = 0
     frozen: bool = False
 
     @property
@@ -73,9 +75,19 @@ class Place:
         """Its newest model's number, as the witness knows it."""
         return invariants.newest(self.path)[0]
 
+    def begun(self) -> int:
+        """How often it has begun its rounds; its last line may be half written."""
+        return self.path.read_bytes().count(b'{"kind":"start"') if self.path.exists() else 0
+
+    @property
+    def up(self) -> bool:
+        """Whether it has begun its rounds since it was started last."""
+        return self.begun() > self.begun_before
+
     def start(self, *options: str) -> None:
         """Start it, again if it ran before."""
         self.starts += 1
+        self.begun_before = self.begun()
         program = ["-m", "trials.witness"] if self.witnessed else box.PROGRAM
         words = [sys.executable, "-P", *program, "node", "run", str(self.seat.config)]
         words += ["--log-format", "json", "--until-eof", *options]

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import attrs
 
+from qres_core.swarm.model_file import KEPT
+
 from .processes import Place, Swarm
 
 KILLED, CUT, FROZEN, ALONE, HALVES, WEATHER = (
@@ -80,10 +82,13 @@ def sabotage(place: Place, what: str) -> None:
 
     Args:
         place: the node.
-        what: ``journal``, ``replay`` or ``reputation``: whose files are removed.
+        what: ``journal``, ``replay`` or ``reputation``: whose files are removed. Without a journal
+            a node refuses to begin beside a model that it kept, so that goes too.
     """
     for path in place.data.glob(f"{what}*"):
         path.unlink()
+    if what == "journal":
+        (place.data / KEPT).unlink(missing_ok=True)
 
 
 def strike(swarm: Swarm, fault: Fault, forget: str = "") -> None:

@@ -414,6 +414,8 @@ def models_beside_large_contributions(harness: ModuleType, size: int) -> tuple[i
 def test_a_contribution_that_nobody_can_quote_is_not_taken(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As in a swarm in which a plugin sends something large beside updates.
+    monkeypatch.setattr("qres_core.kernel.kernel.Kernel.check_beside", lambda *_arguments: None)
     models, faults = models_beside_large_contributions(harness, 5700)
     assert not faults
     fits = "qres_core.swarm.collecting.fits_quoted"

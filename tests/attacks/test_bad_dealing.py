@@ -150,6 +150,7 @@ HEARD: Mapping[str, Callable[[int, int], bool]] = {
 }
 
 
+@pytest.mark.claim("C-secagg-20")
 @LONG
 @pytest.mark.parametrize("heard_by", HEARD.values(), ids=HEARD)
 def test_who_withholds_its_messages_is_heard_through_others(
@@ -164,6 +165,7 @@ def test_who_withholds_its_messages_is_heard_through_others(
     assert result.seconds < control.seconds + ROUNDS * PATIENCE
 
 
+@pytest.mark.control("C-secagg-20")
 @LONG
 @pytest.mark.parametrize("checked", [True, False])
 def test_where_nobody_hands_it_on_it_is_left_out(
@@ -231,6 +233,7 @@ LIES: Mapping[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.claim("C-secagg-19")
 @LONG
 @pytest.mark.parametrize("kind", [SealsGarbage, DealsOff])
 @pytest.mark.parametrize("reputation", [True, False])
@@ -251,6 +254,7 @@ def test_who_deals_badly_is_left_out_before_anything_is_masked(
         assert result.records[-1].banned_honest == 0
 
 
+@pytest.mark.control("C-secagg-19")
 @LONG
 def test_unchecked_it_alone_would_open_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test above: nobody asks for acks, and complaints are not heard."""

@@ -16,17 +16,18 @@ NEIGHBOUR, LIAR = b"n" * 32, b"l" * 32
 class Machine:
     """Notes whom it is told a frame is from."""
 
-    swarm = SimpleNamespace(max_message_bytes=2**20, byzantine=1)
+    swarm = SimpleNamespace(max_message_bytes=2**20, byzantine=1, memory=0)
 
     def __init__(self) -> None:
         self.sources: list[bytes] = []
 
-    def receive(self, frame: bytes, link: bytes, now: float) -> list[Any]:
+    def receive(self, frame: bytes, link: bytes, now: float, _waited: float) -> list[Any]:
         del frame, now
         self.sources.append(link)
         return []
 
 
+@pytest.mark.claim("C-composition-6")
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("delivery", "source"),

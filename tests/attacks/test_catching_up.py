@@ -101,6 +101,7 @@ def test_a_member_that_was_added_again_is_not_stopped_by_its_removal(
     assert not [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
 
 
+@pytest.mark.control("C-members-1")
 def test_a_member_that_believes_the_first_to_show_its_removal_is_stopped_by_one_liar(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +525,7 @@ def test_nobody_is_blamed_for_a_change_that_not_all_see_approved(
     assert blamed_for_an_approval(harness, monkeypatch) == set()
 
 
+@pytest.mark.control("C-composition-6", "C-reputation-1")
 def test_where_it_counts_as_a_lie_an_honest_proposer_is_blamed(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def aligned(result: SimulationResult) -> bool:
 # ── a robust rule behind secure aggregation ───────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-composition-5")
 @pytest.mark.parametrize("rule", ["krum", "bulyan", "median", "trimmed_mean", "geometric_median"])
 def test_a_rule_that_would_see_one_sum_is_refused(rule: str) -> None:
     config = swarm({"secagg": SECAGG, rule: {"f": 2}}, 11, 2)
@@ -65,6 +66,7 @@ def test_a_rule_that_would_see_one_sum_is_refused(rule: str) -> None:
     assert "groups" in problems["QRES-E303"]
 
 
+@pytest.mark.claim("C-composition-5", "C-composition-12")
 def test_krum_with_groups_too_few_for_it_is_refused() -> None:
     """Groups of 3 of the 9 in a quorum are 3 rows, and two liars need 7."""
     groups = {**SECAGG, "group_size": 3, "min_size": 3, "dropout": 0.04}
@@ -72,12 +74,14 @@ def test_krum_with_groups_too_few_for_it_is_refused() -> None:
         Kernel.from_config(swarm({"secagg": groups, "krum": {"f": 2}}, 11, 2), installed=scan())
 
 
+@pytest.mark.claim("C-composition-5")
 def test_a_plain_mean_that_withstands_two_of_eleven_is_refused() -> None:
     config = swarm({"secagg": SECAGG, "mean": {}}, 11, 2)
     with pytest.raises(CompatibilityError, match=r"QRES-E309 plugins\.mean"):
         Kernel.from_config(config, installed=scan())
 
 
+@pytest.mark.control("C-composition-5")
 @pytest.mark.long
 def test_two_hostile_nodes_of_eleven_without_secure_aggregation_change_nothing() -> None:
     bare = play(swarm({"mean": {"unprotected": True}}, 11, 2), "scaled", 2)
@@ -94,6 +98,7 @@ def aligned_in_length(result: SimulationResult) -> bool:
     return all(after < before for before, after in itertools.pairwise(losses))
 
 
+@pytest.mark.claim("C-composition-5")
 @pytest.mark.long
 def test_a_rule_over_groups_ends_at_the_honest_value() -> None:
     """One liar sends what it likes, and spoils the sum of its group: one row of three."""
@@ -109,6 +114,7 @@ def test_a_rule_over_groups_ends_at_the_honest_value() -> None:
 # ── one node's numbers ────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-grid-1")
 @pytest.mark.parametrize("attack", ["nan", "inf", "wrong_length"])
 @pytest.mark.parametrize("rule", ["median", "krum"])
 @pytest.mark.long
@@ -138,6 +144,8 @@ def claiming(monkeypatch: pytest.MonkeyPatch, weight: int) -> None:
     monkeypatch.setattr(adversary, "encode_contribution", claim)
 
 
+@pytest.mark.claim("C-agreement-4", "C-composition-5")
+@pytest.mark.control("C-agreement-4", "C-composition-5")
 @pytest.mark.parametrize("claim", [10**9, pytest.param(2**30, marks=pytest.mark.long)])
 def test_one_node_that_claims_a_billion_examples(
     monkeypatch: pytest.MonkeyPatch, claim: int

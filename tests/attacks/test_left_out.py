@@ -98,6 +98,8 @@ class Bystander:
         return bool(np.array_equal(read, self.masked[node]))
 
 
+@pytest.mark.claim("C-secagg-8")
+@pytest.mark.control("C-secagg-8")
 @pytest.mark.parametrize(
     ("nodes", "proofs"),
     [

@@ -248,6 +248,7 @@ def boosted(request: pytest.FixtureRequest) -> Played:
     return play(summed(request.param, zk=ZK), 2, hostile=boosting, attack=BOOST)
 
 
+@pytest.mark.control("C-composition-7", "C-composition-8", "C-zk-16")
 @pytest.mark.long
 def test_boosted_updates_move_the_model_where_nothing_is_proved() -> None:
     without = play(summed(), 1, hostile=lambda _number: local(dp=Unclipped), attack=BOOST)
@@ -257,6 +258,7 @@ def test_boosted_updates_move_the_model_where_nothing_is_proved() -> None:
     assert without.accused == set()
 
 
+@pytest.mark.claim("C-zk-16")
 def test_boosted_updates_are_refused_by_their_proofs_at_every_honest_node(boosted: Played) -> None:
     assert [fate.merged for fate in boosted.result.fates] == [0] * len(PROVERS)
     for who, reasons in zip(boosted.liars, REASONS, strict=True):
@@ -346,6 +348,7 @@ def swapped() -> Played:
     return play(grouped(TIGHT, zk=ZK), 12, hostile=swapping, attack=BOOST, until=banned)
 
 
+@pytest.mark.control("C-zk-16", "C-zk-20")
 @pytest.mark.long
 def test_another_vector_is_masked_unnoticed_where_nothing_is_committed_to() -> None:
     without = play(grouped(), 1, hostile=lambda _number: local(dp=Unclipped), attack=BOOST)
@@ -354,6 +357,7 @@ def test_another_vector_is_masked_unnoticed_where_nothing_is_committed_to() -> N
     assert without.accused == set()
 
 
+@pytest.mark.claim("C-zk-16")
 @pytest.mark.long
 def test_who_masks_another_vector_is_found_by_every_honest_node(swapped: Played) -> None:
     (liar,) = swapped.liars
@@ -363,6 +367,7 @@ def test_who_masks_another_vector_is_found_by_every_honest_node(swapped: Played)
     assert all(record.banned_honest == 0 for record in swapped.result.rounds)
 
 
+@pytest.mark.claim("C-zk-18")
 @pytest.mark.long
 def test_its_groups_are_left_out_until_then_although_fewer_than_a_quorum_are_left(
     swapped: Played,
@@ -384,6 +389,7 @@ def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_ABORTED", 3)
 
 
+@pytest.mark.control("C-zk-18", "C-zk-22")
 @pytest.mark.usefixtures("soon_over")
 @pytest.mark.long
 def test_its_liar_would_stop_a_swarm_that_leaves_no_group_out_of_a_quorum() -> None:
@@ -397,6 +403,7 @@ def test_its_liar_would_stop_a_swarm_that_leaves_no_group_out_of_a_quorum() -> N
     assert stopped.accused <= set(stopped.liars)
 
 
+@pytest.mark.claim("C-zk-18")
 @pytest.mark.long
 def test_a_rule_that_needs_all_sums_goes_on_although_a_liar_spoils_its_own() -> None:
     attacked = play(ruled(), 2, hostile=swapping, attack=BOOST)
@@ -407,6 +414,7 @@ def test_a_rule_that_needs_all_sums_goes_on_although_a_liar_spoils_its_own() -> 
     assert attacked.accused <= set(attacked.liars)
 
 
+@pytest.mark.control("C-zk-18")
 @pytest.mark.usefixtures("soon_over")
 @pytest.mark.long
 def test_such_a_rule_would_stop_the_swarm_if_nothing_came_for_the_sum_that_failed() -> None:
@@ -416,6 +424,7 @@ def test_such_a_rule_would_stop_the_swarm_if_nothing_came_for_the_sum_that_faile
     assert all("QRES-E505" in record.reason for record in stopped.result.rounds)
 
 
+@pytest.mark.claim("C-zk-22")
 def test_sums_that_liars_can_spoil_altogether_are_named_before_the_start() -> None:
     def notices(config: Config) -> list[str]:
         return [text for text in Kernel.from_config(config).solution.notices if "spoil" in text]
@@ -457,6 +466,7 @@ class Credulous(Zk):
         return Revelation(updates)
 
 
+@pytest.mark.control("C-zk-13", "C-zk-16")
 @pytest.mark.long
 def test_false_sums_are_merged_where_nothing_is_committed_to() -> None:
     without = play(summed(), 1, installed=local(secagg=FalseSums))
@@ -464,6 +474,7 @@ def test_false_sums_are_merged_where_nothing_is_committed_to() -> None:
     assert (without.result.closed[0].alignment or 0.0) < 0
 
 
+@pytest.mark.claim("C-zk-16")
 @pytest.mark.parametrize("make", [summed, grouped])
 @pytest.mark.long
 def test_every_node_refuses_the_false_sums_it_is_given(make: Callable[..., Config]) -> None:
@@ -480,6 +491,7 @@ def test_every_node_refuses_the_false_sums_it_is_given(make: Callable[..., Confi
     assert given.accused == set()
 
 
+@pytest.mark.claim("C-zk-16")
 @pytest.mark.long
 def test_a_node_that_lies_about_the_sum_has_only_itself_to_tell_it_to() -> None:
     """Everybody adds up alone. Who merges another sum has another model, and is in no later round.
@@ -544,6 +556,7 @@ class Heavier(Secagg):
         return attrs.evolve(heavy, weight=1)
 
 
+@pytest.mark.claim("C-zk-17")
 @pytest.mark.long
 def test_proofs_hold_for_sums_of_unequal_weights() -> None:
     """The models are those of the swarm that hides nothing, bit for bit."""
@@ -557,6 +570,7 @@ def test_proofs_hold_for_sums_of_unequal_weights() -> None:
     assert digests[0] != equal.result.closed[0].model_digest  # the weights do count
 
 
+@pytest.mark.claim("C-zk-17")
 @pytest.mark.long
 def test_a_weight_other_than_the_one_said_is_noticed() -> None:
     def attacked(**plugins: Mapping[str, object]) -> Played:
@@ -574,6 +588,7 @@ def test_a_weight_other_than_the_one_said_is_noticed() -> None:
     assert noticed.accused == set()  # one failure names nobody
 
 
+@pytest.mark.control("C-zk-17")
 def test_a_proof_is_no_protection_where_weights_are_unequal() -> None:
     """It bounds an update, and not how often it counts: the swarm that relies on it is refused."""
     config = weighted(zk=LOOSE, secagg=PUBLIC)

@@ -114,6 +114,7 @@ class Stage:
 # ── proposals ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-agreement-1", "C-composition-6")
 @pytest.mark.parametrize("half", [(0,), (2,), (3,), (0, 2), (0, 3), (2, 3)])
 @pytest.mark.parametrize("told", [(0,), (2,), (3,), (0, 2), ()])
 def test_two_sets_to_two_halves_split_nobody(
@@ -166,6 +167,7 @@ BAD_SETS: dict[str, tuple[Callable[[Stage], CandidateSet], str]] = {
 }
 
 
+@pytest.mark.claim("C-composition-6")
 @pytest.mark.parametrize("case", BAD_SETS)
 def test_a_proposer_may_not_name_what_breaks_a_rule(harness: ModuleType, case: str) -> None:
     make, reason = BAD_SETS[case]
@@ -195,6 +197,7 @@ def test_a_standing_that_a_proposer_bends_gets_no_votes(harness: ModuleType) -> 
         assert not [e for e in stage.net.nodes[index].witness.evidence if e.against]
 
 
+@pytest.mark.claim("C-agreement-3")
 @pytest.mark.parametrize("victims", [(0, 2, 3), (0,), (3,)])
 def test_one_contribution_cannot_be_merged_under_several_names(
     harness: ModuleType, victims: tuple[int, ...]
@@ -307,6 +310,7 @@ def test_only_the_proposer_of_the_round_may_propose(harness: ModuleType) -> None
 # ── votes and what they prove ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-composition-6")
 def test_votes_in_another_name_do_not_count(harness: ModuleType) -> None:
     stage = Stage(harness)
     candidate = stage.set_of([0, 1, 2, 3])
@@ -406,6 +410,7 @@ PROVEN = ("genuine", "one twice beside a quorum", "one forged beside a quorum")
 """What is wrong is left out, and the rest is a quorum."""
 
 
+@pytest.mark.claim("C-composition-6")
 @pytest.mark.parametrize("case", CERTIFICATES)
 def test_a_certificate_proves_a_decision_or_is_refused(harness: ModuleType, case: str) -> None:
     stage = Stage(harness)

@@ -52,6 +52,8 @@ def share_admitted(result: SimulationResult) -> float:
     return result.injected.get("admitted", 0) / sum(result.injected.values())
 
 
+@pytest.mark.claim("C-trust-1")
+@pytest.mark.control("C-config-4", "C-trust-1")
 @pytest.mark.long
 def test_replay() -> None:
     bare = play(SIGNED, "replay")
@@ -65,6 +67,8 @@ def test_replay() -> None:
     ]
 
 
+@pytest.mark.claim("C-trust-1")
+@pytest.mark.control("C-config-4", "C-trust-1")
 @pytest.mark.long
 @pytest.mark.parametrize("attack", ["forge", "impersonate"])
 def test_speaking_in_others_names(attack: str) -> None:
@@ -76,6 +80,7 @@ def test_speaking_in_others_names(attack: str) -> None:
     assert all((record.alignment or 0) > 0.9 for record in signed.closed)
 
 
+@pytest.mark.claim("C-blame-1")
 @pytest.mark.long
 @pytest.mark.parametrize("attack", ["forge", "impersonate"])
 def test_slander_does_not_hurt_whose_name_is_used(attack: str) -> None:
@@ -85,6 +90,8 @@ def test_slander_does_not_hurt_whose_name_is_used(attack: str) -> None:
     assert result.closed[-1].attackers_accepted == 0
 
 
+@pytest.mark.claim("C-trust-1")
+@pytest.mark.control("C-trust-1", "C-trust-5")
 def test_unauthorized() -> None:
     bare = play(FRESH, "unauthorized")
     assert share_admitted(bare) > 0.9
@@ -97,6 +104,8 @@ def test_unauthorized() -> None:
     assert all((record.alignment or 0) > 0.9 for record in gated.closed)
 
 
+@pytest.mark.claim("C-trust-1")
+@pytest.mark.control("C-trust-1")
 @pytest.mark.long
 def test_equivocation_is_remembered() -> None:
     bare = play(FRESH, "equivocate", rounds=16)
@@ -128,6 +137,8 @@ def test_two_votes_ban_their_author_everywhere_by_agreement() -> None:
     assert signed.closed[-1].attackers_accepted == 0
 
 
+@pytest.mark.claim("C-trust-1")
+@pytest.mark.control("C-reputation-7", "C-trust-1")
 @pytest.mark.long
 def test_flood() -> None:
     bare = play(FRESH, "flood")
@@ -138,6 +149,8 @@ def test_flood() -> None:
     assert judged.closed[-1].attackers_accepted == 0
 
 
+@pytest.mark.claim("C-trust-1")
+@pytest.mark.control("C-trust-1")
 @pytest.mark.long
 def test_sleeper() -> None:
     wake = 5.0

@@ -84,6 +84,7 @@ def accuracies(result: SimulationResult) -> tuple[float, list[float]]:
     return before[-1], [record.metrics["accuracy"] for record in closed if record.number >= QUIET]
 
 
+@pytest.mark.control("C-validation-1")
 @pytest.mark.long
 def test_without_validation_the_accuracy_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     result, seen = play(monkeypatch, {})
@@ -98,6 +99,7 @@ def test_without_validation_the_accuracy_is_halved(monkeypatch: pytest.MonkeyPat
         assert oversized(rows, 2).size == 0
 
 
+@pytest.mark.claim("C-validation-1")
 @pytest.mark.long
 @pytest.mark.parametrize(
     "options",

@@ -117,6 +117,7 @@ def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classes, "permitted", lambda _self, present, *_: frozenset(present))
 
 
+@pytest.mark.claim("C-secagg-10")
 @pytest.mark.long
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_set_without_the_victim_gives_its_update_to_nobody(
@@ -302,6 +303,7 @@ class Once(Zk):
         return attrs.evolve(made, vector=(-2 * made.vector.astype(np.int64)).astype(np.int32))
 
 
+@pytest.mark.claim("C-secagg-14")
 @pytest.mark.long
 @pytest.mark.parametrize("task", [EXACT, SHUFFLED], ids=["exact", "shuffled"])
 def test_after_a_sum_that_failed_its_check_the_same_updates_are_summed_again(

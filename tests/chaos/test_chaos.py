@@ -31,6 +31,7 @@ def chaos(tmp_path: Path, *options: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, read
 
 
+@pytest.mark.claim("C-transport-8")
 @pytest.mark.long
 def test_nodes_that_are_killed_stay_of_one_mind(tmp_path: Path) -> None:
     code, report = chaos(tmp_path, "--patience", "600")
@@ -47,6 +48,7 @@ def test_it_is_said_how_delay_and_loss_are_made() -> None:
     assert "no packet is lost" in Relays.means
 
 
+@pytest.mark.control("C-agreement-6", "C-replay-13", "C-transport-8")
 @pytest.mark.long
 def test_control_a_node_that_forgets_its_journal_is_noticed(tmp_path: Path) -> None:
     code, report = chaos(tmp_path, "--forget", "journal", "--patience", "5")

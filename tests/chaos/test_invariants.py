@@ -68,6 +68,7 @@ def test_a_calm_run_violates_nothing() -> None:
     assert kinds(CALM, CALM) == []
 
 
+@pytest.mark.control("C-transport-8")
 @pytest.mark.parametrize(
     ("lines", "kind"),
     [

@@ -99,6 +99,7 @@ class Seats:
         await self.until(lambda: min(self.steps()) >= goal)
 
 
+@pytest.mark.claim("C-transport-8")
 def test_what_is_lost_doubled_and_late_costs_time_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

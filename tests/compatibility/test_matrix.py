@@ -7,7 +7,18 @@ import re
 
 import pytest
 from compatibility.covering import covering, supported_pairs
-from compatibility.matrix import Answer, answer, configuration, groups_of, in_file_order, triples
+from compatibility.matrix import (
+    SWARMS,
+    Answer,
+    answer,
+    configuration,
+    groups_of,
+    in_file_order,
+    in_framework,
+    in_swarm,
+    triples,
+    with_options,
+)
 from compatibility.modes import FAMILIES, MODES, Setting
 from compatibility.playing import tried
 
@@ -51,6 +62,7 @@ def test_no_cell_is_unknown() -> None:
     assert len(supported_pairs()) > len(pairs) / 2
 
 
+@pytest.mark.claim("C-composition-1")
 def test_every_refusal_names_two_sides_and_a_remedy() -> None:
     pairs = [answer(pair) for pair in groups_of(2)]
     assert [pair.labels for pair in pairs if not pair.supported and not explained(pair)] == []
@@ -80,6 +92,7 @@ def test_the_swarms_that_are_played_have_every_supported_pair() -> None:
     assert covered >= set(supported_pairs())
 
 
+@pytest.mark.claim("C-composition-1")
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_supported_pair_runs(part: int) -> None:
@@ -89,6 +102,7 @@ def test_every_supported_pair_runs(part: int) -> None:
     assert failed == {}
 
 
+@pytest.mark.claim("C-composition-1")
 @pytest.mark.long
 def test_a_sample_of_triples_runs() -> None:
     known = [triple for triple in triples() if triple.supported and len(triple.modes) < 8]
@@ -97,6 +111,8 @@ def test_a_sample_of_triples_runs() -> None:
     assert failed == {}
 
 
+@pytest.mark.claim("C-composition-1")
+@pytest.mark.control("C-composition-1")
 @pytest.mark.parametrize(
     ("labels", "code", "words"),
     [
@@ -120,3 +136,96 @@ def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words
     assert any(words in problem.fix for problem in problems), caught.value
     right = in_file_order([*others, *chosen, rule])
     Kernel.from_config(configuration(right, setting), installed=installed)
+
+
+# ── other swarms ──────────────────────────────────────────────────────────────────────────────────
+
+WHOLE_ALONE = {
+    "dp: local, correlated": 'noise = "independent"',
+    "dp: distributed, correlated": 'noise = "independent"',
+    "dp: distributed, votes": "adaptive_quantile = 0",
+    "centred_clipping": "history = false",
+}
+"""Modes that keep a vector from round to round, or follow its length; and what to set instead."""
+NOT_SHARDED = {
+    "reputation: gate", "reputation: weights", "validation", "bucketing", "centred_clipping", "dnc",
+    "validated_mean",
+}  # fmt: skip
+"""Modes that need whole updates of other nodes, if nothing hides these."""
+COORDINATEWISE = {
+    "memory", "libp2p", "grpc", "ed25519", "pki", "replay", "replay: challenge", "quantize", "mean",
+    "median", "median: weighted", "trimmed_mean", "meamed",
+}  # fmt: skip
+"""Modes that leave a swarm with little memory free to take updates in slices."""
+SUMS = {label for label in MODES if "secagg" in label or "distributed" in label}
+REFUSED = {
+    "sharded": NOT_SHARDED,
+    "fragments": set(WHOLE_ALONE),
+    "sharded fragments": NOT_SHARDED | set(WHOLE_ALONE),
+    "memory": set(MODES) - COORDINATEWISE,
+    "participants": SUMS,
+    "coordinator": set[str](),
+}
+"""By the options of the swarm."""
+OF_OPTIONS = {"QRES-E319", "QRES-E320", "QRES-E321"}
+"""Refusals of sharded rounds and samples, of fragments, and of little memory."""
+
+
+@pytest.mark.parametrize("options", SWARMS)
+def test_every_mode_works_in_every_swarm_or_is_refused_by_name(options: str) -> None:
+    answers = {label: in_swarm(label, options) for label in MODES}
+    refused = {label: found for label, found in answers.items() if not found.supported}
+    assert set(refused) == REFUSED[options]
+    for label, found in refused.items():
+        for problem in found.problems:
+            assert problem.code in OF_OPTIONS
+            assert problem.where.partition(".")[0] == "plugins"
+            assert "swarm." in problem.fix, label
+
+
+def test_what_is_in_the_way_of_fragments_is_named_with_the_option() -> None:
+    for label, instead in WHOLE_ALONE.items():
+        (problem,) = in_swarm(label, "fragments").problems
+        assert problem.code == "QRES-E320"
+        assert sides(problem) == {MODES[label].plugin, "swarm.fragments"}
+        assert "swarm.fragments = 1" in problem.fix
+        assert instead in problem.fix
+
+
+ONCE_EACH = [
+    *(("fragments", item) for item in ("dp: local", "quantize", "secagg: groups", "fedadam")),
+    *(("sharded", item) for item in ("dp: local", "secagg: groups", "krum", "fedadam")),
+    ("fragments", "validated_mean"),
+    ("sharded fragments", "quantize"),
+    ("memory", "median"),
+    ("participants", "fedadam"),
+    ("coordinator", "secagg: groups"),
+]
+MODELS = {"fragments": 4, "sharded fragments": 4}
+"""Rounds that are played, where two do not go all the way round."""
+
+
+@pytest.mark.parametrize(("options", "label"), ONCE_EACH)
+def test_a_swarm_runs(options: str, label: str) -> None:
+    config = with_options(in_swarm(label, options), options)
+    assert tried(config, rounds=MODELS.get(options, 2)) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("options", SWARMS)
+def test_every_mode_that_is_supported_runs(options: str, part: int) -> None:
+    answers = [found for label in MODES if (found := in_swarm(label, options)).supported]
+    configs = {found.labels: with_options(found, options) for found in answers[part::PARTS]}
+    rounds = MODELS.get(options, 2)
+    failed = {name: bad for name, each in configs.items() if (bad := tried(each, rounds=rounds))}
+    assert failed == {}
+
+
+def test_every_mode_works_inside_a_framework_or_is_refused_by_name() -> None:
+    answers = {label: in_framework(label) for label in MODES}
+    refused = {label: found for label, found in answers.items() if not found.supported}
+    # Nodes that address each other, heights, and news of an update have no place there.
+    assert set(refused) == {"replay: challenge", "quantize", "secagg: bisect"}
+    for found in refused.values():
+        assert {problem.code for problem in found.problems} == {"QRES-E322"}

@@ -16,6 +16,7 @@ SMALL = (
 )
 
 
+@pytest.mark.claim("C-agreement-1")
 @pytest.mark.parametrize("instance", SMALL, ids=lambda instance: instance.name)
 def test_no_order_of_messages_and_no_liar_breaks_one_attempt(instance: Instance) -> None:
     found = Explorer(instance).run()
@@ -24,6 +25,7 @@ def test_no_order_of_messages_and_no_liar_breaks_one_attempt(instance: Instance)
     assert found.states > 30
 
 
+@pytest.mark.claim("C-agreement-1")
 @pytest.mark.long
 def test_no_order_of_messages_and_no_liar_breaks_two_attempts() -> None:
     found = Explorer(LIARS).run()
@@ -68,6 +70,7 @@ FAST = tuple(
 )
 
 
+@pytest.mark.control("C-composition-6")
 @pytest.mark.parametrize("guard", FAST, ids=lambda guard: guard.name)
 def test_without_a_guard_an_invariant_breaks(guard: Guard) -> None:
     found = Explorer(attrs.evolve(guard.instance, engine=without(guard)), strict=False).run()
@@ -80,6 +83,7 @@ def test_every_guard_is_still_in_the_text() -> None:
         without(guard)
 
 
+@pytest.mark.control("C-agreement-1")
 @pytest.mark.long
 def test_without_the_lock_two_nodes_decide_differently() -> None:
     found = Explorer(attrs.evolve(LIARS, engine=without(SAFETY[0])), strict=False).run()

@@ -14,6 +14,7 @@ ATTEMPTS = 5
 """The round that they are in, and one of each proposer."""
 
 
+@pytest.mark.claim("C-agreement-7")
 @pytest.mark.parametrize("claims", [False, True])
 def test_from_every_state_of_one_attempt_the_honest_nodes_decide(*, claims: bool) -> None:
     explorer = Explorer(Instance("one", (LIAR,), claims=claims))
@@ -27,13 +28,16 @@ def test_from_every_state_of_one_attempt_the_honest_nodes_decide(*, claims: bool
     assert max(took) <= ATTEMPTS
 
 
+@pytest.mark.claim("C-agreement-7")
 def test_a_liar_that_locks_one_node_in_each_attempt_stops_nobody() -> None:
     assert Swarm(secretly_locked(Consensus), splits=True).decides(60) <= 2 * ATTEMPTS
 
 
+@pytest.mark.control("C-agreement-7")
 def test_it_stops_nodes_that_leave_at_once_for_good() -> None:
     assert Swarm(secretly_locked(without(AT_ONCE)), splits=True).decides(60) == 61
 
 
+@pytest.mark.control("C-agreement-7")
 def test_it_stops_nodes_that_do_not_show_their_locks_for_good() -> None:
     assert Swarm(secretly_locked(Consensus), splits=True, shows=False).decides(60) == 61

@@ -239,6 +239,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 # ── the product ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-robust-13")
 @pytest.mark.usefixtures("backend", "threads")
 @pytest.mark.parametrize("rule", VECTORS["rules"])
 def test_every_case_is_computed_to_the_bit(rule: str) -> None:
@@ -320,6 +321,7 @@ def test_the_script_writes_the_file_to_the_byte(script: ModuleType) -> None:
     assert script.main(["--check"]) == 0
 
 
+@pytest.mark.control("C-robust-13")
 @pytest.mark.long
 def test_a_changed_file_is_found(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def certify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.claim("C-attack-6")
 def test_krum_is_certified(tmp_path: Path) -> None:
     result = certify("krum", "--option", "f=2", "--html", "krum.html", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -72,6 +73,7 @@ def test_the_mean_cannot_even_be_asked(tmp_path: Path) -> None:
     assert "QRES-E102 plugins.mean.f" in refused.stderr
 
 
+@pytest.mark.control("C-attack-6")
 def test_a_broken_rule_of_the_working_directory_fails_with_its_ids(tmp_path: Path) -> None:
     (tmp_path / "own_rules.py").write_text(RULES, encoding="utf-8")
     result = certify("own_rules:Largest", "--json", cwd=tmp_path)

@@ -106,6 +106,7 @@ def test_plugins_lists_without_importing() -> None:
     assert "qres-krum" in qres("plugins").stdout
 
 
+@pytest.mark.claim("C-config-5")
 def test_check_prints_the_pipeline(config: Path) -> None:
     result = qres("check", str(config), "--json")
     assert result.returncode == 0
@@ -173,6 +174,7 @@ def test_a_table_in_a_pipe_is_printed_as_far_as_it_came() -> None:
     assert "0.25" in piped.getvalue()
 
 
+@pytest.mark.claim("C-config-5")
 def test_simulate_prints_rounds_and_is_deterministic(config: Path) -> None:
     first = qres("simulate", str(config), "--json")
     assert first.returncode == 0, first.stderr
@@ -186,6 +188,7 @@ def test_simulate_prints_rounds_and_is_deterministic(config: Path) -> None:
     table = qres("simulate", str(config), "--attack", "noise")
     assert table.returncode == 0, table.stderr
     assert "2 noise" in table.stdout  # as many attackers as swarm.byzantine
+    assert "INSECURE" in table.stdout
     assert "\x1b" not in table.stdout
 
 
@@ -369,6 +372,8 @@ def test_what_init_writes_trains_and_is_two_edits_from_an_own_model(tmp_path: Pa
         daemon.prepare(read_config(path, settings))
 
 
+@pytest.mark.claim("C-config-5", "C-krum-8")
+@pytest.mark.control("C-krum-8")
 @pytest.mark.long
 def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:
     result = qres("demo", "--json", "--output", str(tmp_path / "out"))
@@ -389,6 +394,7 @@ def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:
     assert "http" not in page.replace("<!doctype html>", "").replace("http-equiv", "")
 
 
+@pytest.mark.claim("C-config-5")
 def test_a_demonstration_of_one_round_draws_everything_and_tells_what_it_shows(
     tmp_path: Path,
 ) -> None:
@@ -400,3 +406,4 @@ def test_a_demonstration_of_one_round_draws_everything_and_tells_what_it_shows(
     assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG\r\n")
     page = (tmp_path / "out" / "demo.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
+    assert "INSECURE" in page

@@ -37,6 +37,7 @@ def test_example(path: Path) -> None:
     assert all((record.alignment or 0) > least for record in result.closed)
 
 
+@pytest.mark.claim("C-validation-6")
 @pytest.mark.long
 @pytest.mark.parametrize("attack", ["optimised_ipm", "min_sum"])
 def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack: str) -> None:
@@ -46,6 +47,7 @@ def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack
     assert result.final("accuracy") > 0.88
 
 
+@pytest.mark.control("C-validation-6")
 @pytest.mark.long
 def test_what_the_readme_of_validation_says_of_its_limits_holds() -> None:
     """It rests on its held-out examples: where they lack classes a geometric rule is better."""

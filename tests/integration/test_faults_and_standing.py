@@ -127,6 +127,7 @@ OF_THE_KERNEL = (
     ("unproven snapshot", Blame.SENDER, Fault.UNPROVEN_LINK),
     ("unproven stop", Blame.SENDER, Fault.UNPROVEN_STOP),
     ("unproven contribution", Blame.SENDER, Fault.UNPROVEN_CONTRIBUTION),
+    ("no room", Blame.NOBODY, Fault.NO_ROOM),
     ("another goal", Blame.SENDER, Fault.OTHER_GOAL),
 )
 OF_PLUGINS = {
@@ -257,12 +258,14 @@ def test_the_ids_of_the_table_are_those_of_the_plugins(plugin: str) -> None:
     assert ids - {"verify-raised"} <= set(_strings(plugin))
 
 
+@pytest.mark.claim("C-reputation-9")
 def test_rewording_every_text_changes_nobodys_standing(monkeypatch: pytest.MonkeyPatch) -> None:
     for fault in Fault:
         monkeypatch.setattr(fault, "text", f"Worded otherwise: {len(fault.text)}.")
     assert changed() == []
 
 
+@pytest.mark.control("C-reputation-9")
 def test_another_nature_of_a_fault_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The positive control: what does decide, the table sees."""
     monkeypatch.setattr(Fault.OTHER_GOAL, "own_view", False)

@@ -38,6 +38,7 @@ def _script() -> ModuleType:
 stack = _script()
 
 
+@pytest.mark.claim("C-composition-7")
 @pytest.mark.long
 def test_groups_and_a_median_stand_a_liar_and_dropouts() -> None:
     verdict = stack.run(stack.groups(16), rounds=2, seed=1)
@@ -48,6 +49,25 @@ def test_groups_and_a_median_stand_a_liar_and_dropouts() -> None:
     assert fate.merged >= 1  # what it sends is within its proof, so nothing speaks against it
     assert not fate.against
     assert verdict.stack.rounds[-1].banned_honest == 0
+
+
+@pytest.mark.long
+def test_the_sharded_stack_makes_the_same_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks, proofs, groups and a liar that masks another vector; keys and proofs differ."""
+    monkeypatch.setattr(stack, "DROPOUT", 0.0)
+    setting = attrs.evolve(stack.groups(16), hostile=(stack.Swapping,))
+    whole, sharded = (
+        stack.attacked(item, rounds=2, seed=3) for item in (setting, stack.sharded(setting))
+    )
+    assert sharded.unanimous
+    assert len(sharded.closed) == 2
+    assert sharded.model_digests == whole.model_digests
+    assert [r.model_digest for r in sharded.rounds] == [r.model_digest for r in whole.rounds]
+    assert (
+        sharded.rounds[-1].plugins["zk"]["sums_failed"]
+        == (whole.rounds[-1].plugins["zk"]["sums_failed"])
+    )
+    assert sharded.final("accuracy") == whole.final("accuracy") > 0.4
 
 
 @pytest.mark.long
@@ -69,6 +89,7 @@ def test_who_lies_about_a_proof_is_found(kind: type, fact: str) -> None:
     assert result.final("accuracy") > 0.7
 
 
+@pytest.mark.claim("C-composition-7")
 @pytest.mark.long
 def test_one_sum_and_a_mean_stand_a_fifth_of_liars_within_their_proofs() -> None:
     setting = stack.one_sum(15)
@@ -91,6 +112,7 @@ def test_noise_on_top_runs_in_the_vectorised_engine() -> None:
     assert record.plugins["zk"]["sums_failed"] == 0
 
 
+@pytest.mark.control("C-composition-7")
 def test_a_liar_reaches_no_farther_than_its_proof() -> None:
     """Positive control: a hostile prover gets above the honest bound, and not above the other."""
     honest = NormStatement(650, bound=50_000, k=512)

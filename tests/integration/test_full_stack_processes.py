@@ -15,6 +15,7 @@ PATIENCE = 1500.0
 """Seconds for what takes three minutes: rounds wait for those who are silent."""
 
 
+@pytest.mark.claim("C-composition-8")
 @pytest.mark.long
 @pytest.mark.skipif(find_spec("qres_transport_libp2p") is None, reason="needs the libp2p transport")
 def test_the_whole_stack_over_processes(tmp_path: Path) -> None:

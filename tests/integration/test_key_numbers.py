@@ -114,6 +114,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return undo
 
 
+@pytest.mark.claim("C-keys-9")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_who_stole_a_key_cannot_shut_out_the_key_that_replaces_it(
     nodes: Nodes, as_before: Callable[[], None], *, guarded: bool
@@ -137,6 +138,7 @@ def test_who_stole_a_key_cannot_shut_out_the_key_that_replaces_it(
     assert nodes.hears(number, NEW) == ("replayed" if guarded else "replay:sequence-too-old")
 
 
+@pytest.mark.claim("C-keys-9")
 def test_each_key_has_numbers_of_its_own_and_none_is_used_twice(nodes: Nodes) -> None:
     numbers: list[int] = []
     nodes.start(OLD)

@@ -156,14 +156,15 @@ def test_generated_metadata_is_sound(hook: str) -> None:
 
 def test_every_hook_has_a_scaffold_but_transport() -> None:
     without = {"transport", "identity", "key_index", "link_keys", "credential", "approve"}
-    without |= {"verify_all", "revealable"}
+    without |= {"verify_all", "revealable", "reveal_shard", "verify_shard"}
     assert set(HOOKS) == set(ALL_HOOKS) - without
     for hook, scaffold in HOOKS.items():
         assert hook in SCAFFOLDS[scaffold].hooks
 
 
-def test_the_hook_that_guards_what_is_revealed_names_where_to_look() -> None:
-    done = run("acme", "--hook", "revealable")
+@pytest.mark.parametrize("hook", ["revealable", "reveal_shard"])
+def test_a_hook_of_what_opens_sums_names_where_to_look(hook: str) -> None:
+    done = run("acme", "--hook", hook)
     assert done.exit_code == 2
     assert "opens sums in 'reveal'; see qres-secagg" in " ".join(done.output.split())
 

@@ -660,6 +660,7 @@ class OffByOne:
         return updates.vectors[0] + np.int32(1)
 
 
+@pytest.mark.claim("C-agreement-2")
 def test_a_node_with_another_model_than_the_quorum_stops_by_name(task: Task) -> None:
     swarm = Swarm(configure("diverged", deadline=0.3, vote_timeout=0.5), task)
     odd = Swarm(swarm.config, task)
@@ -966,6 +967,7 @@ def on_top(task: Task, name: str, bases: Sequence[bytes], folder: Path | None = 
     return swarm
 
 
+@pytest.mark.claim("C-torch-2")
 def test_a_node_on_top_of_other_weights_is_told_apart_by_name(task: Task) -> None:
     same, other = b"a" * 32, b"b" * 32
     swarm = on_top(task, "bases", [same, same, same, other])
@@ -1009,6 +1011,7 @@ def test_a_digest_that_is_none_is_refused(task: Task) -> None:
     assert "base_digest returned b'short'" in str(error)
 
 
+@pytest.mark.control("C-torch-2")
 def test_nodes_of_a_simulation_on_top_of_different_weights_are_refused(task: Task) -> None:
     same, other = (Layered(task.trainers[0], base) for base in (b"a" * 32, b"b" * 32))
     check_base("node-0", same, "node-1", same)

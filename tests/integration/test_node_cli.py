@@ -412,6 +412,7 @@ def held(places: Sequence[Place]) -> set[tuple[int, str]]:
     return {(item["step"], item["model_digest"]) for item in (place.report() for place in places)}
 
 
+@pytest.mark.claim("C-transport-9")
 @pytest.mark.long
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
 @pytest.mark.skipif(find_spec("qres_validation") is None, reason="qres-validation is missing")
@@ -455,6 +456,7 @@ def test_a_model_that_fails_validation_never_becomes_the_node_s(
     assert {place.models[step] for place in places} == {digest}
 
 
+@pytest.mark.control("C-transport-9")
 @pytest.mark.long
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
 def test_without_validation_it_does(places: list[Place], tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_journal_and_chain_count_what_a_node_contributed(task: Task, tmp_path: P
         assert all(own.height == height - 1 for height, own in seen)
 
 
+@pytest.mark.claim("C-dp-25")
 def test_a_node_that_may_keep_nothing_is_refused_where_a_plugin_must(task: Task) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         play(configure(None, {"keeper": {}}), task, 1, nodes=[0])
@@ -145,6 +146,7 @@ DP = {"mode": "local", "clip": 1.0, "delta": 1e-5, "epsilon": 50.0, "noise_multi
 needs_dp = pytest.mark.skipif("dp" not in scan(), reason="qres-dp is not installed")
 
 
+@pytest.mark.claim("C-dp-10")
 @needs_dp
 @pytest.mark.parametrize("everything", [False, True])
 def test_a_node_with_a_ledger_of_before_sits_out_and_the_others_go_on(

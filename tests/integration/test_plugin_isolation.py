@@ -51,6 +51,7 @@ def traces(site: Path) -> list[str]:
     return sorted(path.name for path in site.glob("*-was-imported"))
 
 
+@pytest.mark.control("C-config-6", "C-config-7")
 def test_the_fixtures_are_seen(installed: Mapping[str, Installed]) -> None:
     assert {name: plugin.status.value for name, plugin in installed.items()} == {
         "mean": "installed",
@@ -64,6 +65,7 @@ def test_the_fixtures_are_seen(installed: Mapping[str, Installed]) -> None:
     }
 
 
+@pytest.mark.claim("C-config-6")
 def test_plugins_that_are_not_named_are_never_imported(
     site: Path, installed: Mapping[str, Installed]
 ) -> None:

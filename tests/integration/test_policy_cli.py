@@ -74,6 +74,8 @@ def test_check_tells_what_the_policy_demands(job: str, policy: str) -> None:
     assert "fix: swarm.quorum >= 4" in result.output
 
 
+@pytest.mark.claim("C-composition-10")
+@pytest.mark.control("C-composition-10")
 @pytest.mark.parametrize(
     "weakened",
     [

@@ -57,6 +57,7 @@ def report(path: Path, index: int, *arguments: str) -> Any:
     return json.loads(result.output) if "--json" in arguments else result.output
 
 
+@pytest.mark.claim("C-dp-6")
 def test_the_report_tells_what_a_node_spent_while_it_runs_and_when_it_is_over(
     tmp_path: Path,
 ) -> None:

@@ -48,6 +48,7 @@ def read(profile: str) -> Config:
     return parse(raw, source=profile, sections=SECTIONS)
 
 
+@pytest.mark.claim("C-composition-9")
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_starts_and_is_what_it_says(profile: str) -> None:
     raw = tomli.loads(profile_text(profile))
@@ -135,6 +136,7 @@ def test_a_profile_runs(profile: str) -> None:
         assert (result.final("accuracy") or 0.0) > 0.85
 
 
+@pytest.mark.claim("C-composition-9")
 @pytest.mark.parametrize("attack", ["sign_flip", "min_sum"])
 @pytest.mark.parametrize("profile", ["minimal", "production"])
 def test_a_profile_learns_with_as_many_liars_as_it_promises(profile: str, attack: str) -> None:

@@ -80,11 +80,13 @@ def said(text: str) -> str:
     )
 
 
+@pytest.mark.claim("C-composition-4")
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
 def test_a_refusal_says_what_the_page_says(row: Row) -> None:
     assert said(row.text) == row.messages
 
 
+@pytest.mark.claim("C-composition-4")
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
 def test_a_refusal_says_where_what_and_what_to_do(row: Row) -> None:
     found = problems(row.text)
@@ -105,6 +107,7 @@ SETTING = re.compile(r"(\w+) = (\d+) in \[plugins\.(\w+)\](?: and swarm\.(\w+) >
 """An option, its value and its plugin, and what must be changed with it."""
 
 
+@pytest.mark.control("C-composition-4")
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
 def test_every_setting_that_a_refusal_advises_ends_it(row: Row) -> None:
     for problem in problems(row.text):

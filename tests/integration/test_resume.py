@@ -153,9 +153,12 @@ def test_what_trainers_say_that_they_keep_is_given_back(
 
     path = tmp_path / "spoiled" / CHECKPOINT
     form, text, model, head, kept, _ = canonical.loads(path.read_bytes(), max_bytes=2**24)
-    memories = canonical.loads(kept, max_bytes=2**24)
+    memories, plugins = canonical.loads(kept, max_bytes=2**24)
     assert len(memories) == 5
-    for spoiled in ([memories[0][:-1], *memories[1:]], memories[1:], [b"x"] * 5, [1] * 5, {}):
+    bad = ([memories[0][:-1], *memories[1:]], memories[1:], [b"x"] * 5, [1] * 5, {})
+    other_plugins = (plugins[1:], [*plugins[1:], {"median": 1}], [*plugins[1:], 1], {})
+    changed = [[each, plugins] for each in bad] + [[memories, each] for each in other_plugins]
+    for spoiled in changed:
         octets = canonical.dumps(spoiled)
         checksum = hashlib.sha256(canonical.dumps([form, text, model, head, octets])).digest()
         path.write_bytes(canonical.dumps([form, text, model, head, octets, checksum]))

@@ -111,6 +111,7 @@ def test_every_network_ends_with_one_model_on_every_node(
     assert result.closed[-1].model_digest in result.model_digests
 
 
+@pytest.mark.control("C-grpc-18")
 def test_a_swarm_that_is_mostly_away_ends_the_simulation() -> None:
     seen: list[RoundRecord] = []
     scenario = Scenario(rounds=50, churn=0.97, seed=2)
@@ -188,6 +189,7 @@ def test_nan_is_a_finite_number_on_the_grid() -> None:
     assert math.isfinite(loss)
 
 
+@pytest.mark.claim("C-agreement-5")
 def test_silence_at_quorum_blocks_rounds_and_changes_no_model() -> None:
     swarm = config(7, 2, quorum=7)
     result = quadratic(swarm, rounds=3, attack="silent", attackers=2)
@@ -200,6 +202,7 @@ def test_silence_at_quorum_blocks_rounds_and_changes_no_model() -> None:
     assert any("stay silent" in notice for notice in result.notices)
 
 
+@pytest.mark.control("C-agreement-5")
 def test_with_room_below_the_quorum_silence_changes_nothing() -> None:
     result = quadratic(config(7, 2, quorum=5), rounds=3, attack="silent", attackers=2)
     assert [record.accepted for record in result.closed] == [5, 5, 5]
@@ -262,6 +265,7 @@ class Faulty:
         return merged
 
 
+@pytest.mark.control("C-agreement-2")
 def test_a_node_that_computes_otherwise_ends_the_simulation_with_the_named_error() -> None:
     installed = {**scan(), "faulty": Installed.local("faulty", Faulty)}
     swarm = config(4, 1, plugins={"memory": {}, "faulty": {}})
@@ -298,6 +302,7 @@ def test_the_clean_swarm_learns(clean: float) -> None:
     assert clean > 85.0
 
 
+@pytest.mark.control("C-composition-9", "C-transport-7")
 @pytest.mark.long
 def test_sign_flip_ruins_the_mean(clean: float) -> None:
     assert digits(MEAN, attack="sign_flip") <= clean - 30.0

@@ -209,8 +209,8 @@ def test_a_node_that_is_stopped_meanwhile_does_not_wait_and_leaves_no_call(
         machine: Any = node.machine
         receive, loop = machine.receive, asyncio.get_running_loop()
 
-        def takes(frame: bytes, source: bytes, now: float) -> Any:
-            effects = receive(frame, source, now)
+        def takes(frame: bytes, source: bytes, now: float, waited: float) -> Any:
+            effects = receive(frame, source, now, waited)
             if any(isinstance(effect, AskTrainer) for effect in effects):
                 look(node)
                 node.stop()
@@ -300,9 +300,9 @@ def test_an_answer_does_not_wait_behind_a_flood(
         machine: Any = node.machine
         receive, answered = machine.receive, machine.answered
 
-        def takes(frame: bytes, source: bytes, now: float) -> Any:
+        def takes(frame: bytes, source: bytes, now: float, waited: float) -> Any:
             since.update({asked: count + 1 for asked, count in since.items()})
-            return receive(frame, source, now)
+            return receive(frame, source, now, waited)
 
         def goes_on(asked: AskTrainer, now: float) -> Any:
             waited.append(since.pop(id(asked)))

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from qres_core.swarm.model_proof import verify
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
 PATIENCE = 900.0
 """Seconds for what takes thirty on an idle machine."""
+in_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
 LOOPBACK = "[plugins.loopback]\nlisten = 0\npeers = {}\n"
 CONFIG = """
 [swarm]
@@ -120,6 +122,7 @@ def kill(folder: Path) -> None:
         os.kill(victim, signal.SIGKILL)
 
 
+@pytest.mark.claim("C-transport-7")
 @pytest.mark.parametrize("transport", ["loopback", "libp2p", "grpc"])
 @pytest.mark.long
 def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: str) -> None:
@@ -249,6 +252,7 @@ EIGHT = (
 )
 
 
+@pytest.mark.claim("C-transport-7")
 @pytest.mark.long
 def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
     tmp_path: Path,
@@ -280,7 +284,168 @@ def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
     assert found == pytest.approx([simulated.final("accuracy")] * 6, abs=0.03)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+SHARDED = """
+[swarm]
+name = "box"
+nodes = 5
+byzantine = 1
+quorum = 5
+deadline = 120.0
+vote_timeout = 60.0
+aggregation = "{aggregation}"
+
+[plugins.loopback]
+listen = 0
+peers = {{}}
+
+[plugins.ed25519]
+[plugins.replay]
+[plugins.arc]
+f = 1
+[plugins.nnm]
+f = 1
+[plugins.krum]
+f = 1
+[trainer.task]
+name = "quadratic"
+dimension = 500
+"""
+
+
+def whole_and_sharded(
+    text: str, tmp_path: Path, timeout: str
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Two rounds of a configuration, aggregated by everyone and in shards: what nodes say then."""
+    for aggregation in ("everyone", "sharded"):
+        config = tmp_path / f"{aggregation}.toml"
+        config.write_text(text.format(aggregation=aggregation))
+        command = qres("swarm", "up", str(config), "--rounds", "2", "--json")
+        process = subprocess.Popen(
+            [*command, "--folder", str(tmp_path / aggregation), "--timeout", timeout],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        code, report, errors = outcome(process)
+        assert code == 0, errors
+        yield aggregation, [node["status"] for node in report["nodes"]]
+
+
+@pytest.mark.long
+def test_processes_merge_in_shards_what_they_merge_whole(tmp_path: Path) -> None:
+    """A rule by inner products in two wrappers that take some too: four steps in each round."""
+    models: set[str] = set()
+    for _aggregation, nodes in whole_and_sharded(SHARDED, tmp_path, "800"):
+        assert [node["step"] for node in nodes] == [2] * 5
+        models |= {node["model_digest"] for node in nodes}
+    assert len(models) == 1
+
+
+large = pytest.mark.skipif(
+    not os.environ.get("QRES_LARGE"), reason="processes for two minutes: make large"
+)
+
+WIDE = """
+[swarm]
+name = "wide"
+nodes = 20
+byzantine = 2
+quorum = 18
+deadline = 240.0
+vote_timeout = 120.0
+aggregation = "{aggregation}"
+
+[plugins.grpc]
+[plugins.ed25519]
+[plugins.replay]
+[plugins.median]
+f = 2
+
+[trainer.task]
+name = "quadratic"
+dimension = 100000
+"""
+
+
+@pytest.mark.long
+@large
+def test_twenty_processes_receive_four_times_fewer_bytes_in_shards(tmp_path: Path) -> None:
+    """As their transports count them, all messages of two rounds included."""
+    models, received = set[str](), dict[str, float]()
+    for aggregation, nodes in whole_and_sharded(WIDE, tmp_path, "3000"):
+        models |= {node["model_digest"] for node in nodes}
+        counted = [node["transport"]["bytes_received"] for node in nodes]
+        received[aggregation] = statistics.median(counted)
+    assert len(models) == 1
+    assert received["everyone"] > 4 * received["sharded"]
+
+
+PARTS = """
+[swarm]
+name = "parts"
+nodes = 4
+byzantine = 1
+quorum = 4
+deadline = 10.0
+vote_timeout = 3.0
+fragments = {fragments}
+memory = 400
+
+[plugins.loopback]
+listen = 0
+peers = {{}}
+
+[plugins.ed25519]
+
+[plugins.replay]
+window = 2048
+
+[plugins.median]
+f = 1
+
+[trainer.task]
+name = "quadratic"
+dimension = 50
+"""
+
+
+@in_proc
+@pytest.mark.long
+def test_processes_make_the_models_of_the_simulator_by_fragments(tmp_path: Path) -> None:
+    """Also a process that is killed in the middle, and goes on from its journal.
+
+    The budget of memory has most contributions lie on the disk, and a fragment merged in ranges.
+    """
+    config, box = tmp_path / "parts.toml", tmp_path / "box"
+    config.write_text(PARTS.format(fragments=3))
+    command = qres("swarm", "up", str(config), "--folder", str(box), "--rounds", "11", "--json")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: len(processes(box)) == 4)
+        url = read_toml(box / "node-0" / "node.toml")["node"]["status"]
+        until(lambda: (ask(url) or {}).get("step", 0) >= 2)
+        kill(box / "node-2")
+        code, report, errors = outcome(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert code == 0, errors
+    assert [node["restarts"] for node in report["nodes"]] == [0, 0, 1, 0]
+    raw = read_toml(config)
+    del raw["plugins"]["loopback"]
+    raw["plugins"]["memory"] = {}
+
+    def simulated(fragments: int) -> str:
+        raw["swarm"]["fragments"] = fragments
+        swarm = parse(raw, source="parts", sections=SECTIONS)
+        return simulate(swarm, Scenario(rounds=11)).model_digests[0]
+
+    assert {node["status"]["model_digest"] for node in report["nodes"]} == {simulated(3)}
+    assert report["model_digest"] != simulated(1)  # the control
+
+
+@in_proc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.long
 def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
@@ -301,12 +466,6 @@ def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
             os.kill(left, signal.SIGKILL)
     if number == signal.SIGINT:
         assert process.returncode == 0, errors  # stopped when told, and of one mind
-
-
-large = pytest.mark.skipif(
-    not os.environ.get("QRES_LARGE"), reason="processes for two minutes: make large"
-)
-in_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
 
 
 @pytest.mark.long

@@ -25,6 +25,7 @@ from qres_core import (
 )
 from qres_core.contract.training import TrainerError
 from qres_core.kernel.config import Config, parse
+from qres_core.lab.checkpoint import memories
 from qres_core.lab.momentum import with_momentum
 from qres_core.lab.nodes import node_ids
 from qres_core.node.trainer import guarded
@@ -292,6 +293,36 @@ def test_a_trainer_that_cannot_say_what_it_keeps_sits_out_and_is_named(tmp_path:
     trainer.fit(FIRST, a_round())
     with pytest.raises(TrainerError, match=r"trainer\.remember.*is broken"):
         memory.keep(a_round())
+
+
+@pytest.mark.parametrize("kept", ["text", None, bytearray(b"x"), [b"x"]])
+def test_what_a_trainer_keeps_is_bytes_or_the_trainer_is_named(tmp_path: Path, kept: Any) -> None:
+    """The node goes on voting, and a simulation does not save what it could not go on from."""
+
+    class Other(Counting):
+        def remember(self) -> bytes:
+            return kept if self.number else b""
+
+    trainer = Other()
+    memory = TrainerMemory.open(trainer, tmp_path, owner("s"), begun=False)
+    assert memory is not None
+    trainer.fit(FIRST, a_round())
+    with pytest.raises(TrainerError, match=r"QRES-E512 trainer\.remember: returned .*not bytes"):
+        memory.keep(a_round())
+    with pytest.raises(TrainerError, match=r"QRES-E512 node-0 trainer\.remember: returned"):
+        memories([trainer], 1)
+
+
+def test_a_trainer_that_cannot_take_back_what_it_kept_is_told_where_it_lies(tmp_path: Path) -> None:
+    """A user's own code raises what it likes: in the contract's example, a ValueError."""
+    kept(tmp_path)
+
+    class Other(Counting):
+        def recall(self, memory: bytes) -> None:
+            self.before, self.after = canonical.loads(memory, max_bytes=99)
+
+    with pytest.raises(RoundError, match=r"QRES-E602 .*trainer\.cbor: .*ValueError: too many"):
+        TrainerMemory.open(Other(), tmp_path, owner("s"), begun=True)
 
 
 def test_a_disk_that_takes_nothing_stops_the_node(tmp_path: Path) -> None:

@@ -303,6 +303,7 @@ def test_a_wrong_chunk_of_the_peer_is_noticed(pair: Pair, tmp_path: Path) -> Non
     pair(scenario)
 
 
+@pytest.mark.claim("C-transport-4")
 def test_the_peer_relays_between_nodes(node: str) -> None:
     """Two Python nodes that know only the peer between them: it passes gossip on."""
 

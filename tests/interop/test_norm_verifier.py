@@ -31,6 +31,7 @@ def _read(file: str) -> dict[str, Any]:
     return read
 
 
+@pytest.mark.claim("C-zk-10")
 def test_it_accepts_the_proofs_that_hold_and_refuses_the_others(
     verifier_node: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +48,7 @@ def test_it_accepts_the_proofs_that_hold_and_refuses_the_others(
     assert "refused: 10 of 10 random byte strings" in run.stdout
 
 
+@pytest.mark.control("C-zk-10")
 def test_a_forgery_among_the_proofs_is_noticed_and_a_proof_among_the_forgeries(
     verifier_node: str, tmp_path: Path
 ) -> None:

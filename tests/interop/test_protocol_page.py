@@ -17,6 +17,7 @@ with warnings.catch_warnings(), without_fastecdsa():
 from qres_transport_libp2p import Libp2p, blobs, frames, hello, pubsub, reconnect, requests
 from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.options import FRAME_MOST
 
 from qres_core import BlobRef
 from qres_core.swarm.carrier import Announce
@@ -43,7 +44,8 @@ def test_protocols(protocol: str) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        f"1 to {DEFAULTS.frame_bytes} bytes (`frame_bytes`)",
+        f"A frame has 1 to {FRAME_MOST} bytes",
+        f"at most `frame_bytes`, {DEFAULTS.frame_bytes} by default",
         f"1 to {DEFAULTS.request_bytes} bytes (`request_bytes`)",
         f"1 to {DEFAULTS.blob_bytes} bytes (`blob_bytes`)",
         f"1 to {requests.MAX_NAME} bytes",

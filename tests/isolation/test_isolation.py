@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from qres_core import RoundError
 SMALL = (8, 16)
 
 
+@pytest.mark.claim("C-secagg-26")
 def test_two_honest_inputs_stay_together_or_more() -> None:
     played = [one_seed(seed, SMALL) for seed in range(6)]
     assert [item.failure for item in played] == [""] * len(played)
@@ -40,6 +42,7 @@ def test_two_honest_inputs_stay_together_or_more_in_larger_swarms() -> None:
     assert all(item.exact for item in played)
 
 
+@pytest.mark.control("C-secagg-26")
 @pytest.mark.parametrize(
     ("guard", "seeds"),
     [
@@ -87,7 +90,7 @@ class Watched(World):
         self._pass_time(2)
         node = self.plugins[min(set(range(self.setting.nodes)) - self.away)]
         sent = tuple(self.sent[member] for member in self._nodes(chosen))
-        updates: Any = None  # masked, and not looked at
+        updates: Any = SimpleNamespace(opened=None)  # masked, and not looked at
         with suppress(RoundError):  # not opened
             opened = node.reveal(updates, sent, self.info).updates
             self.rows = [self._ranks(sums) - self.adversary.corrupt for sums in opened.members]
@@ -130,15 +133,18 @@ def test_the_checker_finds_open_what_the_product_opens_and_reads_it() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("aggregation", ["everyone", "sharded"])
 @pytest.mark.parametrize("seed", range(4))
-def test_whole_nodes_keep_two_honest_inputs_together_or_more(seed: int) -> None:
-    played = play_nodes(seed)
+def test_whole_nodes_keep_two_honest_inputs_together_or_more(seed: int, aggregation: str) -> None:
+    played = play_nodes(seed, aggregation)
     assert played.least >= LEAST
     assert played.voided
     assert played.repeated, "the trainer sends the same again while the model stays"
 
 
+@pytest.mark.control("C-secagg-13")
 @pytest.mark.long
-def test_control_without_the_record_whole_nodes_lay_one_open() -> None:
+@pytest.mark.parametrize("aggregation", ["everyone", "sharded"])
+def test_control_without_the_record_whole_nodes_lay_one_open(aggregation: str) -> None:
     with ALL["record"].off():
-        assert any(play_nodes(seed).least == 1 for seed in range(8))
+        assert any(play_nodes(seed, aggregation).least == 1 for seed in range(8))

@@ -122,6 +122,7 @@ def swarm() -> SwarmConfig:
     return parse({"swarm": table, "plugins": plugins}, source="test").swarm
 
 
+@pytest.mark.claim("C-secagg-10")
 @pytest.mark.parametrize(
     "options",
     [
@@ -178,6 +179,7 @@ def test_nor_where_the_same_members_leave_and_come_back_with_new_keys(swarm: Swa
         assert min(size for size in found if size) >= CORRUPT + 2
 
 
+@pytest.mark.control("C-secagg-10")
 def test_control_where_seats_go_to_whoever_was_there_before_some_are_alone(
     swarm: SwarmConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

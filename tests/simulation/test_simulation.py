@@ -15,7 +15,17 @@ import attrs
 import pytest
 from swarm_simulation.journals import KilledError, Notebook
 from swarm_simulation.liars import Liar
-from swarm_simulation.setting import LIES, Character, Cut, Kill, Setting, Shift, draw
+from swarm_simulation.setting import (
+    LIES,
+    SHARD_LIES,
+    Character,
+    Cut,
+    Kill,
+    Setting,
+    Shift,
+    draw,
+    sharded,
+)
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
@@ -23,6 +33,7 @@ from qres_core.swarm.chain import Head
 from qres_core.swarm.consensus import Consensus
 from qres_core.swarm.roster import Roster
 from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.shards import ShardPlan
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 INSTALLED = installed()
@@ -110,18 +121,6 @@ def test_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> None:
     played(draw(seed))
 
 
-def sharded(seed: int) -> Setting:
-    """The setting of a seed, in sharded rounds and with plugins that can take part in them."""
-    setting = draw(seed)
-    can = {"memory", "replay", "chatty", "mean", "median", "trimmed_mean"}
-    plugins = {name: table for name, table in setting.plugins.items() if name in can}
-    if plugins.keys().isdisjoint({"mean", "median", "trimmed_mean"}):
-        plugins["mean"] = {"unprotected": True}
-    plugins = {"tag": {}, **plugins}
-    swarm = {**setting.swarm, "proof_checks": "everyone", "aggregation": "sharded"}
-    return attrs.evolve(setting, plugins=plugins, monna=False, swarm=swarm)
-
-
 def test_a_sharded_swarm_without_trouble_makes_models_and_nothing_is_found() -> None:
     world = played(quiet(swarm={**quiet().swarm, "aggregation": "sharded"}))
     assert world.counts["heights"] >= 3
@@ -138,6 +137,21 @@ def test_sharded_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> N
 def test_many_sharded_swarms_in_trouble_keep_their_promises(first: int) -> None:
     for seed in range(first, first + 10):
         played(sharded(seed))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_one_word_for_enough_lets_a_liar_make_models_and_that_is_found(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Control: what the simulation of sharded rounds is to see."""
+    liar = Character(dict.fromkeys(SHARD_LIES[:1], 1.0), 0.4)
+    setting = quiet(swarm={**quiet().swarm, "aggregation": "sharded"}, liars={1: liar})
+    if guarded:
+        assert played(setting).counts["right models"] > 0
+        return
+    monkeypatch.setattr(ShardPlan, "enough", 1)
+    with pytest.raises(ViolationError):
+        played(setting)
 
 
 def test_nodes_that_die_over_their_journals_come_back_and_keep_their_promises() -> None:
@@ -187,6 +201,7 @@ def cut_short(writes: int) -> Setting:
     return quiet(kills=kills, training=0.2)
 
 
+@pytest.mark.control("C-agreement-6")
 def test_nodes_that_forget_their_votes_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_played() -> None:
         for writes in (1, 2, 3, 4):
@@ -198,6 +213,7 @@ def test_nodes_that_forget_their_votes_are_seen(monkeypatch: pytest.MonkeyPatch)
         all_played()
 
 
+@pytest.mark.control("C-agreement-2")
 def test_a_fork_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two halves that hear nothing of each other, and each is thought to be enough."""
     halves = quiet(cuts=(Cut(0.0, 8.0, frozenset({0, 1}), holds=False),), heals=8.0)
@@ -222,6 +238,7 @@ def test_more_silent_nodes_than_promised_are_seen_as_no_progress() -> None:
         played(quiet(liars={1: silent, 2: silent}))
 
 
+@pytest.mark.control("C-blame-1")
 def test_blame_that_falls_on_an_honest_node_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The liar speaks with an honest node's key, as it never can."""
 

@@ -248,7 +248,15 @@ class Clip:
     @hookimpl
     def reveal(self, updates: Updates) -> Updates:
         """Nothing was hidden."""
-        return updates
+        if updates.opened is None:
+            return updates
+        return attrs.evolve(updates, vectors=updates.opened.astype(np.int32), opened=None)
+
+    @hookimpl
+    def reveal_shard(self, updates: Updates, start: int) -> NDArray[np.int64]:
+        """Nothing was hidden in a range either."""
+        assert start >= 0
+        return updates.vectors.astype(np.int64)
 
     @hookimpl
     def prove(self, update: Update, round_info: RoundInfo) -> bytes:
@@ -262,6 +270,11 @@ class Clip:
         if contribution.proofs.get("clip") == hashlib.sha256(body).digest():
             return ACCEPT
         return reject("bad-proof", blame=Blame.SENDER)
+
+    @hookimpl
+    def verify_shard(self, shard: Vector, start: int) -> Verdict:
+        """Nothing is proved about ranges."""
+        return ACCEPT if start + shard.size else reject("empty")
 
     @hookimpl
     def verify_all(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +17,8 @@ EXCLUDED = re.compile("|".join(SETTINGS["coverage"]["report"]["exclude_lines"]))
 
 
 @pytest.fixture(scope="module")
-def check() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        yield importlib.import_module("branch_coverage")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+def check(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("branch_coverage")
 
 
 def percent(found: float) -> dict[str, float]:

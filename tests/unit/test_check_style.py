@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -41,12 +39,8 @@ LONG = "word " * 36
 
 
 @pytest.fixture(scope="module")
-def style() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        yield importlib.import_module("check_style")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+def style(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("check_style")
 
 
 def test_every_construction_catches_its_sample(style: ModuleType) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,16 @@ def rendered(values: Mapping[str, Any], tmp_path: Path) -> list[dict[str, Any]]:
     return [item for text in texts for item in yaml.load_all(text) if item]
 
 
+def keygen(path: Path) -> dict[str, str]:
+    """A key file, and its names."""
+    qres = [sys.executable, "-P", "-m", "qres_core.cli", "keygen", str(path)]
+    done = subprocess.run(
+        [*qres, "--no-passphrase", "--json"], capture_output=True, check=True, text=True
+    )
+    names: dict[str, str] = json.loads(done.stdout)
+    return names
+
+
 def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     (found,) = [item for item in objects if item["kind"] == kind]
     return found
@@ -101,7 +113,8 @@ def test_each_pod_is_shown_its_own_key_alone(tmp_path: Path) -> None:
     (init,), (node,) = pod["initContainers"], pod["containers"]
     (secret,) = [item for item in init["volumeMounts"] if item["name"] == "secret"]
     assert secret["subPathExpr"] == "$(POD_NAME)"
-    assert init["command"][:3] == ["install", "-m", "0600"]
+    (mode,) = [item["secret"]["defaultMode"] for item in pod["volumes"] if "secret" in item]
+    assert mode == 0o440
     assert "secret" not in {item["name"] for item in node["volumeMounts"]}
     for container in (init, node):
         (env,) = container["env"]
@@ -110,6 +123,38 @@ def test_each_pod_is_shown_its_own_key_alone(tmp_path: Path) -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
+
+
+@pytest.mark.parametrize(
+    ("number", "held", "starts"), [(0, 0, True), (2, 2, True), (0, 1, False), (3, 0, False)]
+)
+def test_a_pod_starts_with_the_key_of_its_entry_alone(
+    tmp_path: Path, number: int, held: int, *, starts: bool
+) -> None:
+    """Two pods with one key would vote twice as one node; a fourth pod has no entry."""
+    names = [keygen(tmp_path / str(index)) for index in range(3)]
+    members = [{"key": it["public_key"], "peerId": it["peer_id"]} for it in names]
+    stateful = of_kind(rendered({"members": members}, tmp_path), "StatefulSet")
+    (init,) = stateful["spec"]["template"]["spec"]["initContainers"]
+    (script,) = init["args"]
+    for place, here in {"/run/secret/key": tmp_path / str(held), "/run/qres": tmp_path}.items():
+        assert place in script
+        script = script.replace(place, str(here))
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*init["command"], script],
+        env={**env, "POD_NAME": f"demo-qres-{number}"},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    copy = tmp_path / "node.key"
+    assert (done.returncode == 0) == starts, done.stderr
+    if starts:
+        assert copy.stat().st_mode & 0o777 == 0o600
+    elif number < len(members):
+        assert "is not that of its entry" in done.stderr
+        assert not copy.exists()
 
 
 def test_a_pod_that_starts_again_finds_its_files_as_they_were(tmp_path: Path) -> None:
@@ -154,6 +199,10 @@ def test_members_of_others_are_in_the_roster_and_are_dialled(tmp_path: Path) -> 
         {**VALUES, "swarm": {"name": 's"\nnodes = 1', "byzantine": 1, "quorum": 4}},
         {**VALUES, "replicas": 3},
         {**VALUES, "logLevel": "loud"},
+        {**VALUES, "image": {"repositroy": "registry.example/qres"}},  # else the default is run
+        {**VALUES, "image": {"repository": "registry.example/qres", "tag": 1.10}},
+        {**VALUES, "storage": {"volume": "40Gi"}},
+        {"members": [*MEMBERS, MEMBERS[0]]},
     ],
 )
 def test_values_that_make_no_swarm_are_refused(values: dict[str, Any], tmp_path: Path) -> None:

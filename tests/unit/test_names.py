@@ -11,7 +11,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = {
-    "TorchTrainer": "trains a module of torch: in the laboratory by SGD of its own",
     "Halves": "the state of a folding, once for each engine of the proofs' scalars",
 }
 """Names that several modules define on purpose, with the one meaning they have."""

@@ -20,6 +20,7 @@ OWNERS = {
     ROOT / "qres_core/contract/stores/system.py",
     ROOT / "qres_core/node/calling.py",
     ROOT / "qres_core/node/stopping.py",
+    ROOT / "plugins/qres_transport_grpc/qres_transport_grpc/cli.py",
 }
 SOURCES = sorted(
     path
@@ -133,6 +134,8 @@ def test_stores_work_where_files_have_no_modes(tmp_path: Path) -> None:
     assert "no file modes" in notice
 
 
+@pytest.mark.claim("C-keys-6")
+@pytest.mark.control("C-keys-6")
 def test_a_key_takes_a_passphrase_where_files_have_no_modes(tmp_path: Path) -> None:
     done = run(
         "from pathlib import Path\n"

@@ -6,12 +6,10 @@ What messages name is in ``qres_core/kernel/index.json``, which is made of the p
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import shutil
-import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -162,13 +160,8 @@ def test_what_is_no_name_of_a_plugin_passes(code: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def generator() -> Iterator[ModuleType]:
-    folder = str(ROOT / "scripts")
-    sys.path.insert(0, folder)
-    try:
-        yield importlib.import_module("plugin_index")
-    finally:
-        sys.path.remove(folder)
+def generator(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("plugin_index")
 
 
 def test_the_index_is_up_to_date(generator: ModuleType) -> None:
@@ -192,7 +185,9 @@ def test_every_example_fills_its_role() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The files that the index is made of."""
-    for path in [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]:
+    kinds = ("plugins", "integrations")
+    found = [path for kind in kinds for path in ROOT.glob(f"{kind}/*/pyproject.toml")]
+    for path in [ROOT / "pyproject.toml", *found]:
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
@@ -235,6 +230,20 @@ def test_a_new_plugin_is_in_the_index(generator: ModuleType, checkout: Path) -> 
         path.read_text("utf-8").replace('krum = "', 'my_rule = "qres_krum:Mine"\nkrum = "'), "utf-8"
     )
     assert '"my_rule": "qres-krum"' in generator.rendered(checkout)
+
+
+def test_a_new_executor_is_in_the_index_and_two_of_one_name_are_not(
+    generator: ModuleType, checkout: Path
+) -> None:
+    path = checkout / "integrations/qres_ray/pyproject.toml"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('ray = "', 'mine = "qres_ray:Mine"\nray = "'), "utf-8")
+    assert '"mine": "qres-ray"' in generator.rendered(checkout)
+    copy = checkout / "integrations/qres_second/pyproject.toml"
+    copy.parent.mkdir()
+    copy.write_text(text.replace("qres-ray", "qres-second"), "utf-8")
+    with pytest.raises(ValueError, match="another distribution has ray"):
+        generator.rendered(checkout)
 
 
 def test_roles_are_families_or_have_a_meaning() -> None:

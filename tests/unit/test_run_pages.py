@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,13 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def pages() -> Iterator[ModuleType]:
-    folder = str(ROOT / "scripts")
-    sys.path.insert(0, folder)
-    try:
-        yield importlib.import_module("run_pages")
-    finally:
-        sys.path.remove(folder)
+def pages(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("run_pages")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ tables of ``encodings``, and only its matrices travel. It takes some ten minutes
 
     python integrations/qres_torch/benchmarks/characters.py
     python integrations/qres_torch/benchmarks/characters.py --bits 4    # with qres-quantize
+    python integrations/qres_torch/benchmarks/characters.py --keep folder --bits 4    # goes on
     python integrations/qres_torch/benchmarks/characters.py --quick --json
 """
 
@@ -19,9 +20,12 @@ import math
 import os
 import resource
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from qres_torch import TorchTrainer
@@ -34,6 +38,7 @@ from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task
+from qres_core.swarm.messages import ContributionBody
 
 NODES, SEED, SCALE = 8, 1, -6
 LETTERS = 97  # what is printable, the end of a line and anything else
@@ -142,28 +147,67 @@ def task(module: Any, folder: Path, sizes: dict[str, int], **options: Any) -> Ta
     return Task("characters", trainers[0].vector(SCALE), tuple(trainers), scale=SCALE)
 
 
-def played(made: Task, given: Any, sizes: dict[str, int], name: str) -> tuple[list[float], Any]:
-    """Bits per character after each round, and the module with the last model."""
+@contextmanager
+def sizes_told(sizes: list[int]) -> Generator[None]:
+    """Note the bytes of every contribution that is sent."""
+    encode = ContributionBody.to_bytes
+
+    def measured(body: ContributionBody) -> bytes:
+        octets = encode(body)
+        sizes.append(len(octets))
+        return octets
+
+    with patch.object(ContributionBody, "to_bytes", measured):
+        yield
+
+
+def played(
+    made: Task, given: Any, sizes: dict[str, int], name: str
+) -> tuple[list[dict[str, float]], Any]:
+    """What came of each round, from the first model on, and the module with the last model."""
     swarm = {"name": name, "nodes": NODES, "byzantine": 1, "quorum": 7, "insecure": True}
     plugins: dict[str, Any] = {"memory": {}, "trimmed_mean": {"f": 1}}
     if given.bits:
         plugins["quantize"] = {"bits": given.bits}  # of qres-quantize; refused where it is not
     tables = {"swarm": {**swarm, "scale": SCALE}, "plugins": plugins}
     trainer: Any = made.trainers[0]
-    bits = [trainer.evaluate(made.initial, _first(made))["loss"] / math.log(2)]
-
-    def told(record: RoundRecord) -> None:
-        bits.append(record.metrics["loss"] / math.log(2))
-        if not given.json:
-            print(f"{name} round {record.number}: {bits[-1]:.3f} bits per character", flush=True)
-
+    sent: list[int] = []
     scene = Scenario(rounds=sizes["rounds"], seed=SEED, engine="vectorised")
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, "run")
+    with tempfile.TemporaryDirectory() as folder, sizes_told(sent):
+        place = Path(given.keep or folder, f"{name}-{given.bits or 32}-{sizes['rounds']}")
+        diary = place.with_suffix(".jsonl")
+        goes_on = (place / "checkpoint.cbor").is_file()
+        rows = [json.loads(line) for line in diary.read_text().splitlines()] if goes_on else []
+        if not goes_on:
+            before = trainer.evaluate(made.initial, _first(made))["loss"] / math.log(2)
+            rows = [{"round": 0, "bits": before}]
+            diary.write_text(json.dumps(rows[0]) + "\n")
+        began = time.monotonic()
+
+        def told(record: RoundRecord) -> None:
+            nonlocal began
+            row = {
+                "round": record.number,
+                "bits": record.metrics["loss"] / math.log(2),
+                "bytes": round(sum(sent) / len(sent)) if sent else 0,  # of an update
+                "seconds": round(time.monotonic() - began, 1),
+            }
+            sent.clear()
+            began = time.monotonic()
+            rows.append(row)
+            with diary.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            if not given.json:
+                print(f"{place.name} {row}", flush=True)
+
         config = parse(tables, source=name)
-        simulate(config, scene, task=made, progress=told, save=place)
+        where = {"resume": place} if goes_on else {"save": place}
+        simulate(config, scene, task=made, progress=told, **where)
         model = commands.read_model(place / "model.npz")
-    return bits, trainer.load(model.vector, model.scale)
+    by_round = {row["round"]: row for row in rows}
+    return [by_round[number] for number in sorted(by_round)], trainer.load(
+        model.vector, model.scale
+    )
 
 
 def _first(made: Task) -> Any:
@@ -194,6 +238,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     options.add_argument("--rounds", type=int)
     options.add_argument("--steps", type=int, help="batches a node and round")
     options.add_argument("--bits", type=int, default=0, help="of a number on the wire")
+    options.add_argument("--keep", help="folder of what came of each round; goes on from it")
     given = options.parse_args(words)
     sizes = dict(QUICK if given.quick else SIZES)
     sizes |= {name: getattr(given, name) for name in ("rounds", "steps") if getattr(given, name)}
@@ -209,7 +254,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         return torch.optim.AdamW(parameters, lr=3e-3 if given.quick else 1e-3)
 
     whole = task(writer, library, sizes, optimizer=adam)
-    bits, base = played(whole, given, sizes, "whole")
+    if given.keep:
+        Path(given.keep).mkdir(parents=True, exist_ok=True)
+    rows, base = played(whole, given, sizes, "whole")
     lora = task(
         adapted(base, sizes["rank"]),
         library / "encodings",
@@ -218,6 +265,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
     )
     tuned, _module = played(lora, given, sizes, "lora")
+    updates = [row["bytes"] for row in rows[1:]]
     received = [4 * made.initial.size * (NODES - 1) for made in (whole, lora)]
     report = {
         "parameters": int(whole.initial.size),
@@ -226,10 +274,14 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         # What a node receives in a round where every number takes four bytes.
         "received_mb": round(received[0] / 1e6, 2),
         "lora_received_mb": round(received[1] / 1e6, 2),
+        # of an update as it was sent, the mean of all rounds
+        "update_mb": round(sum(updates) / len(updates) / 1e6, 3),
+        "times_fewer": round(4 * whole.initial.size * len(updates) / sum(updates), 2),
+        "seconds": round(sum(row["seconds"] for row in (*rows[1:], *tuned[1:]))),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "torch": torch.__version__,
-        "whole": [round(each, 3) for each in bits],
-        "lora": [round(each, 3) for each in tuned],
+        "whole": [round(row["bits"], 3) for row in rows],
+        "lora": [round(row["bits"], 3) for row in tuned],
     }
     print(json.dumps(report, indent=None if given.json else 2))
     return report

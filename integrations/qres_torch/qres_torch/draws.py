@@ -29,8 +29,9 @@ def drawn_by(seed: int, module: Any, loader: object) -> Generator[None]:
     Nothing else that is drawn by this takes place meanwhile in another thread.
     """
     cards = {each.device for each in module.parameters() if each.device.type == "cuda"}
-    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - data sets use it
     with _TURN, torch.random.fork_rng(devices=sorted(cards, key=str)):
+        # In turn, or it would be what another training is drawing from.
+        python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - data sets use it
         try:
             torch.manual_seed(seed)
             random.seed(seed)

@@ -41,13 +41,16 @@ def propose_scale(trainer: TorchTrainer) -> GridProposal:
     The trainer is as before then, and so is its module. All nodes need the same scale: ask the one
     with the smallest steps, or several. Raises ValueRefusedError: QRES-E501 when training diverges.
     """
-    start = trainer.layout.numbers(trainer.module)
+    start, kept = trainer.layout.numbers(trainer.module), trainer.layout.kept(trainer.module)
     weight = float(np.abs(start).max())
     least = _least(weight)
     vector = fixed.encode(start, scale=least).vector
     info = RoundInfo("scale", 1, b"", vector.size, least, (), 1)
-    change = trainer.change(vector, info)
-    trainer.layout.load(trainer.module, start)
+    try:
+        change = trainer.change(vector, info)
+    finally:
+        trainer.layout.load(trainer.module, start)
+        trainer.layout.put(trainer.module, kept)
     sizes = np.sort(np.abs(change[change != 0.0]))
     if not sizes.size:
         return GridProposal(0, 0.0, weight, ())

@@ -20,6 +20,13 @@ from qres_torch.resident import ResidentLoader
 Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
 """A training of one's own: of a module, by a loader, in a round. Returns figures for the log."""
 
+_CALLED: Final = {
+    "optimizer": "write optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)",
+    "schedule": "write schedule=lambda optimizer, round_info: ... and make a scheduler in it",
+    "loss": "give a function of outputs and targets, or a module such as torch.nn.MSELoss()",
+    "train": "give a function: train(module, loader, round_info)",
+}
+"""What to give where something was given that nothing can call."""
 _OWN, _HELD, _RECORDS = 0, 1, 2  # what is drawn for: training, held-out and single examples
 FROZEN: Final = ("same", "any")
 _LOOP: Final = (
@@ -146,6 +153,11 @@ class TorchTrainer:
             for name in ("train_loader", "held_out", "test"):
                 held = ResidentLoader.of(getattr(self, name), self.module, self.seed, name)
                 setattr(self, name, held)
+        for name in ("train_loader", "held_out", "test"):
+            loader = getattr(self, name)
+            if hasattr(loader, "__next__"):
+                what = "can be gone through once, and each round goes through it again"
+                raise refused(name, what, "give a DataLoader, or a list of batches")
         self.layout = Layout.of(self.module, self.select, self.buffers)
         self._loop = TorchLoop(
             optimizer=self.optimizer or _no_optimizer,
@@ -184,6 +196,7 @@ class TorchTrainer:
         self._share()
 
     def _check(self) -> None:
+        self._check_given()
         if self.train is None and self.optimizer is None:
             fix = "give it, for example lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
             raise refused("optimizer", "is not given", fix)
@@ -211,6 +224,19 @@ class TorchTrainer:
         if self.global_momentum and not hasattr(self.train_loader, "__len__"):
             what = "needs the number of steps, and the batches do not tell it"
             raise refused("global_momentum", what, "give batches with a length")
+
+    def _check_given(self) -> None:
+        """Refuse what is of another kind. Raises OptionError: QRES-E105."""
+        if not isinstance(self.module, torch.nn.Module):
+            what = f"is no torch.nn.Module but {_said(self.module)}"
+            raise refused("module", what, "give the module itself, for example Net()")
+        for name in ("optimizer", "schedule", "loss", "train"):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                what = f"is {_said(given)}, and each round makes another"
+                if name in {"loss", "train"}:
+                    what = f"is {_said(given)}, which cannot be called"
+                raise refused(name, what, _CALLED[name])
 
     def vector(self, scale: int = 0) -> Vector:
         """The module's numbers as they are now: the model to start a swarm from.
@@ -245,8 +271,9 @@ class TorchTrainer:
             changed, figures, after = self._trained(
                 self.module, self.train_loader, vector, round_info, kept, _OWN, way
             )
+            # What diverged is refused here, and not kept: it would spoil every later round.
+            encoded = fixed.encode(changed, scale=round_info.scale)
             self._memory.after = after
-        encoded = fixed.encode(changed, scale=round_info.scale)
         return Update.of(encoded, weight=examples, metrics=figures)
 
     def change(self, vector: Vector, round_info: RoundInfo) -> Reals:
@@ -387,6 +414,12 @@ class TorchTrainer:
                 moments = memory.moments_of(optimizer) if self.keep_optimizer else {}
         after = memory.Kept(self.layout.kept(module), moments)
         return self.layout.numbers(module) - start, figures, after
+
+
+def _said(given: object) -> str:
+    """What somebody gave, for a message."""
+    kind = given if isinstance(given, type) else type(given)
+    return f"{'the class' if given is kind else 'of the class'} {kind.__name__}"
 
 
 def _no_optimizer(_parameters: Any) -> Any:  # pragma: no cover - there is a function to train with

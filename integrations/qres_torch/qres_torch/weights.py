@@ -24,7 +24,7 @@ def save_weights(module: Any, path: Path | str) -> None:
     written: dict[str, Any] = {}
     seen: set[tuple[Any, ...]] = set()
     for name, tensor in module.state_dict().items():
-        place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        place = _place(tensor)
         if tensor.numel() and place in seen:
             continue
         seen.add(place)
@@ -45,24 +45,33 @@ def load_weights(module: Any, path: Path | str, *, partial: bool = False) -> Any
 
     Raises:
         ModelError: QRES-E605 for what is no such file, for other shapes and, unless ``partial``,
-            for other names. The module is as it was then.
+            for other names; for numbers of another kind, such as whole ones for real ones, for a
+            name in two files, and where no name is the module's. The module is as it was then.
     """
     found: dict[str, Any] = {}
     path = Path(path)
     paths = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     for each in paths:
         try:
-            found |= files.load_file(str(each))
+            part: dict[str, Any] = files.load_file(str(each))
         except (OSError, BadFileError) as error:
             raise _unusable(each, f"cannot be read: {error}") from error
+        if twice := [name for name in part if name in found]:
+            raise _unusable(path, f"holds in several files: {listed(twice)}")
+        found |= part
     if not found:
         raise _unusable(path, "holds no safetensors file with weights")
     own: dict[str, Any] = module.state_dict()
     wrong = [name for name in own if name in found and own[name].shape != found[name].shape]
     if wrong:
         raise _unusable(path, f"has other shapes than the module: {listed(wrong)}")
-    given = {own[name].data_ptr() for name in own if name in found}
-    missing = [name for name in own if name not in found and own[name].data_ptr() not in given]
+    other = [name for name in own if name in found and _kind(own[name]) != _kind(found[name])]
+    if other:
+        raise _unusable(path, f"has numbers of another kind than the module: {listed(other)}")
+    given = {_place(own[name]) for name in own if name in found}
+    if not given:
+        raise _unusable(path, f"has no name of the module, which has: {listed(list(own))}")
+    missing = [name for name in own if name not in found and _place(own[name]) not in given]
     unknown = [name for name in found if name not in own]
     for names, what in ((missing, "lacks"), (unknown, "has, and the module has not")):
         if names and not partial:
@@ -70,6 +79,16 @@ def load_weights(module: Any, path: Path | str, *, partial: bool = False) -> Any
     with torch.no_grad():
         module.load_state_dict(found, strict=False)
     return module
+
+
+def _place(tensor: Any) -> tuple[Any, ...]:
+    """Where a tensor lies, and how: tied weights have one place."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _kind(tensor: Any) -> tuple[bool, bool]:
+    """Whether a tensor holds real numbers, or complex ones."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _unusable(path: Path, what: str) -> ModelError:

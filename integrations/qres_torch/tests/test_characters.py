@@ -37,6 +37,18 @@ def test_nodes_learn_to_write_and_lora_adapts_what_they_learnt() -> None:
     assert full["received_mb"] > 90 * full["lora_received_mb"]
 
 
+def test_what_was_kept_is_not_trained_again(tmp_path: Path) -> None:
+    characters = script()
+    words = ["--quick", "--json", "--steps", "2", "--rounds", "2", "--keep", str(tmp_path)]
+    report = characters.main(words)
+    diaries = {path.name: path.read_text() for path in tmp_path.glob("*.jsonl")}
+    assert [len(text.splitlines()) for text in diaries.values()] == [3, 3]
+    again = characters.main(words)
+    assert {**again, "peak_mb": 0} == {**report, "peak_mb": 0}
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.jsonl")} == diaries
+    assert 1 < report["times_fewer"] < 4, "packed without loss"
+
+
 def test_few_bits_without_the_plugin_are_refused_by_its_name() -> None:
     characters = script()
     if importlib.util.find_spec("qres_quantize") is not None:

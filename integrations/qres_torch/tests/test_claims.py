@@ -81,6 +81,7 @@ def together() -> list[TorchTrainer]:
     return [keeping(module, index) for index in range(3)]
 
 
+@pytest.mark.claim("C-torch-1")
 def test_nodes_that_share_a_module_train_as_nodes_that_do_not() -> None:
     assert played(together()) == played(apart())
 
@@ -89,6 +90,7 @@ def test_a_trainer_that_goes_on_makes_the_same_updates() -> None:
     assert played(together(), break_after=2) == played(together())
 
 
+@pytest.mark.control("C-torch-1")
 def test_without_a_copy_a_module_s_attributes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of both."""
     plain = played(apart())

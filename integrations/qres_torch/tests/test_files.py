@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,49 @@ def test_weights_of_something_else_are_refused_by_name(tmp_path: Path) -> None:
         load_weights(module, tmp_path / "empty")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_numbers_of_another_kind_are_refused(kind: Any, tmp_path: Path) -> None:
+    """Quantised weights under the names and shapes of the module's, say."""
+    state = net().state_dict()
+    path, module = tmp_path / "w.safetensors", net()
+    save_file({name: torch.ones(each.shape, dtype=kind) for name, each in state.items()}, path)
+    with pytest.raises(ModelError, match=r"QRES-E605.*another kind than the module: 0\.weight"):
+        load_weights(module, path)
+    assert all(torch.equal(each, state[name]) for name, each in module.state_dict().items())
+    save_file({name: each.to(torch.float16) for name, each in state.items()}, path)
+    assert torch.equal(load_weights(module, path)[0].bias, state["0.bias"].half().float())
+
+
+def test_a_name_in_two_files_of_a_folder_is_refused(tmp_path: Path) -> None:
+    """Two variants of one model lie side by side: nobody knows which is meant."""
+    state = net().state_dict()
+    save_file(state, tmp_path / "model.fp16.safetensors")
+    save_file({name: each + 1 for name, each in state.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"QRES-E605.*in several files: "):
+        load_weights(net(), tmp_path)
+    assert load_weights(net(), tmp_path / "model.safetensors") is not None
+
+
+def test_weights_that_fit_nowhere_are_refused_even_in_part(tmp_path: Path) -> None:
+    save_file({"model.0.bias": torch.ones(8)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"QRES-E605.*no name of the module, which has: 0\.weight"):
+        load_weights(net(), tmp_path / "w.safetensors", partial=True)
+
+
+def test_a_view_of_a_weight_does_not_stand_for_it(tmp_path: Path) -> None:
+    class Viewed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = torch.nn.Parameter(torch.arange(10.0))
+            self.register_buffer("head", self.whole.detach()[:3])
+
+    save_file({"head": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"QRES-E605.*lacks: whole"):
+        load_weights(Viewed(), tmp_path / "w.safetensors")
+    save_weights(Viewed(), tmp_path / "both.safetensors")
+    assert set(load_file(tmp_path / "both.safetensors")) == {"whole", "head"}
+
+
 def test_a_part_is_taken_where_one_asks_for_it(tmp_path: Path) -> None:
     save_file({"0.bias": torch.ones(8), "old.head": torch.ones(1)}, tmp_path / "w.safetensors")
     module = load_weights(net(), tmp_path / "w.safetensors", partial=True)
@@ -202,6 +246,25 @@ def test_the_grid_that_is_proposed_keeps_what_training_changes(rate: float) -> N
     assert 16 <= proposal.middling / 2.0 ** (proposal.scale - 16) < 32
     assert proposal.lost(proposal.scale) < 0.1
     assert proposal.lost(proposal.scale + 20) > 0.9
+
+
+@pytest.mark.parametrize("buffers", ["local", "average"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_module_is_as_before_the_grid_was_asked_for(buffers: str, *, fails: bool) -> None:
+    def train(module: Any, batches: Any, _round_info: Any) -> None:
+        with torch.no_grad():
+            for x, _y in batches:
+                module.train()(x)  # the running means move
+            module[0].bias += 1.0
+        if fails:
+            raise RuntimeError("no more data")
+
+    item = trainer(net(norm=True), buffers=buffers, optimizer=None, train=train)
+    before = {name: each.clone() for name, each in item.module.state_dict().items()}
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        propose_scale(item)
+    after = item.module.state_dict()
+    assert all(torch.equal(after[name], each) for name, each in before.items())
 
 
 def test_where_the_weights_leave_no_room_the_finest_grid_that_holds_them_is_proposed() -> None:

@@ -267,6 +267,7 @@ def test_what_cannot_travel_is_named() -> None:
         trainer(module, select="phase")
 
 
+@pytest.mark.claim("C-torch-2")
 def test_what_does_not_travel_has_a_digest_by_which_nodes_compare_it() -> None:
     def headed(**options: Any) -> TorchTrainer:
         return trainer(net(), select="3.*", **options)

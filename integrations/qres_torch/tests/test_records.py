@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from qres_torch import TorchTrainer  # noqa: E402
 from small import (  # noqa: E402 - they need torch
     CLASSES,
+    FEATURES,
     KnowsItsLoss,
     a_round,
     blobs,
@@ -19,7 +20,7 @@ from small import (  # noqa: E402 - they need torch
     sgd,
     trainer,
 )
-from torch.utils.data import DataLoader, Subset  # noqa: E402
+from torch.utils.data import DataLoader, Subset, TensorDataset  # noqa: E402
 
 from qres_core import OptionError, RecordClip, RecordTrainer, by_record, fixed  # noqa: E402
 
@@ -56,6 +57,63 @@ def test_another_example_leaves_the_steps_of_the_others_alone() -> None:
     np.testing.assert_array_equal(np.delete(both[0], 3, axis=0), both[1])
     again = trainer(net(dropout=0.5), DataLoader(data), per_example=1.0)
     assert not np.array_equal(rows(again), rows(again, number=2)), "control: dropout is drawn"
+
+
+class Recurrent(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """Goes on from what it kept of the pass before, outside its buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = torch.nn.RNNCell(FEATURES, 5), torch.nn.Linear(5, CLASSES)
+        self.kept = torch.zeros(1, 5)
+
+    def forward(self, x: Any) -> Any:
+        kept = self.cell(x, self.kept.expand(len(x), 5))
+        self.kept = kept[:1].detach()
+        return self.out(4.0 * kept)
+
+
+def layers_with(name: str) -> Any:
+    torch.manual_seed(3)
+    if name == "spectral norm":  # each pass in training changes its buffers
+        normed = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(FEATURES, 8))
+        return torch.nn.Sequential(normed, torch.nn.Tanh(), torch.nn.Linear(8, CLASSES))
+    return Recurrent() if name == "recurrent" else net().to(getattr(torch, name))
+
+
+@pytest.mark.parametrize("name", ["float64", "bfloat16", "spectral norm", "recurrent"])
+def test_no_kind_of_module_carries_an_example_on_to_the_others(name: str) -> None:
+    """To the bit, and a sum of clipped steps moves by at most the clip."""
+    x, y = blobs(12).tensors
+    data = TensorDataset(x.to(getattr(torch, name, torch.float32)), y)
+    without = Subset(data, [at for at in range(12) if at != 3])
+    clip, found, sums = RecordClip(0.01, 50), [], []
+    for part in (data, without):
+        options: dict[str, Any] = {"held_out": None, "buffers": "local", "per_example": 5.0}
+        item = trainer(layers_with(name), DataLoader(part, batch_size=4), **options)
+        found.append(rows(item))
+        update = by_record(item, clip).fit(item.vector(), a_round(item.vector()))
+        assert update is not None
+        sums.append(update.vector.astype(object))
+    np.testing.assert_array_equal(np.delete(found[0], 3, axis=0), found[1])
+    difference = sums[0] - sums[1]
+    assert 0.0 < float(difference @ difference) ** 0.5 / clip.steps(0) <= 1.0
+
+
+@pytest.mark.parametrize("name", ["spectral norm", "recurrent"])
+def test_a_module_that_is_shared_by_the_examples_carries_them_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without copies, what an example leaves in the module is seen by the next."""
+    x, y = blobs(12).tensors
+    options: dict[str, Any] = {"held_out": None, "buffers": "local", "per_example": 5.0}
+    item = trainer(layers_with(name), DataLoader(TensorDataset(x, y)), **options)
+    apart = rows(item)
+    monkeypatch.setattr("qres_torch.records.alone", lambda module: module)
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor, **_options: tensor)
+    together = rows(item)
+    np.testing.assert_array_equal(apart[0], together[0])
+    assert not np.array_equal(apart[1:], together[1:])
 
 
 def test_frozen_parameters_have_no_step_and_what_a_module_keeps_is_not_seen_by_the_next() -> None:

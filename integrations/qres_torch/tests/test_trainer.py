@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import random
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-from qres_torch import TorchTrainer  # noqa: E402
+from qres_torch import TorchTrainer, draws  # noqa: E402
 from small import (  # noqa: E402 - they need torch
     CLASSES,
     FEATURES,
@@ -25,6 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from qres_core import (  # noqa: E402
     OptionError,
     Reference,
+    RoundInfo,
     Trainer,
     Validator,
     ValueRefusedError,
@@ -120,6 +123,7 @@ def test_an_update_depends_on_seed_node_and_round_alone() -> None:
         assert not np.array_equal(again, other)
 
 
+@pytest.mark.claim("C-torch-1")
 def test_nodes_may_share_one_module() -> None:
     shared = net(dropout=0.2)
     parts = [loader(seed=1), loader(seed=2)]
@@ -247,6 +251,9 @@ def test_a_rounds_grid_is_followed() -> None:
     )
 
 
+constant = torch.optim.lr_scheduler.ConstantLR
+
+
 def test_other_vectors_and_diverged_training_are_refused_by_name() -> None:
     item = trainer(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e30), epochs=3)
     first = item.vector()
@@ -262,6 +269,10 @@ def test_other_vectors_and_diverged_training_are_refused_by_name() -> None:
     ("options", "where"),
     [
         ({"optimizer": None}, "optimizer"),
+        ({"optimizer": adam(net().parameters())}, r"optimizer: is of the class AdamW, and each"),
+        ({"schedule": constant(sgd(net().parameters()))}, r"schedule: is of the class ConstantLR"),
+        ({"loss": 0.5}, r"loss: is of the class float, which"),
+        ({"test": iter(loader())}, "test: can be gone through once"),
         ({"train": print}, "optimizer"),
         ({"train": print, "optimizer": None, "clip": 1.0}, "clip"),
         ({"train": print, "optimizer": None, "epochs": 2}, "epochs"),
@@ -280,6 +291,85 @@ def test_other_vectors_and_diverged_training_are_refused_by_name() -> None:
 def test_options_that_cannot_work_are_refused_by_name(options: dict[str, Any], where: str) -> None:
     with pytest.raises(OptionError, match=rf"QRES-E105 TorchTrainer\.{where}"):
         TorchTrainer(net(), loader(), **({"optimizer": sgd} | options))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(torch.nn.Linear, "the class Linear"), ("net", "of the class str")]
+)
+def test_what_is_no_module_is_refused_by_name(given: Any, said: str) -> None:
+    with pytest.raises(OptionError, match=rf"TorchTrainer\.module: is no torch.* but {said} "):
+        TorchTrainer(given, loader(), optimizer=sgd)
+
+
+def test_a_training_that_diverged_spoils_no_later_round() -> None:
+    """Neither the optimiser's state nor running means keep what it came to."""
+    rates = {1: 0.05, 2: 1e30, 3: 0.05}
+
+    def made() -> TorchTrainer:
+        def make(parameters: Any) -> Any:
+            return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+        def schedule(optimizer: Any, round_info: RoundInfo) -> Any:
+            optimizer.param_groups[0]["lr"] = rates[round_info.number]
+            return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+        options = {"buffers": "local", "keep_optimizer": True}
+        return trainer(net(norm=True), optimizer=make, schedule=schedule, epochs=3, **options)
+
+    item, other = made(), made()
+    vector = item.vector()
+    for each in (item, other):
+        each.fit(vector, a_round(vector, number=1))
+    kept = item.remember()
+    with pytest.raises(ValueRefusedError, match="QRES-E501"):
+        item.fit(vector, a_round(vector, number=2))
+    after, expected = (each.fit(vector, a_round(vector, number=3)) for each in (item, other))
+    assert after is not None
+    assert expected is not None
+    assert np.array_equal(after.vector, expected.vector)
+    assert kept != item.remember()
+    assert all(torch.isfinite(each).all() for each in item.load(vector).buffers())
+
+
+def test_generators_are_put_back_though_trainings_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node judges in one thread and trains in another."""
+    waits, leave, inside = threading.Event(), threading.Event(), threading.Event()
+    turn, module = draws._TURN, net()
+
+    class Turn:
+        def __enter__(self) -> None:
+            if inside.is_set():
+                waits.set()
+            turn.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            turn.release()
+
+    def first() -> None:
+        with draws.drawn_by(1, module, None):
+            inside.set()
+            assert leave.wait(600)
+
+    def second() -> None:
+        with draws.drawn_by(2, module, None):
+            pass
+
+    monkeypatch.setattr(draws, "_TURN", Turn())
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002 - what is tested
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    threads[0].start()
+    assert inside.wait(600)
+    threads[1].start()
+    assert waits.wait(600)
+    leave.set()
+    for thread in threads:
+        thread.join(600)
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
 
 
 def test_the_vector_is_the_parameters_in_their_order() -> None:

@@ -15,6 +15,7 @@ from qres_arithmetic.columns import Blocks
 from qres_arithmetic.combination import WEIGHT_UNIT, combine, mean_of, quantised
 from qres_arithmetic.distances import (
     Distances,
+    distances_of_products,
     distances_with_norms,
     squared_distances,
     squared_norms,
@@ -54,6 +55,7 @@ __all__ = [
     "clipped",
     "combine",
     "compiled",
+    "distances_of_products",
     "distances_with_norms",
     "dominant_eigenvector",
     "drop_non_finite",

@@ -141,6 +141,8 @@ def run_columns(work: Callable[[int, int], Result], d: int, block: int, n: int) 
         >>> run_columns(lambda start, stop: (start, stop), 10, 4, 5)
         [(0, 10)]
     """
+    if n * d < _SERIAL_BELOW or d <= block:
+        return [work(0, d)]
     pieces = _pieces(d, block, n)
     many = min(threads(), len(pieces))
 
@@ -157,10 +159,8 @@ def run_columns(work: Callable[[int, int], Result], d: int, block: int, n: int) 
 
 
 def _pieces(d: int, block: int, n: int) -> list[tuple[int, int]]:
-    """Adjacent pieces of almost equal size, cut between blocks."""
+    """Adjacent pieces of almost equal size, cut between blocks: two or more."""
     blocks = -(-d // block)
-    if n * d < _SERIAL_BELOW or blocks < 2:
-        return [(0, d)]
     wished = max(2, min(n * d // _PIECE_ENTRIES, d // (_PIECE_COLUMNS * n), _MOST_PIECES))
     count = min(wished, blocks)
     cuts = [-(-blocks * at // count) * block for at in range(count)]

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_arithmetic.backend import accelerated, run_columns
+from qres_arithmetic.backend import accelerated, run_columns, threads
 from qres_arithmetic.details import NO_MIXING, Mixing, Statistic
 from qres_arithmetic.mixture import Mixture
 from qres_arithmetic.network import merges, selection
@@ -19,8 +19,11 @@ from qres_arithmetic.tiles import KERNEL_ROWS, run_kernel, tile_width
 from qres_core import ValueRefusedError
 
 _BLOCK_ENTRIES: Final = 2**15
-_MADE_ENTRIES: Final = 2**17
-"""Entries of a block that is made for the kernels, on each thread: half a mebibyte of int32."""
+_MADE_ENTRIES: Final = 2**17, 2**19
+"""Entries of a block that is made for the kernels, at least and at most, on each thread."""
+_MADE_SHARE: Final = 40
+"""Between them, all blocks together take a fortieth of the memory of the input. Longer blocks are
+faster: to gather short pieces of rows costs more."""
 # numpy sorts a column faster than it exchanges so many rows.
 _NETWORK_ROWS: Final = 40
 
@@ -107,7 +110,9 @@ def _by_kernel(source: Blocks, statistic: Statistic, out: NDArray[Any]) -> None:
         elif isinstance(source, Mixture) and len(source.rows) <= KERNEL_ROWS:
             summarise_block(source.rows, start, stop, 0, source.mixing)
         else:
-            for left, right in _pieces(start, stop, n, _MADE_ENTRIES):
+            least, most = _MADE_ENTRIES
+            entries = min(most, max(least, n * d // (_MADE_SHARE * threads())))
+            for left, right in _pieces(start, stop, n, entries):
                 summarise_block(source.block(left, right), 0, right - left, -left, NO_MIXING)
 
     run_columns(work, d, tile_width(source.dtype), n)

@@ -68,6 +68,25 @@ def squared_distances(rows: Rows) -> Distances:
     return _gram_distances(cast("NDArray[np.int32]", rows))[0]
 
 
+def distances_of_products(products: NDArray[Any]) -> Integers:
+    """Return what :func:`squared_distances` does for int32 rows with these inner products.
+
+    Args:
+        products: of every two rows, exact: Python integers in an object array, shape ``(n, n)``.
+
+    Returns:
+        as there, with the same dtype.
+
+    Complexity: ``O(n**2)`` on Python integers.
+
+    Example:
+        >>> distances_of_products(np.array([[0, 0], [0, 25]], dtype=object)).tolist()
+        [[0, 25], [25, 0]]
+    """
+    squares = products.diagonal()
+    return narrowed(squares[:, None] + squares[None, :] - 2 * products)
+
+
 @overload
 def distances_with_norms(rows: NDArray[np.int32]) -> tuple[Integers, Integers]: ...
 @overload

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from qres_arithmetic import (
     accelerated,
+    distances_of_products,
     distances_with_norms,
     exact_rows,
     gram,
@@ -58,6 +59,7 @@ def same(first: Any, second: Any) -> bool:
 # ---- integers: exact ----
 
 
+@pytest.mark.claim("C-krum-2")
 @given(rows=integer_rows())
 @settings(deadline=None, max_examples=150)
 def test_integers_are_exact_and_alike_in_both_implementations(
@@ -113,6 +115,7 @@ def test_more_rows_than_the_tiles_take(
         assert squared_distances(rows).tolist() == by_objects(rows)
 
 
+@pytest.mark.claim("C-krum-9")
 @pytest.mark.long
 def test_threads_and_layout_change_no_bit(
     layouts: Callable[[np.ndarray], dict[str, np.ndarray]],
@@ -152,6 +155,7 @@ def test_dimension_beyond_the_proof_is_refused() -> None:
             function(endless)
 
 
+@pytest.mark.claim("C-krum-2")
 @pytest.mark.parametrize("rows", [[[LOWEST] * 300] * 3, [[LOWEST], [HIGHEST]], [[LOWEST]]])
 def test_the_ends_of_the_range(
     rows: list[list[int]],
@@ -245,6 +249,7 @@ def reference(rows: np.ndarray) -> np.ndarray:
         return np.array([[((x - y) ** 2).sum() for y in wide] for x in wide])
 
 
+@pytest.mark.claim("C-arithmetic-2")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (2, 3), (5, 1023), (9, 1025), (12, 5000), (31, 70)])
 def test_floats_are_near_and_symmetric(
@@ -279,6 +284,7 @@ def test_a_large_common_part_does_not_cancel(
     assert np.abs(careless[others] / exact[others] - 1).max() > 1e-3
 
 
+@pytest.mark.claim("C-arithmetic-3")
 @pytest.mark.parametrize(("dtype", "huge"), [(np.float32, 3e38), (np.float64, 1e200)])
 def test_a_huge_sender_spoils_no_distance_but_its_own(
     dtype: type, huge: float, implementation: Callable[[], AbstractContextManager[None]]
@@ -324,6 +330,16 @@ def test_copies_are_at_distance_zero() -> None:
         pytest.skip("numba is not installed")
     rows = np.random.default_rng(6).standard_normal((1, 3000)).astype(np.float32).repeat(6, axis=0)
     assert (squared_distances(rows) == 0).all()
+
+
+# ---- from inner products ----
+
+
+@given(rows=integer_rows())
+@settings(deadline=None, max_examples=60)
+def test_inner_products_give_the_same_distances(rows: np.ndarray) -> None:
+    wide = rows.astype(object)
+    assert same(distances_of_products(wide @ wide.T), squared_distances(rows))
 
 
 # ---- some rows ----

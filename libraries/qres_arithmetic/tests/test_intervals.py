@@ -45,6 +45,7 @@ def assert_within(rows: np.ndarray) -> None:
     assert error < 1e-4
 
 
+@pytest.mark.claim("C-arithmetic-2")
 @given(
     rows=hnp.arrays(
         np.int32,
@@ -68,6 +69,7 @@ def test_one_large_and_many_small_squares(d: int) -> None:
     assert_within(rows)
 
 
+@pytest.mark.control("C-arithmetic-2")
 def test_squares_that_all_round_the_same_way() -> None:
     # (2**24 + 3) is rounded on conversion, and its square again, always alike.
     rows = np.zeros((5, 4000), dtype=np.int32)

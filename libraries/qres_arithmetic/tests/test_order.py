@@ -203,6 +203,7 @@ def test_a_foreign_block_that_is_not_finite_is_refused(implementation: Any) -> N
         order_mean(_Source(rows), 1, 3)
 
 
+@pytest.mark.claim("C-robust-19")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_the_input_is_read_only(implementation: Any, rng: np.random.Generator) -> None:
     rows = rng.integers(-9, 9, (9, 77)).astype(np.int32)
@@ -212,6 +213,14 @@ def test_the_input_is_read_only(implementation: Any, rng: np.random.Generator) -
         result = order_mean(rows, 1, 8)
     assert np.array_equal(rows, before)
     result[:] = 0
+
+
+@pytest.mark.control("C-robust-19")
+def test_control_sorting_in_place_changes_its_input() -> None:
+    rows = np.array([[3], [1], [2]], dtype=np.int32)
+    before = rows.copy()
+    rows.sort(axis=0)
+    assert not np.array_equal(rows, before)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 2), (2, 2), (3, 1), (0, 6)])

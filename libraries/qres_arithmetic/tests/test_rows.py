@@ -22,12 +22,14 @@ def test_rows_are_passed_on_without_a_copy(dtype: type) -> None:
     assert np.shares_memory(check_rows(vectors), vectors)
 
 
+@pytest.mark.control("C-arithmetic-1")
 def test_views_and_memory_maps_are_rows(tmp_path: object) -> None:
     mapped = np.memmap(f"{tmp_path}/rows", dtype=np.int32, mode="w+", shape=(3, 2))
     assert np.shares_memory(check_rows(mapped), mapped)
     assert check_rows(np.zeros((6, 4), dtype=np.int32)[::2, ::2]).shape == (3, 2)
 
 
+@pytest.mark.claim("C-arithmetic-1")
 @pytest.mark.parametrize(
     ("vectors", "code"),
     [
@@ -51,6 +53,7 @@ def test_everything_else_is_refused_by_name(vectors: object, code: str) -> None:
     assert refusal.value.code == code
 
 
+@pytest.mark.claim("C-arithmetic-1")
 def test_too_few_rows_are_refused() -> None:
     check_rows(np.zeros((7, 2)), fewest=7)
     with pytest.raises(ValueRefusedError, match="QRES-E505 vectors: 6 rows, at least 7 needed"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qres_carrier.bucket import TokenBucket
 from qres_carrier.mailbox import Mailbox
-from qres_carrier.store import DISPLACED, KEPT_HEIGHTS, SharedBlobStore
+from qres_carrier.origin import origin
+from qres_carrier.store import DISPLACED, KEPT_HEIGHTS, UNWRITTEN, SharedBlobStore
 from qres_carrier.tally import Tally
 from qres_carrier.threaded import FOLDER, ThreadedTransport
 
@@ -12,9 +13,11 @@ __all__ = [
     "DISPLACED",
     "FOLDER",
     "KEPT_HEIGHTS",
+    "UNWRITTEN",
     "Mailbox",
     "SharedBlobStore",
     "Tally",
     "ThreadedTransport",
     "TokenBucket",
+    "origin",
 ]

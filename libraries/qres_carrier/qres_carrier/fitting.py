@@ -35,8 +35,8 @@ def problems(plugin: str, sizes: Sizes, around: Surroundings) -> Iterator[Proble
     """Whether another plugin lends the key to connect with, and messages can be carried.
 
     Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest message,
-    and for less room than an update of each node takes: liars may give theirs as slowly as they
-    like, and those of the honest must fit beside.
+    and for less room than an update of each node takes, and two more of each liar: liars may give
+    theirs as slowly as they like, and those of the honest must fit beside.
     """
     if "link_keys" not in around.hooks:
         yield Problem("QRES-E305", f"plugins.{plugin}", _KEYLESS, _ADD)
@@ -49,9 +49,14 @@ def problems(plugin: str, sizes: Sizes, around: Surroundings) -> Iterator[Proble
             fix = f"{key} = {largest} or more, or a lower swarm.max_message_bytes"
             yield Problem("QRES-E105", f"plugins.{plugin}.{key}", what, fix)
     update = 4 * around.dimension
-    together = around.nodes * update
+    count = (
+        around.nodes + 2 * around.byzantine
+    )  # a liar has its own pulled, and one that it passes on
+    together = count * update
     if update > sizes.frame_bytes and sizes.spool_bytes < together:
-        what = f"is {sizes.spool_bytes}, and the updates of {around.nodes} nodes take {together}"
+        what = (
+            f"is {sizes.spool_bytes}, and {count} updates of {around.nodes} nodes take {together}"
+        )
         fix = f"spool_bytes = {-(-together // _MIB) * _MIB} or more, or a smaller model"
         yield Problem("QRES-E105", f"plugins.{plugin}.spool_bytes", what, fix)
 

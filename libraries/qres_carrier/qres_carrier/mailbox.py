@@ -24,13 +24,16 @@ class Mailbox(Generic[T]):
     Args:
         capacity: most items that wait.
         drop_oldest: whether a full box makes room for the new one, or refuses it.
+        keeps: whether what is in the box is never dropped, since its sender was told that it came;
+            a source that has none then waits until something is taken.
     """
 
-    def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
+    def __init__(self, capacity: int, *, drop_oldest: bool = False, keeps: bool = False) -> None:
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
         self._waits = 0  # items in all queues
         self._capacity = capacity
         self._drop_oldest = drop_oldest
+        self._keeps = keeps
         self._lock = threading.Lock()
         self._waiting: list[anyio.Event] = []
         self._post: Post | None = None
@@ -63,7 +66,7 @@ class Mailbox(Generic[T]):
 
     def _make_way(self) -> None:
         """Drop the newest item of the source that has most, if the box is full of several."""
-        if self._queues and self._waits >= self._capacity:
+        if self._queues and self._waits >= self._capacity and not self._keeps:
             longest = max(self._queues.values(), key=len)
             if len(longest) > 1:
                 longest.pop()

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ SLOW_SECONDS: Final = 10.0
 FAR_SLOWER: Final = 8.0
 """How many times as fast others come then."""
 DISPLACED: Final = "its room was needed for blobs that come faster"
+UNWRITTEN: Final = "the folder of blobs cannot be written"
 _PARTIAL: Final = ".part"
 
 
@@ -56,8 +58,9 @@ class SharedBlobStore:
     not come whole: their chunks are checked when the rest is fetched. Nothing is synced: a blob can
     be fetched again, and whoever fetches checks.
 
-    Blobs that are being fetched keep their room, so who gives many of them a byte at a time could
-    hold all of it. Where no room is left, one that comes far slower than others loses its own.
+    Blobs that are being fetched keep their room, so who gives many of them a byte at a time, or
+    names large ones that it never gives, could hold all of it. Where no room is left, one that
+    comes far slower than others loses its own, and then one that is larger than what needs room.
 
     Args:
         folder: where, or ``None`` for memory.
@@ -95,14 +98,14 @@ class SharedBlobStore:
             if path.suffix == _PARTIAL:
                 path.unlink(missing_ok=True)
         for _time, root, size, path in sorted(found):
-            partial = path.suffix == _PARTIAL
+            in_part = path.suffix == _PARTIAL
             if root in self._blobs:  # whole and in part: a restart came between
-                if partial:
+                if in_part:
                     path.unlink(missing_ok=True)
                     continue
                 self.discard(root)
-            held: set[int] | None = set() if partial else None
-            self._blobs[root] = _Blob(size, path, held=held, checked=not partial)
+            held: set[int] | None = set() if in_part else None
+            self._blobs[root] = _Blob(size, path, held=held, checked=not in_part)
             self._used += size
         with contextlib.suppress(TransportError):
             self._make_room(0)
@@ -125,24 +128,38 @@ class SharedBlobStore:
             if self._used + size <= self._room:
                 return
             self.discard(root)
-        for root in self._far_slower():
-            if self._used + size <= self._room:
-                return
-            self.discard(root)
+        for yielding in (self._far_slower, partial(self._larger, size)):
+            for root in yielding():
+                if self._used + size <= self._room:
+                    return
+                self.discard(root)
         if self._used + size > self._room:
             what = "blobs that are being fetched take all the room"
             raise TransportError.of("QRES-E902", "blob", what)
+
+    def _coming(self) -> dict[bytes, _Blob]:
+        """Blobs that are being fetched and are not whole."""
+        return {
+            root: blob
+            for root, blob in self._blobs.items()
+            if blob.pins and blob.fetched and blob.held is not None
+        }
+
+    def _larger(self, size: int) -> list[bytes]:
+        """Blobs that are being fetched and are larger than ``size``, the largest first.
+
+        Of what honest nodes send together all has room, so whoever names more has it from nobody.
+        """
+        larger = {root: it.size for root, it in self._coming().items() if it.size > size > 0}
+        return sorted(larger, key=larger.__getitem__, reverse=True)
 
     def _far_slower(self) -> list[bytes]:
         """Blobs that are being fetched and may have to make room, the slowest first."""
         now = self._clock()
         coming = {
             root: blob.rate(now)
-            for root, blob in self._blobs.items()
-            if blob.pins
-            and blob.fetched
-            and blob.held is not None
-            and now - blob.since >= SLOW_SECONDS
+            for root, blob in self._coming().items()
+            if now - blob.since >= SLOW_SECONDS
         }
         fastest = max([self._fastest, *coming.values()])
         slow = [root for root, rate in coming.items() if rate * FAR_SLOWER < fastest]
@@ -168,8 +185,11 @@ class SharedBlobStore:
             path = None
             if self._folder is not None:
                 path = self._folder / (ref.root.hex() + _PARTIAL)
-                with path.open("wb") as file:
-                    file.truncate(ref.size)
+                try:
+                    with path.open("wb") as file:
+                        file.truncate(ref.size)
+                except OSError as error:  # a full disk stops no node
+                    raise TransportError.of("QRES-E902", "blob", str(error)) from error
             self._blobs[ref.root] = _Blob(ref.size, path, held=set())
             self._used += ref.size
         blob = self._blobs[ref.root]
@@ -217,24 +237,32 @@ class SharedBlobStore:
     def put(self, ref: BlobRef, index: int, data: bytes) -> bool:
         """Add a checked chunk of a blob that is being filled; the last one makes it whole.
 
-        Returns false if the blob had to make room for others.
+        Returns false if the blob had to make room for others, or cannot be written.
         """
         blob = self._blobs.get(ref.root)
         if blob is None:
             return False
         if blob.held is None:
             return True
+        try:
+            self._write(blob, index, data)
+            blob.held.add(index)
+            blob.gained += len(data)
+            if len(blob.held) == len(ref.chunks):
+                self._complete(blob)
+        except OSError:  # the disk is full, or somebody removed the file
+            self.discard(ref.root)
+            return False
+        return True
+
+    @staticmethod
+    def _write(blob: _Blob, index: int, data: bytes) -> None:
         if blob.path is None:
             blob.memory[index] = data
-        else:
-            with blob.path.open("r+b") as file:
-                file.seek(index * CHUNK)
-                file.write(data)
-        blob.held.add(index)
-        blob.gained += len(data)
-        if len(blob.held) == len(ref.chunks):
-            self._complete(blob)
-        return True
+            return
+        with blob.path.open("r+b") as file:
+            file.seek(index * CHUNK)
+            file.write(data)
 
     def chunk(self, root: bytes, index: int) -> bytes | None:
         """A chunk, if it is here; the blob counts as used now."""

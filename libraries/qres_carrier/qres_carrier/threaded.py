@@ -35,14 +35,17 @@ class ThreadedTransport(ABC):
         where: its place in errors, for example ``transport.grpc``.
         inbox_frames: frames that may wait for the node.
         longest_name: bytes of the longest name of a protocol.
+        confirms: whether a sender is told that a frame came once it waits for the node.
     """
 
-    def __init__(self, where: str, inbox_frames: int, longest_name: int) -> None:
+    def __init__(
+        self, where: str, inbox_frames: int, longest_name: int, *, confirms: bool = False
+    ) -> None:
         self._where = where
         self._longest_name = longest_name
         self._handlers: dict[str, Handler] = {}
         self._tally = Tally()
-        self._inbox: Mailbox[Delivery] = Mailbox(inbox_frames)
+        self._inbox: Mailbox[Delivery] = Mailbox(inbox_frames, keeps=confirms)
         self._events: Mailbox[TransportEvent] = Mailbox(EVENTS, drop_oldest=True)
 
     # ── what each does its own way ────────────────────────────────────────────────────────────

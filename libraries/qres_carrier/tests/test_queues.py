@@ -53,6 +53,7 @@ def test_a_bucket_may_be_paid_in_bytes() -> None:
     assert bucket.wait(0) == 0
 
 
+@pytest.mark.claim("C-carrier-1")
 @BACKENDS
 def test_a_mailbox_is_filled_from_threads_and_bounded(backend: str) -> None:
     async def main() -> None:
@@ -93,6 +94,7 @@ def test_a_mailbox_may_drop_the_oldest() -> None:
     anyio.run(main)
 
 
+@pytest.mark.claim("C-carrier-1")
 def test_no_source_of_a_mailbox_takes_the_room_of_others() -> None:
     """A source may have as many items as there is room left; sources take turns."""
 
@@ -111,6 +113,19 @@ def test_no_source_of_a_mailbox_takes_the_room_of_others() -> None:
     anyio.run(main)
 
 
+def test_a_mailbox_may_keep_whatever_it_has() -> None:
+    async def main() -> None:
+        box: Mailbox[str] = Mailbox(4, keeps=True)
+        assert [box.put(item, item[0]) for item in ("a0", "a1", "b0", "c0")] == [True] * 4
+        assert not box.put("d0", "d")
+        assert await box.get() == "a0"
+        assert box.put("d0", "d")
+        assert [await box.get() for _ in range(4)] == ["b0", "c0", "a1", "d0"]
+
+    anyio.run(main)
+
+
+@pytest.mark.control("C-carrier-1")
 @example([1, 1, 1, 2, 3], 5)
 @given(st.lists(st.integers(0, 4), max_size=200), st.integers(5, 40))
 def test_whoever_has_nothing_in_a_mailbox_finds_room(puts: list[int], room: int) -> None:

@@ -193,6 +193,8 @@ class Coming:
         return all(self.store.put(ref, index, bytes(CHUNK)) for index in indices)
 
 
+@pytest.mark.claim("C-libp2p-6")
+@pytest.mark.control("C-libp2p-6")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_blobs_that_come_a_byte_at_a_time_do_not_hold_all_the_room(
     monkeypatch: pytest.MonkeyPatch, *, guarded: bool
@@ -250,3 +252,42 @@ def test_what_this_node_publishes_is_no_measure() -> None:
         with pytest.raises(TransportError, match="QRES-E902"):
             coming.begin(3)
         assert coming.chunks(ref, 0)
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "control"])
+def test_large_blobs_that_are_named_and_never_come_hold_no_room(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Liars name as much as a message may hold, which is more than honest nodes send."""
+    if not guarded:
+        monkeypatch.setattr(SharedBlobStore, "_larger", lambda _store, _size: [])
+    store = SharedBlobStore(None, 8 * CHUNK)
+    with ExitStack() as stack:
+        liars = [BlobRef(4 * CHUNK, (bytes([number]) * 32,) * 4) for number in range(2)]
+        for ref in liars:
+            stack.enter_context(store.filling(ref, fetched=True))
+        honest = [BlobRef.of(bytes([number]) * CHUNK) for number in range(3)]
+        if not guarded:
+            with pytest.raises(TransportError, match="QRES-E902"):
+                publish(store, bytes(CHUNK))
+            return
+        for number, ref in enumerate(honest):
+            stack.enter_context(store.filling(ref, fetched=True))
+            assert store.put(ref, 0, bytes([number]) * CHUNK)
+        publish(store, bytes(range(256)) * (CHUNK // 256))
+        assert all(store.whole(ref.root) for ref in honest)
+        assert not store.put(liars[0], 0, bytes(CHUNK)), "the first of them made room"
+        assert store.put(liars[1], 0, bytes(CHUNK)), "there is room for the other"
+
+
+def test_a_folder_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    folder = tmp_path / "blobs"
+    store, ref = SharedBlobStore(folder, ROOM), BlobRef.of(content(1))
+    with store.filling(ref):
+        (folder / (ref.root.hex() + ".part")).unlink()  # a cleaner came
+        assert not store.put(ref, 0, content(1))
+    assert store.used == 0
+    folder.rmdir()
+    with pytest.raises(TransportError, match="QRES-E902"), store.filling(ref):
+        pass
+    assert store.used == 0

@@ -135,7 +135,9 @@ def test_handlers_are_named_once_and_before_the_start() -> None:
 )
 def test_what_does_not_fit_is_named(hooks: set[str], largest: int, codes: list[str]) -> None:
     sizes: Any = SimpleNamespace(frame_bytes=100, blob_bytes=1000, spool_bytes=2000)
-    around: Any = SimpleNamespace(hooks=hooks, max_message_bytes=largest, nodes=4, dimension=0)
+    around: Any = SimpleNamespace(
+        hooks=hooks, max_message_bytes=largest, nodes=4, byzantine=1, dimension=0
+    )
     assert [problem.code for problem in fitting.problems("plain", sizes, around)] == codes
 
 
@@ -147,14 +149,26 @@ def test_a_key_is_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dimension", "nodes", "enough"),
-    [(0, 40, ""), (25, 400, ""), (250_000, 4, ""), (250_000, 5, "5242880 or more")],
+    ("dimension", "nodes", "byzantine", "enough"),
+    [
+        (0, 40, 13, ""),
+        (25, 400, 100, ""),
+        (250_000, 4, 0, ""),
+        (250_000, 4, 1, "6291456 or more"),
+        (250_000, 5, 0, "5242880 or more"),
+    ],
 )
-def test_an_update_of_each_node_has_room(dimension: int, nodes: int, enough: str) -> None:
+def test_an_update_of_each_node_has_room_and_two_more_of_each_liar(
+    dimension: int, nodes: int, byzantine: int, enough: str
+) -> None:
     """Smaller updates than a frame need none."""
     sizes: Any = SimpleNamespace(frame_bytes=100, blob_bytes=4_000_000, spool_bytes=4_000_000)
     around: Any = SimpleNamespace(
-        hooks={"link_keys"}, max_message_bytes=4_000_000, nodes=nodes, dimension=dimension
+        hooks={"link_keys"},
+        max_message_bytes=4_000_000,
+        nodes=nodes,
+        byzantine=byzantine,
+        dimension=dimension,
     )
     found = list(fitting.problems("plain", sizes, around))
     assert [problem.where for problem in found] == ["plugins.plain.spool_bytes"] * bool(enough)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -232,7 +232,9 @@ class Dp:
             alters=release.alters,
             notices=release.notices,
             reveals=False,
+            looks=False,
             accompanies=release.accompanies,
+            by_fragments=True,  # but for the options that `check` names
             effective={
                 "epsilon": terms.budget.epsilon,
                 "noise_multiplier": terms.multiplier,
@@ -242,9 +244,28 @@ class Dp:
     def check(self, around: Surroundings) -> Iterable[Problem | str]:
         """Whether swarm, grid and the plugins beside allow the mechanism.
 
-        Returns see :func:`qres_dp.fitting.misfits`; and what an operator should read.
+        Returns see :func:`qres_dp.fitting.misfits`; QRES-E320 for what follows one vector from
+        round to round; and what an operator should read.
         """
-        return [*self._release.misfits(around), *self._release.cautions(around)]
+        return [
+            *self._release.misfits(around),
+            *self._whole_alone(around),
+            *self._release.cautions(around),
+        ]
+
+    def _whole_alone(self, around: Surroundings) -> Iterator[Problem]:
+        """What is sound for the same coordinates in every round alone."""
+        terms, apart = self._terms, f"and swarm.fragments is {around.fragments}"
+        if around.fragments == 1:
+            return
+        if terms.correlation is not None:
+            what = f"correlated noise is taken back from the same coordinates, {apart}"
+            fix = 'noise = "independent" in [plugins.dp], or swarm.fragments = 1'
+            yield Problem("QRES-E320", "plugins.dp.noise", what, fix)
+        if terms.adaptation is not None:
+            what = f"the clip follows the length of one vector, {apart}"
+            fix = "adaptive_quantile = 0 in [plugins.dp], or swarm.fragments = 1"
+            yield Problem("QRES-E320", "plugins.dp.adaptive_quantile", what, fix)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
         """How large an update is after the plugin, however large it was before."""

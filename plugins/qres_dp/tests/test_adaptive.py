@@ -22,6 +22,7 @@ RADII = st.integers(1, MAX_RADIUS)
 
 
 class TestMove:
+    @pytest.mark.claim("C-dp-15")
     @given(
         RADII,
         st.floats(-3, 3),
@@ -52,6 +53,8 @@ class TestMove:
         assert rule.move(start, [(7 * UNIT, 7)]) == 72428481287
         assert rule.move(start, [(0, 7)]) == 59299425028
 
+    @pytest.mark.claim("C-dp-15")
+    @pytest.mark.control("C-dp-15")
     def test_liars_in_fewer_than_half_of_the_groups_do_not_choose_it(self) -> None:
         rule = AdaptiveClip()
         honest = [(2 * UNIT, 10), (4 * UNIT, 10), (6 * UNIT, 10)]
@@ -126,6 +129,11 @@ class TestSplit:
         with pytest.raises(CompatibilityError, match="QRES-E314"):
             split(multiplier, 10)
 
+    def test_noise_of_nobody_is_refused_and_that_of_a_single_node_is_not(self) -> None:
+        assert split(1.0, 1).votes == 2.0
+        with pytest.raises(CompatibilityError, match="QRES-E314"):
+            split(1.0, 0)
+
 
 class TestAgreed:
     def test_what_more_than_the_liars_say(self) -> None:
@@ -149,6 +157,19 @@ def test_options_out_of_range(options: dict[str, float]) -> None:
         AdaptiveClip(**options)  # type: ignore[arg-type]
 
 
-def test_a_grid_without_room_for_any_bound() -> None:
+def test_options_at_the_edges_are_taken() -> None:
+    for quantile, rate in ((0.1, 0.001), (0.9, 1.0)):
+        assert AdaptiveClip(quantile=quantile, rate=rate).quantile == quantile
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest"), [(200, 100), (0, 100), (1, MAX_RADIUS + 1), (-1, MAX_RADIUS)]
+)
+def test_a_grid_without_room_for_any_bound(lowest: int, highest: int) -> None:
     with pytest.raises(CompatibilityError, match="QRES-E313"):
-        AdaptiveClip(lowest=200, highest=100)
+        AdaptiveClip(lowest=lowest, highest=highest)
+
+
+@pytest.mark.parametrize("radius", [1, 100, MAX_RADIUS])
+def test_room_for_one_bound_is_room(radius: int) -> None:
+    assert AdaptiveClip(lowest=radius, highest=radius).start(7) == radius * FINE

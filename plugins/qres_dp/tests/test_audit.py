@@ -48,6 +48,7 @@ def _few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(ballots, "ROUNDS", 60)
 
 
+@pytest.mark.claim("C-dp-20")
 @pytest.mark.parametrize("setting", QUICK, ids=lambda item: item.name)
 def test_the_plugin_passes(package: ModuleType, setting: AuditSetting) -> None:
     found = list(run.examine(package, printed(package, setting), 100))
@@ -62,6 +63,7 @@ def test_the_whole_audit_passes_in_new_processes_too() -> None:
     assert sum(item.check == "keys" for item in found.findings) == 2
 
 
+@pytest.mark.control("C-dp-3", "C-dp-20")
 @pytest.mark.parametrize(
     ("name", "check"),
     [  # one of each kind; `test_every_fault_is_found` has all of them
@@ -78,6 +80,7 @@ def test_a_fault_is_found_by_the_check_that_is_made_for_it(name: str, check: str
     assert found_by(name).check == check
 
 
+@pytest.mark.control("C-dp-20")
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 @pytest.mark.long
 def test_every_fault_is_found(name: str) -> None:
@@ -107,6 +110,7 @@ def test_a_coin_that_falls_too_often_is_found(
         assert not books.coin(faulty, claim).passed
 
 
+@pytest.mark.control("C-dp-5")
 def test_half_the_noise_is_found_from_releases_alone(package: ModuleType) -> None:
     claim = printed(package, NAMED["local"])
     with loaded("half the noise") as faulty:
@@ -114,6 +118,7 @@ def test_half_the_noise_is_found_from_releases_alone(package: ModuleType) -> Non
     assert found.value > found.limit
 
 
+@pytest.mark.claim("C-dp-20")
 def test_the_claim_is_of_the_plan_and_not_of_what_is_audited(package: ModuleType) -> None:
     """A fault that is in the mechanism too changes both alike: the formulas of the audit tell."""
     name = "0.9 of the noise in the mechanism"

@@ -44,6 +44,8 @@ def records(node: Any) -> list[Any]:
 # ── a rerun ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-9")
+@pytest.mark.control("C-dp-9")
 def test_a_training_that_runs_again_is_charged_again(
     make_node: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_training_that_runs_again_is_charged_again(
     rich.plugin.teardown()
 
 
+@pytest.mark.claim("C-dp-9")
 def test_a_release_with_less_noise_in_the_same_round_costs_what_it_costs(
     make_node: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -82,6 +85,7 @@ def test_a_release_with_less_noise_in_the_same_round_costs_what_it_costs(
     less.plugin.teardown()
 
 
+@pytest.mark.claim("C-dp-9")
 def test_a_charge_names_all_that_was_released(make_node: Callable[..., Any]) -> None:
     node = make_node(mode="distributed", honest=4)
     node.info = attrs.evolve(node.info, number=9, height=4, head=bytes(range(32)))
@@ -106,6 +110,8 @@ def test_a_charge_names_all_that_was_released(make_node: Callable[..., Any]) -> 
 # ── set back, moved, begun anew ───────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-10")
+@pytest.mark.control("C-dp-10")
 @pytest.mark.parametrize("knows", [known(2), known(1, 1), OwnContributions(height=1)])
 def test_a_ledger_set_back_with_all_its_files_is_refused(
     knows: OwnContributions, make_node: Callable[..., Any], tmp_path: Path
@@ -139,6 +145,9 @@ def test_a_ledger_set_back_with_all_its_files_is_refused(
     for number in (3, 4):  # it waits for a round
         back.info = attrs.evolve(later, number=number)
         back.plugin.round_opened(back.info, known(1, 0))
+        if number == 3:
+            with pytest.raises(ValueRefusedError, match=r"QRES-E507 .*the node starts again"):
+                back.send(VECTOR)
     back.send(VECTOR)
     assert len(records(back)) == 2
     back.plugin.teardown()
@@ -309,6 +318,8 @@ def named(swarm: str, index: int, folder: Path, **options: Any) -> tuple[Dp, Rou
     return plugin, info
 
 
+@pytest.mark.claim("C-dp-11")
+@pytest.mark.control("C-dp-11")
 def test_swarms_and_nodes_with_the_same_data_share_one_budget(tmp_path: Path) -> None:
     dataset = str(tmp_path / "data")
     plugins = [
@@ -392,6 +403,7 @@ def test_the_folder_of_a_data_set_is_the_same_whatever_the_working_directory(
         named("one", 0, tmp_path, dataset="data")
 
 
+@pytest.mark.control("C-dp-25")
 def test_what_may_not_be_kept_is_kept_in_memory_and_says_so() -> None:
     plugin = Dp(mode="local", clip=0.01, dataset="/nowhere/at/all", **ONE_SHOT)
     plugin.setup(NodeInfo(ROSTER[0], "lab", ROSTER))

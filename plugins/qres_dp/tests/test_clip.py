@@ -36,6 +36,7 @@ def test_the_norm_is_exact_over_blocks(value: int, size: int) -> None:
     assert squared_norm(np.full(size, value, dtype=np.int32)) == size * value * value
 
 
+@pytest.mark.claim("C-dp-1")
 def test_ten_million_extreme_coordinates_do_not_wrap() -> None:
     extreme = np.full(10**7, LEAST, dtype=np.int32)
     # Positive control: in int64 the norm is zero, so that nothing would be clipped.
@@ -46,6 +47,7 @@ def test_ten_million_extreme_coordinates_do_not_wrap() -> None:
     assert 0 < squared_norm(clipped.vector) <= 2**48
 
 
+@pytest.mark.claim("C-dp-1")
 @given(vectors, st.integers(1, 2**33))
 @example([LEAST] * 7, 1)
 @example([LEAST, 1], 2**31)
@@ -82,6 +84,7 @@ def test_clipping_is_idempotent_and_odd(values: list[int], bound: int) -> None:
     assert clip(-vector, bound).vector.tolist() == (-once).tolist()
 
 
+@pytest.mark.control("C-dp-1")
 def test_floats_would_leave_the_ball() -> None:
     """Positive control: why it is done in integers."""
     chance = np.random.default_rng(1)

@@ -56,12 +56,14 @@ def test_rounds_without_sampling_are_exact_to_sixty_digits(row: Any) -> None:
 CHEAP = [row for row in MIXED if len(row["kinds"]) <= 3]
 
 
+@pytest.mark.claim("C-dp-4")
 @pytest.mark.parametrize("row", CHEAP[::3], ids=name)
 def test_mixed_kinds_are_never_below_the_truth_and_within_a_twentieth(row: Any) -> None:
     found = spent(kinds_of(row), row["delta"])
     assert row["lower"] <= found <= 1.05 * row["lower"]
 
 
+@pytest.mark.control("C-dp-4")
 def test_basic_composition_would_cost_more_than_half_as_much_again() -> None:
     kinds = {(2.0, 0.1): 10, (2.0, 1.0): 1, (3.0, 0.2): 5}
     basic = sum(spent({kind: n}, 1e-5 / 3) for kind, n in kinds.items())

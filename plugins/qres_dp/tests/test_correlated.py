@@ -71,6 +71,7 @@ class TestFactor:
         assert all(a >= b >= 0 for a, b in itertools.pairwise(coefficients))
         assert len(coefficients) == band
 
+    @pytest.mark.claim("C-dp-17")
     @pytest.mark.parametrize("band", [1, 2, 4, 9])
     @pytest.mark.parametrize("times", [1, 2, 3, 9])
     @pytest.mark.parametrize("separation", [1, 2, 3, 5])
@@ -97,6 +98,7 @@ class TestFactor:
         moved = float(((matrix(factor, steps) @ updates) ** 2).sum())
         assert moved <= factor.squared_sensitivity(steps, rule) * (1 + 1e-12)
 
+    @pytest.mark.control("C-dp-17")
     def test_who_takes_part_twice_moves_more_than_once(self) -> None:
         # The control: what is accounted for one participation does not hold for two.
         factor = Factor(16)
@@ -277,6 +279,8 @@ class TestLaw:
         assert (white**2).mean() == pytest.approx(rounding, abs=6 * math.sqrt(2 / count))
         assert (white**4).mean() == pytest.approx(3 * rounding**2, abs=6 * math.sqrt(96 / count))
 
+    @pytest.mark.claim("C-dp-24")
+    @pytest.mark.control("C-dp-29")
     def test_prefix_sums_err_less_by_two_and_a_half(self) -> None:
         steps, dimension, factor, bound = 100, 2048, Factor(), 65536
         sensitivity = factor.squared_sensitivity(steps, Participation())
@@ -288,6 +292,7 @@ class TestLaw:
         predicted = math.sqrt(sensitivity) / ONE * factor.prefix_error(steps)
         assert error == pytest.approx(predicted, rel=0.05)
 
+    @pytest.mark.control("C-dp-24")
     def test_who_takes_part_in_every_round_gains_nothing(self) -> None:
         # Stated in the documentation: then the sensitivity eats up what the correlation saves.
         steps, every = 100, Participation(100, 1)
@@ -335,6 +340,7 @@ class TestHistory:
         with pytest.raises(RoundError, match="another stream"):
             KeyHistory(tmp_path, b"other")
 
+    @pytest.mark.claim("C-dp-17")
     def test_a_key_is_used_once(self) -> None:
         history = KeyHistory(None, b"stream")
         history.append(key(0))

@@ -89,6 +89,7 @@ def test_the_distribution_function_is_exact(variance: Fraction) -> None:
     assert table[-1] == 2**256
 
 
+@pytest.mark.claim("C-dp-2")
 @pytest.mark.parametrize("variance", [Fraction(64), Fraction(1024**2), Fraction(777777, 10)])
 @pytest.mark.parametrize("scale", [1, 3])
 def test_every_cell_and_every_boundary_of_a_table_is_where_it_belongs(
@@ -127,6 +128,7 @@ class Script:
         return self.low
 
 
+@pytest.mark.claim("C-dp-2")
 @pytest.mark.parametrize("shift", [-1, 0, 1])
 @pytest.mark.parametrize("boundary", [0, 1, 80, 119, 200, 237])
 def test_a_tie_is_resolved_to_the_last_bit(boundary: int, shift: int) -> None:
@@ -146,6 +148,7 @@ def test_a_tie_is_resolved_to_the_last_bit(boundary: int, shift: int) -> None:
 # ── the split of wide noise ───────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-2")
 @given(st.fractions(64, LARGEST_DEVIATION**2, max_denominator=2**16))
 @settings(max_examples=200)
 @example(Fraction(279398091866112))  # a part was wider than its table by one
@@ -158,6 +161,7 @@ def test_a_split_has_the_variance_exactly_and_hides_its_steps(variance: Fraction
     assert len(levels) <= 4
 
 
+@pytest.mark.claim("C-dp-2")
 @pytest.mark.parametrize(
     ("fine", "step", "coarse"), [(4, 3, 4), (9, 4, 9), (16, 4, 16), (36, 6, 36)]
 )
@@ -215,6 +219,7 @@ def test_samples_have_the_distribution(deviation: float) -> None:
     assert max(abs(score) for score in scores.values()) < 4, scores
 
 
+@pytest.mark.control("C-dp-2")
 @pytest.mark.parametrize("wrong", [1.01, 0.99])
 def test_the_statistics_would_catch_one_percent(wrong: float) -> None:
     """Positive control of the test above."""

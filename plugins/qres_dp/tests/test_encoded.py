@@ -219,6 +219,7 @@ def overdrawn(made: Swarm) -> list[str]:
     return found
 
 
+@pytest.mark.claim("C-dp-19")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.usefixtures("silent")
 def test_every_row_is_charged_for_all_it_moves(seed: int, tmp_path: Path) -> None:
@@ -238,6 +239,7 @@ def test_every_row_is_charged_for_all_it_moves(seed: int, tmp_path: Path) -> Non
         node.teardown()
 
 
+@pytest.mark.control("C-dp-19")
 @pytest.mark.usefixtures("silent")
 def test_a_node_that_does_not_charge_a_repeated_row_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -407,6 +409,7 @@ def test_a_row_that_is_sent_again_has_a_fresh_share_and_costs_again() -> None:
     made.nodes[0].teardown()
 
 
+@pytest.mark.control("C-dp-19")
 def test_a_share_that_is_used_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test above."""
     monkeypatch.setattr(local, "fresh_key", lambda: bytes(32))

@@ -65,6 +65,7 @@ def sum_of(factor: Factor, vectors: dict[int, Vector], step: int) -> list[int]:
 # ── what a row moves ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-19")
 @settings(max_examples=150)
 @given(SEEDS, st.integers(1, 64), st.sampled_from([3, 50, 1000, 2**20, 2**27]))
 def test_no_row_is_longer_than_its_reach_whatever_was_sent_before(
@@ -90,6 +91,7 @@ def test_a_row_of_equal_updates_is_as_long_as_its_reach() -> None:
     assert reach(factor, own, 14) == longest_reach(factor, 2)
 
 
+@pytest.mark.control("C-dp-19")
 def test_rounding_to_the_nearest_would_move_more_than_is_charged() -> None:
     """The control: in many coordinates the halves that are rounded up add up."""
     factor, size = Factor(2), 400

@@ -113,6 +113,7 @@ def test_where_nothing_is_hidden_another_refusal_says_so() -> None:
     assert made("distributed", honest=10).claims.needs.at_most is Visibility.GROUP
 
 
+@pytest.mark.claim("C-dp-12")
 @given(
     st.integers(2, 12),
     st.integers(0, 3),
@@ -203,6 +204,7 @@ def test_everything_is_told_at_once() -> None:
 STREAM: dict[str, Any] = {"noise": "correlated", "band": 4, "noise_multiplier": 0.0}
 
 
+@pytest.mark.claim("C-dp-29")
 def test_a_stream_is_refused_where_independent_noise_serves_better() -> None:
     stream = {**STREAM, "epsilon": 4.0, "rounds": 8}
     assert not told(made("local", **stream, separation=4))

@@ -38,6 +38,7 @@ def kill_once(folder: Path, seconds: float, *arguments: str) -> tuple[int, int]:
     return len(octets), len(PrivacyLedger.read(folder)[1]) - before
 
 
+@pytest.mark.claim("C-dp-8")
 @posix
 def test_what_was_released_had_been_charged(tmp_path: Path) -> None:
     chance = random.Random(1)
@@ -47,6 +48,7 @@ def test_what_was_released_had_been_charged(tmp_path: Path) -> None:
         assert 1 <= released <= charged <= released + 1
 
 
+@pytest.mark.claim("C-dp-19")
 @posix
 def test_a_row_was_charged_and_the_updates_in_it_are_on_the_disk(tmp_path: Path) -> None:
     chance = random.Random(2)
@@ -64,6 +66,7 @@ def test_a_row_was_charged_and_the_updates_in_it_are_on_the_disk(tmp_path: Path)
     assert len({record.charge.row for record in PrivacyLedger.read(tmp_path)[1]}) > BAND
 
 
+@pytest.mark.control("C-dp-8")
 @posix
 def test_charging_after_the_release_would_be_noticed(tmp_path: Path) -> None:
     """Positive control of the test above."""

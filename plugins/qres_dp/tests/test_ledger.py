@@ -20,8 +20,16 @@ from qres_dp.accounting.composition import spent
 from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger, anchor, key
 from qres_dp.ledger.record import Charge
 from qres_dp.ledger.store import FILE, LedgerStore
+from qres_dp.places import ledger_place
 
-from qres_core import NodeId, OwnContributions, RoundError, ValueRefusedError, canonical
+from qres_core import (
+    ConfigError,
+    NodeId,
+    OwnContributions,
+    RoundError,
+    ValueRefusedError,
+    canonical,
+)
 
 OWNER: Final = Owner("lab", NodeId(bytes(range(32))), "add-remove", "node")
 SHARED: Final = Owner.of_data_set("add-remove", "node")
@@ -69,6 +77,7 @@ def edit(folder: Path, statement: str, *values: object) -> None:
 # ── the budget ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-7")
 @pytest.mark.parametrize("durable", [False, True])
 def test_the_round_that_would_exceed_the_budget_is_refused(durable: object, tmp_path: Path) -> None:
     ledger = PrivacyLedger.begin(tmp_path, OWNER) if durable else PrivacyLedger.in_memory(OWNER)
@@ -87,6 +96,7 @@ def test_the_round_that_would_exceed_the_budget_is_refused(durable: object, tmp_
     ledger.close()
 
 
+@pytest.mark.claim("C-dp-7")
 def test_a_refusal_survives_a_restart(tmp_path: Path) -> None:
     ledger = PrivacyLedger.begin(tmp_path, OWNER)
     ledger.charge(charge(1, 2.6), BUDGET)
@@ -105,6 +115,16 @@ def test_every_release_is_charged_also_one_that_is_equal_to_another() -> None:
     for count in (1, 2, 3):
         ledger.charge(charge(1, 20.0), BUDGET)
         assert (len(ledger), ledger.spent(1e-5)) == (count, accounting.epsilon(20.0, count, 1e-5))
+
+
+def test_a_budget_may_be_spent_to_the_last() -> None:
+    exact = PrivacyBudget(accounting.epsilon(5.0, 2, 1e-5), 1e-5)
+    ledger = PrivacyLedger.in_memory(OWNER)
+    for number in (1, 2):
+        ledger.charge(charge(number), exact)
+    assert ledger.spent(1e-5) == exact.epsilon
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        ledger.charge(charge(3, 1e4), exact)
 
 
 def test_a_budget_that_is_no_number_allows_nothing() -> None:
@@ -282,7 +302,54 @@ def other_history(folder: Path) -> None:
     shutil.rmtree(backup)
 
 
+def text_tag(folder: Path) -> None:
+    edit(folder, "UPDATE record SET tag = 'text' WHERE idx = 3")
+
+
+def moved_record(folder: Path) -> None:
+    edit(folder, "UPDATE record SET idx = 7 WHERE idx = 3")
+
+
+def other_branch(folder: Path) -> Path:
+    """Another past of the same length and key, as of a copy that went on elsewhere."""
+    branch = folder / "branch"
+    branch.mkdir()
+    shutil.copy(folder / key.FILE, branch / key.FILE)
+    ledger = PrivacyLedger.begin(branch, OWNER)
+    for number in range(1, 4):
+        ledger.charge(charge(number, 50.0 if number == 1 else 1e5), BUDGET)
+    ledger.close()
+    return branch
+
+
+def other_branch_whole(folder: Path) -> None:
+    branch = other_branch(folder)
+    shutil.copy(branch / FILE, folder / FILE)
+    shutil.rmtree(branch)
+
+
+def other_branch_between(folder: Path) -> None:
+    """A genuine record that is cheaper, in a place where another one was written."""
+    branch = other_branch(folder)
+    record = PrivacyLedger.read(branch)[1][1]
+    tag = record.tag(key.read(folder))
+    edit(folder, "UPDATE record SET body = ?, tag = ? WHERE idx = 2", record.to_bytes(), tag)
+    shutil.rmtree(branch)
+
+
+def cut_tail_and_forge_anchor(folder: Path) -> None:
+    """By somebody who knows the tags, which are no secret, and not the key."""
+    head = PrivacyLedger.read(folder)[1][1].tag(key.read(folder))
+    cut_tail(folder)
+    (folder / anchor.FILE).write_bytes(bytes(32) + canonical.dumps([2, head]))
+
+
 DAMAGES: Final = [
+    text_tag,
+    moved_record,
+    other_branch_whole,
+    other_branch_between,
+    cut_tail_and_forge_anchor,
     remove_key,
     other_key,
     short_key,
@@ -312,6 +379,7 @@ DAMAGES: Final = [
 ]
 
 
+@pytest.mark.claim("C-dp-13")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_ledger_that_cannot_be_trusted_is_refused(
     damage: Callable[[Path], None], tmp_path: Path
@@ -323,6 +391,16 @@ def test_a_ledger_that_cannot_be_trusted_is_refused(
     for _ in range(2):  # a second try is not taken in either
         with pytest.raises(RoundError, match="QRES-E602"):
             PrivacyLedger.open(tmp_path, OWNER)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_key_of_another_length_begins_nothing(size: int, tmp_path: Path) -> None:
+    """Of no bytes, everybody has it; and a ledger without a record has no tag that tells."""
+    key.make(tmp_path)
+    (tmp_path / key.FILE).write_bytes(bytes(size))
+    with pytest.raises(RoundError, match="the key of the ledger is damaged"):
+        PrivacyLedger.begin(tmp_path, OWNER)
+    assert not PrivacyLedger.exists(tmp_path)
 
 
 def test_whoever_has_the_key_can_forge_a_chain_and_nobody_else(tmp_path: Path) -> None:
@@ -342,6 +420,7 @@ def test_whoever_has_the_key_can_forge_a_chain_and_nobody_else(tmp_path: Path) -
     ledger.close()
 
 
+@pytest.mark.control("C-dp-6", "C-dp-13")
 def test_without_the_anchor_a_cut_tail_would_pass(tmp_path: Path) -> None:
     """Positive control: what the anchor is for, and what it cannot do."""
     fill(tmp_path, 2)
@@ -364,6 +443,7 @@ def test_without_the_anchor_a_cut_tail_would_pass(tmp_path: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.claim("C-dp-13")
 def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
     fill(tmp_path, 3)
     PrivacyLedger.open(tmp_path, OWNER).close()
@@ -382,19 +462,20 @@ def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
         (tmp_path / anchor.FILE).write_bytes(head)
 
 
+@pytest.mark.claim("C-dp-13")
 @pytest.mark.parametrize(
-    "owner",
+    ("owner", "why"),
     [
-        attrs.evolve(OWNER, node=bytes(32)),
-        attrs.evolve(OWNER, swarm="bal"),
-        attrs.evolve(OWNER, relation="replace-one"),
-        attrs.evolve(OWNER, unit="record"),
-        SHARED,
+        (attrs.evolve(OWNER, node=bytes(32)), "belongs to another node"),
+        (attrs.evolve(OWNER, swarm="bal"), "belongs to another node"),
+        (attrs.evolve(OWNER, relation="replace-one"), "is kept for add-remove neighbours"),
+        (attrs.evolve(OWNER, unit="record"), "is kept for add-remove neighbours"),
+        (SHARED, "belongs to another node"),
     ],
 )
-def test_somebody_elses_ledger_is_refused(owner: Owner, tmp_path: Path) -> None:
+def test_somebody_elses_ledger_is_refused(owner: Owner, why: str, tmp_path: Path) -> None:
     fill(tmp_path, 1)
-    with pytest.raises(RoundError, match="QRES-E602"):
+    with pytest.raises(RoundError, match=f"QRES-E602 .*{why}"):
         PrivacyLedger.open(tmp_path, owner)
 
 
@@ -420,6 +501,7 @@ def test_nodes_that_share_a_ledger_share_its_budget(tmp_path: Path) -> None:
     assert len(PrivacyLedger.read(tmp_path)[1]) == allowed
 
 
+@pytest.mark.claim("C-dp-11")
 def test_many_processes_charge_one_ledger_and_lose_nothing(tmp_path: Path) -> None:
     PrivacyLedger.begin(tmp_path, SHARED).close()
 
@@ -450,6 +532,7 @@ def test_a_ledger_that_is_changed_while_it_is_open_takes_no_charge(tmp_path: Pat
     ledger.close()
 
 
+@pytest.mark.claim("C-dp-13")
 def test_a_ledger_of_schema_1_is_refused_with_what_to_do(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     edit(tmp_path, "PRAGMA user_version=1")
@@ -504,6 +587,14 @@ def test_a_ledger_that_lacks_what_left_is_refused(
     with pytest.raises(RoundError, match="QRES-E602"):
         ledger.expect("lab", NodeId(bytes(32)), contributed(1))
     ledger.close()
+
+
+def test_one_of_several_ledgers_in_a_folder_is_not_chosen(tmp_path: Path) -> None:
+    fill(tmp_path / ("a" * 64), 1)
+    assert ledger_place(tmp_path) == tmp_path / ("a" * 64)
+    fill(tmp_path / ("b" * 64), 1)
+    with pytest.raises(ConfigError, match="holds the ledgers of 2 nodes"):
+        ledger_place(tmp_path)
 
 
 # ── interrupted ───────────────────────────────────────────────────────────────────────────────

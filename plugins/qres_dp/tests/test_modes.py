@@ -25,6 +25,7 @@ mechanisms = st.builds(
 )
 
 
+@pytest.mark.claim("C-dp-14")
 @given(mechanisms)
 def test_the_shares_of_the_honest_add_up_to_what_is_accounted_for(item: Mechanism) -> None:
     wanted = (Fraction(item.noise_multiplier) * item.sensitivity) ** 2

@@ -95,6 +95,7 @@ swarms = st.builds(
 )
 
 
+@pytest.mark.claim("C-dp-5")
 @given(asked, swarms)
 @example(OPTIONS, swarm())
 @settings(max_examples=400, deadline=None)
@@ -227,6 +228,7 @@ def test_correlated_noise_is_charged_step_by_step() -> None:
     assert told["gain"] > 1.0
 
 
+@pytest.mark.claim("C-dp-5")
 @pytest.mark.parametrize(
     "options",
     [

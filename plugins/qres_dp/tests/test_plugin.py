@@ -47,8 +47,11 @@ def test_two_of_three_determine_the_third() -> None:
     assert budgeted._terms.budget.epsilon == accounting.epsilon(7.0, 10, 1e-6)
     open_ended = Dp(**USUAL, noise_multiplier=7.0, epsilon=3.0)
     assert (open_ended._terms.multiplier, open_ended._terms.budget.epsilon) == (7.0, 3.0)
+    a_round = Dp(**USUAL, noise_multiplier=7.0, epsilon=accounting.epsilon(7.0, 1, 1e-6))
+    assert a_round._terms.budget.epsilon == accounting.epsilon(7.0, 1, 1e-6)
 
 
+@pytest.mark.control("C-dp-26")
 def test_sampling_needs_less_noise() -> None:
     shared = {**USUAL, "mode": "distributed", "honest": 3, **TWO}
     sampled = Dp(**shared, sampling="poisson", sampling_rate=0.1)
@@ -63,6 +66,7 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
     assert 'mode = "distributed"' in refused.value.problems[0].fix
 
 
+@pytest.mark.claim("C-dp-28")
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -95,6 +99,18 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
                 "honest": 3,
                 "adaptive_quantile": 0.5,
                 "noise": "correlated",
+            },
+            "QRES-E314",
+        ),
+        (
+            {
+                **TWO,
+                "mode": "distributed",
+                "honest": 3,
+                "noise": "correlated",
+                "separation": 4,
+                "sampling": "poisson",
+                "sampling_rate": 0.1,
             },
             "QRES-E314",
         ),
@@ -182,6 +198,7 @@ def test_local_noise_has_twice_the_bound_as_sensitivity(make_node: Callable[...,
     assert deviation == pytest.approx(5.0 * 2 * 65536, rel=0.03)
 
 
+@pytest.mark.claim("C-dp-22")
 def test_what_leaves_is_clipped_and_has_no_weight(make_node: Callable[..., Any]) -> None:
     node = make_node(dimension=20_000, clip=1.0, scale=0)
     noise = node.send(np.zeros(20_000, dtype=np.int32)).vector
@@ -213,6 +230,7 @@ def test_noise_that_does_not_fit_saturates(make_node: Callable[..., Any]) -> Non
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-7")
 @pytest.mark.parametrize("mode", ["local", "distributed"])
 def test_every_round_is_charged_until_the_budget_is_spent(
     mode: str, make_node: Callable[..., Any]
@@ -233,6 +251,7 @@ def test_every_round_is_charged_until_the_budget_is_spent(
     assert (status["epsilon_budget"], status["releases"], status["mode"]) == (3.0, 4, mode)
 
 
+@pytest.mark.control("C-dp-7")
 def test_a_plugin_that_did_not_charge_would_go_on(
     make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +365,7 @@ def test_the_shares_of_the_honest_are_the_noise_of_the_sum(
     assert deviation == pytest.approx(5.0 * 65536, rel=0.03)
 
 
+@pytest.mark.claim("C-dp-14")
 @pytest.mark.parametrize(("byzantine", "quorum", "most"), [(0, 7, 6), (1, 7, 6), (2, 6, 4)])
 def test_no_more_honest_nodes_are_counted_on_than_the_swarm_guarantees(
     byzantine: int, quorum: int, most: int, make_node: Callable[..., Any]
@@ -356,6 +376,7 @@ def test_no_more_honest_nodes_are_counted_on_than_the_swarm_guarantees(
         make_node(**swarm, honest=most + 1)
 
 
+@pytest.mark.claim("C-dp-14")
 def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> None:
     node = make_node(mode="distributed", honest=3, byzantine=1, quorum=6)
     roster = make_node_ids(7)
@@ -381,6 +402,7 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-23")
 def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
     make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +426,15 @@ def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
         node.next_round()
     assert 4 <= drawn <= 34  # 15 are expected, the deviation is 3.4
     assert node.plugin.status()["releases"] == 60
+
+
+@pytest.mark.control("C-dp-23")
+def test_control_without_sampling_every_update_shows(make_node: Callable[..., Any]) -> None:
+    node = make_node(mode="distributed", honest=4, clip=1.0, epsilon=100.0, noise_multiplier=0.5)
+    for _ in range(3):
+        sent = node.send(long_vector(50, 2**26)).vector.astype(np.float64)
+        assert float(sent.sum()) / math.sqrt(50) > 2**19
+        node.next_round()
 
 
 # ── what else could leave ─────────────────────────────────────────────────────────────────────
@@ -434,4 +465,6 @@ def test_before_setup_nothing_leaves(make_node: Callable[..., Any]) -> None:
     node.plugin = Dp(**USUAL, **TWO)
     with pytest.raises(QresError, match="QRES-E602"):
         node.send(long_vector())
+    with pytest.raises(RoundError, match=r"QRES-E602 .*the node was not set up"):
+        _ = node.plugin._release.by
     assert node.plugin.status()["epsilon"] == 0.0

@@ -142,7 +142,10 @@ def test_a_charge_that_makes_no_sense_is_refused(change: dict[str, object]) -> N
         {"index": 0},
         {"index": -1},
         {"index": 2**62},
+        {"index": True},
+        {"index": "7"},
         {"previous": bytes(31)},
+        {"previous": "p" * 32},
         {"epsilon": -1.0},
         {"budget": math.nan},
         {"delta": math.inf},
@@ -152,6 +155,11 @@ def test_a_record_that_makes_no_sense_is_refused(change: dict[str, object]) -> N
     odd = attrs.evolve(RECORD, **change)  # type: ignore[arg-type]
     with pytest.raises(WireError, match="QRES-E404"):
         LedgerEntry.from_bytes(odd.to_bytes())
+
+
+def test_a_record_of_nothing_spent_is_a_record() -> None:
+    free = attrs.evolve(RECORD, epsilon=0.0)
+    assert LedgerEntry.from_bytes(free.to_bytes()) == free
 
 
 def test_a_number_has_one_encoding() -> None:

@@ -115,6 +115,7 @@ def refused(*arguments: object) -> str:
 # ── the numbers ───────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-6")
 def test_the_report_says_what_was_promised_spent_and_left(tmp_path: Path) -> None:
     fill(tmp_path / "data", *(charge(number) for number in range(1, 21)))
     found = data(config(tmp_path), "--dimension", 650)
@@ -239,6 +240,7 @@ def test_names_are_text_and_no_markup() -> None:
 # ── what it refuses, and what it says ─────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-6")
 def test_a_ledger_that_does_not_hold_is_said_and_nothing_is_claimed(tmp_path: Path) -> None:
     fill(tmp_path / "data", charge(1), charge(2))
     (tmp_path / "data" / FILE).unlink()

@@ -116,6 +116,7 @@ def test_a_restart_goes_on_with_the_stream(make_node: Callable[..., Any], tmp_pa
     again.plugin.teardown()
 
 
+@pytest.mark.claim("C-dp-17")
 def test_killed_between_key_and_charge_the_step_is_spent_and_paid_for_later(
     make_node: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,12 @@ def test_what_is_not_covered_is_refused(options: dict[str, Any]) -> None:
         Dp(**(OPTIONS | {"mode": "local", "delta": 1e-6} | options))
 
 
+def test_a_stream_of_one_step_gains_nothing_and_is_refused() -> None:
+    with pytest.raises(CompatibilityError, match="times that of independent noise"):
+        StreamShape(1, 2, 1, 1.0, 0, 1000, 10)
+
+
+@pytest.mark.claim("C-dp-29")
 def test_where_independent_noise_serves_better_it_is_said(make_node: Callable[..., Any]) -> None:
     with pytest.raises(CompatibilityError, match="times that of independent noise"):
         make_node(**{**OPTIONS, "separation": 1})

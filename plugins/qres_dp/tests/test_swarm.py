@@ -85,10 +85,12 @@ def refused(config: Config) -> set[str]:
 BUDGET: dict[str, Any] = {"epsilon": 8.0, "rounds": 3}
 
 
+@pytest.mark.claim("C-dp-21")
 def test_shares_that_everybody_sees_are_refused() -> None:
     assert refused(configured({"mode": "distributed", "honest": 5, **BUDGET})) == {"QRES-E303"}
 
 
+@pytest.mark.control("C-dp-22")
 def test_weights_are_refused() -> None:
     options = {"mode": "distributed", "honest": 5, **BUDGET}
     assert "QRES-E310" in refused(configured(options, weight_cap=10))
@@ -120,6 +122,7 @@ unprotected = true
 """
 
 
+@pytest.mark.claim("C-dp-12")
 @pytest.mark.skipif(
     not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
 )
@@ -185,6 +188,7 @@ class Stunt:
         return attrs.evolve(update, vector=cut)
 
 
+@pytest.mark.control("C-dp-12", "C-dp-14")
 @pytest.mark.skipif(
     not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
 )
@@ -288,6 +292,7 @@ def adaptive(secagg: dict[str, Any] | None = None, rule: str = "mean") -> Config
     return parse({"swarm": swarm, "plugins": {**plugins, rule: {}}}, source="t")
 
 
+@pytest.mark.claim("C-dp-16")
 @needs_secagg
 def test_votes_behind_secure_aggregation_move_the_bound_of_all_nodes_alike(
     monkeypatch: pytest.MonkeyPatch,

@@ -111,6 +111,7 @@ def farthest(mode: str, clips: Callable[[Trainer], Trainer]) -> int:
     return max(squared(whole - sent(without(item, i))) for i in range(0, MOST, 4))
 
 
+@pytest.mark.claim("C-dp-18")
 @pytest.mark.usefixtures("same_coins")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_record_moves_what_is_sent_by_at_most_the_clip(mode: str) -> None:
@@ -200,6 +201,7 @@ def test_what_a_release_says_of_itself(tmp_path: Path) -> None:
     dp.teardown()
 
 
+@pytest.mark.claim("C-dp-28")
 @pytest.mark.parametrize(
     ("options", "said"),
     [

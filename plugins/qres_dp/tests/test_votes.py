@@ -15,11 +15,12 @@ import attrs
 import numpy as np
 import pytest
 from qres_dp import Dp
-from qres_dp.adaptive import FINE, SPAN, UNIT, AdaptiveClip, split
-from qres_dp.discrete_gaussian import discrete_gaussian
+from qres_dp.adaptive import FINE, MAX_RADIUS, SPAN, UNIT, AdaptiveClip, split
+from qres_dp.discrete_gaussian import LARGEST_DEVIATION, discrete_gaussian
 from qres_dp.following import FILE
+from qres_dp.grid import HEADROOM, LEAST_SHARE
 from qres_dp.releases.voted import VotedRelease
-from qres_dp.votes import BOUND, MODULUS, NAME, VoteNoise
+from qres_dp.votes import BOUND, MODULUS, NAME, VoteNoise, named_bounds
 
 from qres_core import (
     Companion,
@@ -168,6 +169,7 @@ def silent(monkeypatch: pytest.MonkeyPatch, no_noise: type[Any]) -> None:
 # ── the rule at work ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-15")
 @pytest.mark.usefixtures("silent")
 def test_all_nodes_move_the_bound_as_the_formula_says(swarm: Swarm) -> None:
     bound = float(CLIP)
@@ -206,6 +208,7 @@ def test_a_void_height_moves_nothing_and_its_votes_are_charged_again(swarm: Swar
     assert swarm.nodes[0].status()["releases"] == spent + 2  # type: ignore[operator]
 
 
+@pytest.mark.claim("C-dp-16")
 def test_what_leaves_is_clipped_to_the_bound_of_the_round_and_charged_once_for_both(
     swarm: Swarm,
 ) -> None:
@@ -262,6 +265,8 @@ def lower_bound(vote: Callable[[int, int], int], runs: int = 1500) -> tuple[floa
     return (found[0] - found[1]) / deviation, 5.0 * math.sqrt(2.0 / runs)
 
 
+@pytest.mark.claim("C-dp-16")
+@pytest.mark.control("C-dp-16")
 @pytest.mark.long
 def test_a_black_box_audit_finds_the_centred_votes_and_passes_the_one_sided() -> None:
     claim = 1.0  # 1 / noise multiplier
@@ -297,6 +302,7 @@ def lie(
     return attrs.evolve(sent, companions=companions)
 
 
+@pytest.mark.claim("C-dp-16")
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("residue", [10**9 * UNIT, -(10**9) * UNIT, MODULUS // 2])
 def test_a_lying_vote_moves_the_bound_by_no_more_than_the_rate(swarm: Swarm, residue: int) -> None:
@@ -351,6 +357,7 @@ def test_each_group_is_counted_by_itself(swarm: Swarm) -> None:
 # ── what a node knows ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-dp-27")
 def test_a_node_that_missed_a_round_sits_out_and_follows_again(swarm: Swarm) -> None:
     swarm.round([0] * NODES)
     away, others = swarm.nodes[0], swarm.nodes[1:]
@@ -386,6 +393,7 @@ def test_a_model_of_others_is_not_taken_for_that_of_a_set_that_came_to_nothing(
         swarm.send(0, 0)
 
 
+@pytest.mark.control("C-dp-27")
 def test_killed_after_the_sums_were_opened_all_nodes_know_the_bound(tmp_path: Path) -> None:
     for index in range(NODES):
         (tmp_path / str(index)).mkdir()
@@ -443,6 +451,81 @@ def test_a_file_that_is_damaged_or_of_other_settings_is_refused(tmp_path: Path, 
     other.teardown()
 
 
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("known", [1]),
+        ("known", [0, bytes(31), CLIP * FINE]),
+        ("known", [-1, bytes(32), CLIP * FINE]),
+        ("next", [1]),
+        ("next", [0, 0, bytes(31), CLIP * FINE]),
+        ("next", [0, -1, bytes(32), CLIP * FINE]),
+        ("next", [0, "0", bytes(32), CLIP * FINE]),
+    ],
+)
+def test_a_record_of_the_bound_that_is_none_is_refused(
+    tmp_path: Path, name: str, record: list[object]
+) -> None:
+    (tmp_path / "0").mkdir()
+    item = plugin(0, tmp_path)
+    world = Swarm([item])
+    world.open()
+    with following(item)._db.transaction():
+        following(item)._facts.write(name, record)
+    item.teardown()
+    other = plugin(0, tmp_path)
+    with pytest.raises(RoundError, match=rf"QRES-E602 .*the record '{name}' is damaged"):
+        Swarm([other]).open()
+    other.teardown()
+
+
+@pytest.mark.parametrize("bound", [CLIP // SPAN * FINE, CLIP * SPAN * FINE])
+def test_a_node_that_starts_again_knows_this_bound_and_the_next(tmp_path: Path, bound: int) -> None:
+    (tmp_path / "0").mkdir()
+    item = plugin(0, tmp_path)
+    world = Swarm([item])
+    world.open()
+    following(item).decided(world.info, bound)
+    world.close()
+    world.open()
+    following(item).decided(world.info, CLIP * FINE)
+    item.teardown()
+    world.nodes = [plugin(0, tmp_path, new_ledger=True)]
+    world.open()
+    assert world.bounds() == [bound]
+    world.close()
+    assert world.bounds() == [CLIP * FINE]
+    world.nodes[0].teardown()
+
+
+def test_the_set_of_a_height_says_nothing_of_the_model_of_another(swarm: Swarm) -> None:
+    """A node that merged a later set has not seen its sums, and does not take earlier ones."""
+    swarm.open()
+    for node in swarm.nodes:
+        following(node).decided(swarm.info, CLIP // 2 * FINE)
+    swarm.height += 1
+    swarm.close()
+    assert all(following(node).known is None for node in swarm.nodes)
+
+
+def test_a_grid_that_changes_is_refused_and_so_is_a_vote_before_a_round(swarm: Swarm) -> None:
+    node = swarm.nodes[0]
+    with pytest.raises(RoundError, match=r"QRES-E602 .*no round was opened"):
+        node.privatize(Update(ZERO), swarm.info)
+    swarm.open()
+    with pytest.raises(RoundError, match=r"QRES-E602 .*the grid changed"):
+        node.round_opened(attrs.evolve(swarm.info, scale=SCALE - 1), OwnContributions())
+
+
+def test_another_attempt_of_a_height_forgets_no_bound_that_its_set_decided(swarm: Swarm) -> None:
+    swarm.open()
+    for node in swarm.nodes:
+        following(node).decided(swarm.info, CLIP // 2 * FINE)
+    swarm.open()  # the height goes on with the set that it decided
+    swarm.close()
+    assert set(swarm.bounds()) == {CLIP // 2 * FINE}
+
+
 # ── before the start ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -464,6 +547,7 @@ def test_the_grid_must_hold_every_bound_that_the_clip_may_move_to() -> None:
     assert not found({"adaptive_quantile": 0.0}, attrs.evolve(AROUND, scale=-10))
 
 
+@pytest.mark.control("C-dp-28")
 def test_a_large_swarm_starts_and_noise_that_no_sum_holds_is_refused() -> None:
     large = attrs.evolve(AROUND, nodes=40_000, quorum=30_000, members=30_000, scale=2)
     assert not found({"honest": 20_000, "delta": 1e-9}, large)
@@ -472,6 +556,39 @@ def test_a_large_swarm_starts_and_noise_that_no_sum_holds_is_refused() -> None:
             noise.check(100)
     with pytest.raises(CompatibilityError, match=r"QRES-E313 .*votes and 12 deviations"):
         VoteNoise(1.0, 1).check(2**31)
+
+
+def test_the_least_and_the_most_noise_are_drawn_and_a_sum_that_just_wraps_is_refused() -> None:
+    least, most = VoteNoise(math.sqrt(54.5) / UNIT, 1), VoteNoise(1024 - 10 * 2.0**-43, 1)
+    assert (least.share, most.share) == (LEAST_SHARE**2, LARGEST_DEVIATION**2)
+    least.check(100)
+    most.check(100)
+    noise, nodes = VoteNoise(math.sqrt(118.5) / UNIT, 1), 2**31 - 96
+    needed = nodes * UNIT + HEADROOM * (math.isqrt(nodes * int(noise.share)) + 1)
+    assert needed == MODULUS // 2
+    noise.check(nodes - 1)
+    with pytest.raises(CompatibilityError, match="votes and 12 deviations"):
+        noise.check(nodes)
+
+
+def test_bounds_that_no_clip_has_are_not_named() -> None:
+    bounds = (FINE - 1, FINE, MAX_RADIUS * FINE, MAX_RADIUS * FINE + 1)
+    named = [
+        Contribution(
+            ROSTER[0],
+            bytes(32),
+            ZERO,
+            1,
+            companions={BOUND: Companion(bound.to_bytes(8, "little"))},
+        )
+        for bound in bounds
+    ]
+    assert list(named_bounds(named)) == [FINE, MAX_RADIUS * FINE]
+
+
+def test_noise_of_votes_that_cannot_be_drawn_is_told_before_the_start() -> None:
+    told = found({"epsilon": 0.0, "noise_multiplier": 2000.0}, AROUND)
+    assert any("a node's share of the votes' noise" in text for text in told)
 
 
 def test_a_quorum_in_which_liars_could_name_another_bound_is_refused() -> None:
@@ -501,6 +618,7 @@ def test_an_operator_reads_what_a_liar_can_do_and_that_few_votes_drown_in_noise(
     assert not Dp(**{**OPTIONS, "adaptive_quantile": 0.0}).claims.notices
 
 
+@pytest.mark.control("C-dp-16")
 def test_noise_that_is_left_out_of_votes_is_found(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch, no_noise: type[Any]
 ) -> None:

@@ -74,6 +74,7 @@ def test_keygen_and_show(tmp_path: Path) -> None:
     assert Ed25519(key=str(path)).identity(None) == pair.public
 
 
+@pytest.mark.control("C-keys-7")
 def test_keygen_with_a_passphrase(tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     options = (path, "--passphrase-env", "NODE_PASS")
@@ -95,6 +96,7 @@ def test_whether_a_key_is_encrypted_must_be_said(options: tuple[str, ...], tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.claim("C-keys-1")
 def test_keygen_overwrites_nothing(tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     run(cli.keygen, path, "--no-passphrase")

@@ -78,6 +78,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.claim("C-trust-2")
 @pytest.mark.parametrize("by_sender", [True, False], ids=["from the sender", "from a third node"])
 def test_every_single_bit_of_a_frame(
     swarm: tuple[list[Kernel], list[bytes]], *, by_sender: bool
@@ -106,6 +107,7 @@ def test_every_single_bit_of_a_frame(
     assert isinstance(kernels[1].inbound(frame, link, NOW), Envelope)
 
 
+@pytest.mark.claim("C-trust-2")
 def test_every_single_bit_behind_a_valid_form(swarm: tuple[list[Kernel], list[bytes]]) -> None:
     """Payload and digest changed together: only the signature stands in the way."""
     kernels, (sender, third, *_rest) = swarm
@@ -118,6 +120,7 @@ def test_every_single_bit_behind_a_valid_form(swarm: tuple[list[Kernel], list[by
         assert found == Rejection("ed25519:bad-signature", Blame.LINK, third, "ed25519")
 
 
+@pytest.mark.claim("C-trust-2")
 @pytest.mark.parametrize("attack", ["stripped", "other slot", "own key", "other message"])
 def test_forgeries_blame_the_link(attack: str, swarm: tuple[list[Kernel], list[bytes]]) -> None:
     kernels, (victim, attacker, *_rest) = swarm
@@ -155,6 +158,7 @@ def test_quoted_messages_are_checked_too(swarm: tuple[list[Kernel], list[bytes]]
     assert not kernels[1].authentic(kernels[2].sign(vote.with_auth({})), NOW)
 
 
+@pytest.mark.control("C-pki-4", "C-trust-2")
 def test_control_a_hook_that_trusts_the_claim(swarm: tuple[list[Kernel], list[bytes]]) -> None:
     """Any key of the roster will do, whoever the message claims to be from."""
     kernels, (victim, attacker, *_rest) = swarm

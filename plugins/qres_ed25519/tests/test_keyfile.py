@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from qres_ed25519 import keyfile
 
-from qres_core import ConfigError, LabError
+from qres_core import ConfigError, LabError, stores
 
 if TYPE_CHECKING:
     from qres_ed25519.signature import SigningKey
@@ -46,6 +46,7 @@ def refusal_of(path: Path, secret: bytes | None = None) -> ConfigError:
     return refusal.value
 
 
+@pytest.mark.claim("C-keys-4")
 @pytest.mark.parametrize("secret", [None, PASSPHRASE])
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_a_file_is_its_owners_alone_whatever_the_umask(
@@ -65,6 +66,17 @@ def test_a_file_is_its_owners_alone_whatever_the_umask(
     assert path.read_text("ascii").startswith(f"-----BEGIN {label}-----\n")
 
 
+@pytest.mark.control("C-keys-4")
+def test_control_a_file_as_python_makes_one_is_open_to_others(tmp_path: Path) -> None:
+    before = os.umask(0o000)
+    try:
+        (tmp_path / "plain").write_bytes(b"secret")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "plain") == 0o666
+
+
+@pytest.mark.claim("C-keys-4")
 def test_a_file_is_never_open_to_others_not_even_while_written(
     pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +105,7 @@ def test_every_generated_key_is_another() -> None:
     assert len({keyfile.generate().public for _ in range(20)}) == 20
 
 
+@pytest.mark.claim("C-keys-4")
 def test_nothing_is_overwritten(pairs: list[SigningKey], tmp_path: Path) -> None:
     path = write(tmp_path / "node.key", b"precious")
     (tmp_path / "dangling").symlink_to(tmp_path / "elsewhere")
@@ -146,6 +159,7 @@ def test_a_key_is_on_disk_before_anybody_relies_on_it(
     assert [regular for regular, _size in synced] == [True, False]
 
 
+@pytest.mark.claim("C-keys-7")
 @pytest.mark.parametrize("length", [0, 1, 14])
 def test_short_passphrases_are_refused(
     length: int, pairs: list[SigningKey], tmp_path: Path
@@ -160,6 +174,8 @@ def test_short_passphrases_are_refused(
 # ── who may read it ───────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-keys-5")
+@pytest.mark.control("C-keys-5")
 @pytest.mark.parametrize("bit", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
 def test_loose_permissions(bit: int, pairs: list[SigningKey], tmp_path: Path) -> None:
     path = tmp_path / "node.key"
@@ -175,6 +191,7 @@ def test_loose_permissions(bit: int, pairs: list[SigningKey], tmp_path: Path) ->
         assert keyfile.load(path, None, "x").public == pairs[0].public
 
 
+@pytest.mark.claim("C-keys-5")
 def test_a_link_is_judged_by_the_file_it_leads_to(pairs: list[SigningKey], tmp_path: Path) -> None:
     path, link = tmp_path / "node.key", tmp_path / "link"
     keyfile.save(path, pairs[0], None)
@@ -184,6 +201,7 @@ def test_a_link_is_judged_by_the_file_it_leads_to(pairs: list[SigningKey], tmp_p
     assert refusal_of(link).code == "QRES-E105"
 
 
+@pytest.mark.claim("C-keys-5")
 def test_another_users_file(
     pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +262,7 @@ def other_keys() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.claim("C-keys-5")
 @pytest.mark.parametrize("kind", sorted(other_keys()))
 def test_other_contents(kind: str, tmp_path: Path) -> None:
     refusal = refusal_of(write(tmp_path / "node.key", other_keys()[kind]))
@@ -266,6 +285,7 @@ def test_a_file_too_large_to_be_a_key(pairs: list[SigningKey], tmp_path: Path) -
     assert "larger than" in str(refusal_of(write(path, padded + b"\n")))
 
 
+@pytest.mark.claim("C-keys-5")
 def test_passphrase_and_encryption_must_go_together(
     pairs: list[SigningKey], tmp_path: Path
 ) -> None:
@@ -318,6 +338,7 @@ def test_openssl_reads_what_is_written(pairs: list[SigningKey], tmp_path: Path) 
     assert printed.endswith(pairs[0].public)
 
 
+@pytest.mark.control("C-keys-5")
 @pytest.mark.usefixtures("_openssl")
 @pytest.mark.parametrize("scrypt", [(), ("-scrypt",)])
 def test_what_openssl_writes_is_read(scrypt: tuple[str, ...], tmp_path: Path) -> None:
@@ -329,3 +350,17 @@ def test_what_openssl_writes_is_read(scrypt: tuple[str, ...], tmp_path: Path) ->
     expected = openssl("pkey", "-pubout", "-outform", "DER", given=made)[-32:]
     assert keyfile.load(plain, None, "x").public == expected
     assert keyfile.load(locked, PASSPHRASE, "x").public == expected
+
+
+def test_where_files_have_no_modes_a_key_needs_a_passphrase(
+    pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "node.key", tmp_path / "other.key"
+    keyfile.save(path, pairs[0], None)
+    monkeypatch.setattr(stores, "keeps_modes", lambda: False)
+    assert refusal_of(path).code == "QRES-E105"
+    with pytest.raises(ConfigError, match="QRES-E105"):
+        keyfile.save(other, pairs[0], None)
+    assert not other.exists()
+    keyfile.save(other, pairs[0], PASSPHRASE)
+    assert keyfile.load(other, PASSPHRASE, "x").seed == pairs[0].seed

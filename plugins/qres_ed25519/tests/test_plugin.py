@@ -15,7 +15,16 @@ from qres_ed25519 import Ed25519
 from qres_ed25519 import plugin as module
 from qres_ed25519.signature import L, SigningKey, verify
 
-from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, OptionError, PluginError, reject
+from qres_core import (
+    ACCEPT,
+    Blame,
+    ConfigError,
+    NodeInfo,
+    OptionError,
+    PluginError,
+    Surroundings,
+    reject,
+)
 from qres_core.testing import AuthenticatorContract, host, make_envelope
 
 if TYPE_CHECKING:
@@ -102,6 +111,7 @@ def test_lab_identities_follow_the_seed_alone(lab: Callable[..., Ed25519]) -> No
     assert signed(lab(b"a" * 32), first).auth["ed25519"]
 
 
+@pytest.mark.control("C-keys-1")
 def test_a_real_node_reads_its_key_file(
     pairs: list[SigningKey], key_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +120,7 @@ def test_a_real_node_reads_its_key_file(
     assert Ed25519().identity(None) == pairs[1].public
 
 
+@pytest.mark.claim("C-keys-1")
 @pytest.mark.parametrize("value", [None, ""])
 def test_no_key_file_is_named(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QRES_KEY_FILE", raising=False)
@@ -283,6 +294,7 @@ def test_authenticate_keeps_nothing_for_strangers(lab: Callable[..., Ed25519]) -
     assert len(before) == 1
 
 
+@pytest.mark.control("C-keys-2")
 def test_optional_signatures(lab: Callable[..., Ed25519]) -> None:
     plugin = lab(require_signature=False)
     good = signed(plugin, plugin.identity(bytes(32)))
@@ -292,6 +304,7 @@ def test_optional_signatures(lab: Callable[..., Ed25519]) -> None:
         assert plugin.authenticate(good.with_auth({"ed25519": octets})) == BAD_SIGNATURE
 
 
+@pytest.mark.claim("C-keys-2")
 def test_optional_signatures_are_announced(make_kernel: Callable[..., Kernel]) -> None:
     assert Ed25519().claims.notices == ()
     notices = make_kernel(require_signature=False).solution.notices
@@ -329,6 +342,7 @@ def crowd(plugin: Ed25519, count: int, bad: Sequence[int]) -> list[Envelope]:
     return envelopes
 
 
+@pytest.mark.claim("C-keys-10")
 @pytest.mark.parametrize("count", [0, 1, 31, 63, 64, 65, 200])
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_many_get_the_verdicts_of_the_loop(
@@ -341,6 +355,7 @@ def test_many_get_the_verdicts_of_the_loop(
     assert plugin.authenticate_many(envelopes) == expected == [ACCEPT] * count
 
 
+@pytest.mark.control("C-keys-10")
 @pytest.mark.parametrize("bad", [0, 63, 64, 99, 100, 127])
 def test_one_bad_among_many_is_the_only_one(
     bad: int, lab: Callable[..., Ed25519], monkeypatch: pytest.MonkeyPatch
@@ -399,3 +414,12 @@ def test_a_connection_cannot_be_made_to_sign_a_message(lab: Callable[..., Ed2551
 def test_there_are_no_keys_of_connections_before_the_identity() -> None:
     with pytest.raises(ConfigError, match="QRES-E103"):
         Ed25519().link_keys()
+
+
+def test_a_roster_with_what_is_no_key_is_found_before_the_start() -> None:
+    good = Ed25519().identity(bytes(32)).hex()
+    around = Surroundings(nodes=2, byzantine=0, quorum=1, roster=(good, bytes(32).hex()))
+    (problem,) = Ed25519().check(around)
+    assert (problem.code, problem.where) == ("QRES-E105", "swarm.roster")
+    assert bytes(32).hex() in problem.what
+    assert list(Ed25519().check(attrs.evolve(around, roster=(good,)))) == []

@@ -120,6 +120,7 @@ def test_other_shapes(pairs: list[SigningKey]) -> None:
         assert refusal.value.code == "QRES-E402"
 
 
+@pytest.mark.claim("C-keys-3")
 def test_only_the_two_keys_themselves_can_make_it(pairs: list[SigningKey]) -> None:
     old, new, thief = pairs[:3]
     good = fields(pairs)
@@ -131,6 +132,7 @@ def test_only_the_two_keys_themselves_can_make_it(pairs: list[SigningKey]) -> No
             KeyRotation.from_bytes(canonical.dumps({**good, **changes}))
 
 
+@pytest.mark.control("C-keys-3")
 def test_control_without_the_new_keys_signature_a_key_could_be_claimed(
     pairs: list[SigningKey],
 ) -> None:
@@ -211,6 +213,7 @@ def chain_of(pairs: list[SigningKey], *numbers: int) -> list[KeyRotation]:
     return [KeyRotation.make(pairs[a], pairs[b], 10 + i) for i, (a, b) in enumerate(steps)]
 
 
+@pytest.mark.control("C-keys-8", "C-keys-12")
 def test_chains_join_in_any_order(pairs: list[SigningKey]) -> None:
     keys = [pair.public for pair in pairs]
     statements = [*chain_of(pairs, 0, 1, 2, 3), *chain_of(pairs, 5, 4)]
@@ -225,6 +228,7 @@ def test_chains_join_in_any_order(pairs: list[SigningKey]) -> None:
         assert rotations.identity(keys[6]) == keys[6]
 
 
+@pytest.mark.claim("C-keys-8")
 @pytest.mark.parametrize(
     ("steps", "what"),
     [
@@ -249,6 +253,7 @@ def test_what_contradicts_itself(
         assert refusal.value.problems[0].where == "plugins.ed25519.rotations"
 
 
+@pytest.mark.claim("C-keys-12")
 def test_time_does_not_run_backwards_along_a_chain(pairs: list[SigningKey]) -> None:
     first, late = KeyRotation.make(pairs[0], pairs[1], 9), KeyRotation.make(pairs[1], pairs[2], 9)
     early = KeyRotation.make(pairs[1], pairs[2], 8)
@@ -275,6 +280,8 @@ def node(key_file: Callable[..., str]) -> Callable[..., Ed25519]:
     return start
 
 
+@pytest.mark.claim("C-keys-3")
+@pytest.mark.control("C-keys-11")
 def test_the_identity_stays_and_the_key_changes(
     pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
@@ -314,6 +321,7 @@ def test_a_chain_counts_before_set_up_as_after_it(
     assert plugin.authenticate(signed(first, first.public)) == BAD_SIGNATURE
 
 
+@pytest.mark.claim("C-keys-3")
 def test_a_replaced_key_does_not_start_a_node(
     pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
@@ -324,6 +332,7 @@ def test_a_replaced_key_does_not_start_a_node(
     assert node(pairs[3], pairs[:2], item, two).identity(None) == pairs[0].public
 
 
+@pytest.mark.claim("C-keys-8")
 def test_a_fork_stops_the_node(
     pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
@@ -333,6 +342,7 @@ def test_a_fork_stops_the_node(
             node(own, pairs[:2], *forks)
 
 
+@pytest.mark.claim("C-keys-11")
 def test_statements_of_strangers_and_of_members(
     pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_second_signature_made_by_adding_l(
     assert not verify(pair.public, MESSAGE, forged)
 
 
+@pytest.mark.claim("C-trust-3")
 def test_s_is_below_l_exactly(monkeypatch: pytest.MonkeyPatch, pairs: list[SigningKey]) -> None:
     asked: list[bytes] = []
     monkeypatch.setattr(module, "crypto_sign_open", lambda signed, _public: asked.append(signed))
@@ -173,6 +174,7 @@ def encodings(curve: Any, point: tuple[int, int]) -> list[bytes]:
     ]
 
 
+@pytest.mark.claim("C-trust-3")
 def test_all_fourteen_encodings_of_the_small_order_points(curve: Any, torsion: Any) -> None:
     found = [octets for point in torsion for octets in encodings(curve, point)]
     assert len(set(found)) == 14
@@ -213,6 +215,7 @@ def test_one_signature_for_all_messages_of_a_small_order_key(
     assert key_fault(public) == "of small order"
 
 
+@pytest.mark.claim("C-trust-3")
 def test_small_order_nonce(curve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # The holder of the key makes it: s = k times a, R of order 1. Its own signature, in two
     # encodings of R if those were not refused.
@@ -227,6 +230,7 @@ def test_small_order_nonce(curve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not verify(pair.public, MESSAGE, forged)
 
 
+@pytest.mark.control("C-trust-3")
 def test_control_a_library_takes_a_small_order_nonce(curve: Any) -> None:
     seed = hashlib.sha256(b"holder").digest()
     pair = SigningKey.from_seed(seed)
@@ -237,6 +241,7 @@ def test_control_a_library_takes_a_small_order_nonce(curve: Any) -> None:
     assert not verify(pair.public, MESSAGE, forged)
 
 
+@pytest.mark.claim("C-trust-3")
 def test_keys_with_a_part_of_small_order(curve: Any, torsion: Any, pairs: list[SigningKey]) -> None:
     point = curve.decode(pairs[0].public)
     assert not key_fault(pairs[0].public)
@@ -246,6 +251,7 @@ def test_keys_with_a_part_of_small_order(curve: Any, torsion: Any, pairs: list[S
             assert key_fault(mixed) == "not a point of the prime subgroup"
 
 
+@pytest.mark.control("C-trust-3")
 def test_control_such_a_key_divides_verifiers(curve: Any, torsion: Any) -> None:
     # With the cofactor the equation holds for every message, without it for one in eight: nodes
     # with different libraries would disagree. The key is refused, so the question never comes up.

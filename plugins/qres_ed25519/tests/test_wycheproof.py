@@ -36,6 +36,7 @@ def _name(case: Case) -> str:
     return f"{case.number}-{case.result}-{'-'.join(case.flags)}"
 
 
+@pytest.mark.claim("C-trust-4")
 @pytest.mark.parametrize("case", CASES, ids=_name)
 def test_a_signature_is_accepted_exactly_if_it_is_valid_under_a_key_of_the_group(
     case: Case,
@@ -45,6 +46,7 @@ def test_a_signature_is_accepted_exactly_if_it_is_valid_under_a_key_of_the_group
     assert accepted == (case.result == "valid")
 
 
+@pytest.mark.control("C-trust-4")
 def test_without_the_check_of_keys_those_of_mixed_order_verify() -> None:
     """The positive control: the equation alone takes all of them, and libraries differ on them."""
     mixed = [case for case in CASES if "MixedOrderPublicKey" in case.flags]

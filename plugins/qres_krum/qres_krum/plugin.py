@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from qres_arithmetic import mean_of
+from qres_arithmetic import distances_of_products, mean_of
 
 from qres_core import (
     Claims,
@@ -18,7 +18,7 @@ from qres_core import (
 )
 from qres_krum.bulyan import bulyan, near_the_median
 from qres_krum.krum import multi_krum
-from qres_krum.selection import best_by_products, distances_of
+from qres_krum.selection import best_by_products
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ class Krum:
             visibility=Visibility.GROUP,
             min_updates=self._fewest,
         )
-        return Claims(tolerates=self.f, needs=needs, by_products=True)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -172,7 +172,7 @@ class Bulyan:
         Unequal weights are no obstacle: they are not looked at.
         """
         needs = Needs(visibility=Visibility.GROUP, min_updates=4 * self.f + 3)
-        return Claims(tolerates=self.f, needs=needs, by_products=True)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -190,7 +190,7 @@ class Bulyan:
                 f"raise swarm.quorum to {fewest} or lower plugins.bulyan.f",
             )
         if updates.products is not None and self.f:
-            return near_the_median(updates.vectors, distances_of(updates.products), self.f)
+            return near_the_median(updates.vectors, distances_of_products(updates.products), self.f)
         return bulyan(updates.vectors, self.f)
 
 

@@ -6,7 +6,13 @@ from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, accelerated, exact_rows, interval_distances
+from qres_arithmetic import (
+    Rows,
+    accelerated,
+    distances_of_products,
+    exact_rows,
+    interval_distances,
+)
 
 from qres_krum.scores import best, krum_scores, sums_of_nearest
 
@@ -76,15 +82,8 @@ def best_by_products(products: NDArray[Any], f: int, count: int) -> list[int]:
     Complexity: ``O(n**2 log n)`` on Python integers.
     """
     n = len(products)
-    distances = distances_of(products)
+    distances = distances_of_products(products)
     return sorted(best(sums_of_nearest(distances, range(n), n - f - 2), count))
-
-
-def distances_of(products: NDArray[Any]) -> NDArray[Any]:
-    """The squared distances of rows with these inner products: Python integers, ``(n, n)``."""
-    lengths = np.diag(products)
-    distances: NDArray[Any] = lengths[:, None] + lengths[None, :] - 2 * products
-    return distances
 
 
 def _by_intervals(

@@ -43,6 +43,7 @@ def besieged(draw: st.DrawFn) -> tuple[Rows, set[int]]:
     return rows, liars
 
 
+@pytest.mark.claim("C-krum-6")
 @given(case=besieged())
 @settings(deadline=None)
 def test_far_liars_are_never_chosen(
@@ -53,6 +54,7 @@ def test_far_liars_are_never_chosen(
     assert Krum(f=F).aggregate(stack(rows)).tolist() in honest
 
 
+@pytest.mark.claim("C-krum-6")
 @given(case=besieged())
 @settings(deadline=None)
 def test_multi_krum_averages_exactly_the_honest(
@@ -64,6 +66,7 @@ def test_multi_krum_averages_exactly_the_honest(
     assert (np.abs(result - honest.mean(axis=0)) <= 1 / 2).all()
 
 
+@pytest.mark.control("C-krum-6")
 def test_control_the_plain_mean_is_destroyed_by_the_same_liars(
     stack: Callable[..., Updates],
 ) -> None:
@@ -73,6 +76,8 @@ def test_control_the_plain_mean_is_destroyed_by_the_same_liars(
     assert Krum(f=F).aggregate(stack(rows)).tolist() in rows[: N - F]
 
 
+@pytest.mark.claim("C-robust-15")
+@pytest.mark.control("C-robust-15")
 def test_one_liar_owns_the_mean_and_not_krum(stack: Callable[..., Updates]) -> None:
     honest = [[8], [9], [10], [11], [12]]
     target = 2**20
@@ -81,6 +86,7 @@ def test_one_liar_owns_the_mean_and_not_krum(stack: Callable[..., Updates]) -> N
     assert Krum(f=1).aggregate(stack([*honest, [lie]])).tolist() in honest
 
 
+@pytest.mark.control("C-krum-6", "C-krum-10")
 def test_control_more_liars_than_f_do_win(stack: Callable[..., Updates]) -> None:
     # n - f - 1 copies of one lie are at distance zero of all their neighbours. The bound f is
     # what the guarantee rests on, and the tests above could have failed.
@@ -110,6 +116,7 @@ def test_a_large_common_offset_does_not_blur_the_choice(
     assert Krum(f=f).aggregate(stack(rows)).tolist() == rows[winner]
 
 
+@pytest.mark.control("C-krum-2", "C-krum-9")
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 def test_control_floats_lose_those_distances(real: type[np.floating]) -> None:
     vectors, _ = _offset_swarm()
@@ -124,6 +131,7 @@ def test_control_floats_lose_those_distances(real: type[np.floating]) -> None:
     assert relative.max() > 1 / 10
 
 
+@pytest.mark.claim("C-krum-6")
 @given(case=besieged(), data=st.data())
 @settings(deadline=None)
 def test_bulyan_stays_within_the_honest(
@@ -157,6 +165,7 @@ def _one_coordinate(n: int, f: int, d: int, seed: int) -> tuple[NDArray[np.int32
         size //= 2
 
 
+@pytest.mark.control("C-krum-6")
 @pytest.mark.parametrize("seed", range(3))
 def test_one_coordinate_moves_krum_and_not_bulyan(seed: int) -> None:
     n, f, d = 15, 3, 1000
@@ -193,6 +202,7 @@ def _weights_with_small_updates(
     return (generator.standard_normal(d) + updates).astype(np.float32)
 
 
+@pytest.mark.claim("C-krum-3")
 def test_float32_cancellation_does_not_let_a_liar_in(
     backends: list[Callable[[], AbstractContextManager[None]]],
 ) -> None:
@@ -212,6 +222,7 @@ def test_float32_cancellation_does_not_let_a_liar_in(
             assert np.abs(bulyan(vectors, f).astype(np.float64) - vectors[0] - honest).max() < 1e-3
 
 
+@pytest.mark.control("C-arithmetic-3", "C-krum-3")
 def test_control_a_float32_gram_matrix_lets_a_liar_in() -> None:
     """What the test above survives: uncentred float32 products make the choice noise."""
     n, f, d = 30, 6, 100_000

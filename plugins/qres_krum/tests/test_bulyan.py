@@ -65,6 +65,7 @@ CASES = rounds(FULL_RANGE) | rounds(FEW_VALUES) | seeded()
 LINE: Rows = [[2], [3], [4], [8], [15], [18], [90]]
 
 
+@pytest.mark.claim("C-krum-5")
 def test_the_papers_selection_by_hand(
     stack: Callable[..., Updates],
     paper_selection: Callable[[Rows, int], list[int]],
@@ -77,6 +78,7 @@ def test_the_papers_selection_by_hand(
     assert paper_bulyan(LINE, 1) == [5]
 
 
+@pytest.mark.control("C-krum-5")
 def test_selecting_all_at_once_would_choose_others(
     paper_scores: Callable[[Rows, int], list[int]],
 ) -> None:
@@ -98,6 +100,7 @@ def test_who_sends_a_vector_does_not_matter(f: int, stack: Callable[..., Updates
         assert (bulyan(moved.astype(float), f) == bulyan(rows.astype(float), f)).all()
 
 
+@pytest.mark.claim("C-krum-5")
 @given(case=CASES)
 @settings(deadline=None, max_examples=1000)
 def test_equals_the_definition(
@@ -243,6 +246,7 @@ def test_inputs_stay_as_they_were_and_share_no_memory(
     assert result.shape == (2,)
 
 
+@pytest.mark.claim("C-krum-5")
 def test_reported_weights_have_no_effect(stack: Callable[..., Updates]) -> None:
     rows = [[0], [10], [20], [31], [43], [50], [60]]
     equal = Bulyan(f=1).aggregate(stack(rows)).tolist()
@@ -251,6 +255,7 @@ def test_reported_weights_have_no_effect(stack: Callable[..., Updates]) -> None:
         assert Bulyan(f=1).aggregate(stack(rows, weights)).tolist() == equal
 
 
+@pytest.mark.claim("C-krum-10")
 @pytest.mark.parametrize("f", [0, 1, 2, 5])
 def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) -> None:
     rows = [[i] for i in range(4 * f + 3)]
@@ -267,6 +272,7 @@ def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) ->
         bulyan(stack(rows[:-1]).vectors, f)
 
 
+@pytest.mark.claim("C-secagg-25")
 def test_sums_and_groups_are_refused(stack: Callable[..., Updates]) -> None:
     updates = attrs.evolve(stack(LINE), visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match=r"QRES-E303 updates\.visibility: bulyan .* sum"):
@@ -298,6 +304,7 @@ def test_the_entry_point_leads_here() -> None:
     assert entry.load() is Bulyan
 
 
+@pytest.mark.claim("C-krum-12")
 def test_peak_memory_beside_the_input_is_within_a_twentieth_of_it() -> None:
     rows = np.random.default_rng(1).standard_normal((50, 200_000), dtype=np.float32)
     with using_threads(1):
@@ -309,3 +316,15 @@ def test_peak_memory_beside_the_input_is_within_a_twentieth_of_it() -> None:
         finally:
             tracemalloc.stop()
     assert peak <= rows.nbytes / 20
+
+
+@pytest.mark.control("C-krum-12")
+def test_control_one_copy_of_the_input_is_seen() -> None:
+    rows = np.ones((50, 200_000), dtype=np.float32)
+    tracemalloc.start()
+    try:
+        assert rows.copy().nbytes == rows.nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak > rows.nbytes / 20

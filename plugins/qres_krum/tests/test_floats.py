@@ -76,6 +76,7 @@ def test_scores_of_float_rows(real: type[np.floating[Any]], backends: Backends) 
             assert np.allclose(krum_scores(rows, 3), expected.astype(float), rtol=1e-6, atol=0)
 
 
+@pytest.mark.claim("C-krum-11")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("real", REALS)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])

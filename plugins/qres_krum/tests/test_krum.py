@@ -58,11 +58,13 @@ def seeded(draw: st.DrawFn) -> tuple[Rows, int]:
 LINE: Rows = [[0], [1], [6], [9], [13]]
 
 
+@pytest.mark.claim("C-krum-1")
 def test_the_papers_score_by_hand(stack: Callable[..., Updates]) -> None:
     assert krum_scores(stack(LINE).vectors, 1) == [37, 26, 34, 25, 65]
     assert Krum(f=1).aggregate(stack(LINE)).tolist() == [9]
 
 
+@pytest.mark.control("C-krum-1")
 @pytest.mark.parametrize(
     ("neighbours", "power", "with_self", "choice"),
     [(2, 2, False, 9), (3, 2, False, 6), (2, 1, False, 1), (2, 2, True, 0)],
@@ -82,6 +84,7 @@ def test_the_hand_example_tells_the_variants_apart(
     assert points[scores.index(min(scores))] == choice
 
 
+@pytest.mark.claim("C-krum-1")
 @given(case=rounds(FULL_RANGE) | rounds(FEW_VALUES) | seeded())
 @settings(deadline=None, max_examples=1000)
 def test_scores_and_choice_equal_python_integers(
@@ -120,6 +123,7 @@ def test_score_sums_beyond_int64_of_distances_within_it(
     assert Krum(f=0).aggregate(stack(rows)).tolist() == rows[expected.index(min(expected))]
 
 
+@pytest.mark.claim("C-krum-9")
 @given(case=rounds(st.integers(-1000, 1000)), data=st.data())
 @settings(deadline=None)
 def test_who_sends_a_vector_does_not_matter(
@@ -150,6 +154,7 @@ def test_a_common_offset_moves_the_choice_along(
     assert Krum(f=f).aggregate(stack(moved)).tolist() == expected
 
 
+@pytest.mark.claim("C-krum-9")
 def test_ties_go_to_the_lowest_sender(stack: Callable[..., Updates]) -> None:
     # 1 and 3 are mirror images and both have the least score, 1 + 4 = 5.
     assert krum_scores(stack([[3], [0], [1], [4], [90]]).vectors, 1)[:4] == [5, 10, 5, 10]
@@ -183,6 +188,7 @@ def test_inputs_stay_as_they_were_and_share_no_memory(
     assert result.shape == (2,)
 
 
+@pytest.mark.claim("C-krum-10")
 @pytest.mark.parametrize("f", [0, 1, 2, 5])
 def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) -> None:
     rows = [[i] for i in range(2 * f + 3)]
@@ -197,6 +203,7 @@ def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) ->
     assert "plugins.krum.f" in problem.fix
 
 
+@pytest.mark.claim("C-secagg-25")
 def test_sums_and_groups_are_refused(stack: Callable[..., Updates]) -> None:
     updates = attrs.evolve(stack(LINE), visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match=r"QRES-E303 .* got only their sum"):

@@ -60,6 +60,7 @@ def seeded(draw: st.DrawFn) -> tuple[Rows, int, int]:
     return rows.tolist(), f, draw(st.integers(1, n - f))
 
 
+@pytest.mark.claim("C-krum-4")
 @given(case=rounds() | seeded())
 @settings(deadline=None, max_examples=1000)
 def test_equals_the_exact_mean_of_the_best(
@@ -94,6 +95,7 @@ def test_a_mean_of_extremes_does_not_wrap(value: int, stack: Callable[..., Updat
     assert Krum(f=0, select=1000).aggregate(updates).tolist() == [value, value]
 
 
+@pytest.mark.claim("C-krum-4")
 @pytest.mark.parametrize("select", [1, 3])
 def test_reported_weights_have_no_effect(select: int, stack: Callable[..., Updates]) -> None:
     rows = [[0], [10], [20], [31], [43]]
@@ -104,6 +106,7 @@ def test_reported_weights_have_no_effect(select: int, stack: Callable[..., Updat
         assert rule.aggregate(stack(rows, weights)).tolist() == equal
 
 
+@pytest.mark.control("C-krum-4", "C-robust-20")
 def test_a_weighted_mean_would_be_hijacked() -> None:
     # The positive control of the test above: the weight does move an average that heeds it.
     chosen, weights = [0, 10, 20], [1, 1, 2**30]

@@ -42,6 +42,7 @@ def near_ties(draw: st.DrawFn) -> tuple[NDArray[np.int32], int, int]:
     return rows, f, draw(st.integers(1, n - f))
 
 
+@pytest.mark.claim("C-krum-3")
 @given(
     case=near_ties(),
     error=st.sampled_from([2.0**-20, 2.0**-10, 0.1, 0.9]),
@@ -82,6 +83,7 @@ def test_any_distances_within_the_bound_decide_alike(
     assert len(rescored) <= len(rows) // limit
 
 
+@pytest.mark.claim("C-krum-3")
 @needs_kernels
 @given(case=near_ties(), limit=st.sampled_from([1, 4]))
 @settings(deadline=None, max_examples=1000)
@@ -179,6 +181,7 @@ def test_where_the_filter_has_no_place_all_is_exact(
     assert calls == {"all": [len(vectors)], "rows": []}
 
 
+@pytest.mark.claim("C-krum-9")
 @needs_kernels
 @pytest.mark.parametrize(("n", "d"), [(16, 9000), (50, 20_011), (101, 3)])
 @pytest.mark.parametrize("reach", [3, 2**16, 2**29, 2**31 - 1])

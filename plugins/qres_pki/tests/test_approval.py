@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from qres_pki import Pki
 from qres_pki.authority import Authority
 from qres_pki.cli import ca
+from qres_pki.issuer import Issuer
 
 from qres_core import ACCEPT, Blame, ConfigError, Surroundings
+from qres_core.testing import make_envelope, make_node_ids
 
 NOW = 1_700_000_000
 DAY = 86_400
@@ -96,3 +98,24 @@ def test_the_command_refuses_what_is_no_digest(swarm: Any, digest: str) -> None:
     found = CliRunner().invoke(ca, ["approve", str(swarm.folder), digest])
     assert isinstance(found.exception, ConfigError)
     assert "QRES-E105 DIGEST" in str(found.exception)
+
+
+def test_a_ca_decides_from_its_first_second_to_its_last(swarm: Any) -> None:
+    issuer = Issuer.from_pem(swarm.ca.read_bytes())
+    plugin, good = swarm.pki(), approval(swarm.folder)
+    for now in (issuer.not_before, issuer.not_after):
+        assert plugin.approve(DIGEST, good, now) is ACCEPT
+
+
+def test_a_list_lets_in_as_many_as_decide_a_vote() -> None:
+    members = tuple(node.hex() for node in make_node_ids(4))
+    around = Surroundings(nodes=5, byzantine=1, quorum=1)
+    (problem,) = Pki(members=members[:3]).check(around)
+    assert (problem.code, problem.where) == ("QRES-E304", "plugins.pki.members")
+    assert list(Pki(members=members).check(around)) == []
+
+
+def test_a_quoted_message_belongs_to_its_own_time(swarm: Any) -> None:
+    envelope, plugin = make_envelope(sender=swarm.a), swarm.pki()
+    assert not plugin.authenticate(envelope, NOW, quoted=False).accepted
+    assert plugin.authenticate(envelope, NOW, quoted=True) is ACCEPT

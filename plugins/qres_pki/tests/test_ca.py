@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
-from qres_pki.authority import Authority
+from qres_pki.authority import Authority, _period
 from qres_pki.cli import ca
+from qres_pki.index import Issued
 from qres_pki.members import peer_id
 
-from qres_core import QresError, RoundError, stores
+from qres_core import ConfigError, QresError, RoundError, stores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,7 @@ def text(openssl: str, kind: str, path: Path) -> str:
     )
 
 
+@pytest.mark.control("C-pki-11")
 def test_a_life_before_openssl(openssl: str, folder: Path) -> None:
     issue(folder, A, "alice", "--role", "aggregate")
     issue(folder, B, "bob")
@@ -132,6 +134,7 @@ def test_secrets_are_private(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
+@pytest.mark.claim("C-pki-11")
 def test_nothing_is_overwritten(folder: Path) -> None:
     before = {name: (folder / name).read_bytes() for name in FILES}
     refused("QRES-E803", "there is a CA in this folder", "init", folder, "--swarm", "my-swarm")
@@ -155,6 +158,7 @@ def test_a_certificate_file_in_the_way(folder: Path) -> None:
     assert (folder / "elsewhere" / f"{A}.pem").exists()
 
 
+@pytest.mark.claim("C-pki-11")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o644])
 def test_a_loose_key_is_refused(folder: Path, mode: int) -> None:
     (folder / "ca-key.pem").chmod(mode)
@@ -165,6 +169,7 @@ def test_a_loose_key_is_refused(folder: Path, mode: int) -> None:
     run("issue", folder, *node)
 
 
+@pytest.mark.claim("C-pki-11")
 def test_names_and_keys_are_not_shared(folder: Path) -> None:
     issue(folder, A, "alice")
     more = ("--role", "train")
@@ -187,6 +192,18 @@ def test_an_expired_certificate_frees_its_name(tmp_path: Path) -> None:
     issue(made, B, "alice")
     statuses = [row["status"] for row in json.loads(run("list", made, "--json"))["certificates"]]
     assert statuses == ["expired", "valid"]
+
+
+def test_times_count_to_the_second() -> None:
+    issued = Issued("1", "alice", A, ("train",), 10, 20, b"")
+    assert [issued.status(now) for now in (9, 10, 20, 21)] == [
+        *("not yet valid", "valid", "valid", "expired")
+    ]
+    year_10000 = 253_402_300_800
+    assert _period(year_10000 - DAY - 1, 1) == (year_10000 - DAY - 1, year_10000 - 1)
+    for start, days in ((year_10000 - DAY, 1), (0, 0)):
+        with pytest.raises(ConfigError, match="QRES-E105 --days"):
+            _period(start, days)
 
 
 def test_one_to_come_holds_its_name(folder: Path) -> None:
@@ -344,6 +361,7 @@ def test_the_key_of_another_ca(folder: Path, tmp_path: Path) -> None:
     refused("QRES-E602", "not the key of ca.pem", "renew-crl", folder)
 
 
+@pytest.mark.control("C-pki-12")
 def test_a_crl_that_was_not_published_is_by_the_next_command(folder: Path) -> None:
     issue(folder)
     old = (folder / "crl.pem").read_bytes()

@@ -43,6 +43,7 @@ def refused(verdict: Verdict, reason: str, blame: Blame = Blame.LINK) -> None:
     assert (verdict.reason, verdict.blame) == (reason, blame)
 
 
+@pytest.mark.control("C-pki-3")
 def test_an_honest_message_is_accepted(swarm: Any) -> None:
     other = swarm.issue(swarm.b).certificate
     plugin = swarm.pki()
@@ -80,6 +81,7 @@ def test_a_large_certificate_of_the_ca_is_too_large(swarm: Any) -> None:
         assert verdict.reason == reason
 
 
+@pytest.mark.claim("C-trust-5")
 def test_other_issuers(swarm: Any, make_swarm: Callable[[str, str], Any]) -> None:
     plugin = swarm.pki()
     stranger = make_swarm("other", "other-swarm").issue(swarm.b).certificate
@@ -99,6 +101,7 @@ def test_a_certificate_by_the_ca_under_another_issuer_name(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.b, swarm.odd(swarm.b)) is ACCEPT
 
 
+@pytest.mark.claim("C-trust-5")
 def test_self_signed_by_the_node(swarm: Any) -> None:
     plugin = swarm.pki()
     own = Ed25519PrivateKey.generate()
@@ -126,6 +129,7 @@ def test_a_node_cannot_issue(swarm: Any) -> None:
         refused(swarm.ask(plugin, swarm.c, forged), "unknown-issuer")
 
 
+@pytest.mark.claim("C-trust-5")
 def test_another_key(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b).certificate
     plugin = swarm.pki()
@@ -134,6 +138,7 @@ def test_another_key(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.b, certificate) is ACCEPT
 
 
+@pytest.mark.claim("C-trust-5")
 def test_another_swarm(swarm: Any) -> None:
     plugin = swarm.pki()
     refused(
@@ -198,6 +203,7 @@ def test_validity_to_the_second(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.b, certificate, now=start - 1).blame is Blame.NOBODY
 
 
+@pytest.mark.claim("C-pki-3")
 def test_the_ca_must_be_valid_too(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b, start=NOW - 200 * DAY, days=1000).certificate
     plugin = swarm.pki(require_crl=False)
@@ -210,6 +216,7 @@ def test_the_ca_must_be_valid_too(swarm: Any) -> None:
         assert swarm.ask(plugin, swarm.b, certificate, now=now) is ACCEPT
 
 
+@pytest.mark.claim("C-trust-5")
 def test_revoked(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b).certificate
     swarm.issue(swarm.c)
@@ -222,6 +229,7 @@ def test_revoked(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.a, own) is ACCEPT
 
 
+@pytest.mark.claim("C-trust-6")
 def test_a_revocation_stands_before_its_date(swarm: Any) -> None:
     """Virtual clocks are behind the CA's; a CRL from the future can only take away."""
     certificate = swarm.issue(swarm.b).certificate
@@ -239,6 +247,7 @@ def test_a_new_certificate_after_revocation_is_accepted(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.b, new) is ACCEPT
 
 
+@pytest.mark.claim("C-pki-3")
 def test_an_expired_crl_refuses_everybody(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b, days=100).certificate
     strict, lax = swarm.pki(), swarm.pki(require_crl=False)
@@ -253,6 +262,7 @@ def test_an_expired_crl_refuses_everybody(swarm: Any) -> None:
     refused(revoked, "certificate-revoked", Blame.NOBODY)
 
 
+@pytest.mark.claim("C-pki-2")
 @pytest.mark.parametrize("kind", ["contribution", *KINDS, *OPEN])
 def test_roles(swarm: Any, kind: str) -> None:
     trainer = swarm.issue(swarm.b, ["train"]).certificate
@@ -272,6 +282,7 @@ def test_roles(swarm: Any, kind: str) -> None:
     assert plugin.admit(swarm.c, voter) is ACCEPT
 
 
+@pytest.mark.claim("C-pki-2")
 def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:
     plugin = swarm.pki()
     names = [f"did:qres:{swarm.b.hex()}", "urn:qres:role:admin", "urn:qres:train"]
@@ -282,6 +293,7 @@ def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:
     refused(plugin.admit(swarm.b, odd), "role-missing")
 
 
+@pytest.mark.control("C-pki-1")
 def test_whitelists(swarm: Any, tmp_path: Path) -> None:
     file = tmp_path / "members.txt"
     file.write_text(f"# two\n{swarm.b.hex()}\n{swarm.b.hex().upper()}\n")
@@ -297,6 +309,7 @@ def test_whitelists(swarm: Any, tmp_path: Path) -> None:
     assert plugin.admit(swarm.b, b"") is ACCEPT
 
 
+@pytest.mark.claim("C-pki-1")
 def test_both_must_accept(swarm: Any) -> None:
     b, c = swarm.issue(swarm.b).certificate, swarm.issue(swarm.c).certificate
     plugin = swarm.pki(members=(swarm.a.hex(), swarm.b.hex()))
@@ -305,6 +318,8 @@ def test_both_must_accept(swarm: Any) -> None:
     refused(swarm.ask(plugin, swarm.c, c), "not-a-member", Blame.NOBODY)
 
 
+@pytest.mark.claim("C-pki-13")
+@pytest.mark.control("C-pki-13")
 def test_verified_certificates_are_remembered_and_forgeries_are_not(
     swarm: Any, make_swarm: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +342,7 @@ def test_verified_certificates_are_remembered_and_forgeries_are_not(
     assert asked.count(forged) == 3
 
 
+@pytest.mark.claim("C-pki-13")
 def test_the_memory_is_bounded_and_forgets_the_least_used(swarm: Any) -> None:
     good = swarm.issue(swarm.b).certificate
     membership: Membership = swarm.pki()._membership
@@ -394,6 +410,7 @@ def test_a_certificate_has_one_encoding(swarm: Any) -> None:
     refused(swarm.ask(plugin, swarm.b, other), "malformed-certificate")
 
 
+@pytest.mark.claim("C-trust-5")
 def test_openssl_takes_and_refuses_the_same(swarm: Any, openssl: str) -> None:
     good, revoked = swarm.issue(swarm.b), swarm.issue(swarm.c)
     swarm.revoke(swarm.c)

@@ -17,6 +17,7 @@ POINTS = 200
 NOW = 1_700_000_000
 
 
+@pytest.mark.claim("C-pki-12")
 @pytest.mark.long
 def test_kill_at_any_moment(swarm: Any) -> None:
     for number in range(5):
@@ -34,6 +35,7 @@ def test_kill_at_any_moment(swarm: Any) -> None:
         assert all(name.startswith("crl.pem.new-") for name in strays)
 
 
+@pytest.mark.claim("C-pki-12")
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_between_commit_and_publication(
     swarm: Any, monkeypatch: pytest.MonkeyPatch, step: str

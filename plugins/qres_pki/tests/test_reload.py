@@ -99,6 +99,7 @@ def test_whitelist_changes_and_half_written_files(swarm: Any, tmp_path: Path) ->
     assert swarm.ask(plugin, swarm.b, None).reason == "not-a-member"
 
 
+@pytest.mark.claim("C-pki-6")
 @pytest.mark.parametrize("broken", ["ca", "crl"])
 def test_every_truncation_lets_nobody_in(swarm: Any, b: bytes, broken: str) -> None:
     plugin = swarm.pki()
@@ -111,6 +112,7 @@ def test_every_truncation_lets_nobody_in(swarm: Any, b: bytes, broken: str) -> N
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
 
 
+@pytest.mark.claim("C-pki-6")
 def test_a_missing_crl_lets_nobody_in(swarm: Any, b: bytes) -> None:
     strict, lax = swarm.pki(), swarm.pki(require_crl=False)
     whole = swarm.crl.read_bytes()
@@ -122,6 +124,7 @@ def test_a_missing_crl_lets_nobody_in(swarm: Any, b: bytes) -> None:
     assert swarm.ask(lax, swarm.b, b) is ACCEPT
 
 
+@pytest.mark.control("C-pki-6")
 def test_without_require_crl_it_may_come_later(swarm: Any, b: bytes) -> None:
     swarm.issue(swarm.a)
     swarm.crl.unlink()
@@ -134,12 +137,14 @@ def test_without_require_crl_it_may_come_later(swarm: Any, b: bytes) -> None:
     assert swarm.ask(plugin, swarm.b, b).reason == "certificate-revoked"
 
 
+@pytest.mark.control("C-pki-3", "C-pki-6")
 def test_without_any_crl(swarm: Any, b: bytes) -> None:
     plugin = swarm.pki(crl="", require_crl=False)
     swarm.revoke(swarm.b)
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT  # the notice said so
 
 
+@pytest.mark.claim("C-pki-7")
 def test_an_older_crl_is_refused(swarm: Any, b: bytes) -> None:
     plugin = swarm.pki()
     old = swarm.crl.read_bytes()
@@ -153,6 +158,7 @@ def test_an_older_crl_is_refused(swarm: Any, b: bytes) -> None:
     assert swarm.ask(plugin, swarm.b, b).reason == "certificate-revoked"
 
 
+@pytest.mark.claim("C-pki-7")
 def test_an_older_crl_is_refused_after_a_restart(swarm: Any, b: bytes, tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     old = swarm.crl.read_bytes()
@@ -190,6 +196,7 @@ def crl(swarm: Any, **changes: Any) -> bytes:
     return builder.sign(swarm.ca_key, None).public_bytes(Encoding.PEM)
 
 
+@pytest.mark.control("C-pki-7")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -239,6 +246,7 @@ def test_a_crl_without_an_end_is_refused(swarm: Any, b: bytes) -> None:
         assert swarm.ask(plugin, swarm.b, b) == expected
 
 
+@pytest.mark.claim("C-pki-15")
 def test_a_renewed_own_certificate_is_shown(swarm: Any) -> None:
     plugin = swarm.pki()
     old = plugin.sign(swarm.envelope(swarm.a, None))
@@ -250,6 +258,7 @@ def test_a_renewed_own_certificate_is_shown(swarm: Any) -> None:
     assert swarm.ask(plugin, swarm.a, new) is ACCEPT
 
 
+@pytest.mark.claim("C-pki-8")
 def test_a_ca_of_another_key_lets_nobody_in(
     swarm: Any, b: bytes, make_swarm: Callable[[str, str], Any]
 ) -> None:
@@ -274,6 +283,7 @@ def test_a_ca_of_another_key_lets_nobody_in(
     assert swarm.ask(plugin, swarm.b, b).reason == "unknown-issuer"
 
 
+@pytest.mark.control("C-pki-8")
 def test_a_new_ca_certificate_of_the_same_key_is_taken(swarm: Any, b: bytes) -> None:
     plugin = swarm.pki()
     first = swarm.ca.read_bytes()

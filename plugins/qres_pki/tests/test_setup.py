@@ -48,10 +48,12 @@ def kernel(**plugins: dict[str, Any]) -> Kernel:
     return Kernel.from_config(config, installed=installed)
 
 
+@pytest.mark.control("C-pki-4", "C-pki-5")
 def test_the_kernel_takes_it() -> None:
     host(Pki(members=(KEY,)), name="pki")
 
 
+@pytest.mark.claim("C-pki-4")
 def test_a_certificate_is_no_signature() -> None:
     with pytest.raises(Exception, match="needs the family 'authenticate'") as raised:
         kernel(pki={"members": [KEY]})
@@ -116,6 +118,8 @@ def refuses(swarm: Any, option: str, what: str, **changes: Any) -> None:
     assert problem.fix
 
 
+@pytest.mark.claim("C-pki-5")
+@pytest.mark.control("C-pki-15")
 def test_its_own_certificate_must_do(
     swarm: Any, make_swarm: Callable[[str, str], Any], tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def settings(swarm: Any, ca: Path | str, kind: type[Pki] = Pki) -> SharedSetting
     return shared_settings(config.swarm, enabled)
 
 
+@pytest.mark.claim("C-pki-10")
 @pytest.mark.parametrize("kind", [Pki, Trusting])
 def test_two_cas_of_one_swarm_are_different_settings(
     swarm: Any, make_swarm: Callable[[str, str], Any], kind: type[Pki]
@@ -45,6 +46,7 @@ def test_two_cas_of_one_swarm_are_different_settings(
         assert said.startswith("plugins.pki.ca is the bytes ")
 
 
+@pytest.mark.control("C-pki-10")
 def test_one_key_is_the_same_setting_wherever_its_certificate_is(
     swarm: Any, tmp_path: Path
 ) -> None:

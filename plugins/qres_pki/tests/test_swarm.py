@@ -141,6 +141,7 @@ def running(swarm: Any) -> Any:
     return swarm
 
 
+@pytest.mark.control("C-pki-14")
 def test_everybody_takes_part(running: Any) -> None:
     result = play(**running.options())
     assert all(members(record.number) == set(KEYS) for record in result.closed)
@@ -148,6 +149,8 @@ def test_everybody_takes_part(running: Any) -> None:
     assert result.unanimous
 
 
+@pytest.mark.claim("C-pki-14", "C-trust-6")
+@pytest.mark.control("C-pki-9")
 def test_a_revoked_node_is_dropped_by_the_next_round(running: Any) -> None:
     def revoke(record: RoundRecord) -> None:
         if record.number == 3:
@@ -156,6 +159,7 @@ def test_a_revoked_node_is_dropped_by_the_next_round(running: Any) -> None:
     dropped_after(3, play(revoke, **running.options()), "pki:certificate-revoked")
 
 
+@pytest.mark.claim("C-trust-6")
 def test_a_node_off_the_list_is_dropped_by_the_next_round(tmp_path: Path) -> None:
     file = tmp_path / "members"
     file.write_text("\n".join(key.hex() for key in KEYS))
@@ -170,6 +174,7 @@ def test_a_node_off_the_list_is_dropped_by_the_next_round(tmp_path: Path) -> Non
     dropped_after(3, result, "pki:not-a-member")
 
 
+@pytest.mark.claim("C-trust-6")
 def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) -> None:
     for key in KEYS:
         swarm.issue(key, start=START - DAY, days=2 if key != VICTIM else 1)
@@ -182,6 +187,7 @@ def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) ->
     assert any("pki:certificate-expired" in record.rejected for record in result.rounds)
 
 
+@pytest.mark.claim("C-pki-2")
 def test_a_node_that_may_only_train_follows_and_says_nothing_that_it_may_not(swarm: Any) -> None:
     """Its votes would be refused, and held against whoever hands them on."""
     for key in KEYS:
@@ -193,6 +199,7 @@ def test_a_node_that_may_only_train_follows_and_says_nothing_that_it_may_not(swa
     assert len(set(result.model_digests)) == 1, "it holds the model that the others decided"
 
 
+@pytest.mark.control("C-pki-2")
 @pytest.mark.parametrize("role", ["train", "aggregate"])
 def test_control_a_vote_of_a_node_that_may_only_train_is_refused(swarm: Any, role: str) -> None:
     for key in KEYS:
@@ -222,6 +229,7 @@ def kernel_of(node: int, **pki: Any) -> Kernel:
     return kernel
 
 
+@pytest.mark.claim("C-pki-9")
 @pytest.mark.parametrize("why", ["revoked", "expired", "unreadable"])
 def test_votes_prove_what_they_proved_whatever_becomes_of_the_certificate(
     swarm: Any, why: str
@@ -259,6 +267,7 @@ def test_votes_prove_what_they_proved_whatever_becomes_of_the_certificate(
     victim.teardown()
 
 
+@pytest.mark.control("C-trust-6")
 def test_without_the_plugin_revocation_changes_nothing(running: Any) -> None:
     def revoke(record: RoundRecord) -> None:
         if record.number == 3:
@@ -268,6 +277,7 @@ def test_without_the_plugin_revocation_changes_nothing(running: Any) -> None:
     assert all(members(record.number) == set(KEYS) for record in result.closed)
 
 
+@pytest.mark.claim("C-pki-6")
 def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(
     running: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +306,7 @@ def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(
     assert any("pki:membership-unreadable" in record.rejected for record in result.rounds)
 
 
+@pytest.mark.claim("C-pki-14")
 def test_a_node_that_nobody_admits_is_not_heard_on_connect() -> None:
     """Over the in-process transport, which asks ``admit`` when a neighbour's first frame comes."""
     member, stranger, here = (bytes([number]) * 32 for number in (1, 2, 3))

@@ -136,6 +136,15 @@ class LeftOver:
                 raise
             raise self._database.unusable("a record is no vector") from error
 
+    def is_before(self, info: RoundInfo) -> bool:
+        """Whether a round is no later than the last contribution, and of another height than it.
+
+        Numbers of rounds only rise. A process that was killed before its contribution was in the
+        journal goes through rounds again, but through those of the same height.
+        """
+        is_same = any((item.height, item.head) == (info.height, info.head) for item in self.sent)
+        return info.number <= self.last_round and not is_same
+
     def sends(self, info: RoundInfo, rest: Vector) -> None:
         """Keep what is left over if a contribution is merged; on the disk on return.
 
@@ -166,6 +175,34 @@ class LeftOver:
         self.last_round = self.last_round if last_round is None else last_round
         self._save()
 
+    def raw(self) -> list[Any]:
+        """All that is known but for the key, as plain values."""
+        return [self._state(), list(self._packed), list(self._packed.values())]
+
+    def set_raw(self, value: Any) -> None:
+        """Become what :meth:`raw` told, in a node that keeps nothing on the disk.
+
+        Raises ValueError or TypeError for anything else.
+        """
+        (rest, following, last, dimension, raw), names, packed = value
+        sent = tuple(Sent(*item) for item in raw)
+        numbers = [rest, following, last, dimension, *names]
+        for item in sent:
+            numbers += [item.round, item.height, item.step, item.rest]
+        octets = [*packed, *(item.head for item in sent)]
+        if any(type(each) is not int for each in numbers):
+            raise TypeError("expected numbers")
+        if any(type(each) is not bytes for each in octets):
+            raise TypeError("expected bytes")
+        self._rest, self._next, self.last_round, self._dimension = rest, following, last, dimension
+        self.sent, self._packed = sent, dict(zip(names, packed, strict=True))
+        if self._numbers() - set(names):
+            raise ValueError("a vector is missing")
+
+    def _state(self) -> list[Any]:
+        sent = [list(attrs.astuple(item)) for item in self.sent]
+        return [self._rest, self._next, self.last_round, self._dimension, sent]
+
     def _save(self, added: int | None = None) -> None:
         wanted = self._numbers()
         gone = [number for number in self._packed if number not in wanted]
@@ -174,13 +211,11 @@ class LeftOver:
         if self._database is None:
             return
         facts = stores.Facts(self._database, _DOMAIN)
-        raw = [list(attrs.astuple(item)) for item in self.sent]
         with self._database.transaction():
             if added is not None:
                 facts.write(f"vector {added}", len(self._packed[added]))
                 facts.write_octets(f"vector {added}", self._packed[added])
-            state = [self._rest, self._next, self.last_round, self._dimension, raw]
-            facts.write("state", state)
+            facts.write("state", self._state())
             for number in gone:
                 query = "DELETE FROM fact WHERE name = ? OR name GLOB ?"
                 self._database.execute(query, (f"vector {number}", f"vector {number} *"))

@@ -22,6 +22,7 @@ from qres_core import (
     RoundStatus,
     Surroundings,
     Update,
+    canonical,
     fixed,
     hookimpl,
     options,
@@ -81,7 +82,8 @@ class Quantize:
     @property
     def claims(self) -> Claims:
         """Nothing about liars. It changes updates that noise was added to before."""
-        return Claims(tolerates=None, needs=Needs(folder=True), reveals=False)
+        needs = Needs(folder=True, outcomes=True)
+        return Claims(tolerates=None, needs=needs, reveals=False, by_fragments=True)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Refuse what would undo the rounding.
@@ -127,12 +129,15 @@ class Quantize:
     def round_opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
         """Settle what became of the last height, if it is over. Raises QRES-E602.
 
-        What is left over is forgotten where the store is older than the journal: it was added
-        already. It is, too, where nobody knows which of several contributions was merged.
+        What is left over is forgotten where the store is older than the journal or the chain: it
+        was added already. So it is where this node's history began anew, without its journal: what
+        became of the last contribution is not known then. It is, too, where nobody knows which of
+        several contributions was merged.
         """
         left = self._left
-        if contributed.journal and contributed.last_round > left.last_round:
-            left.forget(contributed.last_round)  # an older copy of the store, or a new one
+        known = max(contributed.last_round if contributed.journal else 0, contributed.decided_round)
+        if known > left.last_round or left.is_before(round_info):
+            left.forget(known)  # an older copy of the store, or a new one; or another history
         if not left.sent:
             return
         last = left.sent[-1]
@@ -172,6 +177,19 @@ class Quantize:
         """The bits of a parameter, and contributions of which nobody knows yet what became."""
         return {"bits": self.bits, "waiting": len(self._left.sent)}
 
+    # ── a simulation that goes on ─────────────────────────────────────────────────────────────
+
+    def remember(self) -> bytes:
+        """What is left over, for a simulation's checkpoint."""
+        seen = None if self._seen is None else [self._seen[0], self._seen[1].value]
+        return canonical.dumps([self._left.raw(), seen])
+
+    def recall(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Raises ValueError or TypeError for other bytes."""
+        left, seen = canonical.loads(memory, max_bytes=len(memory))
+        self._left.set_raw(left)
+        self._seen = None if seen is None else (seen[0], RoundStatus(seen[1]))
+
     # ── rounds ────────────────────────────────────────────────────────────────────────────────
 
     @hookimpl
@@ -180,11 +198,12 @@ class Quantize:
 
         What is left over now is on the disk on return. Raises QRES-E602. O(d).
         """
-        left = self._left
-        target = update.vector.astype(np.int64) + left.vector(update.vector.size)
+        left = self._left.vector(round_info.of_model.dimension)
+        target = update.vector.astype(np.int64) + round_info.cut(left)
         made = rounded(target, self.bits, self._key(round_info, target.tobytes()))
         rest = np.clip(target - made, -fixed.LIMIT, fixed.LIMIT).astype(np.int32)
-        left.sends(round_info, rest)
+        # What is left over of the other fragments waits for their rounds.
+        self._left.sends(round_info, round_info.placed(rest, left))
         return attrs.evolve(update, vector=made)
 
     def _key(self, info: RoundInfo, target: bytes) -> bytes:

@@ -27,6 +27,7 @@ from qres_quantize import Quantize, feedback
 from qres_quantize.feedback import FILE, KEPT, LeftOver, Sent
 
 from qres_core import (
+    Fragment,
     NodeInfo,
     Outcome,
     OwnContributions,
@@ -59,6 +60,7 @@ class Ledger:
     folder: str | None = None
     bits: int = 2
     keeps_journal: bool = True
+    fragments: int = 1
     number: int = 0
     height: int = 0
     step: int = 0
@@ -83,9 +85,11 @@ class Ledger:
 
     @property
     def info(self) -> RoundInfo:
-        info = make_round_info(SIZE, number=self.number, model_digest=named(f"model {self.step}"))
+        part = Fragment.of_step(self.step, self.fragments, SIZE)
+        length = SIZE if part is None else part.dimension
+        info = make_round_info(length, number=self.number, model_digest=named(f"model {self.step}"))
         head = named(f"head {self.height}")
-        return attrs.evolve(info, height=self.height, step=self.step, head=head)
+        return attrs.evolve(info, height=self.height, step=self.step, head=head, fragment=part)
 
     @property
     def own(self) -> OwnContributions:
@@ -103,8 +107,10 @@ class Ledger:
     def send(self, seed: int = 0) -> Whole:
         rng = np.random.default_rng(self.number * 1000 + seed)
         update = np.rint(rng.laplace(0, 5000, SIZE)).astype(np.int32)
-        sent = self.plugin.privatize(Update(update, 1), self.info).vector.astype(np.int64)
-        self.made.append((self.number, update.astype(np.int64), sent))
+        covered = self.info.cut(update)
+        sent = self.plugin.privatize(Update(covered, 1), self.info).vector.astype(np.int64)
+        whole = covered.astype(np.int64), sent
+        self.made.append((self.number, *map(self.info.placed, whole)))
         self.left = self.number
         return sent
 
@@ -157,14 +163,35 @@ def play(ledger: Ledger, events: list[tuple[str, bool, bool]]) -> None:
             ledger.restart()
 
 
+@pytest.mark.claim("C-quantize-2")
+@pytest.mark.parametrize("fragments", [1, 3])
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from(EVENTS), st.booleans(), NEVER), max_size=9))
-def test_nothing_is_lost_or_added_twice(events: list[tuple[str, bool, bool]]) -> None:
-    ledger = Ledger()
+@given(events=st.lists(st.tuples(st.sampled_from(EVENTS), st.booleans(), NEVER), max_size=9))
+def test_nothing_is_lost_or_added_twice(
+    fragments: int, events: list[tuple[str, bool, bool]]
+) -> None:
+    """Where rounds cover fragments, the rest of each waits for its next round."""
+    ledger = Ledger(fragments=fragments)
     play(ledger, events)
     assert ledger.holds
 
 
+def test_the_rest_of_other_fragments_is_kept_or_the_law_breaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merged = [("merged", True, False)] * 4
+    ledger = Ledger(fragments=3)
+    play(ledger, merged)
+    assert ledger.holds
+    assert all(ledger.owed[start : start + 100].any() for start in (0, 100, 200))
+    placed = RoundInfo.placed
+    monkeypatch.setattr(RoundInfo, "placed", lambda info, part, _around=None: placed(info, part))
+    ledger = Ledger(fragments=3)  # the control
+    play(ledger, merged)
+    assert not ledger.holds
+
+
+@pytest.mark.claim("C-quantize-2")
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.booleans(), st.booleans()), max_size=6))
 def test_nor_by_a_node_that_is_killed_between_rounds(
@@ -185,6 +212,7 @@ def test_nor_without_a_journal(events: list[tuple[str, bool, bool]]) -> None:
     assert ledger.holds
 
 
+@pytest.mark.control("C-quantize-2")
 def test_without_looking_at_what_became_of_it_the_law_breaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,6 +228,7 @@ def test_without_looking_at_what_became_of_it_the_law_breaks(
         assert ledger.holds
 
 
+@pytest.mark.claim("C-quantize-2")
 @pytest.mark.parametrize("told", ["told", "not told"])
 @pytest.mark.parametrize("which", range(KEPT))
 def test_of_several_contributions_the_one_that_was_decided_counts(which: int, told: str) -> None:
@@ -264,6 +293,7 @@ def test_heights_that_a_node_went_over_at_once_add_nothing_twice() -> None:
     assert ledger.holds
 
 
+@pytest.mark.claim("C-quantize-2")
 def test_no_model_since_is_known_not_to_have_merged() -> None:
     ledger = Ledger()
     play(ledger, [("merged", True, False)])
@@ -275,6 +305,8 @@ def test_no_model_since_is_known_not_to_have_merged() -> None:
     assert ledger.holds
 
 
+@pytest.mark.claim("C-quantize-2")
+@pytest.mark.control("C-quantize-5")
 def test_a_store_that_is_older_than_the_journal_leaves_nothing_over(tmp_path: Path) -> None:
     """A liar with an old copy of the folder, or a backup: what it holds was added since."""
     ledger = Ledger(str(tmp_path))
@@ -289,10 +321,94 @@ def test_a_store_that_is_older_than_the_journal_leaves_nothing_over(tmp_path: Pa
     assert not ledger.held.any()
     (tmp_path / FILE).write_bytes(old)
     ledger.plugin.teardown()
-    ledger.keeps_journal = False  # the control: without the journal the old rest is added again
+    # The control: without the journal and the chain the old rest is added again.
+    ledger.keeps_journal, ledger.decided = False, (-1, 0, b"")
     (tmp_path / FILE).write_bytes(old)
     ledger.start()
     assert ledger.held.any()
+    ledger.plugin.teardown()
+
+
+def set_back(ledger: Ledger, folder: Path, octets: bytes) -> None:
+    ledger.plugin.teardown()
+    (folder / FILE).write_bytes(octets)
+    ledger.start()
+
+
+@pytest.mark.parametrize("trains_first", [False, True])
+def test_a_folder_that_is_older_as_a_whole_leaves_nothing_over(
+    tmp_path: Path, *, trains_first: bool
+) -> None:
+    """Of a backup the journal is as old as the store. The chain tells what was merged since.
+
+    ``trains_first``: it goes on where it was, before the others tell it how far they are.
+    """
+    ledger = Ledger(str(tmp_path))
+    play(ledger, [("merged", True, False)] * 2)
+    ledger.open()
+    ledger.plugin.teardown()
+    old, before = (tmp_path / FILE).read_bytes(), attrs.asdict(ledger, recurse=False)
+    ledger.start()
+    play(ledger, [("merged", True, False)] * 3)
+    now = {name: getattr(ledger, name) for name in ("height", "step", "decided", "number")}
+    set_back(ledger, tmp_path, old)
+    ledger.left = before["left"]
+    if trains_first:
+        ledger.height, ledger.step = before["height"], before["step"]
+        ledger.decided, ledger.number = before["decided"], before["number"]
+        ledger.open()
+        ledger.send()
+        ledger.left = ledger.number
+        ledger.made.clear()
+    for name, value in now.items():
+        setattr(ledger, name, value)
+    assert not ledger.held.any()
+    ledger.owed[:] = 0  # what was left over of those contributions is lost, and not added twice
+    play(ledger, [("merged", True, False)] * 2)
+    assert ledger.holds
+    ledger.plugin.teardown()
+
+
+@pytest.mark.claim("C-quantize-2")
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_a_history_that_begins_anew_leaves_nothing_over(
+    tmp_path: Path, *, is_settled: bool
+) -> None:
+    """The journal was moved away, or the training begins again from the first model.
+
+    The last contribution may have been merged, and the node does not know of it: what was left over
+    before would be added again.
+    """
+    ledger = Ledger(str(tmp_path))
+    play(ledger, [("merged", True, False)] * 3)
+    if is_settled:
+        assert ledger.held.any(), "control: there is something to add"
+    ledger.number, ledger.height, ledger.step = 0, 0, 0
+    ledger.decided, ledger.left = (-1, 0, b""), 0
+    ledger.restart()
+    assert not ledger.held.any()
+    ledger.owed[:] = 0
+    play(ledger, [("merged", True, True)] * 2)
+    assert ledger.holds
+    ledger.plugin.teardown()
+
+
+def test_a_killed_node_that_goes_through_earlier_rounds_of_its_height_keeps_the_rest(
+    tmp_path: Path,
+) -> None:
+    """It was killed after rounding, and before the journal had the contribution."""
+    ledger = Ledger(str(tmp_path))
+    play(ledger, [("merged", True, False), ("aborted", True, False), ("aborted", True, False)])
+    ledger.open()
+    ledger.send()
+    del ledger.made[1:]
+    ledger.number = ledger.left = 2
+    ledger.restart()
+    ledger.open()
+    ledger.made.clear()
+    ledger.send()
+    ledger.end("merged")
+    assert ledger.holds
     ledger.plugin.teardown()
 
 
@@ -313,6 +429,7 @@ def stored(folder: Path) -> LeftOver:
     return LeftOver.open(node(ME, str(folder)))
 
 
+@pytest.mark.claim("C-quantize-5")
 def test_the_file_is_for_its_owner_and_keeps_what_it_was_given(tmp_path: Path) -> None:
     left = stored(tmp_path)
     rest = np.arange(-150, 150, dtype=np.int32)
@@ -434,6 +551,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.claim("C-quantize-5")
 @pytest.mark.parametrize("where", ["inside", "after"])
 def test_a_killed_process_has_written_all_or_nothing(tmp_path: Path, where: str) -> None:
     done = subprocess.run(
@@ -454,3 +572,45 @@ def test_a_killed_process_has_written_all_or_nothing(tmp_path: Path, where: str)
         left.settle(sent)
         assert left.vector(SIZE).tolist() == [int(number) for number in done.stdout.split(",")]
     left.close()
+
+
+# ── in memory, for a simulation that goes on ─────────────────────────────────────────────────────
+
+
+def filled() -> LeftOver:
+    left = LeftOver(bytes(32))
+    info = make_round_info(SIZE)
+    left.sends(info, np.arange(SIZE, dtype=np.int32))
+    left.settle(left.sent[-1])
+    left.sends(attrs.evolve(info, number=info.number + 1), np.arange(SIZE, dtype=np.int32) + 1)
+    return left
+
+
+def test_what_is_told_is_taken_back() -> None:
+    left, again = filled(), LeftOver(bytes(32))
+    again.set_raw(left.raw())
+    np.testing.assert_array_equal(again.vector(SIZE), np.arange(SIZE))
+    assert again.raw() == left.raw()
+    for each in (left, again):
+        each.settle(each.sent[-1])
+    np.testing.assert_array_equal(again.vector(SIZE), left.vector(SIZE))
+    assert again.vector(SIZE)[0] == 1
+
+
+def test_anything_else_is_refused() -> None:
+    (rest, following, last, dimension, sent), names, packed = filled().raw()
+    LeftOver(bytes(32)).set_raw(
+        [[rest, following, last, dimension, sent], names, packed]
+    )  # control
+    for bad in (
+        [["1", following, last, dimension, sent], names, packed],
+        [[rest, following, last, dimension, [[*sent[0][:3], 7, sent[0][4]]]], names, packed],
+        [[rest, following, last, dimension, [sent[0][:3]]], names, packed],
+        [[rest, following, last, dimension, sent], names, ["x" for _ in packed]],
+        [[rest, following, last, dimension, sent], names[:1], packed[:1]],
+        [[rest, following, last, dimension, sent], names, packed[:1]],
+        [],
+        None,
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            LeftOver(bytes(32)).set_raw(bad)

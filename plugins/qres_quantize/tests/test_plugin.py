@@ -39,6 +39,8 @@ def made(bits: int = 4, seed: int | None = 3, index: int = 0, **more: Any) -> Qu
     return plugin
 
 
+@pytest.mark.claim("C-quantize-1")
+@pytest.mark.control("C-quantize-1")
 @pytest.mark.parametrize("bits", BITS)
 def test_an_update_takes_its_bits(bits: int) -> None:
     plugin = made(bits)
@@ -57,6 +59,7 @@ def test_what_travels_beside_the_update_stays() -> None:
     assert dict(sent.companions) == beside
 
 
+@pytest.mark.claim("C-quantize-4")
 def test_a_node_rounds_as_no_other_does() -> None:
     info = make_round_info(SIZE)
 
@@ -71,6 +74,7 @@ def test_a_node_rounds_as_no_other_does() -> None:
     assert sent(made(seed=None)) != sent(made(seed=None)), "outside of one, nobody can foresee it"
 
 
+@pytest.mark.claim("C-quantize-4")
 def test_a_real_node_takes_no_key_from_a_seed(tmp_path: Any) -> None:
     """The seed of an experiment is no secret."""
     keys: set[bytes] = set()
@@ -121,6 +125,7 @@ SECAGG = "[plugins.ed25519]\n[plugins.secagg]\nbound = 256.0\n"
 MINE = "[plugins.quantize]\n"
 
 
+@pytest.mark.control("C-quantize-6")
 @pytest.mark.parametrize(
     "plugins",
     [MINE, DP + MINE, MINE + ZK.format("true"), MINE + ZK.format("false")]
@@ -132,6 +137,7 @@ def test_what_it_may_stand_beside(plugins: str) -> None:
     assert "quantize" in names
 
 
+@pytest.mark.claim("C-quantize-6")
 @pytest.mark.parametrize(
     ("plugins", "words"),
     [
@@ -149,11 +155,49 @@ def test_what_would_undo_the_rounding_is_refused_with_a_remedy(plugins: str, wor
     assert problems[0].code == "QRES-E303"
 
 
+@pytest.mark.claim("C-quantize-6")
 def test_noise_of_many_nodes_is_not_rounded() -> None:
     """Shares of noise add up in a sum of updates, and not in a sum of what was made of each."""
     dp = DP.replace('"local"', '"distributed"').replace("clip", "honest = 2\nclip")
     with pytest.raises(CompatibilityError, match=r"QRES-E314 plugins\.dp\.mode: .*quantize"):
         Kernel.from_config(configured(dp + MINE))
+
+
+def asked(extra: str, **swarm: Any) -> list[tuple[str, str]]:
+    """What the solver has against the plugin in a swarm, code and remedy."""
+    text = """
+        [swarm]
+        name = "few-bits"
+        nodes = 8
+        byzantine = 0
+        quorum = 7
+        insecure = true
+        [plugins.memory]
+        [plugins.quantize]
+        """
+    raw = tomllib.loads(text)
+    raw["swarm"] |= swarm
+    raw["plugins"] |= tomllib.loads(extra)["plugins"]
+    try:
+        Kernel.from_config(parse(raw, source="test"))
+    except CompatibilityError as error:
+        found = error.problems
+        return [(item.code, item.fix) for item in found if item.where == "plugins.quantize"]
+    return []
+
+
+def test_rounds_that_cover_fragments_take_it_and_so_do_committees() -> None:
+    """A sender rounds its own update, whoever merges it."""
+    assert not asked("[plugins.mean]", fragments=3)
+    assert not asked("[plugins.mean]", aggregation="sharded")
+    assert not asked("[plugins.mean]", aggregation="sharded", fragments=3)
+
+
+@pytest.mark.claim("C-quantize-6")
+def test_masks_refuse_it_with_fragments_too() -> None:
+    secagg = f"{SECAGG}[plugins.replay]\n[plugins.mean]"
+    fix = "remove [plugins.quantize] or [plugins.secagg]"
+    assert ("QRES-E303", fix) in asked(secagg, fragments=3)
 
 
 def test_nobody_is_told_that_a_rounded_update_is_short() -> None:
@@ -164,6 +208,7 @@ def test_nobody_is_told_that_a_rounded_update_is_short() -> None:
     assert (after.noise, after.noised_by) == (2.0, "dp")
 
 
+@pytest.mark.claim("C-quantize-1")
 def test_it_promises_nothing_about_liars() -> None:
     claims = Quantize().claims
     assert (claims.tolerates, claims.keeps, claims.needs.folder) == (None, False, True)

@@ -54,6 +54,7 @@ def test_every_block_has_few_levels_and_takes_few_bits(
         assert len(packing.pack(block.astype(np.int32))) <= allowed
 
 
+@pytest.mark.control("C-quantize-4")
 @thorough
 @given(targets(), st.sampled_from(BITS), st.integers(0, 99))
 def test_the_same_key_rounds_alike_and_blocks_do_not_depend_on_those_behind(
@@ -67,12 +68,14 @@ def test_the_same_key_rounds_alike_and_blocks_do_not_depend_on_those_behind(
     assert np.array_equal(made[:whole], again[:whole])
 
 
+@pytest.mark.control("C-quantize-3")
 def test_another_key_rounds_otherwise() -> None:
     target = normal(1, 5000, 10_000)
     makes = {rounded(target, 4, key(number)).tobytes() for number in range(20)}
     assert len(makes) == 20
 
 
+@pytest.mark.claim("C-quantize-3")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_mean_over_the_keys_is_the_target(bits: int) -> None:
     """Within six deviations of the mean of so many draws."""

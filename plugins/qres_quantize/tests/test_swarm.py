@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 from qres_quantize import Quantize
 
-from qres_core import Outcome, RoundStatus, ValueRefusedError, hookimpl
+from qres_core import ModelError, Outcome, RoundStatus, ValueRefusedError, hookimpl
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.record import SimulationResult
+from qres_core.lab.checkpoint import Checkpoint
+from qres_core.lab.kept_rest import keeping_rest
+from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.lab.tasks import TaskConfig, make_task
 from qres_core.swarm.messages import ContributionBody
 
 TASK = TaskConfig(name="quadratic", dimension=300, local_epochs=1, learning_rate=0.3)
@@ -91,6 +94,7 @@ class Sizes:
         patch.setattr(ContributionBody, "to_bytes", measured)
 
 
+@pytest.mark.claim("C-quantize-1")
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_contributions_are_as_small_as_promised(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = Sizes()
@@ -140,6 +144,7 @@ class Watch:
         patch.setattr(Quantize, "round_opened", hookimpl(opening))
 
 
+@pytest.mark.claim("C-quantize-2")
 @pytest.mark.parametrize("engine", ["events", "vectorised"])
 def test_void_heights_add_nothing_twice(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that refuses two heights of six; the law holds at every node all the time."""
@@ -157,3 +162,86 @@ def test_void_heights_add_nothing_twice(engine: str, monkeypatch: pytest.MonkeyP
     assert [record.closed for record in result.rounds].count(False) == 2
     assert watch.ended.count(RoundStatus.VOID) == 2 * len(watch.sums)
     assert watch.broken == 0
+
+
+# ── a simulation that is killed and goes on ──────────────────────────────────────────────────────
+
+
+class KilledError(Exception):
+    """Somebody pulls the plug."""
+
+
+@attrs.define
+class Broken:
+    """A simulation that is killed after its second height, and goes on from what it saved."""
+
+    bits: int | None
+    fragments: int
+    engine: str = "events"
+
+    def play(self, workers: int, killed_at: int = 0, **folders: Any) -> SimulationResult:
+        def progress(record: RoundRecord) -> None:
+            if record.number == killed_at:
+                raise KilledError
+
+        task = make_task(TASK, nodes=9, seed=5)
+        task = attrs.evolve(task, trainers=tuple(keeping_rest(each) for each in task.trainers))
+        scene = Scenario(rounds=6, seed=5, engine=self.engine, workers=workers)
+        config = configured(self.bits, fragments=self.fragments)
+        return simulate(config, scene, task=task, progress=progress, **folders)
+
+    def killed(self, folder: Path, workers: int) -> Path:
+        with pytest.raises(KilledError):
+            self.play(workers, killed_at=2, save=folder)
+        return folder
+
+
+def digests(result: SimulationResult) -> list[str]:
+    return [record.model_digest for record in result.rounds]
+
+
+@pytest.mark.parametrize(
+    ("bits", "fragments", "engine"),
+    [(2, 1, "events"), (None, 3, "events"), (2, 3, "events"), (2, 3, "vectorised")],
+)
+def test_killed_and_resumed_is_as_played_through(
+    bits: int | None, fragments: int, engine: str, tmp_path: Path
+) -> None:
+    simulation = Broken(bits, fragments, engine)
+    whole = digests(simulation.play(1))
+    again = simulation.play(1, resume=simulation.killed(tmp_path / "run", 1))
+    assert digests(again) == whole
+    assert not any("quantize" in notice for notice in again.notices)
+
+
+@pytest.mark.parametrize(("bits", "fragments"), [(2, 1), (None, 3), (2, 3)])
+def test_so_it_is_with_workers_of_another_number(
+    bits: int | None, fragments: int, tmp_path: Path
+) -> None:
+    simulation = Broken(bits, fragments)
+    whole = digests(simulation.play(1))
+    assert digests(simulation.play(2, resume=simulation.killed(tmp_path / "run", 2))) == whole
+
+
+def test_what_plugins_keep_makes_it_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without it, the rounds after the break are others."""
+    simulation = Broken(2, 1)
+    whole, folder = digests(simulation.play(1)), simulation.killed(tmp_path / "run", 1)
+    monkeypatch.setattr(Kernel, "recall", lambda *_args: None)
+    forgotten = digests(simulation.play(1, resume=folder))
+    assert forgotten[:2] == whole[:2]
+    assert forgotten[2:] != whole[2:]
+
+
+def test_a_memory_that_is_none_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = Broken(2, 1)
+    folder, recall = simulation.killed(tmp_path / "run", 1), Checkpoint.recall
+
+    def spoiled(start: Checkpoint, *more: Any) -> None:
+        recall(attrs.evolve(start, plugins=tuple({"quantize": b"no"} for _ in range(9))), *more)
+
+    monkeypatch.setattr(Checkpoint, "recall", spoiled)
+    with pytest.raises(ModelError, match=r"QRES-E605.*plugins\.quantize"):
+        simulation.play(1, resume=folder)

@@ -203,7 +203,12 @@ class Net:
                 self.apply(index, machine.tick(self.clock(index)))
             elif what == "train":
                 vector = np.full(3, index + data, dtype=np.int32)
-                self.apply(index, machine.trained(Update(vector, 1), data, self.clock(index)))
+                self.apply(
+                    index,
+                    machine.trained(
+                        Update(vector, 1), data, machine.head.digest, self.clock(index)
+                    ),
+                )
         return until()
 
     def apply(self, index: int, effects: Sequence[Effect]) -> None:

@@ -96,6 +96,7 @@ def test_the_answer_is_the_digest_the_documentation_gives() -> None:
 # ── what is let in ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-replay-10")
 def test_an_answer_makes_what_follows_it_fresh_at_the_coordinator() -> None:
     replay = node(0)
     (challenge,) = open_round(replay, 1).start()
@@ -121,6 +122,7 @@ def test_and_at_the_other_peers() -> None:
     assert deliver(replay, OTHER, 11) == "clock-behind"
 
 
+@pytest.mark.claim("C-trust-7")
 def test_numbers_stay_the_main_defence() -> None:
     replay = node(0)
     (challenge,) = open_round(replay, 1).start()
@@ -173,6 +175,15 @@ def test_an_answer_that_overtakes_the_nonce_counts_once_the_nonce_is_here() -> N
     assert deliver(replay, OTHER, 11) == "clock-behind"
 
 
+def test_an_answer_to_no_nonce_makes_nothing_fresh() -> None:
+    replay = node(2)
+    open_round(replay, 1)
+    assert answer(replay, PEER, 10, to=b"") == ""  # it may be one to a nonce that comes later
+    assert deliver(replay, PEER, 11) == "clock-behind"
+    assert nonce(replay) == ""
+    assert deliver(replay, PEER, 12) == "clock-behind"
+
+
 def test_a_nonce_of_a_later_round_reaches_a_node_that_lags() -> None:
     replay = node(1)
     dialogue = open_round(replay, 1)
@@ -205,6 +216,7 @@ def test_a_floor_of_a_power_loss_does_not_hold_for_the_fresh() -> None:
 # ── attacks ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-replay-10")
 def test_a_recorded_answer_of_another_round_is_worth_nothing() -> None:
     replay = node(0)
     (first,) = open_round(replay, 1).start()
@@ -227,6 +239,7 @@ def test_a_right_clock_lets_an_old_answer_in_and_makes_nobody_fresh() -> None:
     assert deliver(replay, PEER, 11) == "clock-behind"
 
 
+@pytest.mark.claim("C-replay-10")
 def test_the_answer_of_another_is_worth_nothing() -> None:
     replay = node(0)
     (challenge,) = open_round(replay, 1).start()
@@ -252,6 +265,7 @@ def test_only_the_coordinator_has_a_nonce() -> None:
     assert nonce(leader) == "clock-behind"  # its own, come back
 
 
+@pytest.mark.claim("C-replay-10")
 @pytest.mark.parametrize(
     ("sender", "kind", "payload"),
     [
@@ -325,6 +339,7 @@ def test_early_answers_cost_memory_by_sender_and_not_by_message() -> None:
     assert freshness._fresh == {LEADER: 0, PEER: 499}
 
 
+@pytest.mark.claim("C-replay-2")
 def test_a_refused_message_leaves_no_trace() -> None:
     replay = node(2)
     open_round(replay, 1)

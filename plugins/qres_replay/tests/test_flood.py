@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from qres_core.testing import make_envelope, make_node_ids, make_node_info
 OTHERS = 63
 
 
+@pytest.mark.claim("C-trust-9")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("count", "stored"), [(2_000_000, False), (100_000, True)])
 @pytest.mark.long
@@ -33,6 +35,7 @@ def test_a_flood_grows_nothing_and_evicts_nobody(
     assert new == OTHERS
 
 
+@pytest.mark.claim("C-trust-9")
 def test_real_envelopes_fare_no_otherwise() -> None:
     ids = make_node_ids(4)
     replay = Replay()
@@ -44,3 +47,12 @@ def test_real_envelopes_fare_no_otherwise() -> None:
         assert replay.replay_check(make_envelope(sender=ids[0], sequence=sequence), now).accepted
     assert replay.replay_check(victim, now).reason == "replayed"
     assert replay.replay_check(make_envelope(sender=ids[0]), now).reason == "sequence-too-old"
+
+
+@pytest.mark.control("C-trust-9")
+def test_control_a_memory_that_all_senders_share_forgets_under_a_flood() -> None:
+    ids = make_node_ids(4)
+    seen: deque[tuple[bytes, int]] = deque(maxlen=4 * 1024)  # as many as four windows hold
+    seen.append((ids[1], 17))
+    seen.extend((ids[0], sequence) for sequence in range(20_000))
+    assert (ids[1], 17) not in seen

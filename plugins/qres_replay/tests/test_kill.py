@@ -29,6 +29,7 @@ def reason(replay: Replay, said: Said, now_ms: int) -> str:
     return replay.replay_check(message, now_ms / 1000).reason
 
 
+@pytest.mark.claim("C-trust-8")
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_two_hundred_kills(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def whole(folder: Path, octets: bytes) -> bool:
     return log_is_whole(path)
 
 
+@pytest.mark.control("C-replay-5")
 def test_a_log_sqlite_wrote_is_whole(tmp_path: Path, log: bytes) -> None:
     assert len(log) > 6 * FRAME
     assert whole(tmp_path, log)
@@ -51,6 +52,7 @@ def test_a_missing_or_empty_log_is_not(tmp_path: Path) -> None:
     assert not whole(tmp_path, b"")
 
 
+@pytest.mark.claim("C-replay-5")
 def test_every_cut_is_noticed_but_one_between_transactions(tmp_path: Path, log: bytes) -> None:
     edges = {length + off for length in range(32, len(log), FRAME) for off in range(-9, 10)}
     for length in sorted({*range(40), *edges, *range(0, len(log), 61)} & {*range(len(log))}):
@@ -85,6 +87,15 @@ def test_frames_of_an_earlier_cycle_are_noticed(tmp_path: Path, log: bytes) -> N
 @pytest.mark.parametrize("page", [0, 4, 2**32 - 8])
 def test_a_header_that_makes_no_sense_is_no_error(tmp_path: Path, log: bytes, page: int) -> None:
     assert not whole(tmp_path, log[:8] + page.to_bytes(4, "big") + log[12:])
+
+
+def test_a_page_of_no_whole_words_is_no_error_whatever_its_checksum_says(
+    tmp_path: Path, log: bytes
+) -> None:
+    head = log[:8] + (PAGE - 4).to_bytes(4, "big") + log[12:24]
+    order = "big" if int.from_bytes(log[:4], "big") & 1 else "little"
+    sums = b"".join(part.to_bytes(4, "big") for part in slow_checksum(head, order, (0, 0)))
+    assert not whole(tmp_path, head + sums + log[32 : 32 + FRAME - 4])
 
 
 def test_the_other_byte_order_is_read(tmp_path: Path, log: bytes) -> None:

@@ -77,6 +77,7 @@ def test_a_gap_of_a_reserved_block_is_no_obstacle() -> None:
     assert check(replay, 0).reason == "sequence-too-old"
 
 
+@pytest.mark.claim("C-trust-9")
 def test_strangers_are_refused_and_cost_no_memory() -> None:
     replay = ready()
     before = set(replay._senders)
@@ -124,6 +125,7 @@ def test_a_member_that_joins_begins_with_an_empty_window_when_its_round_opens() 
     assert check(replay, 3).reason == "replayed", "the others keep their windows"
 
 
+@pytest.mark.claim("C-replay-8")
 def test_a_member_that_left_is_unknown_and_nothing_it_said_is_new_when_it_is_added_again() -> None:
     replay = ready()
     assert check(replay, 3, sender=1) is ACCEPT
@@ -182,6 +184,7 @@ def test_what_a_member_that_left_answered_excuses_nothing_later() -> None:
 # ── clocks ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-replay-1")
 @pytest.mark.parametrize(
     ("off_ms", "reason"),
     [
@@ -231,6 +234,7 @@ def test_no_number_raises(time_ms: int, sequence: int, now: float) -> None:
     assert verdict.accepted == (abs(time_ms - int(now * 1000)) <= 60_000 and time_ms >= 0)
 
 
+@pytest.mark.control("C-replay-2")
 def test_a_message_refused_for_its_time_may_come_again() -> None:
     replay = ready()
     late = make_envelope(sender=IDS[0], sequence=7, time_ms=NOW_MS)
@@ -239,6 +243,7 @@ def test_a_message_refused_for_its_time_may_come_again() -> None:
     assert replay.replay_check(late, NOW) is ACCEPT
 
 
+@pytest.mark.claim("C-replay-2")
 def test_a_refused_message_leaves_no_trace() -> None:
     replay = ready(window=32)
     assert check(replay, 100) is ACCEPT
@@ -251,6 +256,7 @@ def test_a_refused_message_leaves_no_trace() -> None:
 # ── blame ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-replay-3")
 @pytest.mark.parametrize("sequence", [100, 3])
 @pytest.mark.parametrize(
     ("off_ms", "blame"),
@@ -273,6 +279,7 @@ def test_only_what_no_honest_neighbour_passes_on_blames_the_link(
     assert verdict.blame is blame
 
 
+@pytest.mark.claim("C-replay-3")
 def test_a_liar_cannot_get_a_relay_blamed() -> None:
     # It sends a high number directly and a low one through an honest neighbour, with the oldest
     # time that passes the neighbour's own check; the neighbour's clock is off by as much as may be.
@@ -329,10 +336,22 @@ def test_every_option_explains_itself() -> None:
     assert all(field.metadata["help"] for field in options.values())
 
 
+@pytest.mark.control("C-replay-12")
 def test_needs_and_notices() -> None:
     assert Replay().claims.needs == Needs(families=("authenticate",))
     assert Replay().claims.notices == ()
     assert "coordinator" in Replay(mode="challenge").claims.notices[0]
+
+
+@pytest.mark.control("C-replay-12")
+def test_control_where_nothing_is_signed_a_forger_uses_up_the_numbers_of_others() -> None:
+    ids = make_node_ids(4)
+    replay = Replay()
+    replay.setup(make_node_info())
+    forged, honest = (make_envelope(sender=ids[1], sequence=number) for number in (2**62, 5))
+    assert replay.replay_check(forged, forged.time_ms / 1000).accepted
+    refused = replay.replay_check(honest, honest.time_ms / 1000)
+    assert refused.reason == "sequence-too-old"
 
 
 def test_the_entry_point_leads_here() -> None:

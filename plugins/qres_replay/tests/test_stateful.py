@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import qres_replay.store as store_module
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ def below(seen: set[int], sequence: int) -> bool:
     return bool(seen) and sequence <= max(seen) - WINDOW
 
 
+@pytest.mark.claim("C-trust-7")
 class Deliveries(RuleBasedStateMachine):
     """The oracle knows every accepted message, and what the window and the clock say of others."""
 

@@ -86,6 +86,7 @@ def code(error: pytest.ExceptionInfo[QresError]) -> str:
 # ── in order, and killed ──────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-replay-6")
 def test_an_orderly_stop_is_exact_whatever_the_machine_does(
     tmp_path: Path, boot: list[str]
 ) -> None:
@@ -100,6 +101,8 @@ def test_an_orderly_stop_is_exact_whatever_the_machine_does(
     again.teardown()
 
 
+@pytest.mark.claim("C-trust-8")
+@pytest.mark.control("C-replay-7", "C-replay-14")
 def test_a_killed_process_is_exact(tmp_path: Path) -> None:
     home = tmp_path / "home"
     replay = opened(home)
@@ -109,6 +112,18 @@ def test_a_killed_process_is_exact(tmp_path: Path) -> None:
     lowest = min(time_ms for _, _, time_ms in said)
     assert [check(after, (sender, 299, lowest)) for sender in range(4)] == [""] * 4
     after.teardown()
+
+
+@pytest.mark.control("C-replay-4", "C-replay-6", "C-replay-7", "C-replay-14", "C-trust-8")
+def test_control_without_a_store_what_was_accepted_is_accepted_again() -> None:
+    said: list[Said] = []
+    for _start in range(2):
+        replay = Replay()
+        replay.setup(make_node_info())
+        said = said or talk(replay)
+        again = [message for message in said if not check(replay, message)]
+        replay.teardown()
+    assert again
 
 
 def test_killed_again_and_again_without_a_message_stays_exact(tmp_path: Path) -> None:
@@ -163,6 +178,7 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
 # ── power loss ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-replay-4")
 def test_power_loss_never_readmits_and_heals(tmp_path: Path, boot: list[str]) -> None:
     # The worst a power loss can do: nothing is left of what was not synced.
     replay = opened(tmp_path)
@@ -182,6 +198,7 @@ def test_power_loss_never_readmits_and_heals(tmp_path: Path, boot: list[str]) ->
     forget(replay)
 
 
+@pytest.mark.claim("C-replay-4")
 def test_what_was_synced_is_known_exactly_after_a_power_loss(
     tmp_path: Path, boot: list[str]
 ) -> None:
@@ -216,6 +233,7 @@ def test_the_refusal_outlives_further_kills_of_the_same_boot(
     replay.teardown()
 
 
+@pytest.mark.claim("C-replay-14")
 def test_a_machine_that_does_not_name_its_boots_is_never_trusted(
     tmp_path: Path, boot: list[str]
 ) -> None:
@@ -338,6 +356,7 @@ def refused_or_exact(folder: Path, said: list[Said]) -> bool:
     return True
 
 
+@pytest.mark.claim("C-replay-5")
 @pytest.mark.parametrize("name", [FILE, f"{FILE}-wal"])
 def test_no_flipped_byte_readmits_anything(tmp_path: Path, name: str) -> None:
     home = tmp_path / "home"
@@ -358,6 +377,7 @@ def test_no_flipped_byte_readmits_anything(tmp_path: Path, name: str) -> None:
     assert opens > 0
 
 
+@pytest.mark.claim("C-replay-6")
 def test_a_flipped_byte_of_a_record_is_damage(tmp_path: Path) -> None:
     replay = opened(tmp_path)
     said = talk(replay)
@@ -375,6 +395,7 @@ def test_a_flipped_byte_of_a_record_is_damage(tmp_path: Path) -> None:
         shutil.rmtree(copy)
 
 
+@pytest.mark.claim("C-replay-5")
 @pytest.mark.parametrize("cut", range(0, 16_000, 97))
 def test_no_cut_of_the_log_readmits_anything(
     tmp_path: Path, cut: int, whole_store: tuple[Path, list[Said]]
@@ -408,6 +429,7 @@ def test_a_lost_log_is_no_fresh_beginning(
     assert refused_or_exact(tmp_path / "copy", said)
 
 
+@pytest.mark.claim("C-replay-6")
 def test_a_deleted_store_is_missed(tmp_path: Path) -> None:
     opened(tmp_path).teardown()
     (tmp_path / FILE).unlink()
@@ -442,6 +464,7 @@ def test_other_files_are_refused(tmp_path: Path, octets: bytes) -> None:
     assert (tmp_path / FILE).read_bytes() == octets
 
 
+@pytest.mark.claim("C-replay-6")
 @pytest.mark.parametrize(
     ("info", "what"),
     [
@@ -512,6 +535,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     replay.teardown()
 
 
+@pytest.mark.claim("C-replay-7")
 def test_a_message_that_cannot_be_kept_is_not_accepted(tmp_path: Path) -> None:
     replay = opened(tmp_path)
     assert check(replay, (0, 1, NOW_MS)) == ""
@@ -769,3 +793,19 @@ def test_the_largest_numbers_can_be_kept(tmp_path: Path) -> None:
     assert check(replay, (0, 2**63 - 1, NOW_MS)) == "replayed"
     assert check(replay, (0, 2**63 - 2, NOW_MS)) == "replayed"
     replay.teardown()
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_store_that_is_no_longer_there_keeps_no_message_and_none_is_accepted(
+    tmp_path: Path,
+    put_back: bool,  # noqa: FBT001 - a case
+) -> None:
+    replay = opened(tmp_path)
+    assert check(replay, (1, 1, NOW_MS)) == ""
+    (tmp_path / FILE).rename(tmp_path / "elsewhere")
+    if put_back:
+        shutil.copy(tmp_path / "elsewhere", tmp_path / FILE)
+    with pytest.raises(RoundError) as error:
+        check(replay, (1, 2, NOW_MS))
+    assert code(error) == "QRES-E602"
+    forget(replay)

@@ -37,6 +37,7 @@ def refusal(kernel: Kernel, frame: bytes, now: float = NOW) -> tuple[str, Blame]
 # ── replays through the kernel ────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-replay-11", "C-trust-7")
 def test_control_without_the_plugin_a_replay_is_admitted(
     make_kernel: Callable[..., Kernel], signed: Callable[[Envelope], bytes]
 ) -> None:
@@ -46,6 +47,7 @@ def test_control_without_the_plugin_a_replay_is_admitted(
         assert refusal(kernel, frame, now) is None
 
 
+@pytest.mark.claim("C-trust-7")
 def test_with_it_the_same_replay_is_refused(
     make_kernel: Callable[..., Kernel], signed: Callable[[Envelope], bytes]
 ) -> None:
@@ -117,6 +119,7 @@ def contribution_of(net: Any, index: int, number: int) -> bytes:
     return frame
 
 
+@pytest.mark.claim("C-replay-11")
 def test_a_contribution_replayed_into_a_later_round_is_refused(
     make_net: Callable[..., Any],
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_contribution_replayed_into_a_later_round_is_refused(
     assert dict(net.machines[0].contributions) == before
 
 
+@pytest.mark.control("C-replay-1")
 def test_one_that_was_held_back_is_new_and_not_counted(make_net: Callable[..., Any]) -> None:
     net = make_net(4, {})
     net.hold = lambda sender, receiver, envelope: (
@@ -152,6 +156,7 @@ def test_one_that_was_held_back_is_new_and_not_counted(make_net: Callable[..., A
     assert net.refused == [(0, "replayed")]
 
 
+@pytest.mark.claim("C-replay-1")
 def test_one_that_was_held_back_too_long_is_refused(make_net: Callable[..., Any]) -> None:
     net = make_net(4, {"skew": 5.0})
     net.hold = lambda sender, receiver, envelope: (
@@ -165,6 +170,7 @@ def test_one_that_was_held_back_too_long_is_refused(make_net: Callable[..., Any]
     assert net.refused == [(0, "replay:clock-behind")]
 
 
+@pytest.mark.claim("C-replay-11")
 def test_one_of_another_model_is_not_counted(
     make_net: Callable[..., Any], signed: Callable[[Envelope], bytes]
 ) -> None:
@@ -233,6 +239,7 @@ def members(net: Any, observer: int) -> set[bytes]:
     return {member for ended_round in net.ended[observer] for member in ended_round.outcome.members}
 
 
+@pytest.mark.control("C-replay-9")
 @pytest.mark.parametrize("offset", [-40 * YEAR, 300.0, 40 * YEAR])
 def test_control_in_mode_clock_a_wrong_clock_excludes_its_node(
     make_net: Callable[..., Any], evidence: list[Evidence], offset: float
@@ -244,6 +251,7 @@ def test_control_in_mode_clock_a_wrong_clock_excludes_its_node(
     assert [fact for fact in evidence if fact.against] == []
 
 
+@pytest.mark.claim("C-replay-9")
 @pytest.mark.parametrize("offset", [-40 * YEAR, 300.0, 40 * YEAR])
 @pytest.mark.parametrize("seed", range(3))
 def test_in_mode_challenge_it_takes_part(
@@ -298,6 +306,7 @@ def test_a_node_with_a_wrong_clock_that_was_cut_off_comes_back(
     assert net.run(lambda: net.steps()[3] >= min(net.steps()[:3]) >= 6)
 
 
+@pytest.mark.claim("C-trust-7")
 def test_a_replay_of_a_wrong_clocks_messages_is_refused(make_net: Callable[..., Any]) -> None:
     net = make_net(4, {"mode": "challenge"}, offsets={3: -YEAR}, swarm=COORDINATOR)
     assert net.run(lambda: min(net.steps()) >= 3)
@@ -317,6 +326,7 @@ def test_a_replay_of_a_wrong_clocks_messages_is_refused(make_net: Callable[..., 
     assert set(before) <= set(net.ids)
 
 
+@pytest.mark.claim("C-replay-12")
 def test_a_replay_plugin_needs_an_authenticator(
     make_config: Callable[..., Any], installed: dict[str, Installed]
 ) -> None:

@@ -16,6 +16,7 @@ def accept(window: Window, sequence: int) -> None:
     window.high, window.seen = window.after(sequence)
 
 
+@pytest.mark.claim("C-trust-7")
 @given(size=st.integers(1, 12), numbers=st.lists(NUMBERS, max_size=60))
 @example(size=1, numbers=[0, 0, 1, 0])
 @example(size=4, numbers=[3, 7, 4, 3, 8, 4])
@@ -51,6 +52,7 @@ def test_memory_does_not_grow_with_the_numbers() -> None:
         assert window.seen.bit_length() <= 64
 
 
+@pytest.mark.claim("C-replay-8")
 @given(first=st.integers(1, 12), second=st.integers(1, 12), numbers=st.lists(NUMBERS, max_size=30))
 def test_another_size_forgets_nothing_seen_and_admits_nothing_forgotten(
     first: int, second: int, numbers: list[int]
@@ -71,6 +73,7 @@ def test_another_size_forgets_nothing_seen_and_admits_nothing_forgotten(
         assert bool(resized.refusal(sequence)) == bool(refused)
 
 
+@pytest.mark.control("C-replay-8")
 @pytest.mark.parametrize("size", [1, 4, 9])
 def test_an_unused_window_of_another_size_is_unused(size: int) -> None:
     resized = Window(4).resized(size)

@@ -236,6 +236,7 @@ class Reputation:
             notices=(notice,) if weighs else (),
             weighs=weighs,
             alters=False,
+            by_fragments=True,  # its watch compares the updates of one round
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:

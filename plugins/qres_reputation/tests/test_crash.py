@@ -13,6 +13,7 @@ import pytest
 DRIVER = Path(__file__).with_name("crash_driver.py")
 
 
+@pytest.mark.claim("C-trust-11")
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_nothing_told_is_forgotten_by_a_kill(tmp_path: Path) -> None:

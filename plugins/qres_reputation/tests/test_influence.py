@@ -38,6 +38,7 @@ def slow_limit(powers: list[int], cap: Fraction) -> Fraction | None:
     return high if max(powers) <= cap * sum(powers) else low
 
 
+@pytest.mark.control("C-reputation-6")
 @given(scores=SCORES, exponent=EXPONENTS)
 def test_without_a_cap_weights_are_powers(scores: list[int], exponent: int) -> None:
     top = max(1, *scores) ** exponent
@@ -45,10 +46,12 @@ def test_without_a_cap_weights_are_powers(scores: list[int], exponent: int) -> N
     assert weigh(scores, exponent, UNIT) == expected
 
 
+@pytest.mark.claim("C-reputation-6")
 def test_the_third_power_by_hand() -> None:
     assert weigh([UNIT, UNIT // 2, UNIT // 4, 0], 3, UNIT) == [2**32, 2**29, 2**26, 1]
 
 
+@pytest.mark.claim("C-reputation-6")
 @given(scores=SCORES, exponent=EXPONENTS, cap=CAPS)
 @example(scores=[UNIT, UNIT, 0, 0], exponent=8, cap=UNIT // 3)
 @example(scores=[UNIT, 1, 1, 1], exponent=8, cap=UNIT // 2)

@@ -120,6 +120,7 @@ def test_the_sample_is_one_of_each_stretch(d: int, count: int, seed: int) -> Non
         assert j * d // count <= column < (j + 1) * d // count
 
 
+@pytest.mark.control("C-reputation-5")
 def test_the_sample_depends_on_the_round_and_on_every_update() -> None:
     vectors = np.zeros((3, 1000), dtype=np.int32)
     drawn = {}
@@ -136,6 +137,7 @@ def test_the_sample_depends_on_the_round_and_on_every_update() -> None:
     assert again.tolist() == drawn[""]
 
 
+@pytest.mark.claim("C-reputation-5")
 def test_the_sample_is_the_same_on_every_machine() -> None:
     columns = sample_columns(np.arange(3000, dtype=np.int32).reshape(3, 1000), bytes(32), 8)
     assert columns is not None
@@ -155,6 +157,8 @@ def test_the_sample_reaches_every_coordinate() -> None:
     assert seen == set(range(40))
 
 
+@pytest.mark.claim("C-reputation-12")
+@pytest.mark.control("C-reputation-12")
 def test_lies_in_few_coordinates_may_miss_the_sample_and_not_a_full_look() -> None:
     # What the documentation admits, and what `outlier_sample = 0` is for.
     generator = np.random.default_rng(5)

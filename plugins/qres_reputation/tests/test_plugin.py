@@ -88,6 +88,7 @@ def test_a_bad_option_is_refused_by_name(option: str, value: Any, message: str) 
         Reputation(**{option: value})
 
 
+@pytest.mark.claim("C-reputation-13")
 @pytest.mark.parametrize(
     ("rule", "option"),
     [("beta", "reward"), ("beta", "punish"), ("ema", "punish"), ("beta", "gamma")],
@@ -97,6 +98,7 @@ def test_an_option_of_another_rule_is_not_dropped_silently(rule: str, option: st
         Reputation(rule=rule, **{option: 0.3})
 
 
+@pytest.mark.control("C-reputation-13")
 @pytest.mark.parametrize(
     ("option", "value"), [("start", 1), ("ban_below", 0.499999), ("reward", 0)]
 )
@@ -104,6 +106,7 @@ def test_the_ends_of_a_range_are_in_it(option: str, value: Any) -> None:
     assert getattr(Reputation(**{option: value}), option) == value
 
 
+@pytest.mark.claim("C-reputation-2")
 def test_it_needs_authentication_and_tells_about_weights() -> None:
     assert Reputation().claims.needs == Needs(families=("authenticate",))
     assert Reputation().claims.notices == ()
@@ -121,6 +124,7 @@ def test_the_kernel_can_host_it() -> None:
 # ── evidence ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-reputation-1", "C-reputation-8", "C-reputation-14")
 def test_a_fault_counts_once_in_a_round_whatever_its_round_number_says(node: NodeMaker) -> None:
     item = node(**STILL)
     liar = item.roster[3]
@@ -142,6 +146,7 @@ def test_a_fault_counts_once_in_a_round_whatever_its_round_number_says(node: Nod
     assert {item.score(n) for n in others} == {500_000}
 
 
+@pytest.mark.claim("C-reputation-7")
 def test_a_flood_bans_within_the_round(node: NodeMaker) -> None:
     item = node(flood=64, **STILL)
     flooder = item.roster[1]
@@ -153,6 +158,7 @@ def test_a_flood_bans_within_the_round(node: NodeMaker) -> None:
     assert item.banned(flooder)
 
 
+@pytest.mark.claim("C-reputation-7")
 @pytest.mark.parametrize(("flood", "score"), [(0, 400_000), (1, 200_000), (2, 300_000)])
 def test_how_repetitions_count(node: NodeMaker, flood: int, score: int) -> None:
     item = node(flood=flood, **STILL)
@@ -162,6 +168,7 @@ def test_how_repetitions_count(node: NodeMaker, flood: int, score: int) -> None:
     assert item.score(item.roster[1]) == score
 
 
+@pytest.mark.claim("C-reputation-8")
 def test_a_stranger_gets_no_state(node: NodeMaker) -> None:
     item = node()
     before = item.state()
@@ -177,12 +184,14 @@ def test_a_stranger_gets_no_state(node: NodeMaker) -> None:
     assert item.plugin.reputation(STRANGER) == FULL
 
 
+@pytest.mark.claim("C-reputation-1")
 def test_the_ignored_facts_are_those_the_readme_lists() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     listed = readme.split("### Facts that are ignored")[1].split(". ")[0]
     assert sorted(re.findall(r"`([a-z-]+)`", listed)) == sorted(DISPUTABLE)
 
 
+@pytest.mark.claim("C-reputation-1")
 @pytest.mark.parametrize("fact", DISPUTABLE)
 def test_what_honest_nodes_can_differ_in_is_no_evidence(node: NodeMaker, fact: str) -> None:
     item = node(**STILL)
@@ -226,6 +235,7 @@ def test_a_round_without_a_model_rewards_nobody_and_nothing_fades(
     assert item.score(item.roster[1]) == 400_100
 
 
+@pytest.mark.claim("C-reputation-14")
 def test_a_banned_node_cannot_earn_or_lose(node: NodeMaker) -> None:
     item = node(punish=0.4)
     liar = item.roster[1]
@@ -242,6 +252,7 @@ def test_a_banned_node_cannot_earn_or_lose(node: NodeMaker) -> None:
 # ── bans ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-reputation-4")
 @pytest.mark.parametrize("rule", ["additive", "beta", "ema"])
 def test_a_ban_ends_in_probation(node: NodeMaker, rule: str) -> None:
     item = node(rule=rule, ban_rounds=5, decay=0.0, flood=1)
@@ -261,6 +272,7 @@ def test_a_ban_ends_in_probation(node: NodeMaker, rule: str) -> None:
     assert item.banned(liar)
 
 
+@pytest.mark.claim("C-reputation-15")
 def test_a_ban_ends_by_number_even_if_rounds_were_missed(node: NodeMaker) -> None:
     item = node(punish=0.4, ban_rounds=5)
     item.open(10)
@@ -272,6 +284,7 @@ def test_a_ban_ends_by_number_even_if_rounds_were_missed(node: NodeMaker) -> Non
     assert not item.banned(item.roster[1])
 
 
+@pytest.mark.control("C-reputation-4", "C-reputation-15")
 def test_a_ban_of_zero_rounds_is_for_ever(node: NodeMaker) -> None:
     item = node(punish=0.4, ban_rounds=0)
     item.open()
@@ -302,6 +315,7 @@ def test_decay_leads_to_neutral_from_both_sides(node: NodeMaker) -> None:
     assert (lows[-1], highs[-1]) == (500_000, 500_000)
 
 
+@pytest.mark.claim("C-reputation-5")
 @given(
     acts=st.lists(
         st.tuples(st.sampled_from(["bad", "good", "far", "abort"]), st.integers(0, 6)), max_size=40
@@ -357,6 +371,7 @@ def test_with_an_exponent_weight_is_a_power_of_the_score_from_the_next_round(
     assert item.plugin.reputation(item.roster[2]) == FULL
 
 
+@pytest.mark.claim("C-reputation-6")
 def test_no_node_weighs_more_than_its_share(node: NodeMaker) -> None:
     item = node(nodes=20, exponent=3, influence_cap=0.1, **STILL)
     star = item.roster[7]
@@ -394,6 +409,7 @@ def test_a_roster_all_banned_is_all_banned(node: NodeMaker) -> None:
 # ── the watch ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-reputation-3")
 def test_a_persistent_outlier_is_punished_from_the_third_round_on(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
@@ -446,6 +462,7 @@ def test_an_outlier_in_a_round_that_aborts_is_not_held_against_anybody(
     assert item.streak(item.roster[2]) == 0
 
 
+@pytest.mark.claim("C-reputation-4")
 def test_patience_does_not_begin_anew_on_probation(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:

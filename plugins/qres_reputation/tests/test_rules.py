@@ -47,6 +47,7 @@ def test_the_seeds_rule_by_hand() -> None:
     assert after(rule, ["reward"] * 10 + ["punish"]).score == 500_000
 
 
+@pytest.mark.claim("C-trust-10")
 @given(acts=ACTS, start=SHARES, gain=SHARES, loss=SHARES, decay=DECAYS)
 def test_additive_is_the_formula(
     acts: list[str], start: int, gain: int, loss: int, decay: int

@@ -183,6 +183,7 @@ def test_the_rule_implies_nine_rounds_without_decay() -> None:
     assert rounds_to_ban(Reputation()) == 2 + 6  # decay takes the score just under 0.8
 
 
+@pytest.mark.claim("C-trust-10")
 @pytest.mark.parametrize(("attackers", "decay"), [(5, 0.001), (6, 0.0)])
 def test_sleepers_are_banned_when_the_rule_says(attackers: int, decay: float) -> None:
     options = {"decay": decay}
@@ -196,6 +197,7 @@ def test_sleepers_are_banned_when_the_rule_says(attackers: int, decay: float) ->
     assert min(swarm.scores(swarm.honest)) >= 500_000
 
 
+@pytest.mark.control("C-reputation-10", "C-trust-10")
 @pytest.mark.long
 def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_not() -> None:
     last = AWAKE_AFTER + rounds_to_ban(Reputation())
@@ -217,6 +219,7 @@ def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_n
     assert control.closed[-1].metrics["accuracy"] < 0.3
 
 
+@pytest.mark.claim("C-reputation-10")
 @pytest.mark.parametrize(
     ("seed", "model"), [(1, "softmax"), (2, "softmax"), (3, "softmax"), (1, "mlp")]
 )
@@ -232,6 +235,7 @@ def test_nobody_honest_is_banned_where_data_differ_much(seed: int, model: str) -
 # ── slander ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-blame-1")
 def test_slander_bans_the_slanderer_and_not_the_slandered() -> None:
     scenario = Scenario(rounds=8, seed=3, attack="forge", attackers=2)
     swarm = play(scenario, nodes=10, quorum=6, options={"decay": 0.0, "flood": 0})
@@ -242,6 +246,7 @@ def test_slander_bans_the_slanderer_and_not_the_slandered() -> None:
         assert swarm.scores(swarm.honest, by) == [580_000] * 8
 
 
+@pytest.mark.control("C-reputation-2")
 def test_slander_by_a_flood_bans_the_link_within_a_round() -> None:
     kernel = kernel_of()
     roster = make_node_ids(4)
@@ -308,6 +313,7 @@ def test_the_watch_belongs_to_the_majority(sybils: int, who_is_banned: str) -> N
     assert any(swarm.banned(swarm.attackers)) == (who_is_banned == "sybils")
 
 
+@pytest.mark.control("C-reputation-3", "C-trust-10")
 def test_just_below_the_factor_nobody_is_caught() -> None:
     """What the documentation admits: a lie as far out as honest updates may be is not seen."""
     scenario = Scenario(rounds=12, seed=5, attack="test-cartel", attackers=2, strength=0.2)

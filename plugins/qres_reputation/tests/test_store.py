@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qres_reputation import Reputation
+from qres_reputation.record import Conduct
+from qres_reputation.rules import Belief
 from qres_reputation.store import FILE, ConductStore
 
 from qres_core import NodeInfo, RoundError, Updates
@@ -37,6 +39,7 @@ def history(node: NodeMaker, spread: Callable[..., Updates], tmp_path: Path) -> 
     return item
 
 
+@pytest.mark.control("C-reputation-11")
 def test_a_restart_forgets_nothing(history: Any, node: NodeMaker, tmp_path: Path) -> None:
     again = node(str(tmp_path), punish=0.2)
     assert again.state() == history.state()
@@ -45,6 +48,7 @@ def test_a_restart_forgets_nothing(history: Any, node: NodeMaker, tmp_path: Path
     again.plugin.teardown()
 
 
+@pytest.mark.claim("C-trust-11")
 @pytest.mark.parametrize("rule", ["additive", "beta", "ema"])
 def test_a_fault_is_on_disk_before_observe_returns(
     node: NodeMaker, tmp_path: Path, rule: str
@@ -59,6 +63,23 @@ def test_a_fault_is_on_disk_before_observe_returns(
         again = node(str(copy), rule=rule)
         assert again.state() == item.state()
         again.plugin.teardown()
+    item.plugin.teardown()
+
+
+@pytest.mark.control("C-reputation-11", "C-trust-11")
+def test_control_a_fault_that_is_not_written_at_once_is_forgotten(
+    node: NodeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = node(str(tmp_path / "node"))
+    item.play(item.roster)
+    item.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(ConductStore, "put", lambda *_: None)
+        item.against(item.roster[3], "crash:fault")
+    shutil.copytree(tmp_path / "node", tmp_path / "copy")
+    again = node(str(tmp_path / "copy"))
+    assert again.state() != item.state()
+    again.plugin.teardown()
     item.plugin.teardown()
 
 
@@ -93,6 +114,7 @@ def refused(data_dir: Path, message: str, **changes: Any) -> None:
     assert problem.fix
 
 
+@pytest.mark.claim("C-reputation-11")
 @pytest.mark.usefixtures("history")
 def test_the_file_of_another_node_or_swarm_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "belongs to another swarm", swarm="other")
@@ -135,6 +157,7 @@ def test_another_rule_takes_over_scores_and_bans(
 # ── damage ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-reputation-11")
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 @example(place=0.2421875, flip=128)  # in the text of the schema: SQLite's report does not decode
 @settings(
@@ -159,6 +182,7 @@ def test_a_flipped_byte_is_refused_or_without_effect(
         again.plugin.teardown()
 
 
+@pytest.mark.claim("C-reputation-11")
 @pytest.mark.usefixtures("history")
 @pytest.mark.parametrize("length", [0, 1, 100, 4096, 5000])
 def test_a_shortened_file_is_refused(tmp_path: Path, length: int) -> None:
@@ -167,6 +191,7 @@ def test_a_shortened_file_is_refused(tmp_path: Path, length: int) -> None:
     refused(tmp_path, "QRES-E602")
 
 
+@pytest.mark.claim("C-reputation-11")
 @pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
     ("tampering", "message"),
@@ -194,24 +219,32 @@ def test_tampering_is_refused(tmp_path: Path, tampering: str, message: str) -> N
 
 
 @pytest.mark.usefixtures("history")
-@pytest.mark.parametrize(
-    ("name", "message"), [("fact", "cannot be read"), ("node", "makes no sense")]
-)
-def test_a_well_made_record_that_cannot_be_is_refused(
-    tmp_path: Path, name: str, message: str
-) -> None:
-    from qres_reputation.record import Conduct  # noqa: PLC0415
-    from qres_reputation.rules import Belief  # noqa: PLC0415
-
+def test_a_well_made_fact_that_cannot_be_is_refused(tmp_path: Path) -> None:
     store = ConductStore(tmp_path)
-    if name == "fact":
-        row = ("round", b"\xff", store._facts.digest("round", b"\xff"))
-        store._db.execute("REPLACE INTO fact VALUES (?, ?, ?)", row)
-    else:
-        with store.transaction():
-            store.put({make_node_ids(7)[1]: Conduct(Belief(2_000_000))})
+    row = ("round", b"\xff", store._facts.digest("round", b"\xff"))
+    store._db.execute("REPLACE INTO fact VALUES (?, ?, ?)", row)
     store.close()
-    refused(tmp_path, message)
+    refused(tmp_path, "cannot be read")
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    "conduct",
+    [
+        Conduct(Belief(2_000_000)),
+        Conduct(Belief(-1)),
+        Conduct(Belief(1, good=-1)),
+        Conduct(Belief(1, bad=-1)),
+        Conduct(Belief(1), until=-2),
+        Conduct(Belief(1), streak=-1),
+    ],
+)
+def test_a_well_made_record_that_cannot_be_is_refused(tmp_path: Path, conduct: Conduct) -> None:
+    store = ConductStore(tmp_path)
+    with store.transaction():
+        store.put({make_node_ids(7)[1]: conduct})
+    store.close()
+    refused(tmp_path, "makes no sense")
 
 
 def test_a_lost_file_is_not_begun_anew_over_its_log(history: Any, tmp_path: Path) -> None:
@@ -273,4 +306,20 @@ def test_commits_wait_for_the_disk(node: NodeMaker, tmp_path: Path) -> None:
     item = node(str(tmp_path))
     assert item.plugin._ledger._store._db.one("PRAGMA synchronous") == 2
     assert item.plugin._ledger._store._db.one("PRAGMA journal_mode") == "wal"
+    item.plugin.teardown()
+
+
+def test_weights_stay_until_the_next_round_opens_also_with_a_store(
+    node: NodeMaker, tmp_path: Path
+) -> None:
+    item = node(str(tmp_path), exponent=1, influence_cap=1.0)
+    item.open()
+    before = [item.plugin.reputation(member) for member in item.roster]
+    item.against(item.roster[2])
+    assert item.score(item.roster[2]) < item.score(item.roster[1])
+    assert [item.plugin.reputation(member) for member in item.roster] == before
+    item.close()
+    item.open()
+    after = [item.plugin.reputation(member) for member in item.roster]
+    assert after[2].weight < before[2].weight
     item.plugin.teardown()

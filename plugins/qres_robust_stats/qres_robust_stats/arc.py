@@ -8,13 +8,14 @@ from typing import Any
 
 import attrs
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, check_rows, shortened, squared_lengths
+from qres_arithmetic import Rows, check_rows, shortened
 
 from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.whole import whole_lengths
 
 
-def arc(vectors: Rows, f: int) -> NDArray[Any]:
+def arc(vectors: Rows, f: int, *, products: NDArray[Any] | None = None) -> NDArray[Any]:
     """Shorten the ``k`` longest vectors to the length of the next one, keeping directions.
 
     ``k = floor(2 (f / n) (n - f))``, in integers. With the length ``C`` of the ``k + 1``-th
@@ -26,6 +27,8 @@ def arc(vectors: Rows, f: int) -> NDArray[Any]:
         vectors: shape ``(n, d)`` with ``n >= 2 f + 1``: int32 (exact), float32 or float64. Not
             changed.
         f: vectors that may be anything, 0 or more.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         shape ``(n, d)``, the same dtype, new memory.
@@ -44,7 +47,7 @@ def arc(vectors: Rows, f: int) -> NDArray[Any]:
     """
     options.whole(0).check("f", f)
     check_enough("arc", len(check_rows(vectors)), f, 2 * f + 1, "2 f + 1")
-    squares = squared_lengths(vectors)
+    squares = whole_lengths(vectors, products)
     square = sorted(squares, reverse=True)[clipped_count(len(vectors), f)]
     longer = [row for row, other in enumerate(squares) if other > square]
     return shortened(vectors, squares, longer, Fraction(square))
@@ -108,10 +111,11 @@ class Arc:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
         """Merge the clipped updates. Raises QRES-E505 if ``n < 2 f + 1``."""
         check_round("arc", updates, self.f, 2 * self.f + 1, "2 f + 1")
-        return proceed(attrs.evolve(updates, vectors=arc(updates.vectors, self.f)))
+        clipped = arc(updates.vectors, self.f, products=updates.products)
+        return proceed(attrs.evolve(updates, vectors=clipped))

@@ -220,7 +220,7 @@ class Bucketing:
     def claims(self) -> Claims:
         """Single updates, so many that fewer than half of the buckets hold a liar."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(tolerates=self.f, needs=needs, merges=self.size)
+        return Claims(tolerates=self.f, needs=needs, merges=self.size, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(

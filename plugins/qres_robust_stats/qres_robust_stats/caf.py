@@ -8,14 +8,15 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, check_rows, dominant_eigenvector, squared_distances, sweep
+from qres_arithmetic import Rows, check_rows, dominant_eigenvector, sweep
 
 from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.coefficients import as_floats, centred_gram, combination
 from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.whole import whole_distances
 
 
-def caf(vectors: Rows, f: int) -> Rows:
+def caf(vectors: Rows, f: int, *, products: NDArray[Any] | None = None) -> Rows:
     """Return the weighted mean whose covariance has the least greatest eigenvalue.
 
     All vectors begin with weight 1. In each step the weighted covariance, its greatest eigenvalue
@@ -27,6 +28,8 @@ def caf(vectors: Rows, f: int) -> Rows:
     Args:
         vectors: int32 or floating, shape ``(n, d)``, ``n >= 2 f + 1``; not changed.
         f: vectors that may be anything.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         shape ``(d,)``, dtype of ``vectors``, new memory. For int32 all steps are specified float64
@@ -54,7 +57,7 @@ def caf(vectors: Rows, f: int) -> Rows:
     rows = check_rows(vectors)
     check_enough("caf", len(rows), f, 2 * f + 1, "2 f + 1")
     n = len(rows)
-    squares = as_floats(squared_distances(rows))
+    squares = as_floats(whole_distances(rows, products))
     counts = np.ones(n)
     chosen = counts / n
     least = math.inf
@@ -102,13 +105,13 @@ class Caf:
     def claims(self) -> Claims:
         """Single updates, enough of them for the theorem."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=5 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         """Return the filtered mean. Raises QRES-E505 if ``n < 5 f + 1``."""
         check_round("caf", updates, self.f, 5 * self.f + 1, "5 f + 1")
-        merged: NDArray[Any] = caf(updates.vectors, self.f)
+        merged: NDArray[Any] = caf(updates.vectors, self.f, products=updates.products)
         return merged
 
 

@@ -34,7 +34,12 @@ PROVEN: Final = 10
 
 
 def centred_clipping(
-    vectors: Rows, *, radius: float, iterations: int = 1, start: Rows | None = None
+    vectors: Rows,
+    *,
+    radius: float,
+    iterations: int = 1,
+    start: Rows | None = None,
+    products: NDArray[Any] | None = None,
 ) -> Rows:
     """Return the start vector moved by the mean of the clipped differences from it.
 
@@ -47,6 +52,9 @@ def centred_clipping(
         radius: above 0, in the unit of the vectors.
         iterations: 1 or more.
         start: shape ``(d,)``, dtype of ``vectors``; the zero vector if left out.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone;
+            without ``start``.
 
     Returns:
         shape ``(d,)``, dtype of ``vectors``, new memory. For int32 all steps are specified float64
@@ -78,7 +86,7 @@ def centred_clipping(
         if little is not None:
             return little
     n = len(rows)
-    place = geometry(rows, start, iterations)
+    place = geometry(rows, start, iterations, products)
     point = np.zeros(n + 1)
     point[-1] = 1.0
     with np.errstate(all="ignore"):
@@ -168,6 +176,8 @@ class CentredClipping:
             tolerates=self.f,
             needs=Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1),
             notices=(notice,) if self.f else (),
+            by_products=not self.history,
+            by_fragments=not self.history,  # it starts from the last round's result
         )
 
     def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n
@@ -197,6 +207,7 @@ class CentredClipping:
             radius=math.ldexp(self.radius, 16 - round_info.scale),
             iterations=self.iterations,
             start=start,
+            products=updates.products,
         )
         if self.history:
             self._kept.returned(round_info.model_digest, merged)
@@ -212,6 +223,14 @@ class CentredClipping:
     @hookimpl
     def teardown(self) -> None:
         self._kept.close()
+
+    def remember(self) -> bytes:
+        """What the next round starts from, for a simulation's checkpoint."""
+        return self._kept.raw() if isinstance(self._kept, MemoryHistory) else b""
+
+    def recall_agreed(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Refuses other bytes."""
+        self._kept = MemoryHistory.of_raw(memory)
 
     def _start(self, round_info: RoundInfo) -> Vector | None:
         if round_info.step == 0:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import attrs
 import numpy as np
 
-from qres_core import NodeInfo, Vector, stores
+from qres_core import NodeInfo, Vector, canonical, stores
 
 FILE: Final = "centred_clipping.sqlite"
 APPLICATION_ID: Final = 0x51524343
@@ -89,6 +89,21 @@ class MemoryHistory:
 
     def close(self) -> None:
         """See :class:`ClipHistory`."""
+
+    def raw(self) -> bytes:
+        """What made the current model, for a simulation's checkpoint; empty if it is not known."""
+        if self._made is None:
+            return b""
+        model, vector = self._made
+        return canonical.dumps([model, vector.astype("<i4").tobytes()])
+
+    @classmethod
+    def of_raw(cls, memory: bytes) -> MemoryHistory:
+        """What :meth:`raw` told. Raises ValueError, TypeError or WireError for other bytes."""
+        model, octets = canonical.loads(memory, max_bytes=len(memory))
+        if type(model) is not bytes:
+            raise TypeError("expected the digest of a model")
+        return cls((model, np.frombuffer(octets, dtype="<i4").astype(np.int32)))
 
 
 class SqliteHistory:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, shortened, squared_lengths
+from qres_arithmetic import Rows, shortened
 
 from qres_core import (
     Claims,
@@ -23,9 +23,12 @@ from qres_core import (
     options,
 )
 from qres_robust_stats.preconditions import check_visible
+from qres_robust_stats.whole import whole_lengths
 
 
-def clip(vectors: Rows, bound: float | Fraction) -> NDArray[Any]:
+def clip(
+    vectors: Rows, bound: float | Fraction, *, products: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Shorten every vector to a Euclidean length of at most ``bound``, keeping its direction.
 
     On the grid the arithmetic is exact: a vector ``x`` with ``|x| > bound`` becomes
@@ -37,6 +40,8 @@ def clip(vectors: Rows, bound: float | Fraction) -> NDArray[Any]:
     Args:
         vectors: int32, float32 or float64, shape ``(n, d)``. Not changed.
         bound: above 0, in the units of ``vectors`` (on the grid: in steps); read exactly.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         shape ``(n, d)``, the same dtype, new memory.
@@ -56,7 +61,7 @@ def clip(vectors: Rows, bound: float | Fraction) -> NDArray[Any]:
     if isinstance(bound, bool) or not math.isfinite(bound) or bound <= 0:
         msg = f"bound must be a finite number above 0, got {bound!r}"
         raise ValueError(msg)
-    squares = squared_lengths(vectors)
+    squares = whole_lengths(vectors, products)
     squared_bound = Fraction(bound) ** 2
     longer = [row for row, square in enumerate(squares) if square > squared_bound]
     return shortened(vectors, squares, longer, squared_bound)
@@ -107,7 +112,7 @@ class Clipping:
     def claims(self) -> Claims:
         """Single updates: what is long in a sum is no longer one sender's doing."""
         needs = Needs(visibility=Visibility.GROUP)
-        return Claims(tolerates=None, needs=needs)
+        return Claims(tolerates=None, needs=needs, by_products=True, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(
@@ -117,4 +122,5 @@ class Clipping:
         check_visible("clipping", updates)
         exponent = fixed.FRACTION_BITS - round_info.scale
         steps = Fraction(self.bound) * Fraction(2) ** exponent
-        return proceed(attrs.evolve(updates, vectors=clip(updates.vectors, steps)))
+        clipped = clip(updates.vectors, steps, products=updates.products)
+        return proceed(attrs.evolve(updates, vectors=clipped))

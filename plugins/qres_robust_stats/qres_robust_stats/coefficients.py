@@ -32,11 +32,11 @@ from qres_arithmetic import (
     quantised,
     refuse_non_finite,
     run_columns,
-    squared_distances,
     sweep,
 )
 
 from qres_core import ValueRefusedError
+from qres_robust_stats.whole import whole_distances
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -71,13 +71,20 @@ class Geometry(Protocol):
         ...
 
 
-def geometry(rows: Rows, start: Rows | None, iterations: int) -> Geometry:
+def geometry(
+    rows: Rows,
+    start: Rows | None,
+    iterations: int,
+    products: NDArray[Any] | None = None,
+) -> Geometry:
     """Choose how to compute distances to mixtures.
 
     Args:
         rows: shape ``(n, d)``; not changed.
         start: shape ``(d,)``; the zero vector if left out.
         iterations: how many mixtures will be asked for.
+        products: of whole rows, where ``rows`` are a range of their columns; see
+            :class:`Pairwise`.
 
     Returns:
         for int32 always :class:`Pairwise`, whose results are specified to the bit. For floats what
@@ -87,7 +94,7 @@ def geometry(rows: Rows, start: Rows | None, iterations: int) -> Geometry:
         ValueRefusedError: QRES-E501, naming float rows that are not finite.
     """
     if rows.dtype == np.int32:
-        return Pairwise(rows, start)
+        return Pairwise(rows, start, products)
     few = _FEW if rows.size <= _SMALL else 1 + _PASSES_A_ROW * len(rows)
     if iterations <= few:
         return Passes(cast("Floats", rows), start)
@@ -113,6 +120,8 @@ class Pairwise:
     Attributes:
         rows: shape ``(n, d)``.
         start: shape ``(d,)``; the zero vector if left out.
+        products: exact inner products of whole int32 rows, Python integers, shape ``(n, n)``, where
+            ``rows`` are a range of their columns. Then ``start`` is the zero vector.
 
     Complexity: the pairwise distances once, then ``O(n**2)`` a call, in the specified order of
     :func:`~qres_arithmetic.sweep`: for int32 the same bits everywhere. For the start vector alone
@@ -126,6 +135,7 @@ class Pairwise:
 
     rows: Rows
     start: Rows | None = None
+    products: NDArray[Any] | None = None
     _squares: NDArray[np.float64] | None = attrs.field(init=False, default=None)
     _from_start: NDArray[np.float64] | None = attrs.field(init=False, default=None)
 
@@ -133,7 +143,7 @@ class Pairwise:
     def squares(self) -> NDArray[np.float64]:
         """Squared distances of every two rows: float64, shape ``(n, n)``, correctly rounded."""
         if self._squares is None:
-            self._squares = as_floats(squared_distances(self.rows))
+            self._squares = as_floats(whole_distances(self.rows, self.products))
         return self._squares
 
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -157,7 +167,11 @@ class Pairwise:
 
     def _start_squares(self) -> NDArray[np.float64]:
         if self._from_start is None:
-            self._from_start = as_floats(squared_distances_to(self.rows, self.start))
+            if self.products is None:
+                squares = squared_distances_to(self.rows, self.start)
+            else:
+                squares = self.products.diagonal()
+            self._from_start = as_floats(squares)
         return self._from_start
 
 

@@ -45,6 +45,7 @@ def geometric_median(
     smoothing: float = SMOOTHING,
     weights: NDArray[np.int64] | None = None,
     start: Start = "medoid",
+    products: NDArray[Any] | None = None,
 ) -> Rows:
     """Return nearly the point with the least sum of distances to the vectors.
 
@@ -63,6 +64,8 @@ def geometric_median(
             sum of distances, as few as together hold more than half of all weight. Fewer than half
             cannot pull it away, so that few iterations do. ``"zero"``: at the zero vector, as other
             libraries do; each iteration then only shrinks what far vectors add, by about ``n``.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         shape ``(d,)``, dtype of ``vectors``, new memory. For int32 all steps are specified float64
@@ -95,7 +98,7 @@ def geometric_median(
         little = weiszfeld_little(rows, shares, smoothing, iterations)
         if little is not None:
             return little
-    place, point = _start(rows, counts, iterations, start)
+    place, point = _start(rows, counts, iterations, start, products)
     with np.errstate(all="ignore"):
         for _ in range(iterations):
             pulls = shares / np.maximum(np.sqrt(place.distances(point)), smoothing)
@@ -181,7 +184,7 @@ class GeometricMedian:
     def claims(self) -> Claims:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""
@@ -204,6 +207,7 @@ class GeometricMedian:
             iterations=self.iterations,
             smoothing=math.ldexp(self.smoothing, 16 - round_info.scale),
             weights=counted,
+            products=updates.products,
         )
         return merged
 
@@ -215,15 +219,19 @@ class GeometricMedian:
 
 
 def _start(
-    rows: Rows, counts: NDArray[np.int64], iterations: int, start: Start
+    rows: Rows,
+    counts: NDArray[np.int64],
+    iterations: int,
+    start: Start,
+    products: NDArray[Any] | None,
 ) -> tuple[Geometry, NDArray[np.float64]]:
     """How to measure, and the weights of the point to begin at."""
     point = np.zeros(len(rows) + 1)
     if start == "zero":
         point[-1] = 1.0
-        return geometry(rows, None, iterations), point
+        return geometry(rows, None, iterations, products), point
     options.one_of("medoid", "zero").check("start", start)
-    pairs = Pairwise(rows)
+    pairs = Pairwise(rows, products=products)
     nearest = _majority(pairs.squares, counts)
     shares = counts[nearest].astype(np.float64)
     point[nearest] = shares / float(counts[nearest].sum())

@@ -8,17 +8,20 @@ from typing import Any, Final
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, check_rows, mean_of, squared_distances
+from qres_arithmetic import Rows, check_rows, mean_of
 
 from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round
 from qres_robust_stats.vertex_cover import CoverSearch, adjacency
+from qres_robust_stats.whole import whole_distances
 
 BUDGET: Final = 20_000
 """Steps of the search, by default: a second or two, and far beyond what data have needed."""
 
 
-def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
+def mda(
+    vectors: Rows, f: int, *, budget: int = BUDGET, products: NDArray[Any] | None = None
+) -> Rows:
     """Average the ``n - f`` vectors that are nearest together.
 
     Of all subsets of ``n - f`` rows the one with the least diameter (greatest distance between two
@@ -35,6 +38,8 @@ def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
         f: vectors that may be anything.
         budget: steps the search may take, 1 or more. The same for the same distances, wherever the
             search runs.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         shape ``(d,)``, dtype of ``vectors``, new memory. The mean of int32 rows is rounded half to
@@ -61,7 +66,7 @@ def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
     options.whole(1).check("budget", budget)
     rows = check_rows(vectors)
     check_enough("mda", len(rows), f, 2 * f + 1, "2 f + 1")
-    distances: NDArray[Any] = squared_distances(rows)
+    distances: NDArray[Any] = whole_distances(rows, products)
     order = np.array(_central_first(distances))
     places = least_diameter_subset(distances[np.ix_(order, order)], f, budget=budget)
     return mean_of(rows, sorted(order[places].tolist()))
@@ -145,7 +150,7 @@ class Mda:
     def claims(self) -> Claims:
         """Single updates, of which a majority is honest."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness that follows from the bound by the diameter.
@@ -162,7 +167,9 @@ class Mda:
         budget.
         """
         check_round("mda", updates, self.f, 2 * self.f + 1, "2 f + 1")
-        merged: NDArray[Any] = mda(updates.vectors, self.f, budget=self.budget)
+        merged: NDArray[Any] = mda(
+            updates.vectors, self.f, budget=self.budget, products=updates.products
+        )
         return merged
 
 

@@ -25,9 +25,10 @@ from qres_core import (
 )
 from qres_robust_stats.coefficients import squared_distances_to
 from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.whole import whole_distances
 
 
-def monna(vectors: Rows, f: int, pivot: int) -> Rows:
+def monna(vectors: Rows, f: int, pivot: int, *, products: NDArray[Any] | None = None) -> Rows:
     """Average the ``n - f`` vectors nearest one of them.
 
     Args:
@@ -35,6 +36,8 @@ def monna(vectors: Rows, f: int, pivot: int) -> Rows:
         f: vectors that may be anything; the pivot is none of them.
         pivot: the row that is trusted. It is among the averaged, and of equally near rows the first
             are.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         shape ``(d,)``, dtype of ``vectors``, new memory. The mean of int32 rows is rounded half to
@@ -61,7 +64,11 @@ def monna(vectors: Rows, f: int, pivot: int) -> Rows:
     n = len(rows)
     check_enough("monna", n, f, 2 * f + 1, "2 f + 1")
     options.whole(0, n - 1).check("pivot", pivot)
-    squares: NDArray[Any] = squared_distances_to(rows, rows[pivot])
+    squares: NDArray[Any]
+    if products is None:
+        squares = squared_distances_to(rows, rows[pivot])
+    else:
+        squares = whole_distances(rows, products)[pivot]
     # The pivot is at distance 0 from itself, but rows equal to it may come before it.
     squares[pivot] = -1
     nearest = np.argsort(squares, kind="stable")[: n - f]
@@ -118,6 +125,8 @@ class Monna:
             tolerates=self.f,
             needs=Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1),
             notices=(notice,),
+            by_products=True,
+            by_fragments=True,
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
@@ -149,5 +158,5 @@ class Monna:
                 "wait until it takes part, or name another pivot on every node",
             )
         pivot = updates.senders.index(trusted)
-        merged: NDArray[Any] = monna(updates.vectors, self.f, pivot)
+        merged: NDArray[Any] = monna(updates.vectors, self.f, pivot, products=updates.products)
         return merged

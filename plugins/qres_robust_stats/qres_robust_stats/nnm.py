@@ -8,19 +8,22 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import Mixture, Rows, check_rows, squared_distances
+from qres_arithmetic import Mixture, Rows, check_rows
 
 from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.whole import whole_distances
 
 
-def nnm(vectors: Rows, f: int) -> Mixture:
+def nnm(vectors: Rows, f: int, *, products: NDArray[Any] | None = None) -> Mixture:
     """Mix every vector with its neighbours, without writing the mixed vectors out.
 
     Args:
         vectors: shape ``(n, d)`` with ``n >= 2 f + 1``: int32 (exact), float32 or float64. Not
             changed, and looked at again when the mixture is used.
         f: vectors that may be anything, 0 or more.
+        products: exact inner products of whole int32 vectors, Python integers, shape ``(n, n)``,
+            where ``vectors`` are a range of their columns alone.
 
     Returns:
         the mixture, a view of shape ``(n, d)``: row ``i`` is the mean of the ``n - f`` vectors at
@@ -45,7 +48,7 @@ def nnm(vectors: Rows, f: int) -> Mixture:
     options.whole(0).check("f", f)
     n = len(check_rows(vectors))
     check_enough("nnm", n, f, 2 * f + 1, "2 f + 1")
-    return Mixture(vectors, _nearest(squared_distances(vectors), n - f))
+    return Mixture(vectors, _nearest(whole_distances(vectors, products), n - f))
 
 
 def _nearest(distances: NDArray[np.generic], count: int) -> NDArray[np.intp]:
@@ -104,11 +107,12 @@ class Nnm:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
         """Merge the mixed updates. Raises QRES-E505 if ``n < 2 f + 1``."""
         check_round("nnm", updates, self.f, 2 * self.f + 1, "2 f + 1")
-        mixed: NDArray[Any] = nnm(updates.vectors, self.f).materialise()
+        mixture = nnm(updates.vectors, self.f, products=updates.products)
+        mixed: NDArray[Any] = mixture.materialise()
         return proceed(attrs.evolve(updates, vectors=mixed))

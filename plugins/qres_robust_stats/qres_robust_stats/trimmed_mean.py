@@ -83,7 +83,7 @@ class TrimmedMean:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, coordinatewise=True)
+        return Claims(tolerates=self.f, needs=needs, coordinatewise=True, by_fragments=True)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates."""

@@ -103,6 +103,7 @@ def test_exactly_k_of_different_lengths_are_clipped() -> None:
         assert arc(rows, f).max() == 10 * (11 - paper_count(11, f))
 
 
+@pytest.mark.claim("C-robust-12")
 @given(data=st.data(), f=st.integers(1, 4))
 @settings(max_examples=300, deadline=None)
 def test_liars_do_not_lift_the_threshold_above_the_honest(data: st.DataObject, f: int) -> None:
@@ -112,6 +113,14 @@ def test_liars_do_not_lift_the_threshold_above_the_honest(data: st.DataObject, f
     assert max(map(square, result.tolist())) <= max(map(square, honest.tolist()))
 
 
+@pytest.mark.control("C-robust-12")
+def test_control_where_no_liars_are_counted_a_lie_keeps_its_length() -> None:
+    rows = np.array([[HIGHEST, 0, 0], *[[50, 0, 0]] * 3], dtype=np.int32)
+    assert arc(rows, 0)[0].tolist() == [HIGHEST, 0, 0]
+    assert arc(rows, 1)[0].tolist() == [49, 0, 0]
+
+
+@pytest.mark.claim("C-robust-16")
 @given(row=arrays(np.int32, 3, elements=COORDINATE), data=st.data(), f=st.integers(1, 4))
 @settings(max_examples=300, deadline=None)
 def test_honest_updates_that_agree_stay_as_they_are(
@@ -131,6 +140,7 @@ def scattered(draw: st.DrawFn) -> tuple[NDArray[np.int32], int]:
     return rows * 2**20, f
 
 
+@pytest.mark.claim("C-robust-16")
 @given(case=scattered())
 @settings(max_examples=100, deadline=None)
 def test_robustness_of_the_rule_behind_grows_by_little(

@@ -179,6 +179,7 @@ def test_weights_of_buckets(weights: list[int], expected: list[int]) -> None:
     assert summed(np.array(weights), [[0, 3], [1, 2]]).tolist() == expected
 
 
+@pytest.mark.claim("C-robust-11")
 def test_the_seed_is_bound_to_everything_that_was_agreed() -> None:
     rows = np.arange(8, dtype=np.int32).reshape(4, 2)
     updates, info = make_updates(rows), make_round_info(2)
@@ -210,6 +211,7 @@ def test_the_seed_by_hand() -> None:
     assert round_seed(updates, info) == hashlib.sha256(text).digest()
 
 
+@pytest.mark.claim("C-robust-11")
 @given(data=st.data(), f=st.integers(1, 2), size=st.integers(1, 3))
 @settings(max_examples=200, deadline=None)
 def test_a_rule_behind_it_stays_among_the_honest(data: st.DataObject, f: int, size: int) -> None:
@@ -223,6 +225,7 @@ def test_a_rule_behind_it_stays_among_the_honest(data: st.DataObject, f: int, si
     assert (result <= honest.max(axis=0)).all()
 
 
+@pytest.mark.control("C-robust-11")
 def test_control_liars_beyond_f_win() -> None:
     updates = make_updates([[HIGHEST]] * 3 + [[0]] * 2)
     result = Bucketing(f=1, size=2).wrap_aggregate(

@@ -125,6 +125,7 @@ def papers(rows: NDArray[Any], f: int) -> NDArray[np.float64]:
             return chosen
 
 
+@pytest.mark.claim("C-robust-8")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("f", [1, 2, 4])
 def test_equals_the_papers_algorithm(seed: int, f: int) -> None:
@@ -154,6 +155,8 @@ def test_without_liars_it_is_the_mean_and_so_it_is_of_one_point() -> None:
     assert caf(np.full((5, 3), 9, dtype=np.int32), 2).tolist() == [9, 9, 9]
 
 
+@pytest.mark.claim("C-robust-8")
+@pytest.mark.control("C-robust-8")
 def test_in_many_dimensions_a_shift_within_the_noise_is_noticed() -> None:
     # Every liar is as near to the honest mean as an honest update is, but all on one side.
     n, f, d = 60, 6, 400
@@ -183,6 +186,7 @@ def test_a_common_offset_moves_the_result_along() -> None:
     assert np.array_equal(caf(rows + shift, 2) - shift, caf(rows, 2))
 
 
+@pytest.mark.claim("C-robust-19")
 def test_inputs_stay_as_they_were() -> None:
     rows = np.arange(10, dtype=np.int32).reshape(5, 2)
     before = rows.copy()

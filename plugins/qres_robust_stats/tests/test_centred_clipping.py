@@ -39,6 +39,8 @@ from qres_core import (
     RoundStatus,
     ValueRefusedError,
     Visibility,
+    WireError,
+    canonical,
 )
 from qres_core.testing import AggregatorContract, make_node_info, make_round_info, make_updates
 
@@ -189,6 +191,7 @@ def test_floats_equal_the_papers_formula(
         assert np.allclose(result, expected, atol=tolerance)
 
 
+@pytest.mark.control("C-robust-5")
 def test_without_clipping_it_is_the_mean(everywhere: Everywhere) -> None:
     rows = np.random.default_rng(0).integers(LOWEST, HIGHEST, size=(7, 3000), dtype=np.int32)
     result = everywhere(lambda: centred_clipping(rows, radius=1e12))
@@ -215,6 +218,7 @@ def test_large_input_gives_the_same_bits_on_every_backend(
     assert np.abs(result - expected).max() < 60
 
 
+@pytest.mark.claim("C-robust-5")
 @given(case=rounds(), liar=arrays(np.int32, 3, elements=COORDINATE), steps=st.integers(1, 3))
 @settings(max_examples=300, deadline=None)
 def test_a_sender_moves_the_result_by_a_share_of_the_radius(
@@ -317,6 +321,7 @@ def test_of_several_calls_in_a_round_the_last_counts() -> None:
     assert play(rule, 1, ROWS) == 110
 
 
+@pytest.mark.claim("C-robust-5")
 def test_a_model_from_elsewhere_is_refused() -> None:
     rule = CentredClipping(f=1, radius=60 / 2**16)
     play(rule, 0, ROWS)
@@ -380,6 +385,29 @@ def test_a_history(history: ClipHistory) -> None:
     assert history.made(DIGESTS[2]) is None
 
 
+def test_a_simulation_that_goes_on_starts_from_what_made_its_model(tmp_path: Path) -> None:
+    rule, again = (CentredClipping(f=1, radius=60 / 2**16) for _ in range(2))
+    assert rule.remember() == b""
+    play(rule, 0, ROWS)
+    again.recall_agreed(rule.remember())
+    assert play(again, 1, ROWS) == play(rule, 1, ROWS) == 110
+    for bad in (
+        b"",
+        b"no",
+        canonical.dumps([1, bytes(4)]),
+        canonical.dumps([DIGESTS[1], bytes(3)]),
+    ):
+        with pytest.raises((TypeError, ValueError, WireError)):
+            again.recall_agreed(bad)
+    assert play(again, 2, ROWS) == 120  # as before
+    on_disk = CentredClipping(f=1, radius=60 / 2**16)
+    on_disk.setup(make_node_info(data_dir=str(tmp_path)))
+    play(on_disk, 0, ROWS)
+    assert on_disk.remember() == b""  # its folder holds it
+    on_disk.teardown()
+
+
+@pytest.mark.claim("C-robust-5")
 def test_the_history_survives_the_process(tmp_path: Path) -> None:
     info = make_node_info(data_dir=str(tmp_path))
 
@@ -413,6 +441,7 @@ def test_without_history_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.claim("C-robust-5")
 def test_a_lost_file_means_refusal(tmp_path: Path) -> None:
     info = make_node_info(data_dir=str(tmp_path))
     rule = CentredClipping(f=1, radius=60 / 2**16)
@@ -443,6 +472,7 @@ def tampered(path: Path, statement: str) -> None:
     database.close()
 
 
+@pytest.mark.claim("C-robust-5")
 @pytest.mark.parametrize(
     ("statement", "what"),
     [

@@ -84,6 +84,7 @@ def test_equals_the_definition(
     assert not np.shares_memory(result, rows)
 
 
+@pytest.mark.claim("C-robust-12")
 @pytest.mark.long
 @given(rows=ROWS, bound=BOUND)
 @settings(max_examples=1000, deadline=None)

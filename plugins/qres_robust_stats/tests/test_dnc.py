@@ -50,6 +50,7 @@ def papers(rows: NDArray[Any], f: int, part: float, samples: list[NDArray[np.int
     return sorted(kept)
 
 
+@pytest.mark.claim("C-robust-9")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("f", "part", "iterations"), [(1, 1.0, 1), (3, 1.5, 1), (3, 1.0, 3)])
 def test_equals_the_papers_algorithm(
@@ -122,6 +123,7 @@ def test_a_row_that_is_not_finite_is_named_wherever_it_is(bad: float) -> None:
         dnc(rows, 1, coordinates=5, seed=SEED)
 
 
+@pytest.mark.claim("C-robust-9")
 def test_liars_that_shift_one_way_are_dropped() -> None:
     rng = np.random.default_rng(3)
     rows = rng.integers(-1000, 1000, size=(20, 500), dtype=np.int32)
@@ -131,6 +133,7 @@ def test_liars_that_shift_one_way_are_dropped() -> None:
     assert dnc(rows, 4).tolist() == mean_of(rows, range(4, 20)).tolist()
 
 
+@pytest.mark.control("C-robust-9")
 def test_liars_that_stick_out_in_different_directions_are_not_and_the_notice_says_so() -> None:
     rows = np.random.default_rng(4).integers(-10, 10, size=(9, 4), dtype=np.int32)
     rows[0], rows[1] = [HIGHEST, 0, 0, 0], [0, 2**16, 0, 0]

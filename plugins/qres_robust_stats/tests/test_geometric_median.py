@@ -123,6 +123,7 @@ def exact_sum(points: list[list[int]], weights: list[float]) -> list[int]:
     ]
 
 
+@pytest.mark.claim("C-robust-4")
 @given(case=rounds(), iterations=st.integers(1, 6), zero=st.booleans())
 @settings(max_examples=1000, deadline=None)
 def test_equals_the_specification_to_the_bit(
@@ -166,6 +167,7 @@ def minimum(rows: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[n
     return z
 
 
+@pytest.mark.claim("C-robust-4")
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("weighted", [False, True])
 def test_is_the_point_of_least_sum_of_distances(seed: int, *, weighted: bool) -> None:
@@ -242,6 +244,7 @@ def attacked(draw: st.DrawFn) -> tuple[NDArray[np.int32], int]:
     return rows * np.int32(1 if reach == HIGHEST else 1024), f
 
 
+@pytest.mark.claim("C-robust-4")
 @given(case=attacked())
 @settings(max_examples=300, deadline=None)
 def test_the_robustness_bound_for_every_honest_set(case: tuple[NDArray[np.int32], int]) -> None:
@@ -258,6 +261,7 @@ def test_the_robustness_bound_for_every_honest_set(case: tuple[NDArray[np.int32]
         assert np.linalg.norm(result - mean) <= root * deviation * (1 + 1e-9) + 2 * rows.shape[1]
 
 
+@pytest.mark.control("C-robust-4")
 def test_a_crowd_beyond_f_wins_and_the_crowd_of_f_does_not(worst_ratio: Ratio) -> None:
     honest = [[i, -i] for i in range(-3, 4)]
     lie = [HIGHEST, LOWEST]
@@ -321,6 +325,7 @@ def test_smoothing_is_in_model_units() -> None:
     assert smooth.aggregate(updates, make_round_info(1, scale=10)).tolist() == [1]
 
 
+@pytest.mark.claim("C-robust-19")
 def test_inputs_stay_as_they_were() -> None:
     rows = np.arange(10, dtype=np.int32).reshape(5, 2)
     before = rows.copy()

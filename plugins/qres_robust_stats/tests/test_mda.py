@@ -58,6 +58,7 @@ def matrices(draw: st.DrawFn) -> tuple[NDArray[np.int64], int]:
     return matrix + matrix.T, f
 
 
+@pytest.mark.claim("C-robust-6")
 @given(case=matrices())
 @settings(max_examples=1000, deadline=None)
 def test_the_first_subset_of_least_diameter(case: tuple[NDArray[np.int64], int]) -> None:
@@ -76,6 +77,7 @@ def rounds(draw: st.DrawFn) -> tuple[NDArray[np.int32], int]:
     return draw(arrays(np.int32, (n, d), elements=coordinate)), f
 
 
+@pytest.mark.claim("C-robust-6")
 @given(case=rounds())
 @settings(max_examples=300, deadline=None)
 def test_equals_the_definition(case: tuple[NDArray[np.int32], int], everywhere: Everywhere) -> None:
@@ -181,6 +183,7 @@ def test_two_hundred_rows_take_few_steps(kind: str) -> None:
             assert distances[np.ix_(other, other)].max() > diameter
 
 
+@pytest.mark.claim("C-robust-6")
 def test_more_than_the_budget_is_refused_on_every_node_alike() -> None:
     # Distances 1 and 2 are a metric whatever pairs are far: any graph can come up.
     n, f = 260, 112
@@ -192,6 +195,7 @@ def test_more_than_the_budget_is_refused_on_every_node_alike() -> None:
         least_diameter_subset(distances, f, budget=300)
 
 
+@pytest.mark.control("C-robust-6")
 def test_colluders_are_left_out_and_more_than_f_are_not() -> None:
     honest = [[i, -i] for i in range(7)]
     lie = [HIGHEST, LOWEST]
@@ -206,6 +210,7 @@ def test_a_common_offset_changes_nothing() -> None:
     assert (mda(rows + shift, 4) - shift).tolist() == mda(rows, 4).tolist()
 
 
+@pytest.mark.claim("C-robust-19")
 def test_inputs_stay_as_they_were() -> None:
     rows = np.arange(10, dtype=np.int32).reshape(5, 2)
     before = rows.copy()

@@ -56,6 +56,7 @@ class TestMeamed(AggregatorContract):
         return Meamed(f=self.f)
 
 
+@pytest.mark.claim("C-robust-1")
 @given(case=rounds())
 @settings(max_examples=1000, deadline=None)
 def test_equals_the_definition(case: tuple[NDArray[np.int32], int], everywhere: Everywhere) -> None:
@@ -88,6 +89,7 @@ def test_a_row_that_is_not_finite_is_named(bad: float) -> None:
         meamed(rows, 1)
 
 
+@pytest.mark.claim("C-robust-1")
 @given(data=st.data(), f=st.integers(1, 5))
 @settings(max_examples=200, deadline=None)
 def test_liars_move_it_by_less_than_the_spread_of_the_honest(data: st.DataObject, f: int) -> None:
@@ -99,6 +101,7 @@ def test_liars_move_it_by_less_than_the_spread_of_the_honest(data: st.DataObject
     assert (result <= honest.max(axis=0) + width).all()
 
 
+@pytest.mark.control("C-robust-1")
 @pytest.mark.parametrize("f", [1, 2, 5])
 def test_control_more_liars_than_f_do_win(f: int) -> None:
     rows = [[0]] * f + [[HIGHEST]] * (f + 1)
@@ -107,6 +110,7 @@ def test_control_more_liars_than_f_do_win(f: int) -> None:
     assert Meamed(f=f).aggregate(make_updates(held)).tolist() == [0]
 
 
+@pytest.mark.claim("C-robust-20")
 def test_claimed_weights_have_no_effect() -> None:
     rows = [[0], [10], [20], [31], [43]]
     equal = Meamed(f=1).aggregate(make_updates(rows)).tolist()

@@ -54,6 +54,7 @@ class TestWeighted(AggregatorContract):
         return Median(f=self.f, weighted=True, weight_limit=self.limit)
 
 
+@pytest.mark.claim("C-robust-1")
 @given(rows=matrices())
 @settings(max_examples=1000, deadline=None)
 def test_equals_pythons_median(rows: NDArray[np.int32], everywhere: Everywhere) -> None:
@@ -101,6 +102,7 @@ def test_floats(real: type[np.floating[Any]], *, weighted: bool, everywhere: Eve
         assert np.allclose(result, np.median(rows.astype(np.float64), axis=0), rtol=1e-6)
 
 
+@pytest.mark.claim("C-krum-11")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("weights", [None, np.ones(5, dtype=np.int64)])
 def test_a_row_that_is_not_finite_is_named(bad: float, weights: NDArray[np.int64] | None) -> None:
@@ -132,6 +134,7 @@ def test_weights_that_are_none_are_refused(weights: NDArray[np.int64]) -> None:
         median(np.zeros((3, 1), dtype=np.int32), weights)
 
 
+@pytest.mark.claim("C-robust-1")
 @given(data=st.data(), f=st.integers(1, 5))
 @settings(max_examples=200, deadline=None)
 def test_stays_among_the_honest(data: st.DataObject, f: int) -> None:
@@ -142,6 +145,7 @@ def test_stays_among_the_honest(data: st.DataObject, f: int) -> None:
     assert (result <= honest.max(axis=0)).all()
 
 
+@pytest.mark.claim("C-robust-3")
 @given(data=st.data(), f=st.integers(1, 3), limit=st.sampled_from([1.0, 1.5, 2.0, 4.0]))
 @settings(max_examples=200, deadline=None)
 def test_weighted_stays_among_the_honest_whatever_weights_are_claimed(
@@ -159,12 +163,14 @@ def test_weighted_stays_among_the_honest_whatever_weights_are_claimed(
     assert (result <= honest.max(axis=0)).all()
 
 
+@pytest.mark.control("C-robust-1", "C-robust-17")
 @pytest.mark.parametrize("f", [1, 2, 5])
 def test_control_more_liars_than_f_do_win(f: int) -> None:
     rows = [[7]] * f + [[HIGHEST]] * (f + 1)
     assert Median(f=f).aggregate(make_updates(rows)).tolist() == [HIGHEST]
 
 
+@pytest.mark.control("C-robust-3")
 def test_control_uncapped_weights_would_be_owned_by_one_sender() -> None:
     rows = np.array([[0]] * 3 + [[HIGHEST]], dtype=np.int32)
     weights = np.array([1, 1, 1, 2**30])
@@ -179,6 +185,7 @@ def test_weights_count_only_where_asked() -> None:
     assert Median(f=1, weighted=True, weight_limit=1.0).aggregate(updates).tolist() == [15]
 
 
+@pytest.mark.claim("C-robust-14")
 @given(data=st.data(), f=st.integers(0, 3), extra=st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_robustness_is_what_the_paper_says(
@@ -192,6 +199,7 @@ def test_robustness_is_what_the_paper_says(
     assert kappa <= 4 * (1 + Fraction(f, n - 2 * f)) ** 2
 
 
+@pytest.mark.claim("C-robust-17")
 def test_one_update_too_few_is_refused() -> None:
     Median(f=2).aggregate(make_updates(np.zeros((5, 1), dtype=int)))
     with pytest.raises(ValueRefusedError) as refusal:

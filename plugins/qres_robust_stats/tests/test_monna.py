@@ -70,6 +70,7 @@ def test_equals_the_definition(
     assert everywhere(lambda: monna(rows, f, pivot)).tolist() == expected.tolist()
 
 
+@pytest.mark.claim("C-robust-7")
 @given(case=rounds())
 @settings(max_examples=300, deadline=None)
 def test_the_bound_holds_for_every_honest_set_with_the_pivot(
@@ -106,6 +107,7 @@ def test_a_row_that_is_not_finite_is_named(bad: float, pivot: int) -> None:
         monna(rows, 1, pivot)
 
 
+@pytest.mark.control("C-robust-7")
 def test_far_liars_are_left_out_and_a_lying_pivot_wins() -> None:
     rows = np.array([[1], [2], [3], [HIGHEST], [LOWEST]], dtype=np.int32)
     assert monna(rows, 2, 1).tolist() == [2]
@@ -132,6 +134,7 @@ def test_weights_do_not_count() -> None:
     assert heavy.tolist() == plain.tolist()
 
 
+@pytest.mark.claim("C-robust-7")
 def test_a_round_without_the_pivot_is_refused() -> None:
     rule = Monna(f=1, pivot="ab" * 32)
     with pytest.raises(ValueRefusedError, match=r"QRES-E507 plugins\.monna\.pivot: .*abababab"):

@@ -131,6 +131,7 @@ def test_a_row_that_is_not_finite_is_named(bad: float) -> None:
         nnm(rows, 1)
 
 
+@pytest.mark.claim("C-krum-12")
 def test_the_function_makes_nothing_of_the_size_of_its_input() -> None:
     rows = np.random.default_rng(6).integers(-(2**16), 2**16, size=(20, 400_000), dtype=np.int32)
     trimmed_mean(nnm(rows[:, :1000], 4), 4)
@@ -152,6 +153,8 @@ def test_mixing_draws_the_honest_together_and_pulls_a_far_lie_in() -> None:
     assert np.abs(mixed[8:]).max() < 10**9 // 3
 
 
+@pytest.mark.claim("C-robust-10")
+@pytest.mark.control("C-robust-10")
 def test_a_rule_behind_it_is_nearer_to_the_honest_mean() -> None:
     generator = np.random.default_rng(1)
     honest = generator.integers(-1000, 1000, size=(8, 500))
@@ -195,6 +198,7 @@ def test_a_swarm_learns_behind_it(engine: str, attack: str) -> None:
     assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"] / 4
 
 
+@pytest.mark.claim("C-composition-12")
 def test_a_quorum_too_small_is_refused_before_anything_starts() -> None:
     config = configured(CONFIG.replace("quorum = 9", "quorum = 7").replace("f = 2", "f = 4"))
     with pytest.raises(CompatibilityError, match=r"QRES-E304 plugins\.nnm: needs 9 updates"):

@@ -18,6 +18,7 @@ from qres_core import CompatibilityError, ValueRefusedError, Visibility
 from qres_core.testing import make_updates
 
 
+@pytest.mark.claim("C-robust-17")
 def test_too_few_vectors() -> None:
     check_enough("rule", 5, 2, 5, "2 f + 1")
     with pytest.raises(ValueRefusedError) as refusal:
@@ -27,6 +28,7 @@ def test_too_few_vectors() -> None:
     assert problem.what == "n = 4 vectors, rule with f = 2 needs n >= 2 f + 1 = 5"
 
 
+@pytest.mark.claim("C-robust-17")
 def test_rounds() -> None:
     updates = make_updates([[1]] * 4)
     check_round("rule", updates, 1, 4, "4 f")
@@ -37,6 +39,7 @@ def test_rounds() -> None:
     assert problem.fix == "raise swarm.quorum to 5 or lower plugins.rule.f"
 
 
+@pytest.mark.claim("C-secagg-25")
 def test_a_sum_of_all_is_refused() -> None:
     check_visible("rule", make_updates([[1]]))
     check_visible("rule", make_updates([[1]], visibility=Visibility.GROUP))

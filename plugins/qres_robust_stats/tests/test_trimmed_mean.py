@@ -51,6 +51,7 @@ class TestTrimmedMean(AggregatorContract):
         return TrimmedMean(f=self.f)
 
 
+@pytest.mark.claim("C-robust-1")
 @given(case=rounds())
 @settings(max_examples=1000, deadline=None)
 def test_equals_the_definition(case: tuple[NDArray[np.int32], int], everywhere: Everywhere) -> None:
@@ -83,6 +84,7 @@ def test_a_row_that_is_not_finite_is_named(bad: float) -> None:
         trimmed_mean(rows, 1)
 
 
+@pytest.mark.claim("C-robust-1")
 @given(data=st.data(), f=st.integers(1, 5))
 @settings(max_examples=200, deadline=None)
 def test_stays_among_the_honest(data: st.DataObject, f: int) -> None:
@@ -93,6 +95,7 @@ def test_stays_among_the_honest(data: st.DataObject, f: int) -> None:
     assert (result <= honest.max(axis=0)).all()
 
 
+@pytest.mark.control("C-robust-1")
 @pytest.mark.parametrize("f", [1, 2, 5])
 def test_control_more_liars_than_f_do_win(f: int) -> None:
     rows = [[0]] * (2 * f) + [[HIGHEST]] * (f + 1)
@@ -116,6 +119,7 @@ def scattered(draw: st.DrawFn) -> tuple[NDArray[np.int32], int]:
     return rows * unrounded(n, f), f
 
 
+@pytest.mark.claim("C-robust-2")
 @given(case=scattered())
 @settings(max_examples=100, deadline=None)
 def test_robustness_is_what_the_paper_says(
@@ -128,6 +132,7 @@ def test_robustness_is_what_the_paper_says(
     assert kappa <= 6 * r * (1 + r)
 
 
+@pytest.mark.claim("C-robust-2")
 @given(case=scattered())
 @settings(max_examples=100, deadline=None)
 def test_mixing_makes_it_optimal_up_to_a_constant(
@@ -141,12 +146,14 @@ def test_mixing_makes_it_optimal_up_to_a_constant(
     assert kappa <= Fraction(8 * f, n - f) * (6 * r * (1 + r) + 1)
 
 
+@pytest.mark.claim("C-robust-2")
 @pytest.mark.parametrize(("n", "f"), [(3, 1), (7, 2), (11, 2), (11, 4)])
 def test_the_lower_bound_of_all_rules_is_attained(n: int, f: int, worst_ratio: Ratio) -> None:
     rows = np.array([[1]] * f + [[0]] * (n - f), dtype=np.int32) * unrounded(n, f)
     assert worst_ratio(rows, trimmed_mean(rows, f), f) == Fraction(f, n - 2 * f)
 
 
+@pytest.mark.control("C-robust-2", "C-robust-14", "C-robust-16")
 def test_control_the_mean_is_not_robust_at_all(worst_ratio: Ratio) -> None:
     rows = np.array([[0], [7], [-7], [0], [7 * 10**6]], dtype=np.int32) * 5
     kappa = worst_ratio(rows, mean_of(rows, range(5)), 1)
@@ -156,6 +163,7 @@ def test_control_the_mean_is_not_robust_at_all(worst_ratio: Ratio) -> None:
     assert worst_ratio(agreed, mean_of(agreed, range(4)), 1) is None
 
 
+@pytest.mark.claim("C-robust-20")
 def test_claimed_weights_have_no_effect() -> None:
     rows = [[0], [10], [20], [31], [43]]
     equal = TrimmedMean(f=1).aggregate(make_updates(rows)).tolist()

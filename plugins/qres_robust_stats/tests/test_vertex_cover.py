@@ -40,6 +40,7 @@ def least_cover(graph: Graph, alive: int) -> int:
     raise AssertionError("all vertices together are a cover")
 
 
+@pytest.mark.claim("C-robust-6")
 @given(graph=graphs(), data=st.data())
 @settings(max_examples=1000, deadline=None)
 def test_finds_a_cover_exactly_if_there_is_one(graph: Graph, data: st.DataObject) -> None:

@@ -27,6 +27,7 @@ LIMIT = st.floats(min_value=1, max_value=100).map(as_limit) | st.sampled_from(
 )
 
 
+@pytest.mark.claim("C-robust-3")
 @given(claims=st.lists(WEIGHT, min_size=1, max_size=12), limit=LIMIT)
 @settings(max_examples=1000, deadline=None)
 def test_capping_equals_the_fraction(claims: list[int], limit: Fraction) -> None:
@@ -51,6 +52,7 @@ def test_proportions_are_kept(claims: list[int], limit: Fraction, factor: int) -
     assert capped(weights * factor, limit).tolist() == [factor * item for item in once]
 
 
+@pytest.mark.claim("C-robust-3")
 @given(data=st.data(), f=st.integers(0, 5), limit=LIMIT.filter(lambda limit: limit < 5))
 @settings(max_examples=1000, deadline=None)
 def test_enough_updates_are_never_refused_for_their_weights(
@@ -61,6 +63,7 @@ def test_enough_updates_are_never_refused_for_their_weights(
     refuse_heavy(capped(np.array(claims, dtype=np.int64), limit), f)
 
 
+@pytest.mark.control("C-robust-3")
 @pytest.mark.parametrize(
     ("f", "limit"),
     [(1, Fraction(2)), (2, Fraction(2)), (3, Fraction(3, 2)), (1, Fraction(4)), (2, Fraction(5))],

@@ -39,14 +39,22 @@ class GroupSum:
 class Aggregator:
     """Sums the masked inputs of a decided session and takes the masks off.
 
-    Attributes:
+    Args:
         board: the public side of the session.
+        threads: threads that expand masks.
+        span: the coordinates that are summed; all of them if left out.
+
+    Attributes:
+        board: as above.
 
     Memory: 4 (8) bytes per coordinate and group in the ring of 32 (64) bits.
     """
 
-    def __init__(self, board: SessionMessages, *, threads: int = 1) -> None:
+    def __init__(
+        self, board: SessionMessages, *, threads: int = 1, span: range | None = None
+    ) -> None:
         self.board, self._threads = board, threads
+        self._span = range(board.session.parameters.dimension) if span is None else span
         self._totals: dict[int, NDArray[Any]] = {}
         self._residues: dict[int, dict[str, Residues]] = {}
         self._added: set[int] = set()
@@ -58,7 +66,8 @@ class Aggregator:
 
         Args:
             sender: whose it is.
-            vector: the whole masked vector; int32 and uint32 (int64 and uint64) are one ring.
+            vector: the masked vector, of the coordinates that are summed; int32 and uint32 (int64
+                and uint64) are one ring.
             residues: the masked residues.
 
         Raises:
@@ -71,12 +80,12 @@ class Aggregator:
 
     def add_input(self, sender: NodeId, item: Input) -> None:
         """Add a masked input that was hashed before; see :meth:`add`."""
-        survivors, parameters = self.board.decided().survivors, self.board.session.parameters
+        survivors = self.board.decided().survivors
         rank = self.board.session.rank.get(sender, -1)
         values = self._ring_elements(item.vector)
         if (
             rank in self._added
-            or values.shape != (parameters.dimension,)
+            or values.shape != (len(self._span),)
             or survivors.digests.get(rank) != item.digest
         ):
             raise SecaggError(Reason.WRONG_INPUT, "not one of the agreed inputs", [sender])
@@ -111,6 +120,13 @@ class Aggregator:
             raise SecaggError(Reason.WRONG_INPUT, "other residues beside it", [sender]) from error
         np.add(self._totals[group], values, out=self._totals[group])
         self._residues[group] = summed
+
+    def _keys_of(self, group: int) -> list[Signed]:
+        """As :meth:`_group_keys`, found once for a session: a committee sums several ranges."""
+        found = self.board.decided().keys
+        if group not in found:
+            found[group] = list(self._group_keys(group))
+        return found[group]
 
     def _group_keys(self, group: int) -> Iterable[Signed]:
         """Keys of the masks that are left in a group's sum, with the signs that take them off."""
@@ -153,14 +169,20 @@ class Aggregator:
         if lacking:
             raise SecaggError(Reason.WRONG_INPUT, f"{len(lacking)} inputs were not added")
         board.decided().open_all()  # all at once is cheaper than in the order of groups
-        keys = {group: list(self._group_keys(group)) for group in sorted(survivors.groups)}
+        keys = {group: self._keys_of(group) for group in sorted(survivors.groups)}
         sums: list[GroupSum] = []
         for done, (group, chosen) in enumerate(keys.items(), start=1):
             total = self._totals.pop(group)
             residues = self._residues.pop(group)
             for first in range(0, len(chosen), BATCH):
                 batch = chosen[first : first + BATCH]
-                apply(total, batch, prg=parameters.prg, threads=self._threads)
+                apply(
+                    total,
+                    batch,
+                    prg=parameters.prg,
+                    threads=self._threads,
+                    start=self._span.start,
+                )
             for name in residues:
                 value = residues[name]
                 residues[name] = apply_residues(value, chosen, name, prg=parameters.prg)

@@ -356,6 +356,14 @@ class SessionMessages:
 
     # -- survivors ------------------------------------------------------------------------------
 
+    def survivors(self, inputs: Mapping[NodeId, bytes]) -> Survivors:
+        """The survivor set that :meth:`decide` would take; raises as that does."""
+        members = self.listed().members
+        found = Survivors.agreed(self.session, self.topology, members, self.list_hash, inputs)
+        if self.opening is not None and self.opening.survivors != found:
+            raise SecaggError(Reason.OUT_OF_ORDER, "a second survivor set")
+        return found
+
     def decide(self, inputs: Mapping[NodeId, bytes]) -> OpenedShares:
         """Take the survivor set U3 the swarm agreed on.
 
@@ -363,12 +371,10 @@ class SessionMessages:
         shares for it, those among them that came before. Raises SecaggError: as
         :meth:`Survivors.agreed`; ``OUT_OF_ORDER``, no list yet, or another set was taken before.
         """
-        members = self.listed().members
-        found = Survivors.agreed(self.session, self.topology, members, self.list_hash, inputs)
+        found = self.survivors(inputs)
         if self.opening is not None:
-            if self.opening.survivors != found:
-                raise SecaggError(Reason.OUT_OF_ORDER, "a second survivor set")
             return self.opening
+        members = self.listed().members
         self.statements = sum(self._statements.get(rank) == found.statement for rank in members)
         self.opening = OpenedShares(
             self.session,

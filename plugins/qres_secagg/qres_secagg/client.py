@@ -121,7 +121,7 @@ class Client:
         self.session, self.me, self.board = session, me, board
         self.phase = Phase.NEW
         self._history, self._threads = history, threads
-        self._rank = session.rank[me]
+        self._rank = session.rank.get(me, -1)  # a coordinator has none, and takes no step
         self._channel: KeyPair | None = None
         self._mask: KeyPair | None = None
         self._seed = b""
@@ -434,6 +434,22 @@ class Client:
         self.phase = Phase.MASKED
         return Masked(masked, hidden, self._digest)
 
+    @property
+    def given(self) -> bytes:
+        """The hash of the input that it masked, 32 bytes; empty before."""
+        return self._digest
+
+    def gave(self, digest: bytes) -> None:
+        """In a process before this one it masked the input of this hash; it masks no other one."""
+        self._step(Phase.LISTED)
+        self._forget()
+        self._digest, self.phase = digest, Phase.MASKED
+
+    def goes_by(self, digest: bytes, name: bytes) -> None:
+        """The masked input of a digest goes by another name: by that of its shards."""
+        if digest == self._digest:
+            self._digest = name
+
     def state(self, inputs: Mapping[NodeId, bytes]) -> bytes:
         """State the survivor set the swarm agreed on, once.
 
@@ -442,16 +458,21 @@ class Client:
         ``OWN_INPUT``, another input than this node sent; or as :meth:`SessionMessages.decide`,
         which refuses a set in which any survivor would not stay hidden.
         """
+        self.expect_statable(inputs)
+        survivors = self.board.decide(inputs).survivors
+        self.phase = Phase.STATED
+        self._forget()
+        return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))
+
+    def expect_statable(self, inputs: Mapping[NodeId, bytes]) -> None:
+        """Raises SecaggError: as :meth:`state` would, and changes nothing."""
         self._step(Phase.LISTED, Phase.MASKED)
         if not self.can_state:
             raise SecaggError(Reason.OUT_OF_ORDER, "this node skipped the leader of the list")
         sent = self._digest if self.phase is Phase.MASKED else None
         if inputs.get(self.me, sent) != sent:
             raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
-        survivors = self.board.decide(inputs).survivors
-        self.phase = Phase.STATED
-        self._forget()
-        return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))
+        self.board.survivors(inputs)
 
     @property
     def can_state(self) -> bool:

@@ -43,10 +43,11 @@ from qres_core import (
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, History, Masked, Phase
 from qres_secagg.failure import PeerFault, Reason, SecaggError
-from qres_secagg.inputs import Inputs, listed
+from qres_secagg.inputs import Inputs, input_digest, listed
 from qres_secagg.leaders import Leaders
 from qres_secagg.masks import Residues
 from qres_secagg.messages import Kind
+from qres_secagg.ring import incoming
 from qres_secagg.session import Session
 
 NO_LIE: Final = frozenset({Reason.OTHER_SESSION})
@@ -99,6 +100,7 @@ class SecaggDialogue:
         self._now = 0.0
         self._leaders = Leaders(session, patience)
         self._agreed: tuple[Contribution, ...] | None = None
+        self._senders: tuple[NodeId, ...] | None = None  # of the agreed set
         self._inputs: Inputs | None = None  # those read last
         self._stated = False  # what was agreed on last, by this node or without it
         self._observing = False
@@ -173,7 +175,11 @@ class SecaggDialogue:
         if made_in != here or place != (self.session.model_digest, self.session.head):
             self.retire(f"a set of round {made_in}, not of {here}")
             return []
-        senders = [item.sender for item in contributions]
+        return self._settled(tuple(item.sender for item in contributions))
+
+    def _settled(self, senders: tuple[NodeId, ...]) -> Sequence[Send | Accusation]:
+        """Go on with a set of the session's round, if its sums may and can be opened."""
+        self._senders = senders
         if not self._permits(senders):
             self.retire(Reason.ON_RECORD.replace("-", " "))  # more than f accepted it and lie
             return []
@@ -215,7 +221,21 @@ class SecaggDialogue:
         chosen = listed(self.board, contributions)
         if self._inputs is None or not self._inputs.are_of(chosen):
             self._inputs = Inputs.of(chosen, self.session.parameters)
+            self._name_own(self._inputs)
         return self._inputs
+
+    def _name_own(self, inputs: Inputs) -> None:
+        """Tell the client what its own input goes by, where vectors are with committees.
+
+        It states no set with another input of its own. So it must know its own by all coordinates.
+        """
+        parameters = self.session.parameters
+        for own in inputs.read_from:
+            whole = own.vector.size == parameters.dimension
+            if own.sender == self._me and own.root and whole:
+                values, _right = incoming(own.vector, own.companions, parameters)
+                digest = input_digest(values, inputs.by_sender[self._me].residues)
+                self._client.goes_by(digest, own.digest)
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────
 
@@ -279,7 +299,7 @@ class SecaggDialogue:
         if changed and board.listing is not None and board.opening is None:
             board.forget_list()
             if client.phase in (Phase.LISTED, Phase.MASKED):  # it masks and states once
-                self._observing |= client.phase is Phase.MASKED or self._agreed is not None
+                self._observing |= client.phase is Phase.MASKED or self._senders is not None
                 client.leave()
 
     @property
@@ -343,16 +363,17 @@ class SecaggDialogue:
         return []
 
     def _state(self) -> Out:
-        board, agreed = self.board, self._agreed
-        if agreed is None or board.listing is None or self._stated or self.refusal:
+        board, senders = self.board, self._senders
+        if senders is None or board.listing is None or self._stated or self.refusal:
             return []
-        inputs = self.inputs(agreed).digests()
-        if not inputs and agreed:
+        inputs = self._digests()
+        if not inputs and senders:
             return []  # nobody masked under this list: perhaps another one comes
         self._stated = True
         try:
             if self._client.can_state:
-                if not self._notes([item.sender for item in agreed]):
+                self._client.expect_statable(inputs)  # what is refused takes no room on the disk
+                if not self._notes(senders):
                     self.retire(Reason.OFF_RECORD.replace("-", " "))  # more than f lied in votes
                     return []
                 return [Send(self._client.state(inputs), int(Kind.STATEMENT))]
@@ -360,6 +381,10 @@ class SecaggDialogue:
         except RoundError as error:
             self.refusal = str(error)
         return []
+
+    def _digests(self) -> Mapping[NodeId, bytes]:
+        """The hash of each input of the agreed set that was masked under the list."""
+        return self.inputs(self._agreed or ()).digests()
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 

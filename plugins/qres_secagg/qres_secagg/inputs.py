@@ -48,19 +48,24 @@ class Input:
     """A masked input and the hash that names it. It is hashed here, once, and cannot change.
 
     Attributes:
-        vector: ring elements, shape ``(d,)``, read-only; of what may be written a copy is taken.
+        vector: ring elements, shape ``(d,)``, read-only; of what may be written a copy is taken. In
+            a sharded round a range of them, or none: they are with committees.
         residues: the masked residues beside it.
-        digest: :func:`input_digest` of both, 32 bytes.
+        named: what names it where its vector is with committees, 32 bytes: the digest of the
+            contribution, whose Merkle root fixes every coordinate. Empty in every other round.
+        digest: what names it; if nothing else does, :func:`input_digest` of vector and residues.
 
     Complexity: O(d).
     """
 
     vector: NDArray[Any] = attrs.field(converter=_sealed)
     residues: Mapping[str, Residues] = attrs.field(converter=_frozen)
+    named: bytes = b""
     digest: bytes = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "digest", input_digest(self.vector, self.residues))
+        digest = self.named or input_digest(self.vector, self.residues)
+        object.__setattr__(self, "digest", digest)
 
 
 Form = tuple[tuple[str, int, int], ...]
@@ -96,27 +101,38 @@ class Inputs:
 
     @classmethod
     def of(cls, contributions: Sequence[Contribution], parameters: Parameters) -> Inputs:
-        """Read contributions. High words that are not there count as zeros. O(d) for each."""
+        """Read contributions. High words that are not there count as zeros. O(d) for each.
+
+        Of contributions to a sharded round the vectors are not here, and are read as empty.
+        """
         vectors: dict[NodeId, NDArray[Any]] = {}
         found: dict[NodeId, dict[str, Residues]] = {}
         odd: set[NodeId] = set()
+        named: dict[NodeId, bytes] = {}
         for contribution in contributions:
-            values = incoming(contribution.vector, contribution.companions, parameters)
-            if values is None:
-                values = contribution.vector.view(np.uint32).astype(np.uint64)
+            elsewhere = bool(contribution.root)  # with committees
+            vector = contribution.vector[:0] if elsewhere else contribution.vector
+            values, is_right = incoming(vector, contribution.companions, parameters)
+            if not is_right:
                 odd.add(contribution.sender)
             values.flags.writeable = False
             vectors[contribution.sender], found[contribution.sender] = (
                 values,
                 _beside(contribution.companions),
             )
+            if elsewhere:
+                named[contribution.sender] = contribution.digest
         counted = Counter(_form(residues) for residues in found.values())
         most = max(counted.values(), default=0)
         form = min((item for item, count in counted.items() if count == most), default=())
         zeros = {name: Residues((0,) * count, modulus) for name, modulus, count in form}
         odd.update(sender for sender, item in found.items() if _form(item) != form)
         inputs = {
-            sender: Input(vectors[sender], item if _form(item) == form else zeros)
+            sender: Input(
+                vectors[sender],
+                item if _form(item) == form else zeros,
+                named.get(sender, b""),
+            )
             for sender, item in found.items()
         }
         return cls(tuple(contributions), inputs, tuple(sorted(odd)))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from typing import Final
 
 from nacl import bindings
@@ -24,6 +23,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.exceptions import RuntimeError as SodiumError
 
 from qres_core import NodeId
+from qres_secagg.draws import below
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.session import joined
 from qres_secagg.shamir import ORDER, decode, encode
@@ -88,7 +88,7 @@ def generated(scalar: int) -> bytes:
 
 def random_scalar() -> int:
     """A number from 1 below the order of the group, uniform."""
-    return 1 + secrets.randbelow(ORDER - 1)
+    return 1 + below(ORDER - 1)
 
 
 def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:

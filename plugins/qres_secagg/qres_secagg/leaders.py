@@ -87,7 +87,11 @@ class Leaders:
 
     def agreed(self, contributions: Iterable[Contribution]) -> None:
         """The set that is to be opened: the list that most of it was masked under counts."""
-        self._named = Counter(masked_under(made.companions) for made in contributions)
+        self.named(masked_under(made.companions) for made in contributions)
+
+    def named(self, lists: Iterable[bytes]) -> None:
+        """As :meth:`agreed`, by the names of the lists that inputs were masked under."""
+        self._named = Counter(lists)
 
     @property
     def chosen(self) -> ToldList | None:

@@ -55,9 +55,11 @@ def keystream(key: bytes, size: int, *, offset: int = 0, prg: str = "aes256ctr")
 Step = tuple[Callable[[Any, Any], int], Callable[..., Any]]
 
 
-def _apply_range(values: NDArray[Any], keys: Sequence[Signed], prg: str, blocks: range) -> None:
+def _apply_range(
+    values: NDArray[Any], keys: Sequence[Signed], prg: str, start: int, blocks: range
+) -> None:
     per_block = BLOCK // values.itemsize
-    first = blocks.start * BLOCK
+    first = start * values.itemsize + blocks.start * BLOCK
     steps: list[Step] = [
         (_context(key, first, prg).update_into, np.add if sign > 0 else np.subtract)
         for key, sign in keys
@@ -79,6 +81,7 @@ def apply(
     *,
     prg: str = "aes256ctr",
     threads: int = 1,
+    start: int = 0,
 ) -> None:
     """Add or subtract masks, in place.
 
@@ -88,17 +91,18 @@ def apply(
         keys: keys with their signs.
         prg: ``"aes256ctr"`` or ``"chacha20"``.
         threads: how many to use; the result does not depend on it.
+        start: the coordinate that ``values`` begin with, where they are a range of a vector.
 
     Complexity: O(m) per key, with 512 KiB of memory per thread beside ``values``.
     """
     chosen = list(keys)
     count = -(-values.nbytes // BLOCK)
     if threads <= 1 or count < 2 * threads:
-        return _apply_range(values, chosen, prg, range(count))
+        return _apply_range(values, chosen, prg, start, range(count))
     step = -(-count // threads)
     parts = [range(i, min(count, i + step)) for i in range(0, count, step)]
     with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(_apply_range, values, chosen, prg, part) for part in parts]
+        running = [pool.submit(_apply_range, values, chosen, prg, start, part) for part in parts]
         for future in running:
             future.result()
     return None

@@ -37,6 +37,8 @@ class OpenedShares:
 
     Attributes:
         survivors: the set.
+        keys: of the masks that are left in the sum of a group, with their signs, by group; what
+            sums them finds them once.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class OpenedShares:
         blame: Callable[[int, Reason], None],
     ) -> None:
         self.survivors = survivors
+        self.keys: dict[int, list[tuple[bytes, int]]] = {}
         self._session, self._group_of = session, topology.group_of
         self._adverts, self._dealt, self._blame = adverts, dealt, blame
         self._threshold = session.parameters.t

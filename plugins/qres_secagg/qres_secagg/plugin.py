@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_core import (
     MAX_WEIGHT,
@@ -35,11 +37,12 @@ from qres_core import (
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.fitting import misfits, spoiling, stalling
+from qres_secagg.hosted import PATIENCE, ClientSession, FreshHistory, WatchedSession
 from qres_secagg.levels import finest
 from qres_secagg.masking import masked
 from qres_secagg.parameters import PRGS, Parameters
 from qres_secagg.permission import Permission
-from qres_secagg.revelation import reveal
+from qres_secagg.revelation import open_shard, reveal
 from qres_secagg.ring import masked_under
 from qres_secagg.sizing import group_least, raw_bound, sized
 from qres_secagg.store import FILE, SessionStore
@@ -161,7 +164,9 @@ class Secagg:
 
     _node: NodeInfo | None = attrs.field(init=False, default=None)
     _store: SessionStore | None = attrs.field(init=False, default=None)
-    _attempts: Attempts | None = attrs.field(init=False, default=None)
+    _attempts: Attempts | WatchedSession | ClientSession | None = attrs.field(
+        init=False, default=None
+    )
     _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
     _judge: Permission | None = attrs.field(init=False, default=None)
     _sessions: int = attrs.field(init=False, default=0)
@@ -202,6 +207,7 @@ class Secagg:
             needs=Needs(families=("authenticate", "replay_check")),
             hides=hides,
             notices=tuple(found),
+            by_fragments=True,  # a session is of one round, and all of one model of one fragment
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem | str]:
@@ -247,6 +253,8 @@ class Secagg:
             self._store.close()
         folder = None if node_info.data_dir is None else Path(node_info.data_dir)
         self._store = None
+        if node_info.hosted:
+            folder = None  # what is kept of a session is with what plays it again
         if folder is None or SessionStore.exists(folder):
             self._store = SessionStore(folder, swarm=node_info.swarm, node_id=node_info.node_id)
         self._node, self._attempts, self._kept, self._judge = node_info, None, (), None
@@ -283,6 +291,8 @@ class Secagg:
         node = self._node
         if node is None:
             raise RoundError.of("QRES-E604", "secagg", "not set up")
+        if node.hosted:
+            return self._open_hosted(node, round_info)
         if node.node_id not in round_info.roster:
             raise RoundError.of("QRES-E604", "secagg", "this node is no member in this round")
         self._attempts = None
@@ -309,6 +319,34 @@ class Secagg:
         self._attempts = Attempts(session(round_info.number), self._kept, watch=session)
         return self._attempts
 
+    def _open_hosted(self, node: NodeInfo, round_info: RoundInfo) -> Dialogue:
+        """The session of a round inside another framework, see :mod:`qres_secagg.hosted`."""
+        if self.bisect:
+            what = "groups are halved at a swarm's heights, and a coordinator has none"
+            fix = "leave it out, or run a swarm: qres node run"
+            raise CompatibilityError.of("QRES-E322", "plugins.secagg.bisect", what, fix)
+        permission = self._permission(round_info)
+        kind = WatchedSession if node.observer else ClientSession
+
+        def notes(senders: Collection[NodeId]) -> bool:
+            return isinstance(made, ClientSession) and made.may_state(permission.entry(senders))
+
+        made = kind(
+            permission.session(round_info.number),
+            node.node_id,
+            FreshHistory(),
+            permits=permission.permits,
+            opens=permission.opens,
+            notes=notes,
+            patience=PATIENCE,
+            threads=self.threads,
+        )
+        if isinstance(made, ClientSession):
+            made.least = round_info.quorum
+        self._sessions += 1
+        self._attempts = made
+        return made
+
     def _begun(self, node: NodeInfo, round_info: RoundInfo) -> SessionStore:
         """A new store, where the node cannot have lost one."""
         if node.data_dir is None:
@@ -328,7 +366,7 @@ class Secagg:
         Where the height goes on, a set of this round may be decided in a later one: its session is
         kept. Where it is over no set of it is, with a new model or without.
         """
-        left = self._attempts.leave() if self._attempts is not None else self._kept
+        left = self._attempts.leave() if isinstance(self._attempts, Attempts) else self._kept
         self._kept = left if outcome.status is RoundStatus.ABORTED else ()
         self._attempts = None
 
@@ -355,8 +393,10 @@ class Secagg:
         """
         if self.weights == "equal":
             return 1
-        assert self._store is not None  # noqa: S101 - opened with the session
         weight = min(update.weight, self.max_weight)
+        if isinstance(self._attempts, ClientSession):
+            return self._attempts.weight_for(weight)
+        assert self._store is not None  # noqa: S101 - opened with the session
         return self._store.weight_for(round_info.model_digest, weight)
 
     @hookimpl
@@ -379,7 +419,7 @@ class Secagg:
         judge = self._permission(round_info)
         if round_info.ahead:  # the same on every node, whatever list it has
             kept = judge.permitted(together)
-            kept = kept if judge.opens(kept) else frozenset()
+            kept = kept if judge.opens(kept) else frozenset[NodeId]()
         else:
             together = self._listed(together, named, round_info)
             kept = judge.permitted(together)
@@ -419,20 +459,41 @@ class Secagg:
         evidence is against whoever dealt or opened wrong shares. O(d) for each input, and for each
         pair of a survivor and a dropped node. Raises QRES-E604 where the session was not opened.
         """
-        del updates
-        dialogue = self._session_of(round_info)
-        if not dialogue.finished:
-            raise RoundError.of("QRES-E604", "secagg", dialogue.refusal or "not finished")
+        dialogue = self._finished(round_info)
         revealed = reveal(
             dialogue.board,
             dialogue.inputs(contributions),
             equal=self.weights == "equal",
             visibility=self.claims.hides.leaves,
+            opened=updates.opened,
             threads=self.threads,
         )
         self._rounds_opened += 1
         self._saturated += revealed.saturated
         return revealed.revelation
+
+    @hookimpl
+    def reveal_shard(
+        self,
+        updates: Updates,
+        contributions: tuple[Contribution, ...],
+        start: int,
+        round_info: RoundInfo,
+    ) -> NDArray[np.int64]:
+        """Open the sums of a range of coordinates, of each group in the order of :meth:`reveal`.
+
+        The range of each key stream is expanded, and nothing else. Raises QRES-E604 where the
+        session was not opened.
+        """
+        dialogue = self._finished(round_info)
+        inputs = dialogue.inputs(contributions)
+        return open_shard(dialogue.board, inputs, updates, start, threads=self.threads)
+
+    def _finished(self, round_info: RoundInfo) -> SecaggDialogue:
+        dialogue = self._session_of(round_info)
+        if not dialogue.finished:
+            raise RoundError.of("QRES-E604", "secagg", dialogue.refusal or "not finished")
+        return dialogue
 
     def _session_of(self, round_info: RoundInfo) -> SecaggDialogue:
         if self._attempts is None:

@@ -83,16 +83,28 @@ def masked_under(companions: Mapping[str, Companion]) -> bytes:
 
 
 def incoming(
-    vector: Vector, companions: Mapping[str, Companion], parameters: Parameters
-) -> NDArray[Any] | None:
-    """The ring elements that :func:`outgoing` sent, or ``None`` where the high words are wrong."""
+    vector: Vector, companions: Mapping[str, Companion], parameters: Parameters, start: int = 0
+) -> tuple[NDArray[Any], bool]:
+    """The ring elements that :func:`outgoing` sent.
+
+    ``vector``: all coordinates, or those from ``start`` on. Returns them and whether the high words
+    were right; if not, they count as zeros.
+    """
     low = vector.view(np.uint32)
     if parameters.ring_bits == 32:
-        return cast("NDArray[Any]", low)
-    if not masked_under(companions) or len(companions[NAME].body) != DIGEST_BYTES + 4 * low.size:
-        return None
-    words = np.frombuffer(companions[NAME].body[DIGEST_BYTES:], dtype="<u4").astype(np.uint64)
-    return cast("NDArray[Any]", (words << _HIGH) | low)
+        return cast("NDArray[Any]", low), True
+    if not has_high_words(companions, parameters):
+        return low.astype(np.uint64), False
+    body = companions[NAME].body
+    words = np.frombuffer(body, "<u4", low.size, DIGEST_BYTES + 4 * start).astype(np.uint64)
+    return cast("NDArray[Any]", (words << _HIGH) | low), True
+
+
+def has_high_words(companions: Mapping[str, Companion], parameters: Parameters) -> bool:
+    """Whether the high words of a wide ring came, as many as there are coordinates."""
+    if not masked_under(companions):
+        return False
+    return len(companions[NAME].body) == DIGEST_BYTES + 4 * parameters.dimension
 
 
 def mean(sums: NDArray[np.int64], weight: int) -> tuple[Vector, int]:

@@ -29,7 +29,7 @@ def roster_root(roster: tuple[NodeId, ...]) -> bytes:
     return hashlib.sha256(joined(DOMAIN, b"roster", *roster)).digest()
 
 
-def _parameter_bytes(parameters: Parameters) -> bytes:
+def parameter_bytes(parameters: Parameters) -> bytes:
     """Every field by name, so that a field added later changes the session."""
     fields: dict[str, Any] = attrs.asdict(parameters)
     return joined(
@@ -93,7 +93,7 @@ class Session:
                 struct.pack("<Q", self.round),
                 self.model_digest,
                 roster_root(self.roster),
-                _parameter_bytes(self.parameters),
+                parameter_bytes(self.parameters),
                 bytes([self.level]),
                 *head,
             )

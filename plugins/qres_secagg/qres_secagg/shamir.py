@@ -12,11 +12,12 @@ Source: A. Shamir, "How to Share a Secret", CACM 22(11), 1979.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import mul
 from typing import Final
+
+from qres_secagg.draws import below
 
 ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 """Order of the group, a prime (RFC 8032, section 5.1)."""
@@ -39,7 +40,7 @@ def polynomial(secret: int, threshold: int) -> list[int]:
     ``secret``: the constant term, below :data:`ORDER`. As many of its values as ``threshold`` give
     the secret, fewer tell nothing.
     """
-    return [secret, *(secrets.randbelow(ORDER) for _ in range(threshold - 1))]
+    return [secret, *(below(ORDER) for _ in range(threshold - 1))]
 
 
 def value(coefficients: Sequence[int], place: int) -> int:

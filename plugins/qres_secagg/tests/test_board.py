@@ -13,23 +13,31 @@ from hypothesis import strategies as st
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.failure import PeerFault, Reason, SecaggError
+from qres_secagg.inputs import listed
 from qres_secagg.keys import KeyPair
 from qres_secagg.masks import Residues
 from qres_secagg.messages import (
     MAX_VARIANTS,
+    Ack,
     Advert,
     Kind,
     Listing,
     Shares,
+    Skip,
     Unmask,
+    decode_ack,
     decode_listing,
     decode_shares,
+    encode_ack,
     encode_advert,
     encode_listing,
     encode_shares,
+    encode_skip,
     encode_statement,
     encode_unmask,
 )
+
+from qres_core import Companion, Contribution
 
 Make = Callable[..., Any]
 
@@ -60,6 +68,11 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
     deals = {holder: shares.deal(holder) for holder in shares.holders}
     stranger = Shares.of(shares.seed, shares.own, {**deals, 60_000: deals[0]}, nonce=shares.nonce)
     other_seed = attrs.evolve(shares, seed=bytes(32))
+    lower = attrs.evolve(  # shared out so that one holder fewer opens it
+        shares,
+        seed_response=shares.seed_response[:-32],
+        mask_response=shares.mask_response[:-32],
+    )
     fresh = Advert(pair, KeyPair().public)
     cases = [
         (Kind.ADVERTISE, b"", Reason.MALFORMED),
@@ -73,6 +86,7 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
         (Kind.ADVERTISE, encode_advert(sid, Advert(bytes(32), pair)), Reason.BAD_KEY),
         (Kind.ADVERTISE, encode_advert(sid, Advert(pair, b"\xff" * 32)), Reason.BAD_KEY),
         (Kind.ADVERTISE, encode_advert(sid, fresh), Reason.EQUIVOCATION),
+        (Kind.SHARE, encode_shares(sid, lower), Reason.BAD_SHARES),
         (Kind.SHARE, encode_shares(sid, few), Reason.BAD_HOLDERS),
         (Kind.SHARE, encode_shares(sid, stranger), Reason.BAD_HOLDERS),
         (Kind.SHARE, encode_shares(sid, other_seed), Reason.EQUIVOCATION),
@@ -247,6 +261,7 @@ def test_steps_of_the_board_have_an_order(make_swarm: Make) -> None:
     board.decide(digests)
     board.decide(digests)
     refused(Reason.OUT_OF_ORDER, lambda: board.decide(swarm.digests(range(5))))
+    refused(Reason.OUT_OF_ORDER, board.forget_list)
 
 
 def test_sums_take_the_agreed_inputs_alone(make_swarm: Make) -> None:
@@ -262,6 +277,9 @@ def test_sums_take_the_agreed_inputs_alone(make_swarm: Make) -> None:
         (swarm.node(0), vector[:-1]),
         (swarm.node(0), vector.astype("u8")),
         (swarm.node(0), vector.astype("f4")),
+        (swarm.node(0), vector.view("f4")),  # of these the bytes are the agreed ones
+        (swarm.node(0), vector.view("u8")),
+        (swarm.node(0), vector.reshape(-1, 1)),
     ):
         refused(Reason.WRONG_INPUT, lambda s=sender, v=values: aggregator.add(s, v))
     aggregator.add(swarm.node(0), vector.view("i4"))
@@ -291,3 +309,52 @@ def test_shares_that_come_twice_are_kept_once(make_swarm: Make) -> None:
     for _ in range(3):
         assert found(board, swarm.node(1), Kind.SHARE, swarm.sent[1, Kind.SHARE]) == []
     assert len(board.shares[1]) == 1
+
+
+def test_a_list_of_more_than_there_are_asks_for_nothing_of_them(make_swarm: Make) -> None:
+    board = make_swarm(6).boards[0]
+    nobody = Listing({rank: (bytes(32), bytes(32)) for rank in (6, 60_000)})
+    assert board.lacking(nobody) == ()
+    assert board.lacking(Listing({5: (bytes(32), bytes(32))})) == (board.session.roster[5],)
+
+
+def test_the_turn_moves_once_a_quorum_skipped(make_swarm: Make) -> None:
+    swarm = make_swarm(6)
+    board, body = swarm.boards[0], encode_skip(swarm.session.sid, Skip(2))
+    for count in range(1, 7):
+        board.receive(swarm.node(count - 1), Kind.SKIP, body)
+        assert board.turn == (2 if count >= board.quorum else 0)
+
+
+def test_all_is_here_once_all_shares_were_judged_by_all(make_swarm: Make) -> None:
+    swarm = make_swarm(6)
+    board = swarm.boards[0]
+    swarm.advertise()
+    assert not board.complete
+    swarm.send(Kind.SHARE, {rank: client.share() for rank, client in swarm.clients.items()})
+    assert not board.complete
+    said = {rank: client.acknowledge() for rank, client in swarm.clients.items()}
+    ((_kind, whole),) = said.pop(1)
+    for rank, ((kind, body),) in said.items():
+        swarm.send(kind, {rank: body})
+    assert not board.complete
+    some = dict(list(decode_ack(whole)[1].tags.items())[1:])
+    board.receive(swarm.node(1), Kind.ACK, encode_ack(swarm.session.sid, Ack.of(some)))
+    assert not board.complete  # it found the shares of all but one to fit
+    board.receive(swarm.node(1), Kind.ACK, whole)
+    assert board.complete
+
+
+def test_who_is_not_listed_has_no_input_whatever_list_it_names(make_swarm: Make) -> None:
+    """It reads the name of the list as everybody does. A set with it could not be opened."""
+    swarm = make_swarm(6, t=4)
+    swarm.advertise(range(5))
+    swarm.share(range(5))
+    swarm.list()
+    board = swarm.boards[0]
+    beside = {"secagg": Companion(board.list_hash)}
+    made = [
+        Contribution(node, bytes(32), np.zeros(20, np.int32), 1, {}, beside)
+        for node in (swarm.node(0), swarm.node(5), b"?" * 32)
+    ]
+    assert listed(board, made) == made[:1]

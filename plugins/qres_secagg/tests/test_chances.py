@@ -54,6 +54,7 @@ def test_enough_rows_are_as_likely_as_draws_say() -> None:
     assert enough_rows(sizes, 8, 9, 0.0) == 1.0
 
 
+@pytest.mark.control("C-secagg-28")
 def test_a_round_of_the_least_quorum_can_be_opened_and_one_less_fails_too_often() -> None:
     n = 100
     plan = choose(n, 10, 10)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from qres_secagg.client import Client, Phase
 from qres_secagg.failure import Reason, SecaggError
+from qres_secagg.messages import Listing, decode_listing, encode_listing
 
 from qres_core import ValueRefusedError
 
@@ -57,6 +58,7 @@ def test_every_step_is_taken_once_and_in_order(make_swarm: Make) -> None:
     assert client.phase is Phase.DONE
 
 
+@pytest.mark.claim("C-secagg-15")
 def test_a_session_is_taken_part_in_once_also_over_a_restart(make_swarm: Make) -> None:
     swarm = make_swarm(5).run()
     again = Client(swarm.session, swarm.node(0), swarm.boards[0], swarm.histories[0])
@@ -167,3 +169,87 @@ def test_nothing_is_masked_among_too_few(make_swarm: Make) -> None:
     swarm.state()
     swarm.unmask()
     assert {found.group for found in swarm.sums()} == {1, 2, 3}
+
+
+def test_what_was_said_of_shares_is_not_said_again(make_swarm: Make) -> None:
+    swarm = make_swarm(5)
+    swarm.advertise()
+    swarm.share()
+    assert swarm.clients[0].acknowledge() == []
+
+
+def test_nobody_skips_a_leader_whose_list_it_has(make_swarm: Make) -> None:
+    swarm = make_swarm(5)
+    swarm.advertise()
+    swarm.share()
+    assert swarm.clients[0].skip(1)
+    swarm.boards[1].adopt(swarm.boards[1].compose())
+    refused(Reason.OUT_OF_ORDER, lambda: swarm.clients[1].skip(1))
+
+
+def test_a_list_of_other_messages_than_a_node_sent_is_not_its_own(make_swarm: Make) -> None:
+    swarm = make_swarm(6)
+    swarm.advertise()
+    swarm.share()
+    whole = decode_listing(swarm.boards[1].compose())[1].members
+    others = {rank: hashes for rank, hashes in whole.items() if rank}
+    body = encode_listing(swarm.session.sid, Listing(others))
+    refused(Reason.NOT_LISTED, lambda: swarm.clients[0].adopt(body))
+    swarm.clients[1].adopt(body)
+    assert swarm.clients[1].phase is Phase.LISTED
+
+
+def test_a_node_masks_among_just_enough(make_swarm: Make) -> None:
+    swarm = make_swarm(20, k=8, t=6, group_size=5)
+    least = swarm.session.parameters.min_survivors
+    group = swarm.boards[0].topology.groups[0]
+    present = [rank for rank in swarm.everybody if rank not in group[least:]]
+    swarm.advertise(present)
+    swarm.share(present)
+    swarm.list(leader=present[0])
+    for rank in group[:least]:
+        swarm.clients[rank].mask(np.zeros(20, np.int32))
+
+
+def test_a_node_waits_for_who_has_not_dealt_and_judges_those_that_have(
+    make_swarm: Make,
+) -> None:
+    swarm = make_swarm(5)
+    swarm.advertise()
+    swarm.share(range(4))
+    assert not swarm.clients[0].can_ack
+    assert not swarm.clients[0].has_judged
+    swarm.share([4])
+    assert swarm.clients[0].can_ack
+    swarm.acknowledge([0])
+    assert swarm.clients[0].has_judged
+
+
+def test_only_the_own_input_gets_another_name(make_swarm: Make) -> None:
+    swarm = make_swarm(5).until_masked()
+    client, own = swarm.clients[0], swarm.digests(range(5))
+    client.goes_by(swarm.masked[0].digest, b"y" * 32)
+    client.goes_by(b"x" * 32, b"n" * 32)
+    refused(Reason.OWN_INPUT, lambda: client.state(own))
+    client.state({**own, swarm.node(0): b"y" * 32})
+
+
+def test_who_skipped_the_leader_of_a_list_states_nothing_under_it(make_swarm: Make) -> None:
+    swarm = make_swarm(5)
+    swarm.advertise()
+    swarm.share()
+    client = swarm.clients[0]
+    assert not client.can_state
+    assert not swarm.clients[1].can_state
+    client.skip(1)
+    swarm.list()
+    swarm.mask()
+    assert not client.can_state
+    assert swarm.clients[1].can_state
+    refused(Reason.OUT_OF_ORDER, lambda: client.state(swarm.digests(range(5))))
+    swarm.state(speakers=range(1, 5))
+    assert not swarm.clients[1].can_state
+    assert swarm.clients[1].can_unmask
+    # A quorum stated a set, and this node did not: it opens nothing.
+    assert swarm.boards[0].statements >= swarm.boards[0].quorum
+    assert not client.can_unmask

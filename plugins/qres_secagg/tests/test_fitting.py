@@ -10,8 +10,10 @@ import pytest
 from qres_secagg import Secagg
 from qres_secagg.chances import grouping
 from qres_secagg.fitting import spoiling
+from qres_secagg.ring import MAX_WIDE_DIMENSION
+from qres_secagg.sizing import sized
 
-from qres_core import Extent, NodeInfo, Problem, Surroundings, VoidSet
+from qres_core import CompatibilityError, Extent, NodeInfo, Problem, Surroundings, VoidSet
 from qres_core.testing import make_node_ids, make_round_info
 
 FITS = Surroundings(nodes=10, byzantine=2, quorum=8)
@@ -64,6 +66,8 @@ def test_a_weight_above_the_cap_of_the_swarm_is_named_with_both_numbers() -> Non
     assert "max_weight <= 4" in text
 
 
+@pytest.mark.claim("C-secagg-29")
+@pytest.mark.control("C-secagg-29")
 def test_patience_that_does_not_fit_into_the_deadline_is_named_and_the_remedy_fits() -> None:
     code, where, text = only({"patience": 11.0}, FITS)
     assert (code, where) == ("QRES-E105", "plugins.secagg.patience")
@@ -94,6 +98,7 @@ def test_liars_whose_accepted_updates_overflow_the_ring_are_named() -> None:
     assert problems({}, attrs.evolve(around, extent=Extent(accepted=2.0**10))) == []
 
 
+@pytest.mark.control("C-secagg-30")
 def test_noise_without_room_is_named_and_the_room_it_asks_for_is_enough() -> None:
     around = attrs.evolve(FITS, extent=Extent(noise=0.5, noised_by="dp"))
     code, where, text = only({}, around)
@@ -211,6 +216,7 @@ def test_a_round_that_may_close_with_fewer_than_must_state_its_set_is_named() ->
     assert problems({"corrupt": 0.05}, around) == []
 
 
+@pytest.mark.claim("C-secagg-28")
 def test_one_sum_on_a_sparse_graph_needs_a_quorum_that_can_be_opened() -> None:
     around = Surroundings(nodes=100, byzantine=0, quorum=68)
     code, where, text = only({}, around)
@@ -381,3 +387,17 @@ def test_liars_that_spoil_every_sum_are_named_with_the_groups_that_leave_some(
         assert list(spoiling(around, larger))
     if "bisect" in remedy:
         assert not list(spoiling(around, Secagg(**{**options, "bisect": True})))
+
+
+def test_weights_of_all_together_have_a_limit_and_so_have_wide_vectors_and_groups() -> None:
+    weighty = {"weights": "public", "bound": 2.0**-16, "noise_room": 0.0}
+    assert sized(Secagg(**weighty, max_weight=2**26), 16, 1, 10).summands == 16
+    with pytest.raises(CompatibilityError, match=r"QRES-E313 plugins\.secagg\.max_weight"):
+        sized(Secagg(**weighty, max_weight=2**26), 17, 1, 10)
+    assert sized(Secagg(ring=64), 10, 1, MAX_WIDE_DIMENSION).ring_bits == 64
+    with pytest.raises(CompatibilityError, match=r"QRES-E313 plugins\.secagg\.ring"):
+        sized(Secagg(ring=64), 10, 1, MAX_WIDE_DIMENSION + 1)
+    assert sized(Secagg(group_size=10), 10, 1, 10).group_size == 10
+    assert Secagg(group_size=8).group_size == 8  # the least of a group, if nothing else is said
+    with pytest.raises(CompatibilityError, match=r"QRES-E314 plugins\.secagg\.group_size"):
+        sized(Secagg(group_size=11), 10, 1, 10)

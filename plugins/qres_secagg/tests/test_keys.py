@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from nacl import bindings
+from nacl.exceptions import BadSignatureError
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.keys import (
     KeyPair,
@@ -10,6 +14,7 @@ from qres_secagg.keys import (
     plausible,
     seal_key,
     self_key,
+    signed,
     stream_key,
 )
 from qres_secagg.shamir import ORDER, encode
@@ -172,3 +177,21 @@ def test_known_answers() -> None:
         self_key(bytes(range(32)), b"s" * 32, b"a" * 32).hex()
         == "906da8cfaf80f004d8985a9445ac8cc30145a87ea5b2998721e154de1b5f914a"
     )
+
+
+def test_a_signature_under_a_key_outside_the_group_is_none() -> None:
+    """Of every eight signatures that its owner makes, the library takes one."""
+    pair, message = KeyPair(), b"message"
+    good, small = read(pair.public), read(SMALL[1])
+    assert good is not None
+    assert small is not None
+    assert signed(pair.sign(message), message, pair.public)
+    pair.public = write(add(good, small))
+    for _ in range(400):
+        signature = pair.sign(message)
+        with suppress(BadSignatureError):
+            bindings.crypto_sign_open(signature + message, pair.public)
+            break
+    else:
+        pytest.fail("the library takes none")
+    assert not signed(signature, message, pair.public)

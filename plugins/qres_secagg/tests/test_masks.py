@@ -81,6 +81,24 @@ def test_threads_change_nothing(
     assert np.array_equal(whole, again)
 
 
+@settings(deadline=None)
+@given(
+    st.integers(1, 5 * masks.BLOCK // 4),
+    st.data(),
+    st.sampled_from([np.uint32, np.uint64]),
+    st.sampled_from(PRGS),
+)
+def test_a_range_is_masked_as_it_is_in_the_whole(
+    size: int, data: st.DataObject, dtype: type[np.unsignedinteger], prg: str
+) -> None:
+    start = data.draw(st.integers(0, size - 1))
+    stop = data.draw(st.integers(start + 1, size))
+    whole, part = np.zeros(size, dtype), np.zeros(stop - start, dtype)
+    apply(whole, KEYS, prg=prg)
+    apply(part, KEYS, prg=prg, start=start, threads=data.draw(st.integers(1, 2)))
+    assert np.array_equal(part, whole[start:stop])
+
+
 @given(st.integers(2, 2**256), st.lists(st.integers(0, 2**256), max_size=5), st.sampled_from(PRGS))
 def test_residues_are_masked_and_unmasked_modulo_anything(
     modulus: int, numbers: list[int], prg: str
@@ -142,6 +160,8 @@ def low_bits(words: np.ndarray) -> Iterator[int]:
     return iter((words & 1).tolist())
 
 
+@pytest.mark.claim("C-secagg-17")
+@pytest.mark.control("C-secagg-17")
 def test_no_short_linear_recurrence_predicts_a_mask() -> None:
     """A Mersenne twister's low bits, also of sums of its outputs, have one of order 19937."""
     size = 41_000
@@ -153,6 +173,7 @@ def test_no_short_linear_recurrence_predicts_a_mask() -> None:
     assert linear_complexity(low_bits(np.asarray(weak))) == 19_937
 
 
+@pytest.mark.claim("C-secagg-17")
 def test_seeds_have_all_their_entropy() -> None:
     """No bit of fresh secrets is constant: 64 of them, each bit seen both ways."""
     secrets_ = [int.from_bytes(KeyPair().public, "little") for _ in range(64)]
@@ -162,3 +183,13 @@ def test_seeds_have_all_their_entropy() -> None:
         zeros |= ~secret
     assert ones & (1 << 255) - 1 == (1 << 255) - 1
     assert zeros & (1 << 255) - 1 == (1 << 255) - 1
+
+
+def test_residues_outside_their_ring_or_of_another_number_are_refused() -> None:
+    assert Residues((0, 6), 7).values == (0, 6)
+    for values in ((7,), (0, 8), (-1, 3)):
+        with pytest.raises(ValueError, match="outside its modulus"):
+            Residues(values, 7)
+    for other in (Residues((1, 2, 3), 7), Residues((1, 2), 8)):
+        with pytest.raises(ValueError, match="of different kinds"):
+            add_residues(Residues((1, 2), 7), other)

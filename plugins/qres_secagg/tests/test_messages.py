@@ -167,3 +167,21 @@ def test_an_ack_says_what_it_is_of() -> None:
     ack = Ack.of({9: b"b" * 16, 3: b"a" * 16})
     assert ack.dealers == (3, 9)
     assert ack.tags == {3: b"a" * 16, 9: b"b" * 16}
+
+
+def test_shares_cut_anywhere_are_refused() -> None:
+    deal = Deal(b"a" * 32, b"b" * 32, b"k" * 16, b"c" * 80)
+    shares = Shares.of(bytes(32), (b"s" * 32, b"m" * 32), {3: deal}, nonce=bytes(32))
+    whole = attrs.evolve(shares, seed_response=bytes(96), mask_response=bytes(96))
+    body = encode_shares(bytes(32), whole)
+    for size in range(len(body)):
+        with pytest.raises(WireError, match="QRES-E402"):
+            decode_shares(body[:size])
+
+
+@pytest.mark.parametrize("leaders", [0, MAX_LEADERS, 65_535])
+def test_more_leaders_than_there_may_be_are_not_skipped(leaders: int) -> None:
+    with pytest.raises(WireError, match="QRES-E404"):
+        DECODERS[Kind.SKIP](bytes(32) + leaders.to_bytes(2, "little"))
+    for skipped in (1, MAX_LEADERS - 1):
+        assert DECODERS[Kind.SKIP](bytes(32) + skipped.to_bytes(2, "little"))[1] == Skip(skipped)

@@ -24,6 +24,7 @@ def beyond(deviations: float) -> float:
     return math.erfc(deviations / math.sqrt(2))
 
 
+@pytest.mark.claim("C-secagg-30")
 def test_the_numbers_that_the_manual_gives() -> None:
     assert 2.0**-29 < beyond(DEVIATIONS) < 2.0**-28
     # Six deviations of a sum are more than ten of a share, in the smallest sum there is.
@@ -31,6 +32,7 @@ def test_the_numbers_that_the_manual_gives() -> None:
     assert beyond(DEVIATIONS * math.sqrt(FEWEST)) < 2.0**-80
 
 
+@pytest.mark.claim("C-secagg-30")
 @pytest.mark.parametrize("summands", [3, 8, 100])
 def test_the_room_is_for_the_noise_of_a_sum_and_the_bound_for_the_clip_alone(summands: int) -> None:
     clip, deviation = 4.0, 0.25

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from qres_secagg import parameters
 from qres_secagg.graph import beacon, circulant, permutation
 from qres_secagg.parameters import (
+    MAX_NODES,
     GraphParameters,
     Parameters,
+    at_most,
     choose,
     corrupt_in_windows,
     tail_above,
@@ -36,6 +38,7 @@ TABLE = {  # degree, threshold, acks
 }
 
 
+@pytest.mark.claim("C-secagg-22")
 @pytest.mark.parametrize("n", TABLE)
 def test_the_published_table_is_found_again(n: int) -> None:
     for (corrupt, dropped), expected in zip(SHARES, TABLE[n], strict=False):
@@ -54,6 +57,8 @@ def _in_two_windows(circle: list[bool], window: int) -> int:
     )
 
 
+@pytest.mark.claim("C-secagg-12")
+@pytest.mark.control("C-secagg-12")
 def test_whoever_chooses_its_key_chooses_among_circles_and_the_bound_counts_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -94,6 +99,7 @@ def test_small_swarms_use_the_complete_graph() -> None:
     assert choose(65, 6, 6).k < 64
 
 
+@pytest.mark.claim("C-secagg-22")
 @given(st.integers(3, 400), st.data())
 def test_every_plan_keeps_its_promises_exactly(n: int, data: st.DataObject) -> None:
     corrupt = data.draw(st.integers(0, n // 2))
@@ -162,6 +168,7 @@ def test_where_as_many_as_planned_are_away_the_others_are_listed(n: int) -> None
     assert counts[strict] <= 54
 
 
+@pytest.mark.claim("C-secagg-22")
 def test_a_swarm_nobody_could_unmask_is_refused_with_the_numbers() -> None:
     with pytest.raises(CompatibilityError) as caught:
         choose(10, 1, 4)
@@ -194,7 +201,10 @@ def sound() -> Parameters:
         ({"noise": -1}, "QRES-E105"),
         ({"t": 5}, "QRES-E314"),
         ({"t": 11}, "QRES-E314"),
+        ({"acks": 6}, "QRES-E314"),
+        ({"acks": 11}, "QRES-E314"),
         ({"min_survivors": 2}, "QRES-E314"),
+        ({"min_survivors": 2, "corrupt": 0}, "QRES-E314"),
         ({"min_survivors": 3}, "QRES-E314"),  # two of them may be corrupt
         ({"bound": 2**31 // 10 + 1}, "QRES-E313"),
         ({"noise": 2**31 - 10 * 2**16}, "QRES-E313"),
@@ -204,6 +214,23 @@ def test_unsafe_parameters_are_refused(change: dict[str, object], code: str) -> 
     with pytest.raises((ConfigError, CompatibilityError)) as caught:
         attrs.evolve(sound(), **change)
     assert caught.value.code == code
+
+
+def test_parameters_at_the_edges_are_made() -> None:
+    whole = attrs.evolve(sound(), t=10, acks=10)
+    assert (whole.t, whole.acks) == (whole.k + 1, whole.k + 1)
+    assert attrs.evolve(sound(), dimension=1, bound=1, corrupt=0, min_survivors=3, noise=0)
+    fewest = attrs.evolve(sound(), k=2, t=2, acks=2, corrupt=0, min_survivors=3)
+    assert 2 * fewest.t > fewest.k + 1
+
+
+def test_swarms_at_the_edges_have_a_plan() -> None:
+    assert choose(3, 0, 0) == GraphParameters(2, 2, 2)
+    assert choose(MAX_NODES, 0, 0, complete_up_to=MAX_NODES).k == MAX_NODES - 1
+    # As many stay as are needed, and with one node fewer there is no plan.
+    assert choose(10, 1, 3) == GraphParameters(9, 6, 7)
+    with pytest.raises(CompatibilityError, match="for 12 nodes"):
+        choose(10, 1, 4)
 
 
 def test_the_ring_is_full_at_one_less() -> None:
@@ -227,3 +254,25 @@ def test_a_plan_leaves_a_quorum(n: int, data: st.DataObject) -> None:
     assert n - dropped >= attrs.evolve(sound(), corrupt=corrupt, min_survivors=corrupt + 3).quorum(
         n
     )
+
+
+def test_a_chance_may_be_as_large_as_the_limit_and_no_larger() -> None:
+    assert at_most((1, 8), -3, 1)
+    assert not at_most((1, 8), -3, 2)
+
+
+@pytest.mark.parametrize("n", [70, 100, 1000])
+def test_a_circle_holds_together_where_the_exact_bound_says_so(n: int) -> None:
+    found: set[bool] = set()
+    for k, gone in itertools.product(range(2, n // 2, 8), range(1, n // 2, 9)):
+        pairs = Fraction(n * (n - k - 1) * math.comb(gone, k), 2 * math.comb(n, k))
+        holds = k > gone or pairs < Fraction(1, 2**41)
+        assert parameters._connected(n, k, gone) is holds
+        found.add(holds)
+    assert found == {False, True}
+
+
+def test_a_circle_that_may_fall_apart_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose.__wrapped__(100, 10, 10, complete_up_to=0).k == 34
+    monkeypatch.setattr(parameters, "_connected", lambda *_: False)
+    assert choose.__wrapped__(100, 10, 10, complete_up_to=0).k == 99

@@ -104,6 +104,7 @@ def settings_of_groups(draw: st.DrawFn) -> Setting:
     return Setting(n, corrupt, (tuple(coarse), tuple(fine)))
 
 
+@pytest.mark.claim("C-secagg-10")
 @EXACT
 @given(setting=settings_of_groups(), data=st.data())
 def test_no_combination_of_permitted_sums_isolates_anybody(
@@ -122,6 +123,7 @@ def test_no_combination_of_permitted_sums_isolates_anybody(
     assert worst(sums, range(setting.n), setting.corrupt) == set()
 
 
+@pytest.mark.control("C-secagg-10")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_control_a_set_without_one_member_isolates_it(*, guarded: bool) -> None:
     everybody, one_less = set(range(9)), set(range(8))
@@ -314,6 +316,7 @@ class Chain:
             yield left
 
 
+@pytest.mark.claim("C-secagg-10")
 @settings(max_examples=60, deadline=None)
 @given(corrupt=st.integers(0, 2), size=st.sampled_from([0, 4, 5]), data=st.data())
 def test_no_combination_isolates_anybody_though_members_change(
@@ -332,6 +335,7 @@ def test_no_combination_isolates_anybody_though_members_change(
         assert isolated(chain.sums, some) == set()
 
 
+@pytest.mark.control("C-secagg-13")
 def test_control_who_is_removed_is_isolated_where_the_record_begins_anew() -> None:
     chain = Chain(1, 0, make_node_ids(30)[:9])
     gone = chain.roster[4]

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qres_secagg.aggregator import Aggregator
+from qres_secagg.failure import SecaggError
+from qres_secagg.inputs import Input
 from qres_secagg.masks import Residues
 
 Make = Callable[..., Any]
@@ -24,6 +26,7 @@ def assert_exact(swarm: Any, rank: int = 0) -> None:
         assert np.array_equal(found.total, swarm.plain(found.members))
 
 
+@pytest.mark.claim("C-secagg-1")
 @SLOW
 @given(st.data())
 def test_sums_are_exact_over_all_shapes_and_dropouts(make_swarm: Make, data: st.DataObject) -> None:
@@ -64,6 +67,31 @@ def test_sums_are_exact_over_all_shapes_and_dropouts(make_swarm: Make, data: st.
     assert [swarm.session.rank[node] for node in found.members] == survivors
     assert np.array_equal(found.total, swarm.plain(found.members))
     assert all(board.drain() == () for board in swarm.boards.values())
+
+
+@pytest.mark.parametrize("ring", [32, 64])
+def test_sums_of_ranges_are_ranges_of_the_sums(make_swarm: Make, ring: int) -> None:
+    """Of every range, also after dropouts, whose masks are taken off by their opened keys."""
+    swarm = make_swarm(9, t=5, dimension=23, ring_bits=ring)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(range(2, 9))
+    swarm.state(range(2, 9))
+    swarm.unmask()
+    (whole,) = swarm.sums()
+    assert np.array_equal(whole.total, swarm.plain(whole.members))
+    for start, stop in ((0, 23), (0, 1), (5, 6), (4, 17), (22, 23), (7, 7)):
+        aggregator = Aggregator(swarm.boards[0], span=range(start, stop))
+        for rank in range(2, 9):
+            sent = swarm.masked[rank]
+            item = Input(sent.vector[start:stop], sent.residues, sent.digest)
+            aggregator.add_input(swarm.node(rank), item)
+        (found,) = aggregator.finish()
+        assert np.array_equal(found.total, whole.total[start:stop])
+    wrong = Aggregator(swarm.boards[0], span=range(3))
+    with pytest.raises(SecaggError, match="not one of the agreed inputs"):
+        wrong.add_input(swarm.node(2), Input(swarm.masked[2].vector, {}, swarm.masked[2].digest))
 
 
 def test_dropouts_at_every_stage_of_one_round(make_swarm: Make) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 import pytest
-from qres_secagg.parameters import Parameters
-from qres_secagg.session import Session
+from qres_secagg.parameters import MAX_NODES, Parameters
+from qres_secagg.session import MAX_LEVEL, MAX_ROUND, Session
 
 from qres_core import ConfigError
 
@@ -120,6 +120,12 @@ def test_everything_enters_the_id(make_session: Make) -> None:
         {"head": b"h"},
         {"round": -1},
         {"round": 2**63},
+        {"roster": tuple(bytes([i]) * 32 for i in range(8, 0, -1))},
+        {"roster": tuple(bytes([max(2, i)]) * 32 for i in range(1, 9))},
+        {"roster": tuple(bytes([i]) * 31 for i in range(1, 9))},
+        {"level": -1},
+        {"level": MAX_LEVEL + 1},
+        {"roster": tuple(number.to_bytes(32) for number in range(MAX_NODES + 1))},
         {"roster": tuple(bytes([i]) * 32 for i in range(7))},
     ],
 )
@@ -127,3 +133,12 @@ def test_a_session_that_cannot_be_is_refused(make_session: Make, change: dict[st
     with pytest.raises(ConfigError) as caught:
         attrs.evolve(make_session(), **change)
     assert caught.value.code == "QRES-E105"
+
+
+def test_sessions_at_the_edges_are_made(make_session: Make) -> None:
+    session = make_session()
+    for change in ({"round": 0}, {"round": MAX_ROUND}, {"level": MAX_LEVEL}):
+        assert attrs.evolve(session, **change).sid != session.sid
+    assert len(make_session(3).roster) == 3
+    largest = tuple(number.to_bytes(32) for number in range(MAX_NODES))
+    assert len(attrs.evolve(session, roster=largest).rank) == MAX_NODES

@@ -33,6 +33,7 @@ def _name(case: dict[str, Any]) -> str:
     return f"{case['tcId']}-{case['result']}-{'-'.join(case['flags'])}"
 
 
+@pytest.mark.claim("C-secagg-21")
 @pytest.mark.parametrize("case", SEALS, ids=_name)
 def test_a_seal_opens_exactly_if_its_tag_is_right(
     case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -48,12 +49,14 @@ def test_a_seal_opens_exactly_if_its_tag_is_right(
         assert opened is None
 
 
+@pytest.mark.claim("C-secagg-21")
 @pytest.mark.parametrize("case", DERIVATIONS, ids=_name)
 def test_a_derived_key_is_the_first_block_of_hkdf(case: dict[str, Any]) -> None:
     found = hkdf(case["ikm"], case["salt"], case["info"])
     assert found[: len(case["okm"])] == case["okm"]
 
 
+@pytest.mark.control("C-secagg-21")
 def test_there_are_cases_of_every_kind() -> None:
     assert {"valid", "invalid"} == {case["result"] for case in SEALS}
     flags = {flag for case in SEALS for flag in case["flags"]}

@@ -22,6 +22,7 @@ import numpy as np
 
 from qres_core import (
     Claims,
+    Fragment,
     NodeInfo,
     Outcome,
     Problem,
@@ -90,6 +91,14 @@ class _ServerOptimiser(ABC):
     def teardown(self) -> None:
         self._state.close()
 
+    def remember(self) -> bytes:
+        """The state of the current model, for a simulation's checkpoint."""
+        return self._state.raw()
+
+    def recall_agreed(self, memory: bytes) -> None:
+        """Go on with what :meth:`remember` gave. Refuses other bytes."""
+        self._state.set_raw(memory)
+
     @hookimpl
     def wrap_aggregate(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
@@ -98,15 +107,26 @@ class _ServerOptimiser(ABC):
 
         Raises QRES-E608 where this node lacks the state of the round's model. O(d).
         """
-        arrays = FRESH if self._begins(round_info) else self._state.of(round_info)
-        if arrays is None or any(array.shape != (round_info.dimension,) for array in arrays):
+        arrays, whole = self._held(round_info), round_info.of_model.dimension
+        if arrays is None or any(array.shape != (whole,) for array in arrays):
             what = "this node was not told of every step since the optimiser last began"
             fix = "none: it takes the models of others until it holds the state again"
             raise RoundError.of("QRES-E608", f"plugins.{self._name}", what, fix)
-        step, after = self._step(proceed(updates), arrays, round_info)
-        # Only decided sets are merged, because nothing votes on what would be merged.
-        self._next = round_info.model_digest, after
+        arrays = arrays or self._first(whole, round_info)
+        covered = tuple(round_info.cut(array) for array in arrays)
+        step, after = self._step(proceed(updates), covered, round_info)
+        # The state of the other coordinates stays. Only decided sets are merged, because nothing
+        # votes on what would be merged.
+        pairs = zip(after, arrays, strict=False)
+        self._next = (
+            round_info.model_digest,
+            tuple(round_info.placed(array, around) for array, around in pairs),
+        )
         return step
+
+    def _held(self, round_info: RoundInfo) -> Arrays | None:
+        """The state of a round's model; ``None`` if it is not known here."""
+        return FRESH if self._begins(round_info) else self._state.of(round_info)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
@@ -127,8 +147,12 @@ class _ServerOptimiser(ABC):
         """Whether the state begins anew with this round, whatever was before."""
 
     @abstractmethod
+    def _first(self, dimension: int, round_info: RoundInfo) -> Arrays:
+        """What :data:`FRESH` stands for, of so many coordinates."""
+
+    @abstractmethod
     def _step(self, merged: Vector, arrays: Arrays, round_info: RoundInfo) -> tuple[Vector, Arrays]:
-        """The step along what was merged, and the state after it."""
+        """The step along what was merged, and the state after it, of the round's coordinates."""
 
     @abstractmethod
     def _after(self, outcome: Outcome, made: Arrays | None) -> Arrays | None:
@@ -155,7 +179,7 @@ class FedAvgM(_ServerOptimiser):
 
     ``step = momentum * last step + learning_rate * merged``. The last step is what the round before
     added to the model, so every node reads it off two agreed models. A node that caught up holds it
-    again after one round.
+    again after one round, or where rounds cover fragments after one of each.
 
     Robustness: what the rule promises holds for what it merges. An error of length ``e`` in every
     merge adds up to ``learning_rate * e / (1 - momentum)`` in a step.
@@ -186,6 +210,8 @@ class FedAvgM(_ServerOptimiser):
     _name: ClassVar[str] = "fedavgm"
     learning_rate: float = _rate(1.0, "Factor of what the rule merges. 1 takes it as it is.")
     momentum: float = _share(0.9, "Share of the last step that the next one repeats. Below 1.")
+    # steps of fragments that a node saw while it lacks the state: height, fragment, step
+    _seen: tuple[tuple[int, int, Vector], ...] = attrs.field(init=False, default=(), repr=False)
 
     @property
     def claims(self) -> Claims:
@@ -195,20 +221,46 @@ class FedAvgM(_ServerOptimiser):
             f"what the rule promises holds for what it merges: a step is up to {reach:.3g} times "
             "as far off, if liars pull every merge the same way"
         )
-        return Claims(tolerates=None, notices=(notice,) if self.momentum or reach > 1 else ())
+        notices = (notice,) if self.momentum or reach > 1 else ()
+        return Claims(tolerates=None, notices=notices, looks=False, by_fragments=True)
 
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step == 0
 
+    def _first(self, dimension: int, round_info: RoundInfo) -> Arrays:
+        del round_info
+        return (np.zeros(dimension, dtype=np.int32),)
+
     def _step(self, merged: Vector, arrays: Arrays, round_info: RoundInfo) -> tuple[Vector, Arrays]:
         del round_info
-        last = arrays[0] if arrays else np.zeros_like(merged)
-        step = momentum_step(merged, last, learning_rate=self.learning_rate, momentum=self.momentum)
+        last, momentum = arrays[0], self.momentum
+        step = momentum_step(merged, last, learning_rate=self.learning_rate, momentum=momentum)
         return step, FRESH
 
     def _after(self, outcome: Outcome, made: Arrays | None) -> Arrays | None:
         del made  # what all nodes added to the model, whoever merged it
-        return None if outcome.change is None else (outcome.change,)
+        info, change = outcome.round_info, outcome.change
+        if change is None:
+            return None
+        if info.fragment is None:
+            return (change,)
+        step, held = info.cut(change), self._held(info)
+        if held is None:
+            return self._gathered(info.fragment, info.height, step)
+        (last,) = held or self._first(change.size, info)
+        return (info.placed(step, last),)
+
+    def _gathered(self, fragment: Fragment, height: int, step: Vector) -> Arrays | None:
+        """The last steps of all fragments, once this node saw one after the other.
+
+        Heights without a model do not come between: after one the state begins anew.
+        """
+        recent = [seen for seen in self._seen if seen[0] > height - fragment.count]
+        self._seen = (*recent, (height, fragment.index, step))
+        if len(self._seen) < fragment.count:
+            return None
+        steps = sorted(self._seen, key=lambda seen: seen[1])
+        return (np.concatenate([made for _height, _index, made in steps]),)
 
 
 @attrs.define(eq=False)
@@ -242,7 +294,7 @@ class _Adaptive(_ServerOptimiser):
             "own size, so that small errors in quiet coordinates become whole steps, and a large "
             "one leaves short steps until the next restart"
         )
-        return Claims(tolerates=None, notices=(notice,))
+        return Claims(tolerates=None, notices=(notice,), looks=False, by_fragments=True)
 
     @abstractmethod
     def _moment(self, second: Reals, square: Reals, beta2: float) -> Reals:
@@ -251,11 +303,14 @@ class _Adaptive(_ServerOptimiser):
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step % self.restart == 0
 
+    def _first(self, dimension: int, round_info: RoundInfo) -> Arrays:
+        tau = math.ldexp(self.tau, fixed.FRACTION_BITS - round_info.scale)
+        return np.zeros(dimension), np.zeros(dimension) + tau * tau
+
     def _step(self, merged: Vector, arrays: Arrays, round_info: RoundInfo) -> tuple[Vector, Arrays]:
         units = fixed.FRACTION_BITS - round_info.scale
         tau = math.ldexp(self.tau, units)
-        zeros = np.zeros(round_info.dimension)
-        first, second = arrays or (zeros, zeros + tau * tau)
+        first, second = arrays
         step, first, second = adaptive_step(
             merged,
             first,

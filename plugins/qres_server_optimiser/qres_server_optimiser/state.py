@@ -100,8 +100,28 @@ class OptimiserState:
             facts.write("arrays", [[_kind(array), array.size] for array in arrays])
             self._database.execute("DELETE FROM fact WHERE name GLOB 'array *'")
             for number, array in enumerate(arrays):
-                octets = array.astype(_kind(array), copy=False).view(np.uint8).data
-                facts.write_octets(f"array {number}", octets)
+                facts.write_octets(f"array {number}", _octets(array).data)
+
+    def raw(self) -> bytes:
+        """What is known, for a simulation's checkpoint; empty where nothing is."""
+        known = self._known
+        if known is None:
+            return b""
+        arrays = [[_kind(array), _octets(array).tobytes()] for array in known.arrays]
+        return canonical.dumps([known.model, known.height, arrays])
+
+    def set_raw(self, memory: bytes) -> None:
+        """Become what :meth:`raw` told, in a node that keeps nothing on the disk.
+
+        Raises ValueError, TypeError or WireError for other bytes.
+        """
+        model, height, arrays = canonical.loads(memory, max_bytes=len(memory))
+        if type(model) is not bytes or type(height) is not int:
+            raise TypeError("expected a model and its height")
+        if any(kind not in _TYPES for kind, _octets in arrays):
+            raise ValueError("expected arrays")
+        read = tuple(_native(np.frombuffer(octets, dtype=kind)) for kind, octets in arrays)
+        self._known = KnownState(model, height, read)
 
     def close(self) -> None:
         """Let go of the file; idempotent."""
@@ -111,6 +131,14 @@ class OptimiserState:
 
 def _kind(array: NDArray[Any]) -> str:
     return "<i4" if array.dtype == np.int32 else "<f8"
+
+
+def _octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.astype(_kind(array), copy=False).view(np.uint8)
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _loaded(database: stores.PrivateDatabase, facts: stores.Facts) -> KnownState | None:
@@ -132,6 +160,5 @@ def _array(
         if kind in _TYPES and type(size) is int and 0 <= size < 2**31:
             width = np.dtype(kind).itemsize
             octets = facts.read_octets(f"array {number}", width * size)
-            array = np.frombuffer(octets, dtype=kind)
-            return array.astype(array.dtype.newbyteorder("="))
+            return _native(np.frombuffer(octets, dtype=kind))
     raise database.unusable("the record 'arrays' is of another form")

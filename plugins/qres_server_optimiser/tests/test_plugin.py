@@ -17,6 +17,7 @@ from qres_server_optimiser import FedAdam, FedAvgM, FedYogi, state
 from qres_server_optimiser.plugin import NAMES
 
 from qres_core import (
+    Fragment,
     Needs,
     OptionError,
     Outcome,
@@ -27,6 +28,7 @@ from qres_core import (
     Updates,
     Vector,
     Visibility,
+    canonical,
     stores,
 )
 from qres_core.testing import AggregatorContract, find_rule, make_node_info, make_round_info
@@ -67,6 +69,7 @@ def void(plugin: Optimiser, info: RoundInfo, code: str) -> None:
     plugin.round_closed(Outcome(info, RoundStatus.VOID, info.model_digest, code=code))
 
 
+@pytest.mark.control("C-optimiser-6")
 @pytest.mark.parametrize("make", KINDS)
 def test_the_state_goes_from_model_to_model(make: Callable[[], Optimiser]) -> None:
     plugin, again = make(), make()
@@ -75,6 +78,7 @@ def test_the_state_goes_from_model_to_model(make: Callable[[], Optimiser]) -> No
     assert len({tuple(step) for step in steps}) == 4  # each depends on those before it
 
 
+@pytest.mark.claim("C-optimiser-6")
 @pytest.mark.parametrize("make", KINDS)
 def test_a_round_that_is_aborted_leaves_the_state_as_it_is(make: Callable[[], Optimiser]) -> None:
     plugin, plain = make(), make()
@@ -85,6 +89,7 @@ def test_a_round_that_is_aborted_leaves_the_state_as_it_is(make: Callable[[], Op
     assert merge(plugin, info, (5, 5)) == merge(plain, round_of(1), (5, 5))
 
 
+@pytest.mark.claim("C-optimiser-6")
 @pytest.mark.parametrize("code", ["QRES-E507", "QRES-E604", "QRES-E608"])
 @pytest.mark.parametrize("make", KINDS)
 def test_after_a_height_without_a_model_all_begin_anew(
@@ -102,6 +107,7 @@ def test_after_a_height_without_a_model_all_begin_anew(
     assert merge(lacks, round_of(1, 2), (5000, 5)) == fresh
 
 
+@pytest.mark.claim("C-optimiser-7")
 @pytest.mark.parametrize("make", KINDS)
 def test_who_was_not_told_of_a_height_does_not_merge(make: Callable[[], Optimiser]) -> None:
     """It may be one after which the others began anew."""
@@ -130,6 +136,7 @@ def test_fedavgm_knows_the_step_whoever_merged_it() -> None:
     assert merge(late, round_of(2), (1, 1)) == [109, 1]
 
 
+@pytest.mark.control("C-optimiser-7")
 @pytest.mark.parametrize("make", [FedAdam, FedYogi])
 def test_who_took_a_model_from_others_merges_again_after_a_restart(
     make: Callable[..., FedAdam | FedYogi],
@@ -147,6 +154,8 @@ def test_who_took_a_model_from_others_merges_again_after_a_restart(
         assert play(took, round_of(number), (9, 9)) == play(holds, round_of(number), (9, 9))
 
 
+@pytest.mark.claim("C-optimiser-5")
+@pytest.mark.control("C-optimiser-5")
 @pytest.mark.parametrize("make", [FedAdam, FedYogi])
 def test_what_a_lie_leaves_in_the_state_is_gone_after_a_restart_and_not_before(
     make: Callable[..., FedAdam | FedYogi],
@@ -179,6 +188,7 @@ def test_what_a_lie_leaves_in_the_state_is_gone_after_a_restart_and_not_before(
 # ── the disk ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-optimiser-8")
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_the_state_survives_the_process(name: str, tmp_path: Path) -> None:
     info = make_node_info(data_dir=str(tmp_path))
@@ -201,6 +211,7 @@ def test_the_state_survives_the_process(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.control("C-optimiser-8")
 def test_a_file_that_was_lost_or_is_older_than_the_model_means_no_merge(tmp_path: Path) -> None:
     info = make_node_info(data_dir=str(tmp_path))
     plugin = FedAdam()
@@ -220,6 +231,7 @@ def test_a_file_that_was_lost_or_is_older_than_the_model_means_no_merge(tmp_path
     lost.teardown()
 
 
+@pytest.mark.claim("C-optimiser-8")
 @pytest.mark.parametrize(
     ("statement", "what"),
     [
@@ -295,6 +307,51 @@ class TestFirstStepOfFedAvgM(AggregatorContract):
         return find_rule("fedavgm+mean").make()
 
 
+# ── a simulation that goes on ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_what_it_remembers_makes_the_next_step(make: Callable[[], Optimiser]) -> None:
+    plugin, again, forgot = make(), make(), make()
+    play(plugin, round_of(0), (4000, -70))
+    again.recall_agreed(plugin.remember())
+    assert merge(again, round_of(1), (5, 5)) == merge(plugin, round_of(1), (5, 5))
+    with pytest.raises(RoundError, match="QRES-E608"):  # of another model
+        merge(again, round_of(2), (5, 5))
+    with pytest.raises(RoundError, match="QRES-E608"):  # the control
+        merge(forgot, round_of(1), (5, 5))
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_state_that_begins_anew_is_remembered_as_one(make: Callable[[], Optimiser]) -> None:
+    plugin, again = make(), make()
+    assert plugin.remember() == b""  # nothing is known yet
+    play(plugin, round_of(0), (4000, -70))
+    void(plugin, round_of(1), "QRES-E507")
+    again.recall_agreed(plugin.remember())
+    assert merge(again, round_of(1, 2), (5000, 5)) == merge(make(), round_of(0), (5000, 5))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [1, 1, []],
+        [DIGESTS[0], "1", []],
+        [DIGESTS[0], 1],
+        [DIGESTS[0], 1, 5],
+        [DIGESTS[0], 1, [["<i2", bytes(8)]]],
+        [DIGESTS[0], 1, [["<i4", bytes(7)]]],
+        [DIGESTS[0], 1, [["<i4", "text"]]],
+        [DIGESTS[0], 1, [["<i4"]]],
+    ],
+)
+def test_what_is_no_state_is_refused(bad: object) -> None:
+    plugin = FedAvgM()
+    with pytest.raises((TypeError, ValueError)):
+        plugin.recall_agreed(canonical.dumps(bad))
+    assert plugin.remember() == b""
+
+
 def test_it_works_on_sums_and_says_what_becomes_of_the_rules_promise() -> None:
     for make in KINDS:
         claims = make().claims
@@ -307,6 +364,7 @@ def test_it_works_on_sums_and_says_what_becomes_of_the_rules_promise() -> None:
     assert FedAvgM(momentum=0).claims.notices == ()
 
 
+@pytest.mark.claim("C-optimiser-2")
 def test_votes_on_what_would_be_merged_are_refused() -> None:
     """``test_swarm`` shows what would happen."""
     around = Surroundings(nodes=5, byzantine=1, quorum=4)
@@ -318,6 +376,7 @@ def test_votes_on_what_would_be_merged_are_refused() -> None:
         assert f"remove [plugins.validation] or [plugins.{name}]" in problem.fix
 
 
+@pytest.mark.claim("C-optimiser-2")
 def test_a_second_optimiser_is_refused() -> None:
     """``test_swarm`` shows what would happen."""
     around = Surroundings(nodes=5, byzantine=1, quorum=4)
@@ -347,3 +406,75 @@ def test_options() -> None:
     for bad in ({"beta1": 1.0}, {"beta2": -0.1}, {"tau": 1e-10}, {"restart": 0}):
         with pytest.raises(OptionError, match=r"(beta1|beta2|tau|restart): must be"):
             FedAdam(**bad)  # type: ignore[arg-type]
+
+
+# ── rounds that cover fragments ───────────────────────────────────────────────────────────────────
+
+
+def part_of(step: int, height: int | None = None) -> RoundInfo:
+    """A round that covers one of the two parameters."""
+    fragment = Fragment.of_step(step, 2, 2)
+    assert fragment is not None
+    return attrs.evolve(round_of(step, height), dimension=1, fragment=fragment)
+
+
+def merge_part(plugin: Optimiser, info: RoundInfo, merged: int) -> int:
+    def proceed(_updates: Updates) -> Vector:
+        return np.array([merged], dtype=np.int32)
+
+    (step,) = plugin.wrap_aggregate(proceed, of([[1]] * 3), info).tolist()
+    return int(step)
+
+
+def play_part(plugin: Optimiser, info: RoundInfo, merged: int) -> int:
+    step = merge_part(plugin, info, merged)
+    close(plugin, info, info.placed(np.int32([step])).tolist())
+    return step
+
+
+MERGED = (4000, -70, 3000, 10_000, -2500, 1, 900, -8)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_the_optimiser_of_a_fragment_is_that_of_its_own_rounds(
+    make: Callable[[], Optimiser],
+) -> None:
+    """The oracle: for each parameter an optimiser that knows of no other."""
+    plugin = make()
+    steps = [play_part(plugin, part_of(step), merged) for step, merged in enumerate(MERGED)]
+    for index in range(2):
+        alone = make()
+        expected = [
+            play(alone, round_of(turn), (merged, 0))[0]
+            for turn, merged in enumerate(MERGED[index::2])
+        ]
+        assert steps[index::2] == expected
+    mixed = make()  # the control: one state for both
+    both = [play(mixed, round_of(step), (merged, 0))[0] for step, merged in enumerate(MERGED)]
+    assert both != steps
+
+
+def test_who_lacks_the_last_steps_holds_them_again_after_one_of_each_fragment() -> None:
+    holds, late = FedAvgM(), FedAvgM()
+    changes = []
+    for step, merged in enumerate(MERGED[:4]):
+        changes.append(play_part(holds, part_of(step), merged))
+    close(late, part_of(0), None)  # several steps at once
+    for step in (1, 2):
+        info = part_of(step)
+        with pytest.raises(RoundError, match="QRES-E608"):
+            merge_part(late, info, 1)
+        close(late, info, info.placed(np.int32([changes[step]])).tolist(), merged=False)
+    assert merge_part(late, part_of(3), MERGED[3]) == changes[3]
+
+
+def test_steps_with_a_height_between_that_nobody_told_of_are_not_put_together() -> None:
+    """It may have made no model, and then the others began anew."""
+    late = FedAvgM()
+    for info in (part_of(1, 1), part_of(2, 3)):
+        close(late, info, info.placed(np.int32([9])).tolist(), merged=False)
+    with pytest.raises(RoundError, match="QRES-E608"):
+        merge_part(late, part_of(3, 4), 1)
+    info = part_of(3, 4)
+    close(late, info, info.placed(np.int32([9])).tolist(), merged=False)
+    assert merge_part(late, part_of(4, 5), 0) == 8  # 0.9 of what its own last step was

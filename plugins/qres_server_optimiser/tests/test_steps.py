@@ -26,6 +26,7 @@ Ints = NDArray[np.int32]
 BETAS: dict[str, Any] = {"beta1": 0.9, "beta2": 0.99}
 
 
+@pytest.mark.claim("C-optimiser-3")
 @given(pair=PAIR, rate=st.floats(0.001, 10), momentum=SHARE)
 @example(pair=(np.full(1, HIGHEST, np.int32),) * 2, rate=10, momentum=0.9)
 @settings(max_examples=100, deadline=None)
@@ -43,6 +44,7 @@ def test_fedavgm_is_its_formula_in_python_floats(
     assert np.array_equal(last, before[1])
 
 
+@pytest.mark.control("C-optimiser-3")
 def test_a_steady_update_comes_to_ten_times_its_size_less_what_is_cut() -> None:
     """As the README says: at ``10 u - 9`` another step would be cut back to the same."""
     merged = np.arange(1, 20_001, dtype=np.int32)
@@ -52,6 +54,7 @@ def test_a_steady_update_comes_to_ten_times_its_size_less_what_is_cut() -> None:
     assert np.array_equal(step, 10 * merged - 9)
 
 
+@pytest.mark.claim("C-optimiser-3")
 def test_momentum_dies_out_if_nothing_is_merged() -> None:
     step = np.array([1000, -1000, 7], dtype=np.int32)
     for _ in range(60):
@@ -59,6 +62,41 @@ def test_momentum_dies_out_if_nothing_is_merged() -> None:
     assert step.tolist() == [0, 0, 0]
 
 
+@pytest.mark.claim("C-optimiser-9")
+@given(
+    off=arrays(np.int32, 40, elements=st.integers(-1000, 1000)),
+    rate=st.floats(0.1, 3),
+    momentum=st.floats(0, 0.95),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_off_by_e_moves_fedavgm_by_a_bounded_multiple_of_e_and_fades(
+    off: Ints, rate: float, momentum: float
+) -> None:
+    options = {"learning_rate": rate, "momentum": momentum}
+    honest, lied = (np.zeros(1, dtype=np.int32) for _ in range(2))
+    bound = rate * 1000 / (1 - momentum) + 2 / (1 - momentum)  # a step is cut by less than one
+    for each in off:
+        honest = momentum_step(np.full(1, 500, np.int32), honest, **options)
+        lied = momentum_step(np.full(1, 500 + each, np.int32), lied, **options)
+        assert abs(int(lied[0]) - int(honest[0])) <= bound
+    for _ in range(2):  # nobody lies any more
+        before = abs(int(lied[0]) - int(honest[0]))
+        honest, lied = (
+            momentum_step(np.full(1, 500, np.int32), it, **options) for it in (honest, lied)
+        )
+        assert abs(int(lied[0]) - int(honest[0])) <= momentum * before + 1
+
+
+@pytest.mark.control("C-optimiser-9")
+def test_control_a_momentum_of_one_would_move_without_bound() -> None:
+    """Not an option: it must be below 1."""
+    step = np.zeros(1, dtype=np.int32)
+    for _ in range(50):
+        step = momentum_step(np.full(1, 10, np.int32), step, learning_rate=1.0, momentum=1.0)
+    assert step.tolist() == [500]
+
+
+@pytest.mark.claim("C-optimiser-4")
 @pytest.mark.parametrize("moment", [adam_moment, yogi_moment])
 def test_adaptive_steps_are_algorithm_2_in_python_floats(moment: Moment) -> None:
     """Python's floats are IEEE doubles without fused operations: the bits must be the same."""
@@ -85,6 +123,7 @@ def test_adaptive_steps_are_algorithm_2_in_python_floats(moment: Moment) -> None
         assert second.tolist() == v
 
 
+@pytest.mark.claim("C-optimiser-4")
 @given(
     rounds=st.lists(arrays(np.int32, 3, elements=COORDINATE), min_size=1, max_size=12),
     beta2=st.floats(0.9, 0.999),
@@ -104,6 +143,7 @@ def test_a_coordinate_of_fedadam_moves_no_farther_than_said(
         assert np.abs(step).max() <= bound + 1
 
 
+@pytest.mark.control("C-optimiser-4")
 def test_the_bound_holds_where_tau_is_next_to_nothing() -> None:
     """On the coarsest grid: what is left of a single update dies out in both moments together."""
     rate, tau, beta1, beta2 = 1e6 * 2.0**-16, 1e-9 * 2.0**-16, 0.9, 0.82
@@ -118,6 +158,7 @@ def test_the_bound_holds_where_tau_is_next_to_nothing() -> None:
     assert (first[0], second[0]) == (0.0, 0.0)
 
 
+@pytest.mark.claim("C-optimiser-3")
 def test_what_dies_out_is_never_a_subnormal_number() -> None:
     first, second = np.array([1.0]), np.array([1.0])
     nothing = np.zeros(1, dtype=np.int32)

@@ -45,6 +45,7 @@ def configured(name: str, rule: str) -> Config:
     return parse(tomllib.loads(text), source="test")
 
 
+@pytest.mark.claim("C-optimiser-1")
 @pytest.mark.parametrize("rule", ["median", "krum"])
 @pytest.mark.parametrize("name", ["fedavgm", "fedadam"])
 def test_all_nodes_and_the_simulator_agree_under_attack(name: str, rule: str) -> None:
@@ -92,6 +93,8 @@ class Forgetting:
         patch.setattr(OptimiserState, "of", asked)
 
 
+@pytest.mark.claim("C-optimiser-7")
+@pytest.mark.control("C-optimiser-1")
 @pytest.mark.parametrize(
     "name",
     [
@@ -179,6 +182,7 @@ def test_a_first_step_that_is_refused_comes_again_if_its_rate_is_too_high(name: 
     assert not any(record.closed for record in high[5:])
 
 
+@pytest.mark.control("C-optimiser-2")
 def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why such plugins are refused; the control of ``check``."""
     with pytest.raises(Exception, match=r"QRES-E303 plugins\.fedavgm: plugins\.validation votes"):
@@ -193,6 +197,7 @@ def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch)
     assert closed.count(True) < 10
 
 
+@pytest.mark.control("C-optimiser-2")
 def test_of_two_optimisers_the_model_would_run_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why a second one is refused; the control of ``check``. Alone, each comes to the optimum."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
-from qres_carrier import DISPLACED, SharedBlobStore, Tally
+from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore, Tally
 
 from qres_core import BlobRef, NodeId, TransportError
 from qres_transport_grpc.exchanges import ABSENT, ANSWERED, CHUNK_OF, Exchanges
@@ -151,7 +151,8 @@ class BlobPuller:
             return
         with self._store.filling(ref):
             for index in range(len(ref.chunks)):
-                self._store.put(ref, index, data[index * chunk : (index + 1) * chunk])
+                if not self._store.put(ref, index, data[index * chunk : (index + 1) * chunk]):
+                    raise TransportError.of("QRES-E902", "blob", UNWRITTEN)
 
     async def fetch(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
         """Pull a blob. Raises as :meth:`Transport.fetch_blob`."""

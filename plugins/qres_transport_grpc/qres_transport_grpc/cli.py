@@ -6,9 +6,12 @@ import contextlib
 import json
 import math
 from pathlib import Path
+from typing import Final
 
 import click
 
+MOST_FILES: Final = 16384
+"""Of a hub: shells give 1024, which one host fills, and each connection costs up to 60 kB."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -18,6 +21,22 @@ def _finite(_context: click.Context, _option: click.Parameter, value: float) -> 
         what = f"{value} is no limit"
         raise click.BadParameter(what)
     return value
+
+
+def _take_connections() -> None:
+    """Have files open for :data:`MOST_FILES` connections, as far as the system allows that.
+
+    Strangers hold some for seconds, without a stream.
+    """
+    try:
+        import resource  # noqa: PLC0415 - Windows has none
+    except ImportError:  # pragma: no cover - Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @click.group("hub")
@@ -90,6 +109,7 @@ def run(
     from qres_transport_grpc.server import HubServer, serve  # noqa: PLC0415 - gRPC
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _take_connections()
     known = HubIdentity.read(identity)
     server = HubServer(known, HubRoster(config), rate * 1e6, memory * 2**20)
 

@@ -74,10 +74,16 @@ def _connection(
     proxy = getproxies().get("https", "")
     if not proxy or proxy_bypass(host):
         return http.client.HTTPSConnection(host, place.port, timeout=within, context=context)
-    found = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    made = http.client.HTTPSConnection(
-        found.hostname or "", found.port or 80, timeout=within, context=context
-    )
+    try:
+        found = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        proxy_host, proxy_port = found.hostname or "", found.port or 80
+    except ValueError:
+        # Not the error itself: it names what it took for a port, which may be a password.
+        what = (
+            "https_proxy is no address of a proxy; write / # ? @ of a password as %2F %23 %3F %40"
+        )
+        raise OSError(what) from None
+    made = http.client.HTTPSConnection(proxy_host, proxy_port, timeout=within, context=context)
     headers: dict[str, str] = {}
     if found.username is not None:
         pair = f"{unquote(found.username)}:{unquote(found.password or '')}".encode()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
 
 from qres_core import NodeId
 from qres_transport_grpc.network import FRAME, RECEIPT, GrpcNetwork
-from qres_transport_grpc.options import GrpcOptions
+from qres_transport_grpc.options import FRAME_MOST, GrpcOptions
 from qres_transport_grpc.peers import Acquaintance
 from qres_transport_grpc.seal import OnceWindow, SealedSession
 
@@ -61,7 +61,8 @@ class GrpcFrames:
         deliver: Callable[[NodeId, bytes], bool],
     ) -> None:
         self._network, self._options, self._deliver = network, options, deliver
-        self._numbers = itertools.count(1)
+        # One for each node: what is said to others must not make a number too old to be known.
+        self._numbers: dict[NodeId, Iterator[int]] = {}
         self._unconfirmed: dict[NodeId, OrderedDict[int, _Unconfirmed]] = {}
         self._heard: dict[NodeId, _Heard] = {}
         network.serve({FRAME: self._take, RECEIPT: self._confirmed}, self._lost)
@@ -71,7 +72,7 @@ class GrpcFrames:
         waiting = self._unconfirmed.setdefault(peer.node, OrderedDict())
         if len(waiting) >= self._options.outbox_frames:
             return False
-        number = next(self._numbers)
+        number = next(self._numbers.setdefault(peer.node, itertools.count(1)))
         words, pause = number.to_bytes(NUMBER_BYTES, "big") + frame, self._options.retry_seconds / 2
         due = asyncio.get_running_loop().time() + pause
         waiting[number] = _Unconfirmed(words, due, pause)
@@ -101,7 +102,7 @@ class GrpcFrames:
 
     def _take(self, peer: Acquaintance, data: bytes) -> None:
         frame = data[NUMBER_BYTES:]
-        if not 1 <= len(frame) <= self._options.frame_bytes:
+        if not 1 <= len(frame) <= FRAME_MOST:
             self._network.blame(peer, "no frame, or too large a one")
             return
         if peer.link is None:
@@ -121,6 +122,8 @@ class GrpcFrames:
 
     def _confirm(self, peer: Acquaintance, heard: _Heard) -> None:
         receipts, heard.receipts = heard.receipts, []
+        if peer.link is None or heard.session is not peer.link.session:
+            return  # its next start has frames of the same numbers
         for start in range(0, len(receipts), RECEIPTS):
             self._network.say(peer, RECEIPT, b"".join(receipts[start : start + RECEIPTS]))
 

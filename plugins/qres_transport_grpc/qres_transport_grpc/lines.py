@@ -17,6 +17,14 @@ from qres_transport_grpc.wire import SMALL_BYTES, HubPlace
 LEAVING_SECONDS: Final = 1.0
 
 
+def by_digest(hubs: Sequence[str]) -> dict[str, tuple[HubPlace, ...]]:
+    """The places of each hub, by the digest of its certificate, in their order."""
+    found: dict[str, tuple[HubPlace, ...]] = {}
+    for place in dict.fromkeys(map(HubPlace.of, hubs)):
+        found[place.digest] = (*found.get(place.digest, ()), place)
+    return found
+
+
 class HubLines:
     """Keeps a connection to each hub; all but ``__init__`` is for the transport's thread.
 
@@ -46,18 +54,21 @@ class HubLines:
             changed=self._changed,
         )
         self._took, self._told = took, told
-        self._uplinks: dict[HubPlace, Uplink] = {}
+        self._uplinks: dict[str, Uplink] = {}  # by the digest of the hub's certificate
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def aim(self, hubs: Sequence[str]) -> None:
         """Keep connections to these hubs from now on."""
         self._loop = loop = asyncio.get_running_loop()
-        wanted = list(dict.fromkeys(HubPlace.of(text) for text in hubs))
-        for place in [place for place in self._uplinks if place not in wanted]:
-            loop.run_in_executor(None, self._uplinks.pop(place).join)
-        for place in [place for place in wanted if place not in self._uplinks]:
-            made = self._uplinks[place] = self._make(place)
-            made.start()
+        wanted = by_digest(hubs)
+        for digest, uplink in list(self._uplinks.items()):
+            if wanted.get(digest) != uplink.places:
+                del self._uplinks[digest]
+                loop.run_in_executor(None, uplink.join)
+        for digest, places in wanted.items():
+            if digest not in self._uplinks:
+                made = self._uplinks[digest] = self._make(places)
+                made.start()
 
     async def end(self) -> None:
         """End all connections; what waits leaves first, if it goes at once."""

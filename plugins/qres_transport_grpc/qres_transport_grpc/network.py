@@ -159,13 +159,18 @@ class GrpcNetwork:
     def _tend(self, peer: Acquaintance, now: float) -> None:
         link, options = peer.link, self._options
         if peer.up and link is not None:
-            silent = now - link.heard
+            silent, unproved = now - link.heard, now - link.proof
             if silent > SILENCES * options.ping_seconds:
                 self._down(peer, LinkReason.TIMED_OUT, "it is silent")
+            elif unproved > SILENCES * options.readmit_seconds + options.hello_seconds:
+                # A hub may deliver for hours what it kept of a node that is gone.
+                self._down(peer, LinkReason.TIMED_OUT, "it repeats nothing any more")
             elif silent > options.ping_seconds and now - link.pinged > options.ping_seconds:
                 link.pinged = now
                 self._say(peer, link, PING)
-            elif now - peer.shown > options.readmit_seconds:
+            elif unproved > options.readmit_seconds and now - peer.shown > min(
+                options.readmit_seconds, options.ping_seconds
+            ):
                 peer.shown = now
                 self.spawn(self._show(peer, link))
             elif now - link.judged > options.readmit_seconds:  # it may never show itself again
@@ -216,7 +221,7 @@ class GrpcNetwork:
         self.lines.pass_on(peer, GREETS + self._greetings[quoted])
 
     def _greeted(self, peer: Acquaintance, uplink: Uplink, data: bytes) -> None:
-        if not peer.budget(uplink.place).greetings.take():
+        if not peer.budget(uplink.place.digest).greetings.take():
             self.tally.drop("greetings: too fast")
             return
         theirs = Greeting.loads(data)
@@ -235,17 +240,18 @@ class GrpcNetwork:
         if theirs.quoted != self._mine.session:
             # Perhaps it does not know of this node's start; perhaps the hub kept this for years.
             peer.session = theirs.session
-            if peer.budget(uplink.place).replies.take():
+            if peer.budget(uplink.place.digest).replies.take():
                 self._greet(peer, theirs.session)
             return
         candidate = peer.knows(theirs.session)
         if candidate is None:
             peer.session = theirs.session
             session = SealedSession(self._key, self._mine, theirs)
-            candidate = peer.add(session, uplink.place)
+            candidate = peer.add(session, uplink.place.digest)
             peer.via[uplink] = self._loop.time()
             self._greet(peer, theirs.session)
-        candidate.hubs.add(uplink.place)
+        else:
+            peer.bring(candidate, uplink.place.digest)
         self.spawn(self._show(peer, candidate))  # also where the link is up here: it is not there
 
     async def _show(self, peer: Acquaintance, candidate: Candidate) -> None:
@@ -269,6 +275,8 @@ class GrpcNetwork:
         data: bytes = b"",
         attempt: int = 0,
     ) -> bool:
+        if not peer.holds(candidate):  # forgotten while a plugin was asked
+            return False  # one that was made anew has its key, and perhaps its next number
         sealed = candidate.session.seal(bytes([kind]) + data)
         return self.lines.pass_on(peer, sealed, attempt)
 
@@ -280,9 +288,8 @@ class GrpcNetwork:
         candidate = peer.named(message[1 : 1 + NAME_BYTES])
         if candidate is None:
             self.tally.drop("of no session")
-            if peer.budget(
-                uplink.place
-            ).replies.take():  # it may have kept a session that this node lost
+            # It may have kept a session that this node lost.
+            if peer.budget(uplink.place.digest).replies.take():
                 self._greet(peer, peer.session)
             return
         data = candidate.session.open(message)
@@ -349,14 +356,14 @@ class GrpcNetwork:
         if not candidate.nonce or nonce != candidate.nonce or late:
             return
         candidate.nonce = b""
-        candidate.proved = admitted
+        candidate.proved, candidate.proof = admitted, self._loop.time()
         if admitted:
             self._perhaps_up(peer, candidate)
         elif peer.up and candidate is peer.link:
             self._down(peer, LinkReason.REFUSED_BY_PEER, "it does not admit this node any more")
 
     def _perhaps_up(self, peer: Acquaintance, candidate: Candidate) -> None:
-        if not (candidate.proved and candidate.admitted):
+        if not (candidate.proved and candidate.admitted and peer.holds(candidate)):
             return
         if peer.up and candidate is peer.link:
             return

@@ -9,6 +9,8 @@ import attrs
 from qres_core import options
 
 MIB = 2**20
+FRAME_MOST = 56 * 1024
+"""Largest frame that any node may send, whatever another one's ``frame_bytes`` is."""
 
 
 def _bytes(default: int, text: str, least: int, most: int | None = None) -> Any:
@@ -43,14 +45,15 @@ class GrpcOptions:
 
     # see ``metadata``, as for all that follow
     frame_bytes: int = _bytes(
-        32 * 1024, "Largest frame; larger messages travel as blobs.", 1024, 56 * 1024
+        32 * 1024, "Largest frame; larger messages travel as blobs.", 1024, FRAME_MOST
     )
     request_bytes: int = _bytes(MIB, "Largest request and largest reply.", 1024, 2 * MIB)
     blob_bytes: int = _bytes(256 * MIB, "Largest blob, published or fetched.", 1024, 2**32)
     spool_bytes: int = _bytes(
         1024 * MIB,
         "Room for blobs on disk, or in memory for a node without a data folder: an update of each "
-        "node at least. The least recently used blob makes room for a new one.",
+        "node at least, and two more of each liar. The least recently used blob makes room for a "
+        "new one.",
         1024,
     )
     inbox_frames: int = _whole(

@@ -11,6 +11,8 @@ from qres_transport_grpc.wire import SMALL_BYTES
 
 OVERHEAD_BYTES = 256
 """What each message counts for beside its own bytes."""
+SMALL_RUN = 64
+"""Small messages that overtake a large one, at most: a flood of them holds up no blob."""
 
 
 @attrs.define(eq=False)
@@ -28,7 +30,8 @@ class OutboxPool:
 class Outbox:
     """Messages that take turns, by whom they are from or for: nobody waits behind a flood.
 
-    Where there is no room, whoever has most of it loses the newest message.
+    Where there is no room, whoever has most of it loses the newest message. Small messages go
+    before large ones, :data:`SMALL_RUN` of them at a time.
 
     Args:
         room: most bytes of large messages that wait.
@@ -53,6 +56,7 @@ class Outbox:
         self._pool = pool
         self._waiting = [0, 0]
         self._by_end: tuple[dict[Hashable, int], dict[Hashable, int]] = ({}, {})
+        self._overtaken = 0  # small messages that left while a large one waited
 
     @property
     def waiting(self) -> int:
@@ -107,9 +111,11 @@ class Outbox:
 
     def pop(self) -> bytes | None:
         """The next message, if one waits."""
-        for kind, queues in enumerate(self._queues):
+        for kind in (0, 1) if self._overtaken < SMALL_RUN else (1, 0):
+            queues = self._queues[kind]
             for end in queues:
                 queues.move_to_end(end)
+                self._overtaken = 0 if kind or not self._queues[1] else self._overtaken + 1
                 return self._take(kind, end)
         return None
 

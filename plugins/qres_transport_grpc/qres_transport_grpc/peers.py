@@ -17,7 +17,6 @@ from qres_carrier import TokenBucket
 
 from qres_core import NodeId
 from qres_transport_grpc.seal import SealedSession
-from qres_transport_grpc.wire import HubPlace
 
 CANDIDATES: Final = 4
 """Sessions of a node that have not proved to be there, at most, for each hub that brings them."""
@@ -35,12 +34,14 @@ class Candidate:
     told: float = 0.0  # when this node's credential was shown last
     pinged: float = 0.0  # when it was asked last whether it is there
     proved: bool = False  # it repeated the nonce and admits this node
+    proof: float = -math.inf  # when it did so last
     admitted: bool = False  # this node admits it
     heard: float = -math.inf  # when something it sealed came last
     judging: bool = False
     judged: float = -math.inf  # when it was asked last whether this node admits it
     credential: bytes = b""  # what was judged then
-    hubs: set[HubPlace] = attrs.field(factory=set[HubPlace])  # that brought a greeting of it
+    # that brought a greeting of it, and not CANDIDATES of other sessions since; by digest
+    hubs: set[str] = attrs.field(factory=set[str])
 
     def draw(self, now: float) -> None:
         """A new nonce."""
@@ -71,11 +72,11 @@ class Acquaintance:
     session: bytes = b""  # the newest session it was seen with, to quote
     failures: int = 0
     next_greeting: float = 0.0
-    budgets: dict[HubPlace, HubBudget] = attrs.field(factory=dict[HubPlace, HubBudget])
+    budgets: dict[str, HubBudget] = attrs.field(factory=dict[str, HubBudget])  # by hub's digest
     via: dict[object, float] = attrs.field(factory=dict[object, float])  # hubs, when last heard
 
-    def budget(self, hub: HubPlace) -> HubBudget:
-        """What is left to a hub."""
+    def budget(self, hub: str) -> HubBudget:
+        """What is left to a hub, named by the digest of its certificate, as in all that follows."""
         if hub not in self.budgets:
             greetings = TokenBucket(5.0, 20, clock=self.now)
             replies = TokenBucket(2.0, 6, clock=self.now)
@@ -96,17 +97,31 @@ class Acquaintance:
         """The link, up or not, and the candidates."""
         return [*([] if self.link is None else [self.link]), *self.candidates.values()]
 
-    def add(self, session: SealedSession, hub: HubPlace) -> Candidate:
-        """A new candidate that a hub brought; the oldest that this hub alone brought makes room.
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether a session was not forgotten since; it may have been made anew, with its keys."""
+        return self.knows(candidate.session.theirs.session) is candidate
 
-        The link is never forgotten for one: it knows what has come.
-        """
-        brought = [name for name, item in self.candidates.items() if item.hubs == {hub}]
-        for name in brought[: max(0, len(brought) + 1 - CANDIDATES)]:
-            del self.candidates[name]
-        made = Candidate(session, TokenBucket(5.0, 10, clock=self.now), hubs={hub})
+    def add(self, session: SealedSession, hub: str) -> Candidate:
+        """A new candidate that a hub brought."""
+        made = Candidate(session, TokenBucket(5.0, 10, clock=self.now))
         self.candidates[session.theirs.session] = made
+        self.bring(made, hub)
         return made
+
+    def bring(self, candidate: Candidate, hub: str) -> None:
+        """A hub brought a session: the oldest of those it brought before make room.
+
+        One that another hub brought too stays, as one of that hub's. The link is never forgotten
+        for one: it knows what has come.
+        """
+        if candidate is self.link:
+            return
+        candidate.hubs.add(hub)
+        others = [it for it in self.candidates.values() if hub in it.hubs and it is not candidate]
+        for item in others[: max(0, len(others) + 1 - CANDIDATES)]:
+            item.hubs.discard(hub)
+            if not item.hubs:
+                del self.candidates[item.session.theirs.session]
 
     def promote(self, candidate: Candidate) -> bool:
         """The candidate is the link; whether it takes the place of another session.

@@ -79,25 +79,17 @@ class Grpc(GrpcOptions):
         self._made[:] = [made]
         return made
 
-    def examine(self, node_info: NodeInfo, runs: bool) -> Iterator[Problem | str]:  # noqa: FBT001 - positional
-        """Whether each hub answers, with the certificate that the configuration names."""
-        del node_info, runs
+    def examine(
+        self,
+        node_info: NodeInfo,
+        runs: bool,  # noqa: FBT001 - positional
+        link_keys: LinkKeys | None,
+    ) -> Iterator[Problem | str]:
+        """Whether each hub answers with the certificate that is named, and knows this node."""
         check_hubs(self)
-        from qres_transport_grpc.dial import WrongHubError, certificate  # noqa: PLC0415 - imports gRPC
+        from qres_transport_grpc.examining import examine  # noqa: PLC0415 - imports gRPC
 
-        for index, text in enumerate(self.hubs):
-            place, where = HubPlace.of(text), f"plugins.grpc.hubs[{index}]"
-            try:
-                certificate(place, self.dial_seconds)
-            except WrongHubError as error:
-                fix = "ask who runs the hub for what `qres hub run` prints"
-                yield Problem("QRES-E105", where, f"{place.address}: {error}", fix)
-            except (OSError, ValueError) as error:  # ValueError: a name or a proxy that is none
-                why = getattr(error, "strerror", None) or str(error)
-                fix = "see whether that hub runs, and the firewalls and proxies between"
-                yield Problem("QRES-E904", where, f"{place.address}: {why}", fix)
-            else:
-                yield f"hub {place.address} answers, and is the one that is meant"
+        yield from examine(self, node_info, None if runs else link_keys)
 
     def retune(self, fresh: Grpc) -> None:
         """Keep connections to the hubs of other options from now on.

@@ -54,7 +54,8 @@ class StartKey:
     """The key of one start of a node; it knows which number its sessions have come to.
 
     Were a session forgotten and made again, its keys would be the same. So no session begins at a
-    number that another one has used. A clock would do for that only if it never stood still, and it
+    number that another one has used, and one that was forgotten must seal nothing more
+    (:meth:`Acquaintance.holds`). A clock would do for that only if it never stood still, and it
     would tell hubs when the machine was started.
     """
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import attrs
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from qres_carrier import TokenBucket
+from qres_carrier import TokenBucket, origin
 
 from qres_core import NODE_ID_BYTES, NodeId, RoundError
 from qres_transport_grpc.dial import GRPC
@@ -49,6 +50,10 @@ MESSAGE_COST: Final = 4096
 """What a message costs of a member's rate beside its bytes."""
 STRANGERS: Final = 64
 """Streams that have not proved anything yet; the oldest of the busiest address makes room."""
+FAMILIAR_EACH: Final = 3
+"""Of those, how many make no room, of each address at which a member proved its key."""
+ADDRESSES_EACH: Final = 2
+"""Addresses that are remembered of a member: a liar may have any number."""
 STREAMS: Final = 8
 """Streams of one member, those included whose end it does not take."""
 
@@ -105,6 +110,7 @@ class HubServer:
         self._strangers: list[tuple[str, asyncio.Timeout]] = []
         self._streams: Counter[NodeId] = Counter()
         self._buckets: dict[NodeId, TokenBucket] = {}  # of members: a new stream has no new one
+        self._familiar: dict[NodeId, deque[str]] = {}  # where members proved their keys last
         self._server: Any = None
         self._keeping: asyncio.Task[None] | None = None
         self.passed = 0
@@ -157,8 +163,9 @@ class HubServer:
                 for node, seat in list(self._seats.items()):
                     if self._roster.keys.get(node) != before.get(node):
                         seat.end("no member any more, or by another key")
-                for node in self._buckets.keys() - self._roster.keys.keys():
-                    del self._buckets[node]
+                for kept in (self._buckets, self._familiar):
+                    for node in kept.keys() - self._roster.keys.keys():
+                        del kept[node]
 
     # ── one stream ────────────────────────────────────────────────────────────────────────────
 
@@ -203,7 +210,7 @@ class HubServer:
 
     async def _admitted(self, context: Any) -> NodeId | None:
         """Who is at the other end, if it proves to be a member."""
-        address, challenge = context.peer().rpartition(":")[0], secrets.token_bytes(CHALLENGE_BYTES)
+        address, challenge = _origin(context.peer()), secrets.token_bytes(CHALLENGE_BYTES)
         if len(self._strangers) >= STRANGERS:
             self._crowd_out()
         here = address, asyncio.timeout(PROOF_SECONDS)
@@ -224,11 +231,24 @@ class HubServer:
         finally:
             if here in self._strangers:
                 self._strangers.remove(here)
+        places = self._familiar.setdefault(proof.node, deque(maxlen=ADDRESSES_EACH))
+        if address not in places:
+            places.append(address)
         return proof.node
 
     def _crowd_out(self) -> None:
-        """End the oldest stream of a stranger's, of the address that has most of them."""
-        crowd = Counter(address for address, _ in self._strangers).most_common(1)[0][0]
+        """End the oldest stream of a stranger's, of the address that has most of them.
+
+        Whoever has many addresses has one at each. So those at which members were stay, a few each.
+        """
+        crowds = Counter(address for address, _ in self._strangers)
+        familiar = {address for places in self._familiar.values() for address in places}
+        others = {
+            address: count
+            for address, count in crowds.items()
+            if address not in familiar or count > FAMILIAR_EACH
+        }
+        crowd = max((others or crowds).items(), key=lambda item: item[1])[0]
         oldest = next(item for item in self._strangers if item[0] == crowd)
         self._strangers.remove(oldest)
         if not oldest[1].expired():
@@ -257,6 +277,11 @@ class HubServer:
                 await context.write(message)
             seat.more.clear()
             await seat.more.wait()
+
+
+def _origin(peer: str) -> str:
+    """Where a stream comes from, of what gRPC calls its end, such as ``ipv6:%5B::1%5D:443``."""
+    return origin(unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]"))
 
 
 async def serve(

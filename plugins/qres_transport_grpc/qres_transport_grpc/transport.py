@@ -52,7 +52,7 @@ class GrpcTransport(ThreadedTransport):
         keys: LinkKeys,
         options: GrpcOptions,
     ) -> None:
-        super().__init__("transport.grpc", options.inbox_frames, MAX_NAME)
+        super().__init__("transport.grpc", options.inbox_frames, MAX_NAME, confirms=True)
         self._info = node_info
         self._admission, self._credential = admission, credential
         self._keys, self._options = keys, options

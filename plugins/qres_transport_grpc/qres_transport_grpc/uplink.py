@@ -1,4 +1,8 @@
-"""The connection to one hub: kept up, with a proof of who this node is, and bounded both ways."""
+"""The connection to one hub: kept up, with a proof of who this node is, and bounded both ways.
+
+A hub is whoever has the key of a certificate. It has one connection of each node, under whatever
+addresses: a second one would end the first, for ever.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ class Uplink:
     """Dials one hub, for as long as the transport runs.
 
     Args:
-        place: the hub.
+        places: where the hub is: addresses with one digest, of which one after the other is tried.
         node: who this node is.
         swarm: its swarm's name.
         keys: what to prove that with.
@@ -53,7 +57,7 @@ class Uplink:
 
     def __init__(
         self,
-        place: HubPlace,
+        places: tuple[HubPlace, ...],
         node: NodeId,
         swarm: str,
         keys: LinkKeys,
@@ -61,7 +65,8 @@ class Uplink:
         took: Callable[[Uplink, bytes], None],
         changed: Callable[[Uplink, LinkReason | None, str], None],
     ) -> None:
-        self.place = place
+        self.places = places
+        self.place = places[0]  # that is dialled now
         self.up = False
         self._was_up = False
         self.room = threading.BoundedSemaphore(IN_FLIGHT)
@@ -74,7 +79,7 @@ class Uplink:
         self._wake = threading.Condition()
         self._outbox = Outbox(options.outbox_bytes, SMALL_ROOM)
         self._helpers: set[threading.Thread] = set()  # of gRPC, for this node's calls
-        name = f"grpc-{node.hex()[:8]}-{place.port}"
+        name = f"grpc-{node.hex()[:8]}-{self.place.port}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -132,6 +137,8 @@ class Uplink:
                 return
             failures = 0 if was_up else failures + 1
             self._changed(self, reason, why)
+            if not was_up:
+                self.place = self.places[(self.places.index(self.place) + 1) % len(self.places)]
             pause = self._options.reconnect_seconds * 2 ** min(failures, DOUBLINGS)
             self._stop.wait(pause * _CHANCE.uniform(0.5, 1.0))
 
@@ -154,13 +161,16 @@ class Uplink:
             status: Any = error
             why = f"{status.code().name}: {str(status.details())[:200]}"
             return _REASONS.get(status.code().name, LinkReason.RESET), why, self._was_up
-        except (OSError, ValueError) as error:  # ValueError: a name or a proxy that is none
+        except (OSError, ValueError, RuntimeError) as error:
+            # ValueError: a name or a proxy that is none; RuntimeError: no more threads may start.
             why = getattr(error, "strerror", None) or str(error)
             return LinkReason.DIAL_FAILED, why, False
         else:
             return LinkReason.CLOSED_BY_PEER, "the hub closed the connection", self._was_up
         finally:
             timer.cancel()
+            if timer.ident is not None:  # it was started; a closed uplink leaves no thread behind
+                timer.join(JOIN_SECONDS)
             with self._wake:
                 self.up = False
                 over.set()

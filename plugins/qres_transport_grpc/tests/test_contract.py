@@ -14,6 +14,7 @@ from qres_core.testing import Endpoint, TransportContract
 MIB = 2**20
 
 
+@pytest.mark.claim("C-grpc-1")
 class TestContract(TransportContract):
     lab: SimpleNamespace
     hub: Callable[..., Any]
@@ -42,10 +43,12 @@ class TestContract(TransportContract):
             chunks[index] = bytes(len(chunk))
 
 
+@pytest.mark.claim("C-grpc-1")
 class TestContractOverTwoHubs(TestContract):
     hubs = 2
 
 
+@pytest.mark.claim("C-grpc-1")
 @pytest.mark.long
 class TestContractUnderTrio(TestContract):
     backend = "trio"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ import anyio
 import attrs
 import pytest
 from qres_transport_grpc.network import GrpcNetwork
+from qres_transport_grpc.peers import CANDIDATES, Acquaintance
 from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, OnceWindow, SealedSession
 from qres_transport_grpc.server import HubServer
 from qres_transport_grpc.wire import Greeting, HubPlace
@@ -103,6 +104,7 @@ Heard = dict[NodeId, list[tuple[NodeId, bytes]]]
 KINDS = [Honest, Dropping, Doubling, Reordering, Corrupting, Misdirecting, Inventing]
 
 
+@pytest.mark.claim("C-grpc-2")
 def test_it_can_only_delay(hub: Callable[..., Any], lab: SimpleNamespace, kind: type) -> None:
     whole = kind in {Honest, Doubling}
     seen = play(hub, lab, kind, until=is_whole if whole else None)
@@ -204,6 +206,7 @@ async def ask_and_fetch(lab: SimpleNamespace, roster: Any, ends: Any) -> None:
 # ── the same without the guard ────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-grpc-2")
 def test_without_the_window_a_frame_comes_twice(
     hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +232,7 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SealedSession, "open", lambda _self, message: message[_HEAD:])
 
 
+@pytest.mark.control("C-grpc-2")
 @pytest.mark.parametrize(
     "hostile", [pytest.param(Corrupting, marks=pytest.mark.long), Misdirecting]
 )
@@ -307,6 +311,7 @@ def restart(
     return heard, True
 
 
+@pytest.mark.claim("C-grpc-3")
 def test_what_an_earlier_start_said_does_not_come_again(
     hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
 ) -> None:
@@ -314,6 +319,7 @@ def test_what_an_earlier_start_said_does_not_come_again(
     assert set(heard) == {b"after"}
 
 
+@pytest.mark.control("C-grpc-3")
 def test_without_the_seal_and_the_window_it_comes_again(
     hub: Callable[..., Any],
     hub_loop: Any,
@@ -371,12 +377,14 @@ def withheld(hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace) -> bo
     return not down
 
 
+@pytest.mark.claim("C-grpc-3")
 def test_a_start_that_was_kept_back_does_not_take_the_place_of_the_newest(
     hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
 ) -> None:
     assert withheld(hub, hub_loop, lab)
 
 
+@pytest.mark.control("C-grpc-3")
 def test_without_the_proof_of_being_there_it_does(
     hub: Callable[..., Any],
     hub_loop: Any,
@@ -405,10 +413,14 @@ class UplinkTo:
         self.place = place
 
 
-def brought(lab: SimpleNamespace, work: Callable[[Any, Callable[..., None]], None]) -> None:
+Work = Callable[[Any, Callable[..., None]], Awaitable[None]]
+
+
+def brought(lab: SimpleNamespace, work: Work, **options: float) -> None:
     """Play with the network of a node, and with what hubs bring it of another node."""
     me, other = roster = lab.members(2)
-    end = lab.transport(me, roster, [SimpleNamespace(option="127.0.0.1:1#" + "0" * 64)])
+    nowhere = SimpleNamespace(option="127.0.0.1:1#" + "0" * 64)
+    end = lab.transport(me, roster, [nowhere], **options)
 
     def greeting(number: int, quoted: bytes) -> bytes:
         key = hashlib.sha256(b"%d" % number).digest()
@@ -425,7 +437,7 @@ def brought(lab: SimpleNamespace, work: Callable[[Any, Callable[..., None]], Non
                 network._take(UplinkTo(hub), other.node_id + GREETS + words)
 
             async def play() -> None:
-                work(network, bring)
+                await work(network, bring)
 
             await end._call(play)
         finally:
@@ -434,10 +446,55 @@ def brought(lab: SimpleNamespace, work: Callable[[Any, Callable[..., None]], Non
     anyio.run(main)
 
 
+@pytest.mark.claim("C-grpc-4")
+@pytest.mark.control("C-grpc-4", "C-grpc-12")
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_a_hub_kept_of_a_node_that_is_gone_does_not_keep_its_link_up(
+    lab: SimpleNamespace, *, answers: bool
+) -> None:
+    """It delivers some of it now and then: the node is not silent. The control is there, and is
+    asked again before it is given up."""
+    ended: list[float] = []
+
+    async def work(network: Any, bring: Callable[..., None]) -> None:
+        (peer,) = network.peers.values()
+        options, heads = network._options, list[bytes]()
+        network.lines.pass_on = lambda _peer, message, _attempt=0: heads.append(message[:_HEAD])
+        bring(HONEST, 0, network._mine.session)
+        (link,) = peer.candidates.values()
+        clock = SimpleNamespace(now=network._loop.time())
+        network._loop = SimpleNamespace(time=lambda: clock.now, call_later=None)
+        network.spawn = asyncio.ensure_future
+
+        def answer() -> None:
+            link.draw(clock.now)
+            network._judged(peer, link, link.nonce, admitted=True)
+
+        link.admitted = True
+        answer()
+        assert peer.up
+        began = clock.now
+        while clock.now < began + 2 * (3 * options.readmit_seconds + options.hello_seconds):
+            clock.now += options.ping_seconds / 2
+            link.heard = clock.now  # something that was kept
+            before = peer.shown
+            network._tend(peer, clock.now)
+            if answers and peer.shown > before:
+                answer()
+            if not peer.up:
+                ended.append(clock.now - began)
+                break
+        await asyncio.sleep(0)
+
+    brought(lab, work, ping_seconds=5.0, hello_seconds=15.0, readmit_seconds=60.0)
+    assert (ended == []) == answers
+    assert all(195 < after < 200 for after in ended)
+
+
 def test_a_hub_that_drops_large_messages_does_not_choose_their_way(lab: SimpleNamespace) -> None:
     """Whoever brings small messages first, or not, as it likes, is asked first, or not."""
 
-    def work(network: Any, bring: Callable[..., None]) -> None:
+    async def work(network: Any, bring: Callable[..., None]) -> None:
         del bring
         (peer,), lines = network.peers.values(), network.lines
         taken: list[HubPlace] = []
@@ -466,13 +523,14 @@ def test_a_hub_that_drops_large_messages_does_not_choose_their_way(lab: SimpleNa
     brought(lab, work)
 
 
+@pytest.mark.claim("C-grpc-8")
 @pytest.mark.parametrize("flood", [b"forged", 1], ids=["forged", "old"])
 def test_a_hub_that_floods_greetings_does_not_keep_those_of_another_hub_out(
     lab: SimpleNamespace, flood: bytes | int
 ) -> None:
     """Old ones are signed: they used up the answers, and then the honest one got none."""
 
-    def work(network: Any, bring: Callable[..., None]) -> None:
+    async def work(network: Any, bring: Callable[..., None]) -> None:
         answered: list[bytes] = []
         network._greet = lambda _peer, quoted: answered.append(quoted)
         for _ in range(100):
@@ -484,10 +542,11 @@ def test_a_hub_that_floods_greetings_does_not_keep_those_of_another_hub_out(
     brought(lab, work)
 
 
+@pytest.mark.claim("C-grpc-8")
 def test_a_hub_that_brings_old_starts_does_not_push_out_what_another_hub_brought(
     lab: SimpleNamespace,
 ) -> None:
-    def work(network: Any, bring: Callable[..., None]) -> None:
+    async def work(network: Any, bring: Callable[..., None]) -> None:
         (peer,) = network.peers.values()
         mine = network._mine.session
         bring(EVIL, 0, mine)
@@ -498,6 +557,74 @@ def test_a_hub_that_brings_old_starts_does_not_push_out_what_another_hub_brought
         assert list(peer.candidates) == kept
 
     brought(lab, work)
+
+
+@pytest.mark.claim("C-grpc-6")
+def test_a_node_that_begins_anew_all_the_time_over_several_hubs_costs_a_few_sessions(
+    lab: SimpleNamespace,
+) -> None:
+    """All of them are signed. Those that two hubs brought were once kept for ever."""
+
+    async def work(network: Any, bring: Callable[..., None]) -> None:
+        (peer,) = network.peers.values()
+        for number in range(15):
+            for hub in (EVIL, HONEST):
+                bring(hub, number, network._mine.session)
+        assert len(peer.candidates) == CANDIDATES
+        for number in range(15, 19):  # other ones over each
+            bring(HONEST, number, network._mine.session)
+        assert len(peer.candidates) == 2 * CANDIDATES
+
+    brought(lab, work)
+
+
+@pytest.mark.control("C-grpc-6", "C-grpc-8")
+@pytest.mark.parametrize("bounded", [True, False])
+def test_control_without_a_bound_sessions_pile_up_and_one_hub_alone_pushes_out_its_own(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *, bounded: bool
+) -> None:
+    if not bounded:
+        monkeypatch.setattr("qres_transport_grpc.peers.CANDIDATES", 1000)
+
+    async def work(network: Any, bring: Callable[..., None]) -> None:
+        (peer,) = network.peers.values()
+        for number in range(15):
+            bring(EVIL, number, network._mine.session)
+        assert len(peer.candidates) == (CANDIDATES if bounded else 15)
+        assert (hashlib.sha256(b"0").digest()[:16] in peer.candidates) != bounded
+
+    brought(lab, work)
+
+
+@pytest.mark.claim("C-grpc-5")
+@pytest.mark.control("C-grpc-5")
+@pytest.mark.parametrize("guarded", [True, False])
+def test_no_number_comes_again_in_a_session_that_a_hub_has_made_anew(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """It pushes a session out and brings it again, while the first still waits for a plugin.
+
+    Both have one key. AES-GCM under one number for two messages lets the hub read and forge.
+    """
+    if not guarded:
+        monkeypatch.setattr(Acquaintance, "holds", lambda _self, _candidate: True)
+    heads: list[bytes] = []
+
+    async def work(network: Any, bring: Callable[..., None]) -> None:
+        (peer,) = network.peers.values()
+        network.lines.pass_on = lambda _peer, message, _attempt=0: heads.append(message[:_HEAD])
+        for number in (*range(CANDIDATES + 1), 0):
+            bring(EVIL, number, network._mine.session)
+        shown = [task for task in network._tasks if task.get_coro().__name__ == "_show"]
+        assert len(shown) == CANDIDATES + 2
+        await asyncio.gather(*shown)
+        first = peer.candidates[hashlib.sha256(b"0").digest()[:16]]
+        assert first.session.name in {head[1 : 1 + NAME_BYTES] for head in heads}
+
+    brought(lab, work)
+    sealed = [head for head in heads if head[:1] == SEALED]
+    assert (len(sealed) == len(set(sealed))) == guarded
+    assert len(set(sealed)) == (CANDIDATES if guarded else CANDIDATES + 1)
 
 
 def test_what_came_before_a_member_was_removed_does_not_come_again_when_it_is_back(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -9,8 +11,12 @@ from typing import Any
 
 import anyio
 import pytest
+from qres_carrier import TokenBucket
+from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.network import CREDENTIAL
-from qres_transport_grpc.peers import NONCE_BYTES
+from qres_transport_grpc.options import GrpcOptions
+from qres_transport_grpc.peers import NONCE_BYTES, Acquaintance, Candidate
+from qres_transport_grpc.seal import WINDOW
 
 from qres_core import CHUNK, LinkReason, PeerChange, TransportError, reject
 
@@ -98,6 +104,60 @@ def test_a_frame_that_found_no_room_comes_again(
     anyio.run(main)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_what_a_node_says_to_others_makes_no_frame_too_old_to_come_again(*, apart: bool) -> None:
+    """With one count for all nodes, a frame that is sent again was taken for a copy: confirmed, and
+    not delivered."""
+    said: list[tuple[Any, bytes]] = []
+    network: Any = SimpleNamespace(
+        serve=lambda *_args: None, say=lambda peer, _kind, words: said.append((peer, words))
+    )
+    first, other = (Acquaintance(bytes([number]) * 32, time.monotonic) for number in range(2))
+    session: Any = SimpleNamespace()
+    first.link = Candidate(session, TokenBucket(1, 1))
+    got: list[bytes] = []
+
+    async def main() -> None:
+        sends = GrpcFrames(network, GrpcOptions(), lambda _node, _frame: False)
+        takes = GrpcFrames(network, GrpcOptions(), lambda _node, frame: not got.append(frame))
+        if not apart:
+            sends._numbers = dict.fromkeys((first.node, other.node), itertools.count(1))
+        assert sends.send(first, b"lost")
+        for _ in range(WINDOW):
+            assert sends.send(other, b"x")
+            sends._confirmed(other, said[-1][1][:8])
+        assert sends.send(first, b"later")
+        for words in (said[-1][1], said[0][1]):
+            takes._take(first, words)
+
+    asyncio.run(main())
+    assert got == ([b"later", b"lost"] if apart else [b"later"])
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_what_an_earlier_start_said_is_not_confirmed_to_the_next(*, anew: bool) -> None:
+    """Its numbers begin again: a frame of the next start would count as delivered."""
+    said: list[bytes] = []
+    network: Any = SimpleNamespace(
+        serve=lambda *_args: None, say=lambda _peer, _kind, words: said.append(words)
+    )
+    peer = Acquaintance(bytes(32), time.monotonic)
+    sessions: list[Any] = [SimpleNamespace(), SimpleNamespace()]
+    peer.link = Candidate(sessions[0], TokenBucket(1, 1))
+
+    async def main() -> None:
+        takes = GrpcFrames(network, GrpcOptions(), lambda _node, _frame: True)
+        takes._take(peer, bytes(8) + b"frame")
+        if anew:  # before the receipts were gathered
+            peer.link = Candidate(sessions[1], TokenBucket(1, 1))
+        takes._confirm(peer, takes._heard[peer.node])
+
+    asyncio.run(main())
+    assert said == ([] if anew else [bytes(8)])
+
+
+@pytest.mark.claim("C-grpc-10")
+@pytest.mark.control("C-grpc-10")
 @pytest.mark.parametrize("shares", [True, False])
 def test_a_member_that_floods_keeps_the_frames_of_others_out_of_no_inbox(
     hub: Callable[..., Any], lab: SimpleNamespace, *, shares: bool
@@ -134,6 +194,7 @@ async def nothing(*_args: Any) -> None:
     """A member that does not show its credential any more."""
 
 
+@pytest.mark.claim("C-grpc-12")
 @pytest.mark.parametrize("breaks", [True, False])
 def test_who_is_banned_cannot_stay_by_showing_nothing_any_more(
     hub: Callable[..., Any], lab: SimpleNamespace, *, breaks: bool

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import math
+import resource
 import secrets
+import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +26,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from qres_transport_grpc import dial
+from qres_transport_grpc.cli import MOST_FILES
 from qres_transport_grpc.cli import hub as hub_command
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.identity import HubIdentity
@@ -101,6 +107,8 @@ def wait(done: Callable[[], bool], patience: float) -> None:
 # ── who gets in ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-grpc-13")
+@pytest.mark.control("C-grpc-17")
 def test_a_member_gets_in_and_an_old_proof_does_not(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -112,8 +120,10 @@ def test_a_member_gets_in_and_an_old_proof_does_not(
     again.prove(roster[0], server, challenge=line.challenge)
     assert again.status() == "PERMISSION_DENIED"
     assert server.server.refused == 1
+    assert server.server._familiar == {roster[0].node_id: deque(["127.0.0.1"])}
 
 
+@pytest.mark.claim("C-grpc-13")
 @pytest.mark.parametrize(
     "other", [{"swarm": "another"}, {"digest": "0" * 64}, {"challenge": bytes(32)}]
 )
@@ -130,6 +140,7 @@ def test_a_proof_is_for_one_hub_one_swarm_and_one_challenge(
     assert line.status() == "PERMISSION_DENIED"
 
 
+@pytest.mark.claim("C-grpc-13")
 def test_strangers_and_garbage_stay_out(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -173,6 +184,7 @@ def test_the_newest_connection_of_a_member_takes_the_place(
     assert server.server.members == {roster[0].node_id}
 
 
+@pytest.mark.claim("C-grpc-20")
 def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
     hub: Callable[..., Any],
     lab: SimpleNamespace,
@@ -187,7 +199,7 @@ def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
         line.get_in(me, server)
     server.write([second], "test")
     assert ends[0].status() == "ABORTED"
-    assert server.server.members == {second.node_id}
+    assert server.server.members == {second.node_id} == server.server._familiar.keys()
     with server.config.open("a", encoding="utf-8") as file:
         file.write(f'[hub.keys]\n"{second.node_id.hex()}" = "{new.node_id.hex()}"\n')
     assert ends[1].status() == "ABORTED"
@@ -197,6 +209,7 @@ def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
     assert next(renewed.call) == READY
 
 
+@pytest.mark.claim("C-grpc-17")
 def test_a_node_talks_to_no_hub_with_another_certificate(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:
@@ -226,6 +239,7 @@ def test_a_node_talks_to_no_hub_with_another_certificate(
 # ── what a member can cost it ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-grpc-15")
 def test_a_silent_member_costs_a_bounded_amount_of_memory(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -279,6 +293,7 @@ def test_queues_that_nobody_empties_leave_room_for_others(*, shared: bool) -> No
     assert pool.used == 0
 
 
+@pytest.mark.claim("C-grpc-15")
 def test_silent_members_together_cost_a_bounded_amount_of_memory(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -301,6 +316,24 @@ def test_silent_members_together_cost_a_bounded_amount_of_memory(
     wait(lambda: counts.waiting == 0, lab.PATIENCE)
 
 
+@pytest.mark.control("C-grpc-15")
+def test_control_with_a_larger_bound_silent_members_cost_more(
+    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+) -> None:
+    roster = lab.members(4)
+    server = hub(roster, kind=partial(HubServer, memory=100 * MIB))
+    ends = [lines(server) for _ in roster]
+    for line, me in zip(ends, roster, strict=True):
+        line.get_in(me, server)
+    for _ in range(8):
+        for me in roster[:3]:
+            ends[3].say(me.node_id + bytes(MIB))
+    counts = server.server
+    wait(lambda: counts.passed + counts.dropped == 24, lab.PATIENCE)
+    assert counts.waiting > 11 * MIB
+
+
+@pytest.mark.claim("C-grpc-15")
 def test_nobody_waits_behind_a_flood_nor_is_kept_out_by_one() -> None:
     box = Outbox(10_000_000, 20 * 257)
     assert all(box.put(b"x", "floods") for _ in range(20))  # all the room of small messages
@@ -311,6 +344,26 @@ def test_nobody_waits_behind_a_flood_nor_is_kept_out_by_one() -> None:
     assert box.waiting == 0
 
 
+@pytest.mark.claim("C-grpc-15")
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_flood_of_small_messages_holds_up_no_large_one(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A member takes so many small ones a second; a flood of more kept every blob from it."""
+    if not guarded:
+        monkeypatch.setattr("qres_transport_grpc.outbox.SMALL_RUN", math.inf)
+    box = Outbox(10_000_000, 1_000_000)
+    assert all(box.put(bytes(100_000), "honest") for _ in range(3))
+    left: list[int] = []
+    for _ in range(1000):  # it is never empty of small ones
+        assert box.put(b"x", "floods")
+        assert box.put(b"y", "floods")
+        left.append(len(box.pop() or b""))
+    large = [index for index, size in enumerate(left) if size > 1]
+    assert large == ([64, 129, 194] if guarded else [])
+
+
+@pytest.mark.claim("C-grpc-15")
 def test_a_member_that_floods_is_slowed(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -347,6 +400,7 @@ def test_a_member_that_floods_does_not_escape_by_a_new_connection(
 # ── what holds a stream open ──────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-grpc-14")
 def test_strangers_that_wait_do_not_keep_a_member_out(
     hub: Callable[..., Any],
     lab: SimpleNamespace,
@@ -361,6 +415,95 @@ def test_strangers_that_wait_do_not_keep_a_member_out(
     member = lines(server)
     member.get_in(roster[0], server)
     assert strangers[0].status() == "PERMISSION_DENIED"  # the oldest made room
+
+
+@pytest.mark.claim("C-grpc-25")
+@pytest.mark.control("C-grpc-25")
+def test_strangers_that_wait_push_out_each_other_and_no_member(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qres_transport_grpc.server.STRANGERS", 2)
+    monkeypatch.setattr("qres_transport_grpc.server.PROOF_SECONDS", lab.PATIENCE)
+    roster = lab.members(1)
+    server = hub(roster)
+    member = lines(server)
+    member.get_in(roster[0], server)
+    strangers = [lines(server) for _ in range(6)]
+    assert strangers[0].status() == "PERMISSION_DENIED"
+    member.say(roster[0].node_id + b"to itself")
+    assert next(member.call).endswith(b"to itself")
+
+
+class Waiting:
+    """A stream that has not proved anything."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def peer(self) -> str:
+        return self._address
+
+    async def send_initial_metadata(self, _metadata: object) -> None:
+        """The challenge."""
+
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+
+# a host has 2**64 addresses of IPv6; others have some of IPv4
+NETWORK = [f"ipv6:%5B2001:db8::{number:x}%5D:7" for number in range(1, 9)]
+HOSTS = [f"ipv4:192.0.2.{number}:7" for number in range(1, 9)]
+
+
+@pytest.mark.claim("C-grpc-14")
+@pytest.mark.control("C-grpc-14")
+@pytest.mark.parametrize(
+    ("strangers", "networks", "familiar", "stays"),
+    [
+        (NETWORK, True, False, True),
+        (NETWORK, False, False, False),  # the controls: nothing tells it from them
+        (HOSTS, True, True, True),
+        (HOSTS, True, False, False),
+        (["ipv4:198.51.100.7:9"] * 8, True, True, False),  # from the member's own address
+    ],
+)
+def test_strangers_with_many_addresses_do_not_keep_a_member_out(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    strangers: list[str],
+    *,
+    networks: bool,
+    familiar: bool,
+    stays: bool,
+) -> None:
+    if not networks:
+        monkeypatch.setattr("qres_transport_grpc.server._origin", lambda peer: peer)
+    monkeypatch.setattr("qres_transport_grpc.server.STRANGERS", 4)
+    monkeypatch.setattr("qres_transport_grpc.server.PROOF_SECONDS", lab.PATIENCE)
+    (member,) = lab.members(1)
+    server = hub([member]).server
+
+    async def main() -> None:
+        if familiar:
+            server._familiar[member.node_id] = deque(["198.51.100.7"])
+        streams = [Waiting("ipv4:198.51.100.7:7"), *map(Waiting, strangers)]
+        tasks = []
+        for stream in streams:
+            tasks.append(asyncio.create_task(server._admitted(stream)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        waiting = [not task.done() for task in tasks]
+        assert (waiting[0], sum(waiting)) == (stays, 4)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
 
 
 def test_a_stranger_that_takes_no_data_is_refused_all_the_same(
@@ -481,6 +624,7 @@ def test_an_identity_of_two_halves_is_refused(tmp_path: Path) -> None:
         HubIdentity.read(path)
 
 
+@pytest.mark.claim("C-grpc-13")
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -517,6 +661,7 @@ def test_a_roster_that_is_none_is_refused(tmp_path: Path, text: str, code: str) 
         HubRoster(path)
 
 
+@pytest.mark.control("C-grpc-13")
 def test_control_one_signature_by_nobody_fits_a_key_of_small_order() -> None:
     """Whoever likes is the member with that key, if the library is asked alone."""
     nobody = bytes([1]) + bytes(31)
@@ -524,6 +669,7 @@ def test_control_one_signature_by_nobody_fits_a_key_of_small_order() -> None:
         Ed25519PublicKey.from_public_bytes(nobody).verify(nobody + bytes(32), challenge)
 
 
+@pytest.mark.control("C-grpc-20")
 def test_a_roster_that_breaks_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -583,8 +729,9 @@ def test_the_command_serves_until_it_is_told_to_end(
         *("--identity", str(tmp_path / "hub.pem"), "--listen", "127.0.0.1:0", "--json"),
         *(["--until-eof"] if end == "eof" else []),
     ]
+    few = ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh"]  # open files, as a shell may have it
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen([*few, *command], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -592,7 +739,13 @@ def test_the_command_serves_until_it_is_told_to_end(
         digest = HubIdentity.read(tmp_path / "hub.pem").digest
         assert digest in line
         port = int(line.partition('"port": ')[2].partition(",")[0])
-        assert "BEGIN CERTIFICATE" in certificate(HubPlace("127.0.0.1", port, digest), 60.0)
+        with contextlib.ExitStack() as strangers:
+            for _ in range(100):  # without it they take all there are, and a member waits
+                place = "127.0.0.1", port
+                strangers.enter_context(socket.create_connection(place, timeout=lab.PATIENCE))
+            assert "BEGIN CERTIFICATE" in certificate(HubPlace("127.0.0.1", port, digest), 60.0)
+            soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            assert soft == min(hard, MOST_FILES)
     finally:
         if end == "signal":
             process.terminate()

@@ -9,6 +9,8 @@ from typing import Any
 
 import anyio
 import pytest
+from qres_transport_grpc import lines
+from qres_transport_grpc.wire import HubPlace
 
 from qres_core import LinkReason, PeerChange, TransportError, reject
 
@@ -30,6 +32,7 @@ async def told(lab: SimpleNamespace, end: Any, change: PeerChange) -> Any:
     return event
 
 
+@pytest.mark.claim("C-grpc-16")
 def test_a_hub_that_was_killed_and_started_again_is_found_again(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:
@@ -52,6 +55,7 @@ def test_a_hub_that_was_killed_and_started_again_is_found_again(
     anyio.run(main)
 
 
+@pytest.mark.claim("C-grpc-16")
 def test_of_two_hubs_one_may_fail_without_a_link_going_down(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:
@@ -84,6 +88,66 @@ def test_of_two_hubs_one_may_fail_without_a_link_going_down(
     anyio.run(main)
 
 
+def at(server: Any, host: str, port: int | None = None) -> SimpleNamespace:
+    """The same hub under another address."""
+    address = f"{host}:{server.port if port is None else port}"
+    return SimpleNamespace(option=f"{address}#{server.identity.digest}")
+
+
+@pytest.mark.claim("C-grpc-24")
+@pytest.mark.control("C-grpc-24")
+@pytest.mark.parametrize("counted", [1, 2], ids=["guarded", "control"])
+def test_a_hub_under_two_addresses_is_one_hub(
+    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, counted: int
+) -> None:
+    """Control: as two, it has two connections of each node, and each new one ends the other."""
+    if counted == 2:
+        monkeypatch.setattr(
+            lines, "by_digest", lambda hubs: {text: (HubPlace.of(text),) for text in hubs}
+        )
+    roster = lab.members(2)
+    server = hub(roster)
+    ends = [lab.transport(me, roster, [server, at(server, "localhost")]) for me in roster]
+
+    async def main() -> None:
+        async with lab.running(*ends):
+            assert [len(end._network.lines._uplinks) for end in ends] == [counted] * 2
+            if counted == 2:
+                while (await told(lab, ends[0], PeerChange.FAILED)).reason is not (
+                    LinkReason.REPLACED
+                ):
+                    pass
+                return
+            for number in range(20):
+                await hears(lab, *ends, b"%d" % number)
+            with anyio.move_on_after(0.1):
+                while True:
+                    assert (await ends[0].event()).change is not PeerChange.FAILED
+
+    anyio.run(main)
+
+
+def test_of_the_addresses_of_a_hub_any_does(hub: Callable[..., Any], lab: SimpleNamespace) -> None:
+    """Also after a reload: the connection goes where it is named now."""
+    roster = lab.members(2)
+    server = hub(roster)
+    places = [at(server, "127.0.0.1", 1), server]  # nobody listens at the first
+    ends = [lab.transport(me, roster, places) for me in roster]
+
+    async def main() -> None:
+        async with lab.running(*ends):
+            await hears(lab, *ends, b"by the second")
+            assert (await told(lab, ends[0], PeerChange.FAILED)).reason is LinkReason.DIAL_FAILED
+            ends[0].aim([at(server, "localhost").option])
+            uplinks = ends[0]._network.lines._uplinks
+            await lab.until(lambda: [it.place.host for it in uplinks.values()] == ["localhost"])
+            await lab.until(lambda: all(it.up for it in uplinks.values()))
+            await hears(lab, *ends, b"by its name")
+
+    anyio.run(main)
+
+
+@pytest.mark.control("C-grpc-16")
 def test_a_node_that_is_silent_goes_down_and_comes_back(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:
@@ -153,6 +217,7 @@ def test_hubs_may_change_while_the_node_runs(hub: Callable[..., Any], lab: Simpl
     anyio.run(main)
 
 
+@pytest.mark.claim("C-grpc-12")
 def test_who_is_not_admitted_any_more_goes_down_and_is_told(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:

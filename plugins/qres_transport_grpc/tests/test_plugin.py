@@ -6,9 +6,12 @@ import base64
 import contextlib
 import socket
 import threading
+import traceback
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -115,12 +118,66 @@ def test_the_doctor_knocks_at_every_hub(hub: Callable[..., Any], lab: SimpleName
     wrong = f"127.0.0.1:{server.port}#{'0' * 64}"
     plugin = Grpc(hubs=(server.option, wrong, "127.0.0.1:1#" + "0" * 64), dial_seconds=60.0)
     info = NodeInfo(roster[0].node_id, "test", (roster[0].node_id,))
-    good, other, gone = plugin.examine(info, runs=False)
+    keys = roster[0].keys
+    good, other, gone = plugin.examine(info, runs=False, link_keys=keys)
     assert isinstance(good, str)
-    assert "is the one that is meant" in good
+    assert good.endswith("is the one that is meant; it knows this node")
+    assert server.server.refused == 0
+    unasked = next(plugin.examine(info, runs=True, link_keys=keys))
+    assert unasked == next(plugin.examine(info, runs=False, link_keys=None))
+    assert "not asked while the node runs" in str(unasked)
     assert isinstance(other, Problem)
     assert isinstance(gone, Problem)
     assert (other.code, gone.code) == ("QRES-E105", "QRES-E904")
+
+
+def test_the_doctor_tells_of_a_hub_that_does_not_know_the_node(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    """It is in no roster, or has another key, or the hub serves another swarm."""
+    roster = lab.members(3)
+    server = hub(roster[:2])
+    plugin = Grpc(hubs=(server.option,), dial_seconds=60.0)
+
+    def found(me: Any, keys: Any, swarm: str = "test") -> Problem | str:
+        info = NodeInfo(me.node_id, swarm, (me.node_id,))
+        (item,) = plugin.examine(info, runs=False, link_keys=keys)
+        return item
+
+    assert isinstance(found(roster[0], roster[0].keys), str), "control"
+    wrong = [
+        found(roster[2], roster[2].keys),
+        found(roster[0], roster[1].keys),
+        found(roster[0], roster[0].keys, "another"),
+    ]
+    for item in wrong:
+        assert isinstance(item, Problem)
+        assert (item.code, item.where) == ("QRES-E904", "plugins.grpc.hubs[0]")
+        assert "not proved to be a member" in item.what
+    assert server.server.refused == len(wrong)
+
+
+@pytest.mark.claim("C-grpc-23")
+@pytest.mark.control("C-grpc-23")
+def test_the_doctor_does_not_disturb_a_node_that_runs(
+    hub: Callable[..., Any], lab: SimpleNamespace
+) -> None:
+    """Control: to ask the hub ends the node's own connection."""
+    roster = lab.members(2)
+    server = hub(roster)
+    ends = [lab.transport(me, roster, [server]) for me in roster]
+    plugin = Grpc(hubs=(server.option,), dial_seconds=60.0)
+    info = NodeInfo(roster[0].node_id, "test", (roster[0].node_id,))
+
+    async def main() -> None:
+        async with lab.running(*ends):
+            seat = server.server._seats[roster[0].node_id]
+            for runs, replaced in ((True, False), (False, True)):
+                look = partial(plugin.examine, info, runs, roster[0].keys)
+                await anyio.to_thread.run_sync(lambda look=look: list(look()))
+                assert bool(seat.why) is replaced
+
+    anyio.run(main)
 
 
 def test_rounds_and_new_options_reach_the_transport(
@@ -228,6 +285,20 @@ def test_a_proxy_is_used_where_there_is_one_with_the_name_and_password_in_its_ad
     assert proxy.refused == 1
     assert all(item.startswith(b"CONNECT hub.example.org:443") for item in proxy.asked)
     assert len(proxy.asked) >= 5  # three certificates and two channels
+
+
+@pytest.mark.parametrize("sign", ["/", "#", "?", "["])
+def test_a_password_of_a_proxy_is_not_told(monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
+    """Signs that end an address make a port of it; the error goes into the log and the status."""
+    address = f"http://node:hush{sign}hush@127.0.0.1:1"
+    monkeypatch.setenv("https_proxy", address)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(OSError, match="https_proxy is no address") as told:
+        certificate(HubPlace.of(HUB), 1.0)
+    assert "hush" not in "".join(traceback.format_exception(told.value))
+    if sign != "[":  # the control
+        with pytest.raises(ValueError, match="hush"):
+            _ = urlsplit(address).port
 
 
 @pytest.mark.parametrize("proxy", ["http://[::1]:3128", "http://proxy:none"])

@@ -181,6 +181,7 @@ def play(folder: Path, at: Callable[[int | None], Sequence[str]], places: Sequen
     assert all(len(digests) == 1 for digests in models.values()), "nodes have two models of a step"
 
 
+@pytest.mark.claim("C-grpc-18")
 @pytest.mark.long
 def test_rounds_close_while_hubs_fail(tmp_path: Path, free_places: list[str]) -> None:
     play(tmp_path, lambda _index: [], free_places)
@@ -244,6 +245,7 @@ def reaches(name: str, host: str, port: int) -> bool:
     return subprocess.run([IP, "netns", "exec", name, *words], check=False).returncode == 0
 
 
+@pytest.mark.claim("C-grpc-18")
 @pytest.mark.long
 def test_rounds_close_between_nodes_that_reach_hubs_alone(tmp_path: Path) -> None:
     if not IP:

@@ -77,6 +77,7 @@ def pull(
     return seconds
 
 
+@pytest.mark.claim("C-grpc-11")
 @pytest.mark.parametrize("chunks", [1, 8])
 @pytest.mark.parametrize("liars", [1, 3, 6])
 def test_holders_that_say_nothing_keep_no_blob_waiting(liars: int, chunks: int) -> None:
@@ -88,6 +89,7 @@ def test_holders_that_say_nothing_keep_no_blob_waiting(liars: int, chunks: int) 
     assert holders.asked[HONEST] == chunks
 
 
+@pytest.mark.control("C-grpc-11")
 def test_control_without_a_second_question_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN", math.inf)
     holders = Holders(lambda node: 0.1 if node == HONEST else math.inf)
@@ -126,6 +128,7 @@ def test_holders_on_a_slow_line_are_not_asked_twice() -> None:
     assert slow.asked.total() <= 12
 
 
+@pytest.mark.claim("C-grpc-11")
 def test_a_holder_that_gives_one_chunk_after_the_other_slowly_is_overtaken() -> None:
     holders = Holders(lambda node: 0.05 if node == HONEST else 9.0)
     assert pull(holders, [silent(0), HONEST]) < 2 * module.TURN * WITHIN

@@ -18,7 +18,7 @@ import attrs
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from qres_carrier import DISPLACED, SharedBlobStore
+from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
 from qres_transport_libp2p.clock import cancel_scope, patience, spawn
@@ -126,7 +126,8 @@ class Blobs:
                 return
             for index in range(len(ref.chunks)):
                 start = index * CHUNK
-                self._store.put(ref, index, bytes(view[start : start + CHUNK]))
+                if not self._store.put(ref, index, bytes(view[start : start + CHUNK])):
+                    raise TransportError.of("QRES-E902", "blob", UNWRITTEN)
 
     async def _serve(self, link: PeerConnection, wire: Wire) -> None:
         peer = link.peer

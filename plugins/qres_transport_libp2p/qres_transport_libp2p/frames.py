@@ -12,7 +12,7 @@ from libp2p.peer.id import ID
 from qres_carrier import TokenBucket
 
 from qres_core import NodeId
-from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.options import FRAME_MOST, Libp2pOptions
 from qres_transport_libp2p.sessions import FOREVER, PeerConnection, Sessions
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, reset
 
@@ -85,7 +85,7 @@ class Frames:
         bucket = TokenBucket(self._options.ingress_per_second, self._options.ingress_burst)
         try:
             while True:
-                frame = await wire.block(self._options.frame_bytes, FOREVER)
+                frame = await wire.block(FRAME_MOST, FOREVER)
                 if not frame:
                     what = "an empty frame"
                     raise BadBytesError(what)

@@ -13,7 +13,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from qres_carrier import TokenBucket
 
 from qres_core import LinkReason, NodeId
-from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.options import FRAME_MOST, Libp2pOptions
 from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
 from qres_transport_libp2p.sessions import Sessions
 
@@ -75,7 +75,7 @@ class Gossip:
             sessions.host,
             self._router,
             topic=topic_of(swarm),
-            max_data=options.frame_bytes,
+            max_data=FRAME_MOST,
             queue=options.outbox_frames,
             bucket=lambda: TokenBucket(options.ingress_per_second, options.ingress_burst),
             gate=gate,

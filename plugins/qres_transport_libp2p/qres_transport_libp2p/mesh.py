@@ -5,8 +5,9 @@ six, every message goes over the line six times for each node. Here members are 
 each. So a node sends what it says to everybody itself, once. Others pass it on only to a node that
 asks for that, with a GRAFT. A node asks when it misses a member: for a minute in any case, and for
 as long as it hears that member by way of others, which is alive then and out of its reach. Beside
-that each message is announced to one more neighbour, a while later, in case it was lost, and to
-those that asked once: a member that they miss may speak again after a long silence.
+that some nodes announce each message to one more neighbour, a while later, in case it was lost: all
+of them where links are missing, else a few. And all announce it to those that asked once: a member
+that they miss may speak again after a long silence.
 
 Whoever asks this node makes it no neighbour that passes anything on: a liar asks all and gives
 nothing. And nobody has to wait before it asks again: links come and go as they like.
@@ -31,6 +32,12 @@ AGE: Final = 2
 """Heartbeats after which a message is announced: before, it may be on its way still."""
 REMIND: Final = 10
 """Heartbeats after which those that were asked are asked again: they may have lost it."""
+ANNOUNCERS: Final = 4
+"""How many of the nodes that have a message announce it, on average, where no link is missing: who
+lost it hears of it from one of them, or when its author repeats it."""
+WHOLE: Final = 1
+"""The back-off of a PRUNE, in seconds, by which a node says that it reaches every member. It misses
+nobody who could speak again, so it is told of nothing any more. And nobody has to wait."""
 _CHANCE: Final = random.SystemRandom()
 
 
@@ -57,6 +64,8 @@ class SparseGossipSub(GossipSub):
         # is lost with the stream that it waits for. Of members alone, so they are few.
         self._asked: set[ID] = set()
         self._untold: set[ID] = set()
+        # Whom it told only that it asks no more: while it missed a member, as it may ask again.
+        self._paused: set[ID] = set()
         self._askers: set[ID] = set()  # who asked this node, ever since it was connected
         self._served: dict[ID, int] = {}  # who asks it now, and since which heartbeat
         self._heartbeats = 0
@@ -128,9 +137,14 @@ class SparseGossipSub(GossipSub):
             mesh -= self._grafted - self._served.keys()  # who asks this node is served still
             self._untold |= self._grafted
             self._grafted.clear()
+            if not self._missing:
+                self._untold |= self._paused
+                self._paused.clear()
             for peer in self._untold & pubsub.peers.keys():
                 to_prune[peer].append(self._topic)
                 self._untold.discard(peer)
+                if self._missing:
+                    self._paused.add(peer)
         return to_graft, to_prune
 
     def _note_asked(self, peers: set[ID]) -> None:
@@ -146,10 +160,25 @@ class SparseGossipSub(GossipSub):
             self._askers.add(sender_peer_id)
             self._served.setdefault(sender_peer_id, -AGE if before else self._heartbeats)
 
+    def pack_control_msgs(
+        self,
+        ihave_msgs: list[rpc_pb2.ControlIHave] | None,
+        graft_msgs: list[rpc_pb2.ControlGraft] | None,
+        prune_msgs: list[rpc_pb2.ControlPrune] | None,
+        idontwant_msgs: list[rpc_pb2.ControlIDontWant] | None = None,
+    ) -> rpc_pb2.ControlMessage:
+        """Say with a PRUNE whether this node reaches every member."""
+        if prune_msgs and not self._missing:
+            for prune in prune_msgs:
+                prune.backoff = WHOLE
+        return super().pack_control_msgs(ihave_msgs, graft_msgs, prune_msgs, idontwant_msgs)
+
     async def handle_prune(self, prune_msg: rpc_pb2.ControlPrune, sender_peer_id: ID) -> None:
         """Remember that it asks no more; if this node asked it too, it passes on all the same."""
         await super().handle_prune(prune_msg, sender_peer_id)
         self._served.pop(sender_peer_id, None)
+        if prune_msg.backoff == WHOLE:
+            self._askers.discard(sender_peer_id)
         if sender_peer_id in self._grafted:
             self._grafted.discard(sender_peer_id)
             self._untold.add(sender_peer_id)
@@ -218,11 +247,15 @@ class SparseGossipSub(GossipSub):
         self._heartbeats += 1
         late = {peer for peer, since in self._served.items() if self._heartbeats - since <= AGE + 1}
         peers = self._reached() - (self.mesh.get(self._topic, set()) - late)
+        parted = self._missing or self._served
+        chance = 1.0 if parted else ANNOUNCERS / max(1, len(self._reached()))
         for entry in self.mcache.history[AGE]:
             message = self.mcache.get(entry.mid)
             author = None if message is None else ID(message.from_id)
             others = [peer for peer in peers if peer != author]
-            if others:
-                for peer in {_CHANCE.choice(others), *self._askers.intersection(others)}:
-                    told[peer].setdefault(self._topic, []).append(entry.mid)
+            chosen = self._askers.intersection(others)
+            if others and _CHANCE.random() < chance:
+                chosen.add(_CHANCE.choice(others))
+            for peer in chosen:
+                told[peer].setdefault(self._topic, []).append(entry.mid)
         return told

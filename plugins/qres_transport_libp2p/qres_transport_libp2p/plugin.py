@@ -71,8 +71,14 @@ class Libp2p(Libp2pOptions):
         self._made[:] = [made]
         return made
 
-    def examine(self, node_info: NodeInfo, runs: bool) -> Iterator[Problem | str]:  # noqa: FBT001 - positional
+    def examine(
+        self,
+        node_info: NodeInfo,
+        runs: bool,  # noqa: FBT001 - positional
+        link_keys: LinkKeys | None,
+    ) -> Iterator[Problem | str]:
         """Whether the port is this node's or free, and who answers at the addresses of peers."""
+        del link_keys  # no key is shown
         check_libp2p()
         from qres_transport_libp2p.examining import examine  # noqa: PLC0415 - imports libp2p
 

@@ -182,6 +182,7 @@ class SafePubsub(Pubsub):
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take a message: rate and form first, then what costs more."""
         if msg_forwarder == self.my_id:
+            msg.ClearField("key")  # the author's PeerId is the key, and the signature leaves it out
             await super().push_msg(msg_forwarder, msg)
             return
         bucket = self._buckets.get(msg_forwarder)

@@ -12,7 +12,6 @@ places of their own.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Hashable
@@ -22,7 +21,7 @@ import attrs
 import trio
 from libp2p.io.trio import TrioTCPStream
 from libp2p.peer.id import ID
-from qres_carrier import Tally
+from qres_carrier import Tally, origin
 
 from qres_transport_libp2p.clock import patience, spawn
 
@@ -122,7 +121,7 @@ class CountedSocket(TrioTCPStream):
         self.proved = trio.Event()
         self.peer: ID | None = None  # the key that was proved
         self._where = _where(stream)
-        self.address = _address(self._where)
+        self.address = "" if self._where is None else origin(self._where[0])
         self.heard = trio.current_time()  # when anything last came
         self._over = over
 
@@ -295,16 +294,3 @@ def _where(stream: trio.SocketStream) -> tuple[str, int] | None:
     except OSError:  # it is gone already
         return None
     return str(host), int(port)
-
-
-def _address(where: tuple[str, int] | None) -> str:
-    """Where a connection comes from; the network, for IPv6: one host may have 2**64 addresses."""
-    try:
-        host = ipaddress.ip_address("" if where is None else where[0].partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(host, ipaddress.IPv4Address):
-        return str(host)
-    if host.ipv4_mapped is not None:
-        return str(host.ipv4_mapped)
-    return str(ipaddress.ip_network((host, 64), strict=False))

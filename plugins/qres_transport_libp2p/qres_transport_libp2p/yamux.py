@@ -41,6 +41,13 @@ WRITE_SECONDS: Final = 10.0
 """How long the peer's kernel may take nothing before the connection counts as lost."""
 PLACE_SECONDS: Final = 0.05
 """Pause before a place for another stream is looked for again."""
+FRAME_BYTES: Final = 16 * 1024
+"""Of a stream's data, in one frame. What is small waits for one of them of each other stream."""
+ROOM_SECONDS: Final = 60.0
+"""How long a stream may have no room at the other end before it counts as broken. On a line that
+carries a model each way, word of room waits behind what goes the other way."""
+ROOM_PAUSE: Final = 0.01
+"""Between two looks for room: nothing tells of it."""
 
 T = TypeVar("T")
 Fault = Callable[[IMuxedConn, str], object]
@@ -50,8 +57,27 @@ class GatheringStream(YamuxStream):
     """Tells the sender of room only once half of the window was read, as yamux asks for.
 
     libp2p's own does so after every read, whatever its settings say. Gossip is read in pieces of a
-    few bytes, so every third frame on a connection was such an update.
+    few bytes, so every third frame on a connection was such an update. And libp2p's own breaks a
+    stream that has no room for five seconds, with what was under way on it.
     """
+
+    async def write(self, data: bytes) -> None:
+        """Write in small frames, as room comes. Raises MuxedStreamError: it is closed, or stuck."""
+        sent = 0
+        while sent < len(data):
+            await self._have_room()
+            part = data[sent : sent + min(FRAME_BYTES, self.send_window)]
+            await super().write(part)
+            sent += len(part)
+
+    async def _have_room(self) -> None:
+        """Wait for room. Raises MuxedStreamError: there is none in time, or the stream is over."""
+        with patience(ROOM_SECONDS) as scope:
+            while not (self.send_window > 0 or self.closed or self.send_closed):  # noqa: ASYNC110
+                await trio.sleep(ROOM_PAUSE)
+        if scope.cancelled_caught or self.closed or self.send_closed:
+            what = "no room at the other end" if scope.cancelled_caught else "the stream is closed"
+            raise MuxedStreamError(what)
 
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         waiting = len(self.conn.stream_buffers.get(self.stream_id, b""))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import anyio
+import pytest
 
 
+@pytest.mark.claim("C-transport-4")
 def test_a_frame_that_was_passed_on_names_its_author(lab: SimpleNamespace) -> None:
     author, messenger, receiver = roster = lab.members(3)
 

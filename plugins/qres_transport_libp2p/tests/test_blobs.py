@@ -75,6 +75,7 @@ def test_forty_megabytes_reach_several_peers(
     anyio.run(main)
 
 
+@pytest.mark.claim("C-transport-6")
 def test_a_holder_that_dies_is_replaced_by_another(lab: SimpleNamespace) -> None:
     roster = lab.members(3)
     data = noise(24 * MIB)
@@ -102,6 +103,7 @@ def test_a_holder_that_dies_is_replaced_by_another(lab: SimpleNamespace) -> None
     anyio.run(main)
 
 
+@pytest.mark.claim("C-transport-6")
 def test_one_wrong_chunk_costs_the_liar_its_connection_and_nobody_the_blob(
     lab: SimpleNamespace,
 ) -> None:
@@ -238,6 +240,7 @@ def test_blobs_outlive_a_restart_and_so_do_halves(tmp_path: Path) -> None:
         assert again.held(half) == {0, 1, 2}
 
 
+@pytest.mark.claim("C-libp2p-23")
 def test_a_half_that_was_changed_while_the_node_was_away_is_fetched_again(tmp_path: Path) -> None:
     data = noise(2 * MIB)
     ref = BlobRef.of(data)
@@ -274,6 +277,7 @@ def test_a_half_makes_room_for_what_is_new_and_goes_with_its_height(folder: Path
         assert store.chunk(ref.root, 0) is None
 
 
+@pytest.mark.claim("C-libp2p-23")
 def test_a_pull_goes_on_where_the_last_one_stopped(lab: SimpleNamespace, tmp_path: Path) -> None:
     """Over a time-out, a restart, and a change of the source: no chunk comes twice."""
     roster = lab.members(3)
@@ -340,6 +344,8 @@ class Slow:
         await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.claim("C-libp2p-23")
+@pytest.mark.control("C-libp2p-23")
 @pytest.mark.parametrize("most", [8 * (MIB + 5), 3 * (MIB + 5)])
 def test_a_pull_lives_while_something_comes_and_no_longer(most: int) -> None:
     """It takes ten times as long as it may go without anything; or all stops after three chunks."""
@@ -414,6 +420,8 @@ def pull_from(kinds: list[type[Slow]], data: bytes, within: float = 10.0) -> tup
     return found[0]
 
 
+@pytest.mark.claim("C-libp2p-23")
+@pytest.mark.control("C-libp2p-23")
 @pytest.mark.parametrize("size", [MIB // 2, 3 * MIB, 8 * MIB])
 def test_who_gives_a_byte_at_a_time_does_not_keep_a_blob_from_others(
     monkeypatch: pytest.MonkeyPatch, size: int
@@ -467,6 +475,7 @@ def test_a_line_that_is_slow_for_all_loses_little_to_handovers(
     assert taken - pull_from([Slower] * 5, data)[0] < 10.0 + 1.0
 
 
+@pytest.mark.claim("C-libp2p-6")
 def test_a_blob_that_comes_far_slower_than_others_makes_room_for_them() -> None:
     """Its pull ends when its next chunk comes."""
     slow, fast, last = (noise(3 * MIB, seed) for seed in range(3))

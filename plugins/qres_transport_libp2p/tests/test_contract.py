@@ -14,6 +14,7 @@ from qres_core.testing import Endpoint, TransportContract
 MIB = 2**20
 
 
+@pytest.mark.claim("C-libp2p-26")
 class TestContract(TransportContract):
     lab: SimpleNamespace
     patience = 300.0

@@ -108,6 +108,8 @@ def graft(*topics: str) -> rpc_pb2.ControlMessage:
     return rpc_pb2.ControlMessage(graft=[rpc_pb2.ControlGraft(topicID=item) for item in topics])
 
 
+@pytest.mark.claim("C-libp2p-14")
+@pytest.mark.control("C-libp2p-19")
 @pytest.mark.parametrize("stock", [False, True])
 def test_a_message_is_sent_once_to_each_neighbour_that_asks(
     stock: bool,  # noqa: FBT001 - the case
@@ -125,6 +127,7 @@ def test_a_message_is_sent_once_to_each_neighbour_that_asks(
     assert len(node.sent) == 2
 
 
+@pytest.mark.claim("C-libp2p-19")
 def test_answers_are_forgotten_with_their_messages() -> None:
     node = Node()
     router: Any = node.router
@@ -162,6 +165,7 @@ def test_other_topics_are_ignored_and_nothing_is_kept_of_them(
     assert node.bad == []
 
 
+@pytest.mark.claim("C-libp2p-14")
 def test_control_beyond_the_budget_is_dropped_and_far_beyond_it_ends_the_connection() -> None:
     node = Node()
     burst = int(CONTROL_BURST)
@@ -180,6 +184,7 @@ def test_control_beyond_the_budget_is_dropped_and_far_beyond_it_ends_the_connect
     assert node.router.mesh[TOPIC] == {PEER, OTHER}  # which is nothing to the others
 
 
+@pytest.mark.control("C-libp2p-14")
 def test_a_heartbeat_of_a_busy_swarm_is_far_within_the_budget() -> None:
     """Ten of them in the same second: 2,000 names each, and some changes of the mesh."""
     node = Node()

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WITHOUT = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -33,6 +35,7 @@ def run(program: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, check=False, cwd=cwd, text=True)
 
 
+@pytest.mark.control("C-install-2", "C-libp2p-2")
 def test_libp2p_alone_cannot_be_imported_without_fastecdsa() -> None:
     assert "No module named 'fastecdsa'" in run(WITHOUT + "import libp2p").stderr
 
@@ -48,6 +51,7 @@ def test_the_plugin_imports_libp2p_without_fastecdsa() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+@pytest.mark.claim("C-libp2p-2")
 def test_a_key_on_p_256_is_refused_by_name() -> None:
     done = run(
         WITHOUT
@@ -74,6 +78,7 @@ def test_a_key_on_p_256_is_refused_by_name() -> None:
     assert all("P-256" in line for line in lines if "QRES-E908" in line)
 
 
+@pytest.mark.control("C-libp2p-2")
 def test_an_ed25519_key_signs_without_fastecdsa() -> None:
     done = run(
         WITHOUT

@@ -58,6 +58,8 @@ def multicast() -> None:
 # ── mDNS ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-transport-5")
+@pytest.mark.control("C-libp2p-10", "C-libp2p-30")
 @pytest.mark.usefixtures("multicast")
 @pytest.mark.long
 def test_nodes_that_know_no_address_find_each_other(lab: SimpleNamespace) -> None:
@@ -79,6 +81,7 @@ def test_nodes_that_know_no_address_find_each_other(lab: SimpleNamespace) -> Non
     anyio.run(main, backend="trio")
 
 
+@pytest.mark.claim("C-libp2p-30")
 def test_where_there_is_no_multicast_it_does_not_start(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +136,7 @@ def test_nodes_meet_over_ipv6(lab: SimpleNamespace) -> None:
     anyio.run(main)
 
 
+@pytest.mark.claim("C-transport-5")
 @pytest.mark.parametrize(
     ("listen", "announced"),
     [
@@ -198,6 +202,7 @@ def keeper(peer: ID) -> tuple[Reconnector, _Sessions]:
     return Reconnector(made, nothing, nothing, Libp2pOptions(), nothing), sessions
 
 
+@pytest.mark.claim("C-transport-5")
 def test_who_floods_the_network_does_not_push_out_the_operator_s_address() -> None:
     keep, sessions = keeper(PEER)
     told = Multiaddr("/ip4/192.0.2.7/tcp/4001")
@@ -216,9 +221,20 @@ def test_who_floods_the_network_does_not_push_out_the_operator_s_address() -> No
     assert keep.places(stranger) == [told]
 
 
+@pytest.mark.control("C-transport-5")
+def test_control_an_address_that_was_only_announced_is_pushed_out() -> None:
+    keep, _sessions = keeper(PEER)
+    told = Multiaddr("/ip4/192.0.2.7/tcp/4001")
+    keep.found(PEER, [told])
+    for number in range(MAX_FOUND):
+        keep.found(PEER, [Multiaddr(f"/ip4/10.0.0.{number}/tcp/1")])
+    assert told not in keep.places(PEER)
+
+
 # ── host names ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-transport-5")
 @pytest.mark.parametrize("kind", ["dns4", "dns"])
 def test_a_peer_may_be_named_by_its_host(lab: SimpleNamespace, kind: str) -> None:
     member, two = lab.members(2)

@@ -21,6 +21,7 @@ def plaintext(lab: SimpleNamespace, me: Any) -> dict[Any, Any]:
     return {TProtocol(PLAINTEXT_PROTOCOL_ID): InsecureTransport(lab.stock_pair(me))}
 
 
+@pytest.mark.claim("C-transport-1")
 def test_plaintext_is_refused(lab: SimpleNamespace) -> None:
     me, peer, other = lab.members(3)
 
@@ -37,6 +38,7 @@ def test_plaintext_is_refused(lab: SimpleNamespace) -> None:
     trio.run(main)
 
 
+@pytest.mark.claim("C-transport-1")
 def test_a_stranger_is_refused_before_it_has_a_stream(lab: SimpleNamespace) -> None:
     me, peer, stranger = lab.members(3)
 
@@ -70,6 +72,7 @@ def test_a_node_that_is_not_who_it_should_be_is_not_connected_to(lab: SimpleName
     trio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-3")
 @pytest.mark.long
 def test_nothing_is_served_before_the_hello(lab: SimpleNamespace) -> None:
     me, peer = lab.members(2)
@@ -103,6 +106,7 @@ def test_nothing_is_served_before_the_hello(lab: SimpleNamespace) -> None:
     trio.run(main)
 
 
+@pytest.mark.claim("C-transport-1")
 @pytest.mark.parametrize("case", ["credential", "swarm"])
 def test_a_node_of_the_roster_may_be_turned_away(lab: SimpleNamespace, case: str) -> None:
     me, peer = lab.members(2)
@@ -127,6 +131,7 @@ def test_a_node_of_the_roster_may_be_turned_away(lab: SimpleNamespace, case: str
     trio.run(main)
 
 
+@pytest.mark.control("C-libp2p-3", "C-transport-1")
 def test_control_the_same_host_is_let_in_with_the_right_words(lab: SimpleNamespace) -> None:
     me, peer = lab.members(2)
 
@@ -164,6 +169,7 @@ def test_both_credentials_are_shown_and_both_ends_decide(lab: SimpleNamespace) -
     assert hellos == {(me.node_id, me.node_id * 2) for me in roster}
 
 
+@pytest.mark.claim("C-transport-1")
 def test_admission_is_asked_again_and_a_ban_ends_the_connection(lab: SimpleNamespace) -> None:
     roster = lab.members(2)
     banned: list[bytes] = []
@@ -186,6 +192,7 @@ def test_admission_is_asked_again_and_a_ban_ends_the_connection(lab: SimpleNames
     anyio.run(main)
 
 
+@pytest.mark.claim("C-transport-1")
 @pytest.mark.parametrize("reason", sorted(hello.LASTING))
 @pytest.mark.parametrize("inbound", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_who_is_banned_or_revoked_does_not_get_as_far_as_a_hello(
@@ -269,6 +276,8 @@ def test_an_admission_that_fails_admits_nobody(lab: SimpleNamespace) -> None:
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-4")
+@pytest.mark.control("C-libp2p-4")
 def test_two_nodes_do_not_share_a_port(lab: SimpleNamespace) -> None:
     me, peer = lab.members(2)
     here = type(peer)(peer.key, me.port)

@@ -107,12 +107,14 @@ def pushed(pubsub: SafePubsub, *messages: rpc_pb2.Message, by: ID = NEIGHBOUR) -
     trio.run(main)
 
 
+@pytest.mark.control("C-transport-2")
 def test_a_right_message_is_held_against_nobody(pubsub: SafePubsub, heard: Heard) -> None:
     pushed(pubsub, signed())
     assert heard.bad == []
     assert not heard.dropped
 
 
+@pytest.mark.claim("C-transport-2")
 @pytest.mark.parametrize(
     ("message", "fault"),
     [

@@ -26,7 +26,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils import encode_varint_prefixed
 from multiaddr import Multiaddr
-from qres_transport_libp2p import hello, pubsub
+from qres_transport_libp2p import hello, options, pubsub
 from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.yamux import shield
@@ -100,6 +100,7 @@ async def stock_pubsub(host: Any) -> AsyncGenerator[Pubsub]:
         made.seen_messages.stop()
 
 
+@pytest.mark.claim("C-transport-2")
 @pytest.mark.parametrize("what", malformed(b""))
 @pytest.mark.long
 def test_a_malformed_message_ends_its_connection_and_nothing_else(
@@ -132,6 +133,7 @@ def test_a_malformed_message_ends_its_connection_and_nothing_else(
     trio.run(main)
 
 
+@pytest.mark.claim("C-transport-2")
 def test_a_message_in_another_s_name_is_counted_against_who_passes_it_on(
     lab: SimpleNamespace,
 ) -> None:
@@ -165,6 +167,28 @@ def test_a_message_in_another_s_name_is_counted_against_who_passes_it_on(
     trio.run(main)
 
 
+def test_nodes_whose_options_differ_do_not_blame_each_other(lab: SimpleNamespace) -> None:
+    """The options of a transport are no shared settings."""
+    roster = lab.members(2)
+    most = options.FRAME_MOST
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            large = lab.transport(roster[0], roster, frame_bytes=most)
+            small = lab.transport(roster[1], roster, frame_bytes=1024)
+            await swarm.start(large, small)
+            await lab.connected(large, small)
+            await large.broadcast(bytes([1]) * most)
+            await lab.heard(small, bytes([1]) * most)
+            await large.send(roster[1].node_id, bytes([2]) * most)
+            await lab.heard(small, bytes([2]) * most)
+            assert small.stats().malformed == 0
+            assert small.peers()
+
+    anyio.run(main)
+
+
+@pytest.mark.claim("C-libp2p-9")
 @pytest.mark.long
 def test_a_late_joiner_survives_large_messages(lab: SimpleNamespace) -> None:
     """The history is sent to it beside new messages, all larger than a frame of yamux."""
@@ -189,6 +213,8 @@ def test_a_late_joiner_survives_large_messages(lab: SimpleNamespace) -> None:
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-13")
+@pytest.mark.control("C-libp2p-13")
 @pytest.mark.parametrize("shielded", [True, False])
 def test_cancelled_reads_and_writes_do_not_cost_the_connection(
     lab: SimpleNamespace,
@@ -234,6 +260,7 @@ def test_cancelled_reads_and_writes_do_not_cost_the_connection(
     assert survived is shielded
 
 
+@pytest.mark.claim("C-libp2p-11")
 def test_what_a_node_says_just_after_a_restart_is_heard(lab: SimpleNamespace) -> None:
     """Sequence numbers do not begin again where the neighbours have been."""
     roster = lab.members(2)
@@ -258,6 +285,7 @@ def test_what_a_node_says_just_after_a_restart_is_heard(lab: SimpleNamespace) ->
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-12")
 def test_own_messages_are_not_subject_to_a_silent_limit(lab: SimpleNamespace) -> None:
     roster = lab.members(2)
 
@@ -275,6 +303,7 @@ def test_own_messages_are_not_subject_to_a_silent_limit(lab: SimpleNamespace) ->
     anyio.run(main)
 
 
+@pytest.mark.claim("C-flood-1", "C-libp2p-12")
 def test_broadcasts_beyond_the_rate_wait_and_floods_of_others_are_dropped(
     lab: SimpleNamespace,
 ) -> None:
@@ -307,6 +336,7 @@ def test_the_router_is_tuned(lab: SimpleNamespace) -> None:
     assert lab
 
 
+@pytest.mark.claim("C-libp2p-19")
 def test_messages_are_not_kept_for_ever(lab: SimpleNamespace) -> None:
     roster = lab.members(2)
 
@@ -323,6 +353,7 @@ def test_messages_are_not_kept_for_ever(lab: SimpleNamespace) -> None:
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-15")
 def test_a_peer_whose_stream_was_reset_is_not_forgotten(lab: SimpleNamespace) -> None:
     roster = lab.members(2)
 
@@ -378,6 +409,7 @@ async def until_heard(lab: SimpleNamespace, send: Any, to: Any, frame: bytes) ->
                 return
 
 
+@pytest.mark.claim("C-libp2p-17")
 def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespace) -> None:
     """It is stopped, so no connection closes; a new process with its key takes its place."""
     me, other = lab.members(2)
@@ -407,6 +439,7 @@ def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespac
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-16")
 @pytest.mark.long
 def test_a_peer_that_freezes_is_down_and_comes_back(lab: SimpleNamespace) -> None:
     me, other = lab.members(2)
@@ -431,6 +464,7 @@ def test_a_peer_that_freezes_is_down_and_comes_back(lab: SimpleNamespace) -> Non
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-18")
 @pytest.mark.long
 def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
     """libp2p resets streams that rest for five seconds; the node's own thread may rest."""
@@ -462,6 +496,7 @@ def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-10")
 @pytest.mark.long
 def test_nobody_is_dialled_because_a_peer_says_so(lab: SimpleNamespace) -> None:
     """Neither by a PRUNE with peers nor by the addresses in a peer's record."""
@@ -496,6 +531,36 @@ def test_nobody_is_dialled_because_a_peer_says_so(lab: SimpleNamespace) -> None:
 
     trio.run(main)
     assert not met
+
+
+@pytest.mark.control(
+    "C-libp2p-9",
+    "C-libp2p-11",
+    "C-libp2p-12",
+    "C-libp2p-15",
+    "C-libp2p-16",
+    "C-libp2p-17",
+    "C-libp2p-18",
+    "C-libp2p-20",
+)
+def test_control_what_nobody_said_is_not_heard_and_what_did_not_happen_is_not_noticed(
+    lab: SimpleNamespace,
+) -> None:
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
+            await item.broadcast(b"said")
+            await lab.heard(two, b"said")
+            for wait in (lab.heard(two, b"never said"), lab.noticed(two, PeerChange.DOWN)):
+                with anyio.move_on_after(0.3) as scope:
+                    await wait
+                assert scope.cancelled_caught
+
+    anyio.run(main)
 
 
 def peer_bytes(public: bytes) -> bytes:

@@ -49,6 +49,7 @@ async def works(lab: SimpleNamespace, sender: Any, to: Any, frame: bytes) -> Non
                 return
 
 
+@pytest.mark.claim("C-transport-3")
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_garbage_truncation_and_silence_on_the_port(lab: SimpleNamespace) -> None:
@@ -84,6 +85,7 @@ def test_garbage_truncation_and_silence_on_the_port(lab: SimpleNamespace) -> Non
     anyio.run(main)
 
 
+@pytest.mark.claim("C-transport-3")
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_garbage_on_every_stream_of_an_admitted_peer(lab: SimpleNamespace) -> None:
@@ -120,6 +122,7 @@ def test_garbage_on_every_stream_of_an_admitted_peer(lab: SimpleNamespace) -> No
     trio.run(main)
 
 
+@pytest.mark.claim("C-transport-3")
 def test_oversized_blocks_are_refused_before_they_are_read(lab: SimpleNamespace) -> None:
     me, evil = roster = lab.members(2)
 

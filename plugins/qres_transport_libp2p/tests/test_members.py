@@ -21,6 +21,7 @@ def ids(*nodes: Any) -> tuple[bytes, ...]:
     return tuple(sorted(node.node_id for node in nodes))
 
 
+@pytest.mark.claim("C-libp2p-27")
 def test_who_is_added_may_connect_and_is_heard_by_all(lab: SimpleNamespace) -> None:
     first, second, newcomer = everybody = lab.members(3)
 
@@ -46,6 +47,7 @@ def test_who_is_added_may_connect_and_is_heard_by_all(lab: SimpleNamespace) -> N
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-27")
 def test_who_is_removed_is_told_so_disconnected_and_may_come_back(lab: SimpleNamespace) -> None:
     first, second, gone = everybody = lab.members(3)
 
@@ -83,6 +85,7 @@ def test_who_is_removed_is_told_so_disconnected_and_may_come_back(lab: SimpleNam
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-20")
 def test_gossip_goes_on_over_the_connection_that_is_left(lab: SimpleNamespace) -> None:
     """What a peer that returned found: its old connection was over, and had not said so yet.
 
@@ -195,6 +198,7 @@ def test_other_addresses_are_dialled_while_the_node_runs(lab: SimpleNamespace) -
     anyio.run(main)
 
 
+@pytest.mark.control("C-libp2p-27")
 def test_a_member_that_was_added_is_not_called_a_stranger(
     lab: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:

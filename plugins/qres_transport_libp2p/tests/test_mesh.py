@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,19 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.validators import signature_validator
 from qres_carrier import TokenBucket
 from qres_transport_libp2p import gossip, mesh
 from qres_transport_libp2p.identity import peer_id
-from qres_transport_libp2p.mesh import AGE, HOLD_SECONDS, REMIND, SparseGossipSub, degree_of
+from qres_transport_libp2p.mesh import (
+    AGE,
+    ANNOUNCERS,
+    HOLD_SECONDS,
+    REMIND,
+    WHOLE,
+    SparseGossipSub,
+    degree_of,
+)
 from qres_transport_libp2p.pubsub import GOSSIPSUB, Gate, SafePubsub, tuned_gossipsub
 
 TOPIC = "qres/test"
@@ -106,6 +116,26 @@ def test_who_reaches_everybody_has_no_mesh_and_sends_what_it_says_to_all() -> No
     run(main)
 
 
+def test_a_message_carries_its_author_once_and_its_signature_holds() -> None:
+    """38 bytes of PeerId, 64 of signature, 8 of number: little else goes beside the frame."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS)
+        frame = bytes(300)
+        await made.pubsub.publish(TOPIC, frame)
+        assert len(made.sent) == len(PEERS)
+        for _peer, rpc in made.sent:
+            (message,) = rpc.publish
+            rpc.ClearField("senderRecord")  # as before it is written
+            assert rpc.ByteSize() <= len(frame) + 38 + 64 + 8 + len(TOPIC) + 20
+            assert signature_validator(message)
+        (message,) = made.sent[0][1].publish
+        message.seqno = bytes(8)
+        assert not signature_validator(message), "control"
+
+    run(main)
+
+
 def test_who_misses_a_member_asks_for_a_while_and_lets_go() -> None:
     async def main(made: Router) -> None:
         made.reach(*PEERS[1:])
@@ -148,6 +178,36 @@ def test_a_message_is_announced_once_to_one_that_may_lack_it() -> None:
             assert kinds == ({"ihave"} if beat == AGE else set())
             told += [peer for peer, rpc in made.sent if rpc.control.ihave]
         assert told == [PEERS[1]], "its author has it"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "parted"), [(4, False), (10, False), (40, False), (10, True), (40, True)]
+)
+def test_a_few_nodes_announce_a_message_however_many_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: int,
+    parted: bool,  # noqa: FBT001 - the case
+) -> None:
+    """All of them where a link is missing."""
+    monkeypatch.setattr(mesh, "_CHANCE", random.Random(1))
+    peers = [peer_id(bytes([number]) * 32) for number in range(2, nodes + 1)]
+    count = 2000
+
+    async def main(made: Router) -> None:
+        made.reach(*peers)
+        made.router._members = lambda: peers + PEERS[:1] * parted + [peer_id(bytes(32))] * parted
+        for number in range(count):
+            made.router.mcache.put(made.message(peers[0], number))
+        told = 0
+        for _ in range(AGE + 1):
+            await made.beat()
+            said = [item for _peer, rpc in made.sent for item in rpc.control.ihave]
+            told += sum(len(item.messageIDs) for item in said)
+        chance = 1.0 if parted else min(1.0, ANNOUNCERS / (nodes - 1))
+        spread = (count * chance * (1 - chance)) ** 0.5
+        assert abs(told - count * chance) <= 5 * spread
 
     run(main)
 
@@ -357,6 +417,49 @@ def test_who_asks_just_after_a_message_was_passed_on_is_told_of_it(
     run(main)
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["guarded", "control"])
+def test_who_asked_and_now_reaches_everybody_is_told_of_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    whole: bool,  # noqa: FBT001 - the case
+) -> None:
+    """All nodes ask each other when a swarm begins; each would be told of each message for ever."""
+    monkeypatch.setattr(mesh, "ANNOUNCERS", 0)
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS)
+        for peer, graft in graft_of(*PEERS[1:4]):
+            await made.router.handle_graft(graft, peer)
+            prune = rpc_pb2.ControlPrune(topicID=TOPIC, backoff=WHOLE if whole else 60)
+            await made.router.handle_prune(prune, peer)
+        await made.router.publish(PEERS[0], made.message(PEERS[0]))
+        told: set[ID] = set()
+        for _ in range(AGE + 1):
+            await made.beat()
+            told |= {peer for peer, rpc in made.sent if rpc.control.ihave}
+        assert told == (set() if whole else set(PEERS[1:4]))
+
+    run(main)
+
+
+def test_who_reaches_everybody_says_so_to_all_that_it_asked() -> None:
+    """Also to those that it told before only that it asks no more."""
+
+    async def main(made: Router) -> None:
+        made.reach(*PEERS[1:])
+        await made.beat()
+        asked = set(made.router._grafted)
+        await trio.sleep(HOLD_SECONDS + 1)
+        for back, expected in ((False, 0), (True, WHOLE)):
+            if back:
+                made.reach(*PEERS)
+            assert await made.beat() == {"prune"}
+            prunes = {peer: rpc.control.prune[0].backoff for peer, rpc in made.sent}
+            assert prunes == dict.fromkeys(asked, expected)
+        assert await made.beat() == set()
+
+    run(main)
+
+
 def test_who_asked_once_is_told_of_each_message_after_a_silence() -> None:
     """A hub's neighbours do not reach each other: one of them alone would be told else."""
 
@@ -382,6 +485,8 @@ def test_who_asked_once_is_told_of_each_message_after_a_silence() -> None:
 # ── real nodes ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-libp2p-25")
+@pytest.mark.control("C-libp2p-25")
 @pytest.mark.parametrize("sparse", [True, False])
 def test_among_members_that_are_connected_a_message_goes_over_each_line_once(
     lab: SimpleNamespace,
@@ -440,6 +545,7 @@ def test_among_members_that_are_connected_a_message_goes_over_each_line_once(
     anyio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-25")
 @pytest.mark.parametrize("hold", [0.0, HOLD_SECONDS])
 def test_what_no_link_carries_comes_by_way_of_another(
     lab: SimpleNamespace,

@@ -351,6 +351,7 @@ def test_who_says_hello_again_is_in_time_whichever_end_began(*, both: bool) -> N
     run(main)
 
 
+@pytest.mark.claim("C-libp2p-21")
 def test_a_connection_that_is_dead_ends_alone() -> None:
     dead, alive = Watched(answers=False), Watched(answers=True)
     keeping = Keeping([dead, alive]).run()
@@ -358,6 +359,8 @@ def test_a_connection_that_is_dead_ends_alone() -> None:
     assert keeping.renewed == 1, "what ran over it is reached over the other"
 
 
+@pytest.mark.claim("C-libp2p-21")
+@pytest.mark.control("C-libp2p-21")
 @pytest.mark.parametrize(("freezes", "lives"), [(100 * PAUSE, True), (0.0, False)])
 def test_nobody_is_lost_because_this_node_did_nothing(
     freezes: float,

@@ -34,6 +34,7 @@ def make(lab: SimpleNamespace, **options: Any) -> Any:
     return Libp2p(**options).transport(info, lab.admit_everybody, bytes, me.keys)
 
 
+@pytest.mark.control("C-libp2p-1")
 def test_it_is_found_by_its_name() -> None:
     found = scan()["libp2p"]
     assert found.distribution == "qres-transport-libp2p"
@@ -112,6 +113,7 @@ def test_without_a_key_it_says_who_lends_one(lab: SimpleNamespace) -> None:
         Libp2p().transport(info, lab.admit_everybody, bytes, None)
 
 
+@pytest.mark.claim("C-libp2p-1")
 def test_where_libp2p_is_missing_it_says_what_to_install(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_where_libp2p_is_missing_it_says_what_to_install(
         make(lab)
 
 
+@pytest.mark.claim("C-libp2p-1")
 def test_another_release_of_libp2p_is_refused(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +134,7 @@ def test_another_release_of_libp2p_is_refused(
         make(lab)
 
 
+@pytest.mark.claim("C-libp2p-1")
 def test_a_libp2p_that_cannot_be_imported_is_named(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

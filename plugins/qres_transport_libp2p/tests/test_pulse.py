@@ -28,6 +28,8 @@ def ask(pulse: Pulse, now: float) -> int:
     return round(now)
 
 
+@pytest.mark.claim("C-libp2p-22")
+@pytest.mark.control("C-libp2p-22")
 def test_a_connection_in_use_is_never_asked() -> None:
     pulse = Pulse(0.0)
     for now in range(1000):
@@ -52,6 +54,8 @@ def test_silence_after_pings_ends_a_connection_and_anything_else_does_not() -> N
     assert alive.missed == 0
 
 
+@pytest.mark.claim("C-libp2p-22")
+@pytest.mark.control("C-libp2p-22")
 def test_an_answer_may_take_as_long_as_answers_take() -> None:
     pulse, now = Pulse(0.0), 10.0
     assert pulse.patience(5.0) == 5.0
@@ -107,6 +111,8 @@ def test_ends_that_are_quiet_at_once_do_not_ask_at_once() -> None:
     assert 1.15 < max(drawn) <= LONGEST
 
 
+@pytest.mark.claim("C-libp2p-29")
+@pytest.mark.control("C-libp2p-29")
 def test_a_limit_is_stretched_for_who_is_late_and_shrinks_again() -> None:
     stretch = Stretch()
     found: list[float] = []

@@ -127,6 +127,7 @@ def test_a_socket_that_is_gone_already_is_of_no_address() -> None:
     trio.run(main)
 
 
+@pytest.mark.control("C-libp2p-7", "C-libp2p-28")
 def test_where_no_place_is_left_a_member_gets_none() -> None:
     """Each of the others holds as few."""
     tally = Tally()
@@ -168,6 +169,7 @@ async def connects(lab: SimpleNamespace, host: Any, to: Any) -> bool:
     return True
 
 
+@pytest.mark.control("C-libp2p-5", "C-libp2p-7", "C-transport-3")
 def test_control_libp2p_s_own_places_are_kept_for_ever(lab: SimpleNamespace) -> None:
     """When this fails, libp2p gives them back, and ``slots.py`` may be simpler."""
     me, peer = lab.members(2)
@@ -209,6 +211,7 @@ def resources(transport: Any) -> dict[str, int]:
     }
 
 
+@pytest.mark.claim("C-libp2p-5")
 @pytest.mark.long
 def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) -> None:
     """More connections than places, ended in six ways; then everything counted is as it was."""
@@ -261,6 +264,7 @@ def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) 
     trio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-5")
 @pytest.mark.long
 def test_every_place_of_a_connection_that_lives_comes_back(lab: SimpleNamespace) -> None:
     """Requests and fetches that are given up at whatever moment cost no stream."""
@@ -422,6 +426,7 @@ def gets_in(
     trio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-7")
 def test_silent_sockets_keep_out_nobody_else(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +468,7 @@ def in_crowd(test: Callable[[Crowd], Any]) -> None:
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.claim("C-libp2p-7", "C-libp2p-28")
 @pytest.mark.parametrize("renews", [True, False])
 def test_silence_from_many_addresses_keeps_nobody_out(
     monkeypatch: pytest.MonkeyPatch, *, renews: bool
@@ -484,6 +490,7 @@ def test_silence_from_many_addresses_keeps_nobody_out(
     in_crowd(test)
 
 
+@pytest.mark.claim("C-libp2p-28")
 def test_an_address_with_many_handshakes_takes_no_place_from_one_with_few() -> None:
     async def test(crowd: Crowd) -> None:
         await crowd.fill(1, HANDSHAKES - HANDSHAKES_EACH)
@@ -498,6 +505,7 @@ def test_an_address_with_many_handshakes_takes_no_place_from_one_with_few() -> N
     in_crowd(test)
 
 
+@pytest.mark.claim("C-libp2p-7", "C-libp2p-28")
 def test_addresses_of_members_have_places_that_no_stranger_can_take() -> None:
     """Not even with handshakes from everywhere that go on and on."""
 
@@ -526,6 +534,7 @@ def test_addresses_of_members_have_places_that_no_stranger_can_take() -> None:
     in_crowd(test)
 
 
+@pytest.mark.claim("C-libp2p-7", "C-libp2p-28")
 def test_a_member_gets_in_beside_silent_sockets_from_many_addresses(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +543,7 @@ def test_a_member_gets_in_beside_silent_sockets_from_many_addresses(
     gets_in(lab, monkeypatch, sources, each=1, more=0)
 
 
+@pytest.mark.claim("C-libp2p-7")
 def test_who_says_nothing_is_cut_after_a_while_and_counted(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,6 +565,7 @@ def test_who_says_nothing_is_cut_after_a_while_and_counted(
     trio.run(main)
 
 
+@pytest.mark.claim("C-libp2p-24")
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="no such option here")
 def test_the_kernel_takes_little_that_it_does_not_send(lab: SimpleNamespace) -> None:
     """A vote would wait behind megabytes of a model there, for as long as a slow line takes."""
@@ -578,6 +589,14 @@ def test_the_kernel_takes_little_that_it_does_not_send(lab: SimpleNamespace) -> 
                 assert found == places.UNSENT_BYTES
 
     trio.run(main)
+
+
+@pytest.mark.control("C-libp2p-24")
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="no such option here")
+def test_control_a_socket_as_it_comes_holds_more() -> None:
+    with socket.socket() as plain:
+        found = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    assert not 0 < found <= places.UNSENT_BYTES
 
 
 class Dripping:
@@ -628,6 +647,7 @@ def test_a_handshake_that_was_not_read_meanwhile_is_given_its_time_again() -> No
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.claim("C-libp2p-5")
 def test_a_member_has_three_connections_at_most_and_loses_the_oldest(lab: SimpleNamespace) -> None:
     me, evil = lab.members(2)
 
@@ -652,6 +672,7 @@ def test_a_member_has_three_connections_at_most_and_loses_the_oldest(lab: Simple
 # ── dialling ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-libp2p-10")
 def test_only_the_places_of_the_roster_are_dialled() -> None:
     """Neither another place, nor that of another peer; the control is a place that is allowed."""
     peer, other = peer_id(bytes([1]) * 32), peer_id(bytes([2]) * 32)

@@ -60,6 +60,8 @@ class PublicValidation:
     claims = Claims(
         tolerates=None,
         alters=False,
+        looks=False,
+        by_fragments=True,
         notices=("the held-out examples must be the same on every node",),
     )
     """It passes on what it gets, or nothing."""

@@ -40,6 +40,7 @@ GRID = st.integers(-(2**31), 2**31 - 1) | st.integers(-9, 9)
 PAIRS = arrays(np.int32, st.tuples(st.just(2), st.integers(1, 5)), elements=GRID)
 
 
+@pytest.mark.claim("C-validation-13")
 @given(pair=PAIRS, most=st.floats(1, 1e6))
 def test_it_is_the_exact_comparison_of_two_lengths(pair: NDArray[np.int32], most: float) -> None:
     merged, reference = pair
@@ -50,6 +51,8 @@ def test_it_is_the_exact_comparison_of_two_lengths(pair: NDArray[np.int32], most
     )
 
 
+@pytest.mark.claim("C-validation-13")
+@pytest.mark.control("C-validation-13")
 def test_the_edge_is_near_enough_and_one_step_beyond_is_not() -> None:
     """|F - u| = 1.25 |u| where the squares of float64 would round: a step of 2**31 is lost."""
     far = np.array([-(2**28), 0, 0], dtype=np.int32)
@@ -74,6 +77,8 @@ def test_a_step_that_is_halved_often_enough_is_near_enough(pair: NDArray[np.int3
     assert MOST_HALVINGS >= 8
 
 
+@pytest.mark.claim("C-validation-18")
+@pytest.mark.control("C-validation-18")
 def test_a_reference_of_a_step_a_coordinate_says_nothing() -> None:
     far = np.full(4, 10_000, dtype=np.int32)
     assert not too_far(far, np.array([1, -1, 1, 1], dtype=np.int32), 1.25)
@@ -90,6 +95,7 @@ def held_out(reference: list[int]) -> HeldOut:
     return HeldOut(np.zeros(len(reference), dtype=np.int32), lambda _model: 1.0, train)
 
 
+@pytest.mark.control("C-validation-17")
 @pytest.mark.parametrize(
     ("pooled", "farthest", "accepted"),
     [
@@ -111,6 +117,7 @@ def test_by_default_only_nodes_with_pooled_examples_vote_by_it(
     assert verdict == (ACCEPT if accepted else reject("far-from-reference"))
 
 
+@pytest.mark.claim("C-validation-17")
 def test_where_noise_is_added_nobody_votes_by_it() -> None:
     """Noise is farther from any reference than honest updates are."""
     node = attrs.evolve(make_node_info(), references=True, pooled=True, noised=True)
@@ -122,6 +129,7 @@ def test_where_noise_is_added_nobody_votes_by_it() -> None:
         ValidatedMean(f=1, farthest=1.25).setup(node)
 
 
+@pytest.mark.claim("C-validation-17")
 def test_it_is_refused_where_examples_are_of_a_nodes_own_share() -> None:
     node = attrs.evolve(make_node_info(), references=True)
     with pytest.raises(CompatibilityError, match=r"QRES-E311 .*farthest.*pooled = True"):

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -31,6 +32,7 @@ def test_exactly_those_beyond_the_factor_are_out(
     assert len(expected) < len(rows)
 
 
+@pytest.mark.claim("C-validation-3")
 def test_a_minority_of_liars_cannot_move_the_bar_past_the_honest_norms() -> None:
     honest = np.full((6, 4), 100, dtype=np.int32)
     for lie in (0, 2**31 - 1):
@@ -39,6 +41,17 @@ def test_a_minority_of_liars_cannot_move_the_bar_past_the_honest_norms() -> None
         assert out == ([] if lie == 0 else list(range(6, 11)))
 
 
+@pytest.mark.control("C-validation-3", "C-validation-15")
+def test_control_a_majority_moves_the_bar_and_an_uncapped_weight_owns_the_mean() -> None:
+    honest = np.full((5, 4), 100, dtype=np.int32)
+    rows = np.concatenate([honest, np.full((6, 4), 2**31 - 1, dtype=np.int32)])
+    assert oversized(rows, Fraction(2)).tolist() == []
+    weights = np.array([1, 1, 10**9])
+    assert weights[2] / weights.sum() > 0.99
+    assert capped(weights, Fraction(2)).tolist() == [1, 1, 2]
+
+
+@pytest.mark.claim("C-validation-3")
 @given(weights=st.lists(st.integers(1, 2**30), min_size=1, max_size=9), limit=FACTORS)
 def test_no_weight_is_above_the_limit(weights: list[int], limit: Fraction) -> None:
     before = np.array(weights, dtype=np.int64)

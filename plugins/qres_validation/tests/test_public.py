@@ -64,6 +64,7 @@ def test_options_out_of_range(tolerance: Any) -> None:
         PublicValidation(tolerance=tolerance)
 
 
+@pytest.mark.claim("C-validation-7")
 def test_it_works_where_only_the_sum_is_seen() -> None:
     assert PublicValidation().claims.needs == Needs(visibility=Visibility.SUM)
 
@@ -91,6 +92,8 @@ class Turncoat:
         return (mean if self.rounds <= 2 else -8 * mean).astype(np.int32)
 
 
+@pytest.mark.claim("C-validation-7")
+@pytest.mark.control("C-validation-7")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_swarm_keeps_the_model_it_has_when_the_merged_one_is_worse(
     guarded: bool,  # noqa: FBT001 - the two arms of one experiment

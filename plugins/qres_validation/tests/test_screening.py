@@ -43,6 +43,7 @@ def test_time_that_is_up_stops_the_trying(judge: Judge) -> None:
     assert found[0] == pytest.approx(81.0)
 
 
+@pytest.mark.claim("C-validation-4")
 def test_the_worst_come_first_and_no_more_than_may_go() -> None:
     found = {0: 1.0, 1: 9.0, 2: float("inf"), 3: 9.0}
     assert harmful(found, 2.0, 9) == [2, 1, 3]
@@ -62,12 +63,21 @@ def test_harmful_and_oversized_updates_are_named(judge: Judge) -> None:
     assert screened(judge, updates, 2, 5) == [(6, "oversized-update"), (4, "harmful-update")]
 
 
+@pytest.mark.claim("C-validation-4")
 def test_never_more_than_the_liars_promised_nor_below_the_quorum(judge: Judge) -> None:
     updates = rows(10, 12, 9, 11, -90, -80, -70)
     assert screened(judge, updates, 2, 5) == [(4, "harmful-update"), (5, "harmful-update")]
     assert screened(judge, updates, 2, 6) == [(4, "harmful-update")]
     assert screened(judge, updates, 2, 7) == []
     assert screened(judge, updates, 0, 1) == []
+
+
+@pytest.mark.control("C-validation-4")
+def test_control_with_a_larger_promise_or_a_smaller_quorum_more_would_go(judge: Judge) -> None:
+    updates = rows(10, 12, 9, 11, -90, -80, -70)
+    assert len(screened(judge, updates, 3, 4)) == 3
+    assert len(screened(judge, updates, 2, 4)) == 2
+    assert len(screened(judge, updates, 3, 6)) == 1
 
 
 def test_an_update_that_gives_nan_is_the_worst() -> None:

@@ -56,6 +56,8 @@ def play() -> SimulationResult:
     return simulate(config, Scenario(rounds=3, engine="events"), task=task)
 
 
+@pytest.mark.claim("C-validation-14")
+@pytest.mark.control("C-validation-14")
 def test_nodes_that_refuse_a_step_come_to_a_shorter_one(monkeypatch: pytest.MonkeyPatch) -> None:
     result = play()
     assert len(result.closed) == 3
@@ -106,6 +108,7 @@ class ShowTooFew:
         return message.accomplice_proposes and (message.votes_on_set or kept)
 
 
+@pytest.mark.claim("C-validation-14")
 def test_liars_whose_sets_reach_too_few_shorten_no_steps_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,6 +38,7 @@ from qres_core.testing import make_node_info, make_round_info, make_updates
 WEIGHTS = st.lists(st.integers(1, 2**30), min_size=1, max_size=8)
 
 
+@pytest.mark.claim("C-validation-16")
 @given(weights=WEIGHTS, data=st.data())
 def test_no_weight_is_more_than_its_part(weights: list[int], data: st.DataObject) -> None:
     fewest = data.draw(st.integers(1, len(weights)))
@@ -112,6 +113,7 @@ def test_the_weights_are_the_best_on_the_capped_simplex(
             assert best <= miss(mixed) + 1e-4 * (1.0 + float((rows**2).sum(axis=1).max()))
 
 
+@pytest.mark.claim("C-validation-5")
 def test_the_merged_vector_is_as_near_to_the_reference_as_any_honest_mean() -> None:
     """Exact, whatever liars send; ``bound_cases.py`` plays more."""
     counts, worst = play(60, 2)
@@ -123,6 +125,7 @@ def test_the_merged_vector_is_as_near_to_the_reference_as_any_honest_mean() -> N
     assert counts["broken as before"] >= 2
 
 
+@pytest.mark.claim("C-validation-8")
 @pytest.mark.parametrize("exact", [True, False])
 def test_honest_proposers_propose_however_long_the_updates_are(
     monkeypatch: pytest.MonkeyPatch, *, exact: bool
@@ -155,6 +158,7 @@ def test_honest_proposers_propose_however_long_the_updates_are(
     assert (refused, held) == (0, 40) if exact else refused > 10
 
 
+@pytest.mark.control("C-validation-5", "C-validation-8")
 def test_rows_that_cancel_at_exact_weights_alone_once_broke_the_bound() -> None:
     rng = np.random.default_rng(8)
     honest = rng.normal(0, 1000, (8, 40)).round().astype(np.int32)
@@ -166,6 +170,8 @@ def test_rows_that_cancel_at_exact_weights_alone_once_broke_the_bound() -> None:
     assert excess(made, merged(made), everyone) < 1.0
 
 
+@pytest.mark.claim("C-validation-8")
+@pytest.mark.control("C-validation-10")
 def test_what_is_merged_otherwise_than_fitted_is_not_proposed() -> None:
     info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
     updates = make_updates(far_apart())
@@ -196,6 +202,7 @@ def test_what_is_short_enough_among_many_is_short_enough_among_some(
     assert np.array_equal(cut[short], rows[short])
 
 
+@pytest.mark.claim("C-validation-15")
 def test_a_minority_cannot_move_the_usual_length_out_of_the_honest_range() -> None:
     honest = np.array([[10, 0], [20, 0], [30, 0], [40, 0], [50, 0]], dtype=np.int32)
     for lie in (0, 2**31 - 1):
@@ -242,6 +249,7 @@ def test_what_points_away_from_the_reference_loses_its_weight() -> None:
     assert merged.tolist() == [300, 300, 300]
 
 
+@pytest.mark.claim("C-validation-5")
 def test_a_proposers_weights_cannot_pass_the_cap() -> None:
     info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
     updates = make_updates(far_apart(), [1, 1, 1, 2**30, 2**30])
@@ -250,6 +258,7 @@ def test_a_proposers_weights_cannot_pass_the_cap() -> None:
     assert merged.min() >= -400 * 2 // 3 - 1
 
 
+@pytest.mark.claim("C-validation-11")
 def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
         ValidatedMean(f=2).aggregate(make_updates(far_apart()[:4]), make_round_info(3))
@@ -329,6 +338,7 @@ def test_only_a_refused_set_of_its_own_makes_a_node_take_shorter_steps() -> None
         assert rule._step.halvings == halvings
 
 
+@pytest.mark.claim("C-validation-10")
 def test_it_is_refused_beside_what_would_change_what_was_fitted() -> None:
     around = Surroundings(nodes=4, byzantine=1, quorum=3)
     assert list(ValidatedMean(f=1).check(around)) == []
@@ -338,6 +348,7 @@ def test_it_is_refused_beside_what_would_change_what_was_fitted() -> None:
     assert ValidatedMean(f=1).claims.needs.equal_weights
 
 
+@pytest.mark.claim("C-validation-16")
 def test_members_of_low_standing_would_void_the_promise() -> None:
     """Why unequal weights are refused: half of full standing is a step that is halved."""
     info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
@@ -352,6 +363,7 @@ def test_members_of_low_standing_would_void_the_promise() -> None:
     assert found == [[300] * 3, [150] * 3]
 
 
+@pytest.mark.control("C-validation-16")
 def test_a_minority_with_huge_or_tiny_weights_leaves_the_others_equal() -> None:
     rows = np.diag([9, 9, 9, 9, 9]).astype(np.int32)
     for lie in (1, 2**30):

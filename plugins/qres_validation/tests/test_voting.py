@@ -20,6 +20,8 @@ def vector(*entries: int) -> NDArray[np.int32]:
     return np.array(entries, dtype=np.int32)
 
 
+@pytest.mark.claim("C-validation-12")
+@pytest.mark.control("C-validation-12")
 @pytest.mark.parametrize("plugin", [Validation(tolerance=0.21), ValidatedMean(f=1, tolerance=0.21)])
 def test_both_plugins_accept_up_to_the_tolerance_and_nothing_worse(
     plugin: Validation | ValidatedMean, judge: Judge
@@ -33,6 +35,7 @@ def test_both_plugins_accept_up_to_the_tolerance_and_nothing_worse(
     assert "worse-on-held-out-examples" in str(worse)
 
 
+@pytest.mark.claim("C-validation-12")
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_no_number_is_never_accepted(loss: float) -> None:
     examples = HeldOut(vector(0), lambda _model: loss)

@@ -74,6 +74,48 @@ def opens(
     return opening.fits(statement) and _hold(statement, [opening])
 
 
+def opens_rows(
+    statement: NormStatement,
+    commitments: Points,
+    shard: NDArray[np.integer],
+    blinds: Sequence[int],
+    start: int,
+) -> bool:
+    """Whether some rows of a layout are those that were committed to.
+
+    Args:
+        statement: gives the layout.
+        commitments: of all rows, shape ``(b, 20)``.
+        shard: the coordinates from ``start`` on, whole rows but for the layout's padding.
+        blinds: of all rows, ``b`` residues.
+        start: a multiple of the length of a row.
+
+    Returns:
+        false also for parts of rows. Other coordinates pass with probability at most ``2**-127``:
+        each row has a factor of its own, drawn afresh, so no two can make up for each other.
+
+    Complexity: O(c) word operations and one multiplication of ``m`` points.
+    """
+    columns, stop = statement.columns, start + shard.size
+    if start % columns or not (stop % columns == 0 or stop == statement.dimension):
+        return False
+    first, after = start // columns, -(-stop // columns)
+    table = np.zeros((after - first) * columns, dtype=np.int64)
+    table[: shard.size] = shard
+    random = [secrets.randbits(128) for _ in range(first, after)]
+    combined = _combined(random, table.reshape(-1, columns))
+    vector = multiply_add(np.zeros((columns, 4), dtype=np.uint64), -1, combined)
+    chosen = blinds[first:after]
+    blinding = -sum(rho * blind for rho, blind in zip(random, chosen, strict=True))
+    result = msm(
+        np.concatenate([scalars([blinding]), vector, scalars(random)]),
+        np.concatenate(
+            [generator(), generators(statement).vector[:columns], commitments[first:after]]
+        ),
+    )
+    return bool(is_identity(result)[0])
+
+
 def opening_failures(statement: NormStatement, openings: Sequence[SumOpening]) -> tuple[int, ...]:
     """Which of many sums are not the sums of what was committed to.
 

@@ -33,7 +33,7 @@ from qres_core import (
     options,
     reject,
 )
-from qres_zk.aggregate import opens
+from qres_zk.aggregate import opens, opens_rows
 from qres_zk.batch import failing
 from qres_zk.bundle import ProofBundle
 from qres_zk.fitting import misfits
@@ -44,7 +44,7 @@ from qres_zk.options import read_vector, steps
 from qres_zk.pedersen import commit
 from qres_zk.policy import NormPolicy
 from qres_zk.slack import PROJECTIONS, SECURITY, factor, honest_bound
-from qres_zk.statement import Context, NormStatement
+from qres_zk.statement import Context, NormStatement, columns_of
 
 BAD: Final = "bad-proof"
 
@@ -162,9 +162,11 @@ class Zk:
             ),
             bounds=f"norm at most {self.bound:g}{around}",
             reveals=False,
+            looks=False,  # at shards of them alone, where they stay visible
             accompanies=True,
             keeps=True,  # what clips is refused where there is noise, see `check`
             transferable=True,
+            by_fragments=not self.center and not self.direction,  # they are vectors of one length
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
@@ -190,6 +192,10 @@ class Zk:
             length=min(extent.length, self.bound / factor(self.k, self.security)),
             accepted=self.bound,
         )
+
+    def shard_run(self, dimension: int) -> int:
+        """A row of the layout: a commitment is to a whole row."""
+        return columns_of(dimension)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
@@ -351,12 +357,32 @@ class Zk:
         self, contribution: Contribution, bundle: ProofBundle, statement: NormStatement
     ) -> bool:
         """Whether a vector that can be seen is the committed one."""
+        if contribution.root:  # those that hold its shards see them
+            return True
         return self._visibility is not Visibility.INDIVIDUAL or opens(
             statement,
             [bundle.points[: statement.rows]],
             contribution.vector,
             blinds_of(contribution.companions.get(NAME)),
         )
+
+    @hookimpl
+    def verify_shard(
+        self, contribution: Contribution, shard: Vector, start: int, round_info: RoundInfo
+    ) -> Verdict:
+        """Whether rows of a vector that can be seen are those that were committed to.
+
+        O(c) word operations and a multiplication of ``m`` points, however few rows there are.
+        """
+        statement = self._statement(round_info)
+        blinds = blinds_of(contribution.companions.get(NAME))
+        try:
+            points = self._judge.commitments(contribution, statement)
+        except WireError:
+            return reject(LIED, blame=Blame.SENDER)
+        if len(blinds) == statement.rows and opens_rows(statement, points, shard, blinds, start):
+            return ACCEPT
+        return reject(LIED, blame=Blame.SENDER)
 
     @hookimpl
     def reveal(

@@ -53,6 +53,16 @@ def rows_of(dimension: int) -> int:
     return rows
 
 
+def columns_of(dimension: int) -> int:
+    """Return the length of a row, ``ceil(d / b)``.
+
+    Example:
+        >>> [columns_of(d) for d in (1, 1000, 10**6)]
+        [1, 63, 1954]
+    """
+    return -(-dimension // rows_of(dimension))
+
+
 def _digest(domain: bytes, vector: NDArray[np.int32] | NDArray[np.int16] | None) -> bytes:
     if vector is None:
         return bytes(32)
@@ -111,7 +121,7 @@ class NormStatement:
     @cached_property
     def columns(self) -> int:
         """``m = ceil(d / b)``."""
-        return -(-self.dimension // self.rows)
+        return columns_of(self.dimension)
 
     @property
     def folds(self) -> int:

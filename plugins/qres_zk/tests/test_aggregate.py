@@ -43,6 +43,7 @@ def test_the_true_sum_opens(swarm: Swarm) -> None:
     assert opens(swarm.statement, swarm.points, swarm.sums, swarm.blinds)
 
 
+@pytest.mark.claim("C-zk-12")
 @pytest.mark.parametrize("coordinate", [0, 49, 99])
 def test_one_unit_in_one_coordinate_is_seen(swarm: Swarm, coordinate: int) -> None:
     for change in (1, -1, 2**32):
@@ -51,6 +52,7 @@ def test_one_unit_in_one_coordinate_is_seen(swarm: Swarm, coordinate: int) -> No
         assert not opens(swarm.statement, swarm.points, sums, swarm.blinds)
 
 
+@pytest.mark.claim("C-zk-12")
 def test_moving_value_between_rows_or_coordinates_is_seen(swarm: Swarm) -> None:
     columns = swarm.statement.columns
     for other in (1, columns, columns + 1):
@@ -60,6 +62,7 @@ def test_moving_value_between_rows_or_coordinates_is_seen(swarm: Swarm) -> None:
         assert not opens(swarm.statement, swarm.points, sums, swarm.blinds)
 
 
+@pytest.mark.control("C-zk-12")
 def test_equal_random_factors_would_miss_a_move_between_rows(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,12 +80,14 @@ def test_another_vector_than_the_committed_one_is_seen(swarm: Swarm) -> None:
     assert not opens(swarm.statement, swarm.points, sums, swarm.blinds)
 
 
+@pytest.mark.claim("C-zk-12")
 def test_a_member_left_out_or_counted_twice_is_seen(swarm: Swarm) -> None:
     assert not opens(swarm.statement, swarm.points[:-1], swarm.sums, swarm.blinds)
     twice = [*swarm.points, swarm.points[0]]
     assert not opens(swarm.statement, twice, swarm.sums, swarm.blinds)
 
 
+@pytest.mark.claim("C-zk-12")
 def test_wrong_blinds_are_seen(swarm: Swarm) -> None:
     blinds = swarm.blinds
     blinds[1] = (blinds[1] + 1) % ORDER
@@ -142,6 +147,9 @@ def test_a_sum_without_its_blinds_or_its_members_takes_no_other_with_it(swarm: S
     ):
         assert opening_failures(swarm.statement, [broken, second]) == (0,)
         assert opening_failures(swarm.statement, [broken]) == (0,)
+    zeros = np.zeros(swarm.statement.dimension, dtype=np.int64)
+    nothing_of_nobody = SumOpening([], zeros, [0] * swarm.statement.rows)
+    assert opening_failures(swarm.statement, [nothing_of_nobody]) == (0,)
     assert opening_failures(swarm.statement, []) == ()
 
 

@@ -78,12 +78,14 @@ def _strange(statement: NormStatement, context: Context, name: str, *, late: boo
     return run.bundle().to_bytes()
 
 
+@pytest.mark.claim("C-zk-4")
 @pytest.mark.parametrize("name", STRANGE)
 def test_field_vectors_are_refused(name: str, small: NormStatement, context: Context) -> None:
     for late in (False, True):
         assert not accepted(small, context, _strange(small, context, name, late=late))
 
 
+@pytest.mark.control("C-zk-4")
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.usefixtures("without_link")
 def test_field_vectors_pass_where_values_may_be_large(
@@ -92,6 +94,7 @@ def test_field_vectors_pass_where_values_may_be_large(
     assert accepted(small, context, _strange(small, context, name, late=True))
 
 
+@pytest.mark.control("C-zk-4")
 def test_with_signs_in_place_of_bits_a_half_would_look_small() -> None:
     """Why ``R`` has entries 0 and 1: sums of +-1/2 differ by 1, whatever the signs."""
     half = (ORDER + 1) // 2
@@ -100,6 +103,7 @@ def test_with_signs_in_place_of_bits_a_half_would_look_small() -> None:
     assert {bit * half % ORDER for bit in (0, 1)} == {0, half}
 
 
+@pytest.mark.claim("C-zk-4")
 def test_slack_that_wraps_around_is_refused(
     small: NormStatement, context: Context, boosted: np.ndarray
 ) -> None:
@@ -110,6 +114,7 @@ def test_slack_that_wraps_around_is_refused(
     assert not accepted(small, context, run.bundle().to_bytes())
 
 
+@pytest.mark.claim("C-zk-4")
 def test_projections_of_another_vector_are_refused(
     small: NormStatement, context: Context, boosted: np.ndarray
 ) -> None:
@@ -128,6 +133,7 @@ def test_no_squares_is_refused(small: NormStatement, context: Context, boosted: 
     assert not accepted(small, context, run.bundle().to_bytes())
 
 
+@pytest.mark.claim("C-zk-21")
 def test_a_product_that_is_not_that_of_the_vector_is_refused(
     context: Context, vector: np.ndarray
 ) -> None:
@@ -141,6 +147,7 @@ def test_a_product_that_is_not_that_of_the_vector_is_refused(
     assert accepted(weaker, context, prove(weaker, context, vector.tolist()).bundle().to_bytes())
 
 
+@pytest.mark.claim("C-zk-21")
 def test_a_half_space_missed_by_one_with_a_wrapped_square_is_refused(
     context: Context, vector: np.ndarray
 ) -> None:
@@ -169,6 +176,7 @@ def test_a_vector_far_from_the_reference_is_refused(
 # ── confusion, replay, malleability ───────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-zk-4")
 def test_parameters_are_the_verifiers_own(
     small: NormStatement, context: Context, honest: bytes
 ) -> None:
@@ -197,6 +205,7 @@ def test_another_budget_is_not_a_parameter_of_the_bundle(
     assert not accepted(small, context, data)
 
 
+@pytest.mark.claim("C-zk-5")
 @pytest.mark.parametrize("field", ["swarm", "node", "round", "model", "roster"])
 def test_replay_is_refused_also_under_the_other_name(
     field: str, small: NormStatement, context: Context, honest: bytes
@@ -208,6 +217,7 @@ def test_replay_is_refused_also_under_the_other_name(
     assert not accepted(small, elsewhere, renamed)
 
 
+@pytest.mark.control("C-zk-3")
 def test_any_changed_bit_is_refused(small: NormStatement, context: Context, honest: bytes) -> None:
     """One bit of every number and every point, and all bits of the header."""
     places = [(byte, bit) for byte in range(HEADER_BYTES) for bit in range(8)]
@@ -282,6 +292,8 @@ def _shifted(data: bytes, small: NormStatement, by: int) -> bytes:
     return data[:place] + value.to_bytes(32, "little") + data[place + 32 :]
 
 
+@pytest.mark.claim("C-zk-14")
+@pytest.mark.control("C-zk-14")
 def test_opposite_errors_do_not_cancel_in_a_batch(
     small: NormStatement, context: Context, honest: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_the_engines_are_found_equal() -> None:
     assert compare_engines() > 0
 
 
+@pytest.mark.control("C-zk-1")
 def test_a_compiler_that_errs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     right = scalar.dot
 

@@ -36,6 +36,7 @@ def test_there_and_back() -> None:
     assert encode(commitments(HONEST, SMALL)) == bundle.cut(0, SMALL.rows)
 
 
+@pytest.mark.claim("C-zk-2")
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 @example(b"")
@@ -45,6 +46,7 @@ def test_arbitrary_bytes(data: bytes) -> None:
     assert decoded(data + HONEST[len(data) :]) is None or data == HONEST[: len(data)]
 
 
+@pytest.mark.claim("C-zk-2")
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(HONEST) - 1), st.binary(min_size=1, max_size=40))
 def test_overwritten_bytes_decode_to_themselves_or_not_at_all(place: int, data: bytes) -> None:

@@ -31,6 +31,8 @@ from zk_forgeries import (
 from qres_core import WireError
 
 
+@pytest.mark.claim("C-zk-5")
+@pytest.mark.control("C-zk-5")
 @pytest.mark.parametrize("item", LATE)
 def test_what_the_prover_says(
     item: str,
@@ -48,6 +50,8 @@ def test_what_the_prover_says(
         assert item in seen
 
 
+@pytest.mark.claim("C-zk-5")
+@pytest.mark.control("C-zk-5")
 def test_rows(small: NormStatement, context: Context, vector: np.ndarray) -> None:
     for forgotten in ("rows", None):
         with forgetting(forgotten) as seen:
@@ -57,6 +61,8 @@ def test_rows(small: NormStatement, context: Context, vector: np.ndarray) -> Non
         assert "rows" in seen
 
 
+@pytest.mark.claim("C-zk-5")
+@pytest.mark.control("C-zk-5")
 def test_masked_sums(context: Context, vector: np.ndarray) -> None:
     """The masks must be as long as they may: with shorter ones even this cheat finds no sums."""
     along = np.full(64, 32767, dtype=np.int16)
@@ -88,6 +94,7 @@ def test_reference(context: Context, vector: np.ndarray) -> None:
         assert "reference" in seen
 
 
+@pytest.mark.claim("C-zk-5")
 @pytest.mark.parametrize("item", ["swarm", "node", "round", "model", "roster"])
 def test_replay_into_another_context(
     item: str,
@@ -105,6 +112,8 @@ def test_replay_into_another_context(
         assert item in seen
 
 
+@pytest.mark.claim("C-zk-5")
+@pytest.mark.control("C-zk-5")
 def test_parameters(small: NormStatement, context: Context, vector: np.ndarray) -> None:
     """A proof on a coarse grid passes on a fine one: its bound is another real number."""
     coarse = attrs.evolve(small, scale=4)
@@ -127,6 +136,7 @@ def test_protocol(
         assert "protocol" in seen
 
 
+@pytest.mark.control("C-zk-5")
 def test_no_item_is_without_its_forgery(context: Context, vector: np.ndarray) -> None:
     statement = NormStatement(64, 2**16, direction=np.ones(64, dtype=np.int16), threshold=-(10**9))
     with forgetting(None) as seen:

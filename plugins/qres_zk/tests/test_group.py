@@ -79,6 +79,7 @@ def naive(values: list[int], array: group.Points) -> group.Points:
 # --- libsodium's edwards25519 -----------------------------------------------------------------
 
 
+@pytest.mark.claim("C-zk-1")
 @pytest.mark.long
 def test_ten_thousand_multiples_sums_and_differences_are_those_of_libsodium() -> None:
     n = 10_000
@@ -146,6 +147,7 @@ def sodium() -> ctypes.CDLL:
     return library
 
 
+@pytest.mark.claim("C-zk-1")
 @pytest.mark.long
 def test_ten_thousand_elements_are_those_of_libsodium(sodium: ctypes.CDLL) -> None:
     n = 10_000
@@ -204,6 +206,7 @@ def test_decoding_agrees_on_random_strings() -> None:
     assert both(lambda: group.encode(group.decode(good))) == good
 
 
+@pytest.mark.claim("C-zk-2")
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 @example(b"")
@@ -219,6 +222,7 @@ def test_any_bytes_are_points_or_refused(data: bytes) -> None:
         assert group.encode(array) == data
 
 
+@pytest.mark.claim("C-zk-2")
 @given(st.binary(max_size=100))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_scalars_or_refused(data: bytes) -> None:
@@ -229,6 +233,16 @@ def test_any_bytes_are_scalars_or_refused(data: bytes) -> None:
     else:
         assert group.scalars_to_bytes(array) == data
         assert all(integer < ORDER for integer in group.integers(array))
+
+
+@pytest.mark.control("C-zk-2")
+def test_control_a_library_that_reduces_takes_two_strings_for_one_scalar() -> None:
+    small, large = (value.to_bytes(32, "little") for value in (5, 5 + ORDER))
+    zero = bytes(32)
+    add = bindings.crypto_core_ed25519_scalar_add
+    assert add(small, zero) == add(large, zero) == small
+    with pytest.raises(WireError, match="QRES-E404"):
+        group.scalars_from_bytes(large)
 
 
 @pytest.mark.parametrize("value", [ORDER, ORDER + 1, 2**253, 2**256 - 1, ORDER + 2**64, 2**255])
@@ -387,6 +401,7 @@ def test_no_two_labels_and_indices_share_a_generator() -> None:
     found = [group.encode(group.hash_to_group(label, 0, 20)) for label in (b"", b"G", b"GG", b"H")]
     rows = {item[k : k + 32] for item in found for k in range(0, 640, 32)}
     assert len(rows) == 80
+    assert len(group.hash_to_group(bytes(255))) == 1
     with pytest.raises(ValueError, match="at most 255"):
         group.hash_to_group(bytes(256))
 
@@ -403,6 +418,10 @@ def test_wrong_shapes_and_dtypes_are_refused() -> None:
         ("E502", lambda: group.msm(scalars[:, :3], array)),
         ("E503", lambda: group.msm(scalars.astype(np.int64), array)),
         ("E502", lambda: group.msm(scalars, array[:, :15])),
+        ("E502", lambda: group.msm(scalars[0], array)),
+        ("E502", lambda: group.encode(array[0])),
+        ("E502", lambda: group.add(array[:, :15], array)),
+        ("E503", lambda: group.add(array, array.astype(float))),
         ("E503", lambda: group.encode(array.astype(float))),
         ("E502", lambda: group.add(array, array[:2])),
         ("E502", lambda: fixed.msm(scalars[:2])),
@@ -410,10 +429,23 @@ def test_wrong_shapes_and_dtypes_are_refused() -> None:
         ("E502", lambda: rows.commit(zeros[:, :2])),
         ("E502", lambda: rows.commit(zeros[0])),
         ("E502", lambda: rows.commit(zeros, scalars)),
+        ("E502", lambda: rows.commit(zeros, scalars[:1])),  # one blind for both rows hides neither
     ]
     for code, run in refused:
         with pytest.raises(ValueRefusedError, match=f"QRES-{code}"):
             run()
+    for length in (32, 65):
+        with pytest.raises(ValueError, match="a multiple of 64 bytes"):
+            from_uniform(bytes(length))
+
+
+def test_a_product_that_is_no_point_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commitment to it would hide nothing."""
+    broken = PRIME.to_bytes(32, "little")
+    product = "qres_zk.group.blinding.bindings.crypto_scalarmult_ed25519_base_noclamp"
+    monkeypatch.setattr(product, lambda _scalar: broken)
+    with pytest.raises(RuntimeError, match="no point"):
+        group.blind(group.scalars([7]))
 
 
 def test_inputs_stay_as_they_were_and_may_be_read_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -37,6 +38,7 @@ def verify(statement: NormStatement, context: Context, data: bytes) -> None:
     norm.verify(statement, context, ProofBundle.from_bytes(data, statement))
 
 
+@pytest.mark.claim("C-zk-3")
 @pytest.mark.parametrize("d", [1, 2, 7, 8, 33, 200])
 def test_every_layout(d: int, context: Context) -> None:
     statement = NormStatement(d, 2**18)
@@ -73,6 +75,7 @@ def test_a_ball_around_a_reference(context: Context) -> None:
         prove(statement, context, np.zeros(64, dtype=np.int32))
 
 
+@pytest.mark.claim("C-zk-21")
 def test_a_half_space(context: Context) -> None:
     direction = RNG.integers(-32767, 32768, 64).astype(np.int16)
     vector = at_norm(direction.astype(float), 2**16)
@@ -94,6 +97,7 @@ def test_ball_and_half_space_around_a_reference(context: Context) -> None:
     verify(statement, context, prove(statement, context, vector))
 
 
+@pytest.mark.claim("C-zk-3")
 def test_the_second_prover_agrees(
     small: NormStatement, context: Context, vector: np.ndarray
 ) -> None:
@@ -111,6 +115,7 @@ def test_the_second_prover_agrees_about_a_half_space(context: Context, vector: n
     verify(statement, context, run.bundle().to_bytes())
 
 
+@pytest.mark.claim("C-zk-3")
 def test_a_vector_above_the_bound_is_not_proved(small: NormStatement, context: Context) -> None:
     vector = np.zeros(64, dtype=np.int32)
     vector[3], vector[9] = 2**16, 1
@@ -139,6 +144,7 @@ def test_a_second_attempt_has_another_blind_and_is_no_less_valid(
     verify(small, context, bundle.to_bytes())
 
 
+@pytest.mark.claim("C-zk-11")
 def test_nothing_is_used_twice(small: NormStatement, context: Context, vector: np.ndarray) -> None:
     item, two = (prove(small, context, vector) for _ in range(2))
     pieces = [
@@ -148,6 +154,7 @@ def test_nothing_is_used_twice(small: NormStatement, context: Context, vector: n
     assert not pieces[0] & pieces[1]
 
 
+@pytest.mark.claim("C-zk-11")
 def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
     small: NormStatement, context: Context
 ) -> None:
@@ -162,10 +169,42 @@ def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
         assert ((cells - expected) ** 2 / expected).sum() < 50  # 15 degrees: one in 10**5
 
 
+@pytest.mark.control("C-zk-11")
+def test_control_masks_that_are_not_random_would_be_seen(
+    small: NormStatement, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proving.secrets, "randbits", lambda bits: 1 << (bits - 1))
+    _commitment, bundle = norm.prove(small, context, commit(small, np.zeros(64, dtype=np.int32)))
+    assert len({number >> (small.mask_bits - 4) for number in bundle.masked}) <= 2
+
+
 def test_a_bound_too_large_for_the_group_is_refused() -> None:
     with pytest.raises(CompatibilityError, match="QRES-E313"):
         NormStatement(2**20, 2**31 - 1)
     assert NormStatement(2**20, 2**28).mask_bits <= 118
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"dimension": 0}, "no statement with d = 0"),
+        ({"bound": 0}, "no statement"),
+        ({"bound": 2**31}, "no statement"),
+        ({"k": 300}, "k = 300"),
+        ({"center": np.zeros(63, np.int32)}, "expected shape"),
+        ({"direction": np.ones((64, 1), np.int16)}, "expected shape"),
+        ({"direction": np.full(64, -(2**15), np.int16)}, "the direction must be within"),
+        ({"direction": np.ones(64, np.int16), "threshold": 2**240}, "more than 240 bits"),
+        ({"direction": np.ones(64, np.int16), "threshold": -(2**240)}, "more than 240 bits"),
+    ],
+)
+def test_a_statement_out_of_range_is_refused(
+    small: NormStatement, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        attrs.evolve(small, **changes)
+    direction = np.full(64, -(2**15) + 1, np.int16)
+    assert attrs.evolve(small, direction=direction, threshold=2**240 - 1).bound == small.bound
 
 
 def test_layout_is_the_documented_one() -> None:

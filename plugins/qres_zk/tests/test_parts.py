@@ -32,7 +32,7 @@ def test_four_squares(n: int) -> None:
 @pytest.mark.parametrize("n", [4**20, 7 * 4**20, 2**61 - 1, 399, 400, 401])
 def test_four_squares_of_awkward_numbers(n: int) -> None:
     assert sum(four_square * four_square for four_square in four_squares(n)) == n
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="a negative number is no sum"):
         four_squares(-n)
 
 

@@ -13,7 +13,9 @@ from qres_zk import Zk
 from qres_zk.group import ORDER
 from qres_zk.judging import REFUSED
 from qres_zk.plugin import LIED
-from qres_zk.slack import factor
+from qres_zk.policy import NormPolicy
+from qres_zk.slack import factor, honest_bound
+from qres_zk.statement import MAX_BOUND
 
 from qres_core import (
     ACCEPT,
@@ -30,6 +32,7 @@ from qres_core import (
     Updates,
     ValueRefusedError,
     Visibility,
+    fixed,
 )
 
 D = 50
@@ -93,6 +96,7 @@ def test_long_updates_are_clipped_to_what_can_be_proved() -> None:
     assert plugin(ROSTER[1]).verify(contribution, round_of()) is ACCEPT
 
 
+@pytest.mark.claim("C-zk-19")
 def test_without_clipping_the_node_sits_out_and_says_by_how_much() -> None:
     made = plugin(clip=False)
     with pytest.raises(ValueRefusedError, match=r"norm is 50 and the proof's bound 2\.6") as no:
@@ -101,12 +105,14 @@ def test_without_clipping_the_node_sits_out_and_says_by_how_much() -> None:
     made.privatize(Update(vector(1, norm=2.5)), round_of())
 
 
+@pytest.mark.control("C-zk-19")
 def test_noise_that_fits_the_bound_is_sent_as_it_is() -> None:
     noised = vector(1, norm=1.0) + vector(2, norm=1.5)
     made = plugin(clip=False)
     assert np.array_equal(made.privatize(Update(noised), round_of()).vector, noised)
 
 
+@pytest.mark.claim("C-zk-20")
 @pytest.mark.parametrize(
     "what", ["boosted", "other", "no-proof", "no-blinds", "garbage", "norm/v1", "late"]
 )
@@ -236,12 +242,42 @@ def test_references_that_cannot_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.full(D, np.nan))
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("no array")
-    for name in ("absent", "nan", "object", "text"):
+    np.save(tmp_path / "table.npy", np.ones((D, 1)))
+    np.save(tmp_path / "nothing.npy", np.ones(0))
+    np.save(tmp_path / "bool.npy", np.ones(D, dtype=np.bool_))
+    for name in ("absent", "nan", "object", "text", "table", "nothing", "bool"):
         with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.zk\.center"):
             plugin(center=str(tmp_path / f"{name}.npy"))
     for name in ("short", "zero"):
         with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.zk\.direction"):
             plugin(direction=str(tmp_path / f"{name}.npy")).round_opened(round_of())
+
+
+def test_a_reference_of_more_bytes_than_are_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "center.npy"
+    np.save(path, np.ones(D))
+    monkeypatch.setattr("qres_zk.options.MAX_FILE", path.stat().st_size)
+    plugin(center=str(path)).round_opened(round_of())
+    monkeypatch.setattr("qres_zk.options.MAX_FILE", path.stat().st_size - 1)
+    with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.zk\.center.*has more than"):
+        plugin(center=str(path))
+
+
+def test_a_center_and_what_is_near_it_must_be_on_the_grid(tmp_path: Path) -> None:
+    edge = np.zeros(D)
+    edge[0] = -fixed.LIMIT / UNIT
+    np.save(tmp_path / "edge.npy", edge)
+    np.save(tmp_path / "beyond.npy", 2 * edge)
+    with pytest.raises(CompatibilityError, match=r"QRES-E313 plugins\.zk\.center"):
+        plugin(center=str(tmp_path / "beyond.npy")).round_opened(round_of())
+    made, vector = plugin(center=str(tmp_path / "edge.npy")), np.zeros(D, dtype=np.int32)
+    vector[0] = -fixed.LIMIT
+    assert np.array_equal(made.privatize(Update(vector), round_of()).vector, vector)
+    vector[0] -= 1  # int32 has it, and the grid has not
+    with pytest.raises(ValueRefusedError, match=r"QRES-E510 plugins\.zk\.center"):
+        made.privatize(Update(vector), round_of())
 
 
 @pytest.mark.parametrize(
@@ -257,9 +293,18 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 def test_a_bound_below_the_grid_or_beyond_it_is_refused() -> None:
-    for bound in (2.0**-17, 2.0**30):
+    for bound in (2.0**-17, 3 / UNIT, 2.0**30):
         with pytest.raises(CompatibilityError, match="QRES-E313"):
             plugin(bound=bound).round_opened(round_of())
+    finest = plugin(bound=4 / UNIT, clip=False)  # an honest update may have one step
+    vector = np.zeros(D, dtype=np.int32)
+    vector[3] = 1
+    assert np.array_equal(finest.privatize(Update(vector), round_of()).vector, vector)
+    with pytest.raises(ValueRefusedError, match="QRES-E510"):
+        finest.privatize(Update(2 * vector), round_of())
+    most = 8_058_780_891  # the fewest steps of which so many are left for honest updates
+    assert honest_bound(most, 256, 128) == MAX_BOUND
+    assert NormPolicy(most / UNIT, 256, 128, clip=True).statement(D, 0).bound == MAX_BOUND
 
 
 # ── sums ──────────────────────────────────────────────────────────────────────────────────────
@@ -427,7 +472,10 @@ def test_no_more_sums_are_replaced_than_are_needed_nor_than_there_are_liars(
                 assert not np.array_equal(given.vectors[row], updates.vectors[3])
 
 
-@pytest.mark.parametrize("how", ["blinds", "no companion", "member", "duplicate", "no sums"])
+@pytest.mark.claim("C-zk-13")
+@pytest.mark.parametrize(
+    "how", ["blinds", "no companion", "member", "absent", "duplicate", "no sums"]
+)
 def test_a_lying_aggregator_is_caught(how: str, sent: list[Contribution]) -> None:
     updates = revealed(sent, [list(range(8))])
     if how == "blinds":
@@ -437,12 +485,29 @@ def test_a_lying_aggregator_is_caught(how: str, sent: list[Contribution]) -> Non
         updates = attrs.evolve(updates, companions={})
     elif how == "member":
         updates = attrs.evolve(updates, members=(tuple(ROSTER),))
+    elif how == "absent":  # the true sum of eight, told as that of nine
+        updates, sent = attrs.evolve(updates, members=(tuple(ROSTER),)), sent[:8]
     elif how == "duplicate":
         updates = attrs.evolve(updates, members=(tuple(ROSTER[:7]),))
     else:
         updates = attrs.evolve(updates, sums=None)  # a mean of eight is not their sum
     with pytest.raises(ValueRefusedError, match="QRES-E508"):
         plugin(visibility=Visibility.SUM).reveal(updates, tuple(sent), round_of())
+
+
+def test_a_row_of_one_that_nobody_could_see_needs_its_opening(sent: list[Contribution]) -> None:
+    """It is as that node sent it, and no honest node compared it with what was committed to."""
+    updates = Updates(sent[0].vector[None], ROSTER[:1], np.ones(1, dtype=np.int64))
+    with pytest.raises(ValueRefusedError, match="QRES-E508"):
+        plugin(visibility=Visibility.GROUP).reveal(updates, tuple(sent), round_of(quorum=1))
+    seen = plugin().reveal(updates, tuple(sent), round_of(quorum=1))
+    assert seen.updates is updates
+
+
+def test_masked_vectors_are_no_openings(sent: list[Contribution]) -> None:
+    masked = attrs.evolve(sent[0], vector=sent[0].vector + 1)
+    assert plugin(ROSTER[1], Visibility.GROUP).verify(masked, round_of()) is ACCEPT
+    assert plugin(ROSTER[1]).verify(masked, round_of()).reason == LIED
 
 
 def test_weights(sent: list[Contribution]) -> None:
@@ -473,6 +538,7 @@ def test_weights(sent: list[Contribution]) -> None:
         plugin(visibility=Visibility.SUM).reveal(updates, tuple(sent), small)
 
 
+@pytest.mark.claim("C-zk-13")
 def test_a_persistent_liar_is_isolated_and_nobody_else(sent: list[Contribution]) -> None:
     """One liar of nine, other groups of three in every round."""
     made = plugin(visibility=Visibility.GROUP)
@@ -490,6 +556,7 @@ def test_a_persistent_liar_is_isolated_and_nobody_else(sent: list[Contribution])
     pytest.fail("not found")
 
 
+@pytest.mark.claim("C-zk-20")
 def test_single_updates_that_are_not_as_committed_are_dropped_and_blamed(
     sent: list[Contribution],
 ) -> None:
@@ -577,3 +644,17 @@ def test_together_every_contribution_gets_the_verdict_it_gets_alone(
     ]
     assert judge.status()["proofs_refused"] == 4
     assert judge.verify_all(tuple(sent), round_of()) == [ACCEPT] * NODES
+
+
+# ── rounds that cover fragments ───────────────────────────────────────────────────────────────────
+
+
+def test_a_reference_is_of_one_length_and_everything_else_of_any() -> None:
+    assert Zk(bound=1.0).claims.by_fragments
+    assert not Zk(bound=1.0, center="center.npy").claims.by_fragments
+    assert not Zk(bound=1.0, direction="direction.npy", threshold=1.0).claims.by_fragments
+
+
+def test_what_is_claimed_names_the_center() -> None:
+    assert Zk(bound=1.0).claims.bounds == "norm at most 1"
+    assert Zk(bound=1.0, center="center.npy").claims.bounds == "norm at most 1 around center.npy"

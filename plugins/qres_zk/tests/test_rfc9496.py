@@ -97,6 +97,7 @@ def _engine(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.mark.claim("C-zk-1")
 def test_multiples_of_the_generator_encode_as_published() -> None:
     point = group.identity()
     for text in MULTIPLES:
@@ -112,6 +113,7 @@ def test_encodings_decode_to_the_multiples() -> None:
         assert group.equal(points[k : k + 1], msm).all()
 
 
+@pytest.mark.claim("C-zk-1")
 @pytest.mark.parametrize("text", INVALID)
 def test_bad_encodings_are_refused(text: str) -> None:
     with pytest.raises(WireError, match=r"QRES-E404 point: encoding 0 is not that of a point"):
@@ -133,6 +135,7 @@ def test_a_second_encoding_of_a_point_is_refused(text: str) -> None:
             group.decode(value.to_bytes(32, "little"))
 
 
+@pytest.mark.claim("C-zk-1")
 def test_the_one_way_map() -> None:
     data = b"".join(hashlib.sha512(label.encode()).digest() for label in HASHED)
     assert group.encode(from_uniform(data)).hex() == "".join(HASHED.values())

@@ -206,10 +206,15 @@ def test_what_does_not_fit_is_refused() -> None:
         ("E503", lambda: project(values.astype(float), SEED, 8)),
         ("E503", lambda: project(np.full((1, 1), 2**40), SEED, 8)),
         ("E503", lambda: project(np.full((1, 1), -(2**63)), SEED, 8)),
+        ("E503", lambda: project(np.full((1, 1), -(2**40)), SEED, 8)),
         ("E503", lambda: weights(SEED, (2, 3), [2**128 - 8] + [1] * 8)),
         ("E503", lambda: weights(SEED, (2, 3), [-1] + [1] * 8)),
         ("E502", lambda: weights(SEED, (2, 3), [1] * 8)),
         ("E502", lambda: folded_weights(SEED, (2, 3), [1] * 9, [1])),
+        ("E502", lambda: folded_weights(SEED, (2, 3), [1] * 8, [1, 1])),
+        ("E503", lambda: folded_weights(SEED, (2, 3), [-1] + [1] * 8, [1, 1])),
+        ("E502", lambda: Folding(np.zeros((0, 3), np.int64), np.zeros((0, 3, 2), np.uint64))),
+        ("E502", lambda: Folding(values, weights(SEED, (2, 3), [1] * 9).astype(np.int64))),
         ("E502", lambda: Folding(values_of(3, 3), weights(SEED, (3, 3), [1] * 9))),
         ("E502", lambda: Folding(values, weights(SEED, (3, 2), [1] * 9))),
         ("E502", lambda: dot(two, two[:1])),
@@ -219,3 +224,9 @@ def test_what_does_not_fit_is_refused() -> None:
     for code, run in refused:
         with pytest.raises(ValueRefusedError, match=f"QRES-{code}"):
             run()
+
+
+def test_the_largest_values_and_weights_of_nothing_fit() -> None:
+    for value in (2**40 - 1, 1 - 2**40):
+        assert set(project(np.full((1, 1), value), SEED, 256)) == {0, value}
+    assert not weights(SEED, (2, 3), [0] * 9).any()

@@ -29,6 +29,7 @@ def test_an_honest_vector_at_the_bound_seldom_fails(k: int) -> None:
     assert k / 2 * (math.log2(tau) + (1 - tau) * math.log2(math.e)) <= -RETRY_BITS + 0.05
 
 
+@pytest.mark.control("C-zk-6")
 @pytest.mark.parametrize("k", PROJECTIONS)
 def test_the_table_is_no_better_than_a_normal_vector_allows(k: int) -> None:
     """For normal vectors the lower tail is that of chi-square: beta is below its quantile."""
@@ -36,6 +37,7 @@ def test_the_table_is_no_better_than_a_normal_vector_allows(k: int) -> None:
         assert chi_square_cdf(k * float(BETA[k, security]), k) < 2.0**-security
 
 
+@pytest.mark.claim("C-zk-6")
 def test_the_table_is_that_of_the_documentation() -> None:
     found = {key: round(factor(*key), 2) for key in BETA}
     assert found == {
@@ -74,6 +76,7 @@ def scaled(kind: str, ratio: float, bound: int) -> np.ndarray:
     return np.rint(vector).astype(np.int32).reshape(4, 16)
 
 
+@pytest.mark.claim("C-zk-6")
 @pytest.mark.parametrize("ratio", [1.0, 1.1, 1.2, 1.5, 2.0, 4.0])
 def test_vectors_above_the_bound_pass_no_more_often_than_predicted(ratio: float) -> None:
     """Normal vectors: rates of the table, within five standard deviations."""
@@ -87,6 +90,7 @@ def test_vectors_above_the_bound_pass_no_more_often_than_predicted(ratio: float)
         assert passed == 0
 
 
+@pytest.mark.control("C-zk-6")
 @pytest.mark.parametrize("kind", ["one", "two"])
 def test_sparse_vectors_pass_up_to_the_slack_and_no_further(kind: str) -> None:
     """The square of a single entry's projection does not vary at all."""

@@ -32,10 +32,21 @@ def command() -> ModuleType:
     return module
 
 
+@pytest.mark.claim("C-zk-8")
 def test_the_page_has_every_table_of_the_command(command: ModuleType) -> None:
     text = PAGE.read_text(encoding="utf-8")
     for table in command.page():
         assert "\n".join(table) in text
+
+
+@pytest.mark.control("C-zk-8")
+def test_control_a_table_with_another_number_is_not_on_the_page(command: ModuleType) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for table in command.page():
+        (*head, last) = table
+        other = "".join(str(9 - int(char)) if char.isdecimal() else char for char in last)
+        assert other != last
+        assert "\n".join([*head, other]) not in text
 
 
 def test_the_page_has_the_protocol_s_name_and_the_example_of_the_transcript() -> None:
@@ -80,6 +91,7 @@ def test_no_entries_have_a_heavier_tail_than_the_bound(command: ModuleType) -> N
         assert command.equal_tail(256, TAU[256], entries) < command.bound_of_tail(256)
 
 
+@pytest.mark.claim("C-zk-8")
 def test_what_the_ranges_assume_is_enforced() -> None:
     assert budget(2**31 - 1, 1024) < 2**118
     with pytest.raises(ValueError, match="no statement"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_zk.suspicion import Suspicion
@@ -40,6 +41,7 @@ def test_two_liars_at_work_are_both_found() -> None:
     assert note(made, *rows, liars=2) == [1, 4]
 
 
+@pytest.mark.claim("C-zk-13")
 @settings(max_examples=150, deadline=None)
 @given(
     liars=st.sets(st.integers(0, 11), min_size=1, max_size=3),
@@ -84,6 +86,7 @@ def test_a_failure_with_somebody_who_left_does_not_frame_who_stayed() -> None:
     assert note(made, (3, 5), liars=1) == []
 
 
+@pytest.mark.control("C-zk-13")
 def test_control_without_a_change_of_members_it_names_who_was_in_both() -> None:
     made = Suspicion()
     assert note(made, (1, 3), liars=1) == []

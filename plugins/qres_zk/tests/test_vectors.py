@@ -72,6 +72,7 @@ def test_protocol_and_generators() -> None:
         assert point == encode(hash_to_group(b"vector", int(index))).hex()
 
 
+@pytest.mark.claim("C-zk-9")
 @pytest.mark.parametrize("case", HELD["cases"], ids=_name)
 def test_a_proof_that_holds_is_accepted_and_gives_the_same_numbers(case: dict[str, Any]) -> None:
     statement, context = statement_of(case["statement"]), context_of(case["context"])
@@ -102,6 +103,7 @@ def test_a_proof_that_holds_opens_unless_there_are_numbers_in_its_padding(
     assert opens(statement, rows, vector[: statement.dimension], blinds) is not padded
 
 
+@pytest.mark.claim("C-zk-9")
 @pytest.mark.parametrize("case", REFUSED["cases"], ids=_name)
 def test_a_forgery_is_refused_by_the_checks_it_names(case: dict[str, Any]) -> None:
     statement, context = statement_of(case["statement"]), context_of(case["context"])
@@ -116,6 +118,7 @@ def test_a_forgery_is_refused_by_the_checks_it_names(case: dict[str, Any]) -> No
     assert failing_checks(statement, context, bundle) == case["fails"]
 
 
+@pytest.mark.control("C-zk-9")
 @pytest.mark.parametrize(
     "case", [case for case in REFUSED["cases"] if "accepted_by" in case], ids=_name
 )

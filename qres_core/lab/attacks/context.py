@@ -44,7 +44,8 @@ class AttackContext:
     """What an attacker may use. An attack states how much of it it does use."""
 
     round_info: RoundInfo  # the round
-    model: Vector  # the round's model, int32, shape ``(d,)``
+    # the round's model, int32, shape ``(d,)``; as all of this the coordinates that the round covers
+    model: Vector
     # what training on the attacker's own data gives; on poisoned data for a :class:`DataAttack`
     own: Update
     # updates of the honest nodes, int32, shape ``(h, d)``; an omniscient attacker's

@@ -7,23 +7,18 @@ conflict, and nothing is imported before its name is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from qres_core.contract.errors import LabError, PluginError, Problem, QresError
 from qres_core.contract.suggest import did_you_mean
-from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel import discovery
+from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.attacks.builtin import BUILT_IN
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.registry import ATTACKS, RegisteredAttack, describe
 from qres_core.lab.sabotage import SABOTAGE
 
 ATTACKS_GROUP: Final = "qres.attacks"
-
-_REFUSED: Final[Mapping[Status, tuple[str, str]]] = {
-    Status.INCOMPATIBLE: ("QRES-E203", "pip install -U {0} qres-core"),
-    Status.CONFLICT: ("QRES-E204", "pip uninstall all except one"),
-    Status.MISPLACED: ("QRES-E205", "remove that folder and pip install {0}"),
-}
 
 
 def load(origin: Installed) -> RegisteredAttack:
@@ -35,18 +30,7 @@ def load(origin: Installed) -> RegisteredAttack:
     if name in BUILT_IN:
         what = f"{origin.provenance}: the name is that of a built-in attack"
         raise PluginError.of("QRES-E204", where, what, f"remove {origin.distribution}")
-    if origin.status in _REFUSED:
-        code, fix = _REFUSED[origin.status]
-        what = f"{origin.provenance}: {origin.detail}"
-        raise PluginError.of(code, where, what, fix.format(origin.distribution))
-    kind: object = origin.factory
-    try:
-        if kind is None and origin.entry_point is not None:
-            kind = origin.entry_point.load()
-    except (Exception, SystemExit) as error:
-        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
-        fix = f"reinstall or remove {origin.distribution}"
-        raise PluginError.of("QRES-E202", where, what, fix) from error
+    kind: Any = discovery.load(origin, where)
     for attack in ATTACKS.values():  # its class may be decorated
         if attack.kind is kind:
             if attack.name == name:

@@ -13,19 +13,20 @@ from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.data import DataAttack, Measured
+from qres_core.lab.kept_rest import RestKeeper, keeping_rest
 from qres_core.lab.momentum import FadingTrainer, with_momentum
 from qres_core.lab.tasks import Task
-
-
-def _own(trainer: Trainer) -> Trainer:
-    """The user's trainer, which has the data, inside of what is made of its updates."""
-    inner: Trainer = trainer.inner if isinstance(trainer, (ByRecord, FadingTrainer)) else trainer
-    return inner
+from qres_core.lab.trainer import users_own
 
 
 def _poisoned(attack: DataAttack, trainer: Trainer) -> Trainer:
-    """A poisoned trainer, which goes on clipping its examples or fading its updates if it did."""
-    poisoned = attack.poison(_own(trainer))
+    """A poisoned trainer, of which the same is made as of the honest one.
+
+    It goes on clipping its examples, fading its updates or keeping the rest of them if it did.
+    """
+    if isinstance(trainer, RestKeeper):
+        return keeping_rest(_poisoned(attack, trainer.inner))
+    poisoned = attack.poison(users_own(trainer))
     if isinstance(trainer, FadingTrainer):
         return with_momentum(poisoned, trainer.beta)
     return by_record(poisoned, trainer.clip if isinstance(trainer, ByRecord) else None)
@@ -53,7 +54,7 @@ def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:
 
         def figures(vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
             honest = evaluated(evaluate, vector, round_info)
-            return {**honest, **aim.figures(_own(trainers[0]), vector, round_info)}
+            return {**honest, **aim.figures(users_own(trainers[0]), vector, round_info)}
 
         task = attrs.evolve(task, evaluate=figures)
     return task

@@ -34,6 +34,7 @@ class Defence:
     members: bool = False  # whether the plugin ``pki`` is given the list of members
     control: bool = False  # whether nothing is there that would stop an attack
     budget: str = ""  # plugin whose option ``rounds`` is the number of rounds played
+    beyond: str = ""  # one sentence: why an attack that it does not stop gets past it
 
 
 _STACK: Final[Tables] = {**_JUDGED, "zk": _PROOF}
@@ -41,14 +42,58 @@ _VALID: Final[Tables] = {"public_validation": {}}
 
 _ALL: Final = (
     Defence(name=NOTHING, plugins=_MEAN, control=True),
-    Defence(name="median", plugins={"median": {"f": 4}}),
-    Defence(name="krum", plugins={"krum": {"f": 4, "select": 8}}),
-    Defence(name="validation", plugins={"validation": {}, **_MEAN}, held_out=60),
-    Defence(name="norm proof", plugins={**_FRESH, "zk": _PROOF, "mean": {}}),
-    Defence(name="signatures", plugins={**_SIGNED, **_MEAN}),
-    Defence(name="replay guard", plugins={**_FRESH, **_MEAN}),
-    Defence(name="membership", plugins={**_FRESH, "pki": {}, **_MEAN}, members=True),
-    Defence(name="reputation", plugins={**_JUDGED, **_MEAN}),
+    Defence(
+        name="median",
+        plugins={"median": {"f": 4}},
+        beyond="It takes the middle of every coordinate, and liars that stay among the honest "
+        "values move the middle.",
+    ),
+    Defence(
+        name="krum",
+        plugins={"krum": {"f": 4, "select": 8}},
+        beyond="It merges the eight updates that are nearest to others, and lies that are near "
+        "honest updates, or near one another, are among them.",
+    ),
+    Defence(
+        name="validation",
+        plugins={"validation": {}, **_MEAN},
+        held_out=60,
+        beyond="It judges by sixty examples a node: what these do not show, and a little harm in "
+        "every round, passes.",
+    ),
+    Defence(
+        name="validated mean",
+        plugins={"validated_mean": {"f": 4}},
+        held_out=60,
+        beyond="Held-out examples decide the weights: a lie counts as far as it looks useful "
+        "there.",
+    ),
+    Defence(
+        name="norm proof",
+        plugins={**_FRESH, "zk": _PROOF, "mean": {}},
+        beyond="It bounds how long an update is, and not where it points.",
+    ),
+    Defence(
+        name="signatures",
+        plugins={**_SIGNED, **_MEAN},
+        beyond="They say who sent a message, and not whether it is new, wanted or true.",
+    ),
+    Defence(
+        name="replay guard",
+        plugins={**_FRESH, **_MEAN},
+        beyond="It refuses what it has seen before, and nothing that is signed and new.",
+    ),
+    Defence(
+        name="membership",
+        plugins={**_FRESH, "pki": {}, **_MEAN},
+        members=True,
+        beyond="It says who belongs to the swarm, and nothing of what members say.",
+    ),
+    Defence(
+        name="reputation",
+        plugins={**_JUDGED, **_MEAN},
+        beyond="It bans for faults that are proved, and a lie of the right form is no such fault.",
+    ),
     Defence(name="reputation, unsigned", plugins={"reputation": {}, **_MEAN}, control=True),
     Defence(
         name="full, one sum",
@@ -56,6 +101,8 @@ _ALL: Final = (
         held_out=60,
         public=True,
         members=True,
+        beyond="Single updates are hidden: only their length and the public examples limit a lie, "
+        "and a mean takes in what is left.",
     ),
     Defence(
         name="full, groups",
@@ -71,6 +118,7 @@ _ALL: Final = (
         held_out=60,
         public=True,
         members=True,
+        beyond="Each liar turns the mean of its group, and a median of six means withstands two.",
     ),
     Defence(
         name="full, one sum, dp",
@@ -87,16 +135,16 @@ _ALL: Final = (
         public=True,
         members=True,
         budget="dp",
+        beyond="A bound must leave room for the noise, and a liar may use all of that room.",
     ),
     Defence(name="nothing, 2 of 24", plugins=_MEAN, nodes=24, attackers=2, control=True),
 )
 DEFENCES: Final[Mapping[str, Defence]] = {item.name: item for item in _ALL}
 STACKS: Final = ("full, one sum", "full, groups", "full, one sum, dp")
+SINGLE: Final = (NOTHING, "median", "krum", "validation", "validated mean")
+"""What looks at updates, one defence at a time: what lies are searched against."""
 POISONING: Final = (
-    NOTHING,
-    "median",
-    "krum",
-    "validation",
+    *SINGLE,
     "norm proof",
     "reputation",
     STACKS[0],

@@ -9,9 +9,10 @@ from typing import Any, Final
 from qres_core.contract.errors import LabError, PluginError, Problem, QresError
 from qres_core.contract.gallery import AttackFamily, GalleryEntry
 from qres_core.contract.suggest import did_you_mean
-from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel import discovery
+from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.gallery import swarm
-from qres_core.lab.gallery.defences import DEFENCES, NOTHING, POISONING, STACKS
+from qres_core.lab.gallery.defences import DEFENCES, NOTHING, POISONING, SINGLE, STACKS
 from qres_core.lab.gallery.swarm import SwarmAttack
 
 GALLERY_GROUP: Final = "qres.gallery"
@@ -47,10 +48,11 @@ def _poisoning(
     baseline: str = CLEAN,
     judge: swarm.Judge = swarm.accuracy,
     aim: str = _LOST,
+    names: Iterable[str] = POISONING,
     **how: Any,
 ) -> GalleryEntry:
     played = SwarmAttack(attack=attack or name, judge=judge, **how)
-    plays = _plays(played, POISONING)
+    plays = _plays(played, names)
     return GalleryEntry(
         name=name,
         family=AttackFamily.POISONING,
@@ -85,6 +87,15 @@ def _protocol(
 
 _FULL: Final = STACKS[0]
 _TAKEN: Final = "messages in others' names are taken in"
+_RAW: Final[Mapping[str, Any]] = {"lies": "raw", "names": (NOTHING, "median", "krum", "norm proof")}
+"""For lies that the attackers' own plugins would make harmless."""
+_SEARCHED: Final[Mapping[str, Any]] = {**_UNEVEN, "names": SINGLE}
+"""For attackers that try the whole aggregation, which masks do not let them."""
+_TRIGGER: Final[Mapping[str, Any]] = {
+    "judge": swarm.backdoor,
+    "baseline": "",
+    "aim": "the trigger turns more than a fifth of the held-out examples",
+}
 _SLEEP: Final = (NOTHING, "median", "norm proof", "reputation", _FULL)
 
 _LABORATORY: Final = (
@@ -103,13 +114,51 @@ _LABORATORY: Final = (
     ),
     _poisoning("mimic", "copies of one honest node", **_UNEVEN),
     _poisoning("label_flip", "honest training on turned labels"),
+    _poisoning("backdoor", "a boosted update that ties a trigger to one class", **_TRIGGER),
     _poisoning(
-        "backdoor",
-        "a boosted update that ties a trigger to one class",
-        judge=swarm.backdoor,
-        baseline="",
-        aim="the trigger turns more than a fifth of the held-out examples",
+        "backdoor_hidden",
+        "the honest mean, moved by its own length towards a backdoor",
+        names=SINGLE,
+        alpha=_ALPHA,
+        **_TRIGGER,
     ),
+    _poisoning(
+        "backdoor_aside",
+        "what the proposer's examples ask for, moved towards a backdoor as far as the swarm lets",
+        names=SINGLE,
+        alpha=_ALPHA,
+        **_TRIGGER,
+    ),
+    _poisoning(
+        "optimised_alie", "alie in the strength that moves the merged update the most", **_SEARCHED
+    ),
+    _poisoning(
+        "optimised_ipm", "ipm in the strength that turns the merged update back most", **_SEARCHED
+    ),
+    _poisoning(
+        "searched", "the honest mean, moved in the worst of a dozen directions", **_SEARCHED
+    ),
+    _poisoning(
+        "cancel", "huge rows that cancel each other at the exact weights alone", **_SEARCHED
+    ),
+    _poisoning(
+        "mirror", "turns the mean into training on the proposer's examples alone", **_SEARCHED
+    ),
+    _poisoning(
+        "drift", "the longest way against the mean that the vote just lets pass", **_SEARCHED
+    ),
+    _poisoning(
+        "aside", "what the proposer's examples ask for, moved where they do not look", **_SEARCHED
+    ),
+    _poisoning(
+        "bad_faith",
+        "ipm from attackers that propose the set that suits them and vote for no other",
+        attack="foe",
+        sabotage="bad_faith",
+        names=SINGLE,
+    ),
+    _poisoning("gaussian", "Gaussian noise in place of an update", **_RAW),
+    _poisoning("inf", "the bit patterns of +Inf and -Inf in turn", **_RAW),
     _protocol(
         "replay",
         "re-sends a hundred messages of others a round",
@@ -154,6 +203,20 @@ _LABORATORY: Final = (
         rounds=_LONG,
     ),
     _protocol(
+        "double_vote",
+        "two votes for one decision, both signed, in every round",
+        "an attacker that did it in every round is banned nowhere",
+        swarm.at_large,
+        (NOTHING, "signatures", "reputation", _FULL),
+    ),
+    _protocol(
+        "history",
+        "a height that nobody decided, with votes in honest nodes' names, and its model",
+        "an honest node takes in the made-up model",
+        swarm.led_astray,
+        (NOTHING, "signatures", _FULL),
+    ),
+    _protocol(
         "flood",
         "three hundred signed messages of no known kind a round",
         "more than a tenth of them cost the receiver work",
@@ -181,6 +244,26 @@ _LABORATORY: Final = (
 )
 
 
+NOT_SHOWN: Final[Mapping[str, str]] = {
+    "noise": "gaussian is the same, and more of it",
+    "nan": "the same number in every coordinate changes no answer of the gallery's model",
+    "offset": "the same number in every coordinate changes no answer of the gallery's model",
+    "cancellation": "an exact mean takes the pair for nothing",
+    "duplicate": "equivocate sends two contributions too, and to different nodes",
+    "silent": "a node that is away",
+    "wrong_length": "is refused before it is an update",
+    "ipm": "the exhibit ipm plays it five times as strong, as foe",
+    "min_max_unit": "min_max along another direction",
+    "min_max_sign": "min_max along another direction",
+    "min_sum_unit": "min_sum along another direction",
+    "min_sum_sign": "min_sum along another direction",
+    "withhold": "withholding plays it where it does harm, in secure aggregation",
+    "withhold_votes": "half of bad_faith",
+    "lying_proposer": "half of bad_faith",
+}
+"""Attacks of the laboratory without an exhibit, and why."""
+
+
 def load(origin: Installed) -> Sequence[GalleryEntry]:
     """Import the exhibits of another distribution.
 
@@ -189,21 +272,7 @@ def load(origin: Installed) -> Sequence[GalleryEntry]:
     """
     where = f"gallery.{origin.name}"
     name = origin.distribution
-    codes = {
-        Status.INCOMPATIBLE: ("QRES-E203", f"pip install -U {name} qres-core"),
-        Status.CONFLICT: ("QRES-E204", "pip uninstall all except one"),
-        Status.MISPLACED: ("QRES-E205", f"remove that folder and pip install {name}"),
-    }
-    again = f"reinstall or remove {name}"
-    if origin.status in codes or origin.entry_point is None:
-        what = f"{origin.provenance}: {origin.detail}"
-        code, fix = codes.get(origin.status, ("QRES-E202", again))
-        raise PluginError.of(code, where, what, fix)
-    try:
-        loaded: Any = origin.entry_point.load()
-    except (Exception, SystemExit) as error:
-        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
-        raise PluginError.of("QRES-E202", where, what, again) from error
+    loaded = discovery.load(origin, where)
     found: list[Any] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # pyright: ignore[reportUnknownArgumentType]
     entries: list[GalleryEntry] = []
     for item in found:

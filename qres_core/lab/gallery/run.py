@@ -6,13 +6,14 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
 
+from qres_core.contract.errors import LabError
 from qres_core.contract.gallery import (
     AttackFamily,
     AttackOutcome,
@@ -20,6 +21,7 @@ from qres_core.contract.gallery import (
     GalleryOutcome,
     GallerySetting,
 )
+from qres_core.contract.suggest import did_you_mean
 from qres_core.lab.gallery.defences import NOTHING, STACKS
 from qres_core.lab.gallery.entries import find, gallery
 from qres_core.lab.gallery.randomness import replayed
@@ -48,12 +50,21 @@ def play(job: Job, setting: GallerySetting) -> tuple[GalleryOutcome, float]:
     return outcome, time.process_time() - started
 
 
-def _jobs(entries: Iterable[GalleryEntry], setting: GallerySetting) -> list[Job]:
+def _jobs(
+    entries: Sequence[GalleryEntry], setting: GallerySetting, against: Collection[str]
+) -> list[Job]:
+    """What is played: nothing and the defences ``against``, or all if that is empty."""
+    known = dict.fromkeys(defence for entry in entries for defence in entry.plays)
+    for name in against:
+        if name not in known:
+            what, hint = f"no defence {name!r}", did_you_mean(name, known)
+            raise LabError.of("QRES-E801", "qres attack", what, hint)
     return [
         (entry.name, defence)
         for entry in entries
         for defence in entry.plays
         if not (setting.quick and defence in _SKIPPED)
+        and (not against or defence == NOTHING or defence in against)
     ]
 
 
@@ -69,6 +80,7 @@ def play_all(
     names: Sequence[str],
     setting: GallerySetting,
     *,
+    against: Collection[str] = (),
     processes: int = 1,
     progress: Callable[[int, int, Job], None] | None = None,
 ) -> tuple[Shown, ...]:
@@ -77,6 +89,7 @@ def play_all(
     Args:
         names: of exhibits; none for all.
         setting: seed and size.
+        against: defences, beside none at all; empty for all.
         processes: played at once; the result does not depend on it.
         progress: called with how many are done, of how many, and the last one.
 
@@ -84,10 +97,11 @@ def play_all(
         the exhibits in the gallery's order, each decided by its baseline where it has one.
 
     Raises:
-        LabError: QRES-E801 for an unknown name, QRES-E802 where something is not installed.
+        LabError: QRES-E801 for an unknown exhibit or defence, QRES-E802 where something is not
+            installed.
     """
     entries = with_baselines(names)
-    jobs = _jobs(entries, setting)
+    jobs = _jobs(entries, setting, against)
     found: dict[Job, tuple[GalleryOutcome, float]] = {}
 
     def note(job: Job, result: tuple[GalleryOutcome, float]) -> None:

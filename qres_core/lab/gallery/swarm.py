@@ -23,6 +23,8 @@ from qres_core.lab.tasks import TaskConfig, make_task
 
 _SHARED: Final = ("ed25519.authenticate", "zk.verify")
 """Verdicts that rest on the message alone: one node's stand for all."""
+_STOPS: Final = "QRES-E6"
+"""Family of the errors that end a swarm which runs."""
 _TOLD: Final = 3
 """Reasons that are shown of each kind, the most frequent first."""
 
@@ -47,6 +49,8 @@ class SwarmAttack:
     rounds: int = ROUNDS  # rounds played
     strength: float | None = None  # of the attack; ``None`` for its own
     alpha: float = 0.0  # how uneven the data are; 0 for even
+    sabotage: str = ""  # what attackers do beside their lie; empty for nothing
+    lies: str = "protocol"  # "raw" for lies that bypass the attackers' own plugins
 
     def play(self, defence: Defence, setting: GallerySetting) -> GalleryOutcome:
         """Play the swarm and say what came of it.
@@ -60,11 +64,13 @@ class SwarmAttack:
             problem = error.problems[0]
             if problem.code == "QRES-E802":
                 raise
+            stopped = str(problem.code).startswith(_STOPS)  # it had started, and the attack did it
             return GalleryOutcome(
                 defence=defence.name,
-                measure="-",
+                measure="the swarm stopped" if stopped else "-",
                 value=0.0,
-                fate=AttackOutcome.IMPOSSIBLE,
+                fate=AttackOutcome.FAILED if stopped else AttackOutcome.IMPOSSIBLE,
+                control=defence.control,
                 reason=f"{problem.code} {problem.where}: {problem.what}",
             )
         result = played.result
@@ -97,7 +103,8 @@ class SwarmAttack:
             attack=self.attack,
             attackers=defence.attackers if self.attack else 0,
             strength=self.strength,
-            lies="protocol",
+            lies=self.lies,
+            sabotage=self.sabotage,
             once=tuple(item for item in _SHARED if item.partition(".")[0] in config.plugins),
         )
         digits = TaskConfig(
@@ -214,3 +221,18 @@ def honest_banned(played: Played) -> tuple[str, float, float | None, str]:
     """Honest nodes that lies about them got banned."""
     count = max((item.banned_honest for item in played.result.rounds), default=0)
     return "honest nodes banned", float(count), 0.0, ""
+
+
+def at_large(played: Played) -> tuple[str, float, float | None, str]:
+    """The share of attackers that no honest node bans at the end."""
+    last = played.result.rounds[-1] if played.result.rounds else None
+    banned = 0 if last is None else last.banned_attackers
+    share = 1.0 - banned / max(1, played.result.attackers)
+    return "attackers that are not banned", share, 0.0, ""
+
+
+def led_astray(played: Played) -> tuple[str, float, float | None, str]:
+    """Honest nodes that end with another model than the most of them."""
+    models = Counter(played.result.model_digests)
+    astray = sum(models.values()) - max(models.values(), default=0)
+    return "honest nodes with a model of their own", float(astray), 0.0, ""

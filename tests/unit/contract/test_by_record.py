@@ -87,6 +87,7 @@ def steps_of_examples(draw: st.DrawFn) -> Rows:
     return np.array(flat, dtype=np.float64).reshape(shape)
 
 
+@pytest.mark.claim("C-dp-18")
 @given(steps_of_examples(), st.floats(1e-5, 1e5), st.integers(-6, 6), st.data())
 def test_an_example_moves_the_update_by_at_most_the_bound(
     rows: Rows, bound: float, scale: int, data: st.DataObject
@@ -99,6 +100,7 @@ def test_an_example_moves_the_update_by_at_most_the_bound(
     assert squared(without) <= (len(rows) * clip.steps(scale)) ** 2
 
 
+@pytest.mark.control("C-dp-18")
 def test_without_the_clip_an_example_moves_the_update_farther() -> None:
     rows, clip = np.full((3, 4), 0.5), RecordClip(0.25, 10)
     free = clipped_sum(rows, record_clip.LARGEST) - clipped_sum(rows[1:], record_clip.LARGEST)
@@ -182,6 +184,7 @@ def test_nothing_is_asked_of_a_trainer_where_the_unit_is_a_node() -> None:
     assert by_record(plain, None) is plain
 
 
+@pytest.mark.claim("C-dp-18")
 def test_a_trainer_without_single_examples_is_refused() -> None:
     assert isinstance(Plain(), Trainer)
     with pytest.raises(CompatibilityError, match=r"node-1: Plain does not say") as caught:

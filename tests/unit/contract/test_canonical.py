@@ -260,6 +260,7 @@ def test_long_text_and_bytes_survive_any_chunking(size: int) -> None:
         assert canonical.loads(canonical.dumps(value), max_bytes=CAP) == value
 
 
+@pytest.mark.claim("C-wire-1")
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -369,6 +370,15 @@ def test_every_other_form_is_refused(frame: str, code: str) -> None:
     assert not check_agrees(data)
 
 
+@pytest.mark.control("C-wire-1")
+@pytest.mark.parametrize("frame", ["1800", "580161", "5f4161ff", "9f01ff", "a202010101", "f93c00"])
+def test_control_a_common_decoder_reads_other_forms_too(frame: str) -> None:
+    data = bytes.fromhex(frame)
+    assert cbor2.dumps(cbor2.loads(data), canonical=True) != data or frame == "f93c00"
+    assert refusal(data) == "QRES-E403"
+
+
+@pytest.mark.claim("C-wire-1")
 @pytest.mark.parametrize("major", [0x40, 0x60, 0x80, 0xA0])
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 def test_claims_of_more_than_was_sent_are_refused_at_once(major: int, width: int) -> None:
@@ -444,6 +454,7 @@ def test_views_are_of_the_frame_itself_and_cannot_be_written() -> None:
     assert first.readonly
 
 
+@pytest.mark.claim("C-wire-1")
 @given(st.binary(max_size=40))
 def test_the_size_is_looked_at_first(data: bytes) -> None:
     assert refusal(data + b"\xff", max_bytes=len(data)) == "QRES-E401"

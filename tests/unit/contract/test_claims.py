@@ -76,6 +76,7 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (Claims, {"merges": 0}),
     (Claims, {"merges": 2.0}),
     (Claims, {"reveals": 0}),
+    (Claims, {"looks": None}),
     (Claims, {"accompanies": ()}),
     (Claims, {"keeps": 1}),
     (Claims, {"transferable": "yes"}),

@@ -61,6 +61,7 @@ SENTENCES = {
     "unproven stop": ("unproven-stop", False),
     "unproven contribution": ("unproven-contribution", False),
     "wrong shard": ("wrong-shard", False),
+    "no room": ("no-room", True),
     "another goal": ("other-goal", True),
 }
 """The sentences of before, with the value of each, and whether nobody was blamed for it."""

@@ -155,6 +155,7 @@ def test_rounding_error_is_at_most_half_a_step(values: list[float], scale: int) 
             assert abs(Fraction(given_value) - Fraction(back)) <= step / 2
 
 
+@pytest.mark.claim("C-grid-1")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("index", [0, 3, 6])
 def test_values_that_are_not_finite_are_refused_by_index(bad: float, index: int) -> None:
@@ -165,6 +166,12 @@ def test_values_that_are_not_finite_are_refused_by_index(bad: float, index: int)
         fixed.encode(values)
     assert caught.value.code == "QRES-E501"
     assert caught.value.problems[0].where == f"values[{index}]"
+
+
+@pytest.mark.control("C-grid-1", "C-krum-11")
+def test_control_a_mean_of_floats_is_lost_to_one_value_that_is_no_number() -> None:
+    assert not np.isfinite(np.array([1.0, 2.0, np.nan]).mean())
+    assert not np.isfinite(np.array([1.0, 2.0, np.inf]).mean())
 
 
 @pytest.mark.parametrize(

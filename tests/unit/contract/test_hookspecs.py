@@ -83,8 +83,9 @@ def test_the_hooks_are_the_ones_of_the_design() -> None:
     assert list(SPECS) == [
         "setup", "teardown", "round_opened", "round_closed", "status", "transport", "sign",
         "authenticate", "identity", "key_index", "link_keys", "credential", "admit", "approve",
-        "replay_check", "reputation", "observe", "privatize", "revealable", "reveal", "prove",
-        "verify", "verify_all", "aggregate", "wrap_aggregate", "screen", "endorse",
+        "replay_check", "reputation", "observe", "privatize", "revealable", "reveal",
+        "reveal_shard", "prove", "verify", "verify_shard", "verify_all", "aggregate",
+        "wrap_aggregate", "screen", "endorse",
     ]  # fmt: skip
     assert PROJECT == "qres"
 

@@ -82,6 +82,7 @@ def test_a_vector_comes_back_and_its_bytes_are_those_of_the_page(values: list[in
     assert not back.flags.writeable
 
 
+@pytest.mark.claim("C-quantize-7")
 @thorough
 @given(st.lists(st.integers(LEAST, MOST), min_size=1, max_size=40))
 def test_any_numbers_come_back(values: list[int]) -> None:
@@ -132,6 +133,7 @@ def test_no_vector_takes_more_than_the_most() -> None:
 # ── bytes of nobody's ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-quantize-7")
 @thorough
 @given(st.integers(0, 2 * BLOCK), st.binary(max_size=300))
 def test_whatever_decodes_is_the_encoding_of_what_it_decodes_to(size: int, octets: bytes) -> None:
@@ -182,6 +184,7 @@ LOOSE: list[tuple[str, bytes, list[int], str]] = [
 ]
 
 
+@pytest.mark.control("C-quantize-7")
 @pytest.mark.parametrize(("octets", "meant", "why"), [case[1:] for case in LOOSE])
 def test_a_second_encoding_of_the_same_numbers_is_refused(
     octets: bytes, meant: list[int], why: str

@@ -108,6 +108,46 @@ def test_a_seed_decides_a_partition_and_labels_may_be_of_any_kind(cut: Any) -> N
     )
 
 
+@pytest.mark.parametrize("cut", CUTS)
+def test_examples_with_a_label_that_is_not_a_number_are_dealt_too(cut: Any) -> None:
+    labels = np.arange(60) % 3.0
+    labels[::7] = np.nan
+    assert not np.array_equal(labels, labels), "control: it is not equal to itself"
+    assert_partition(cut(labels, 3), 60)
+
+
+@pytest.mark.parametrize("cut", CUTS[1:4])
+@pytest.mark.parametrize("shape", [(60, 1), (60, 3), ()])
+def test_labels_of_another_shape_are_refused(cut: Any, shape: tuple[int, ...]) -> None:
+    """One-hot labels, say, of which each number would count as an example."""
+    with pytest.raises(LabError, match=r"QRES-E105 labels: are of shape"):
+        cut(np.zeros(shape), 3)
+
+
+TINY, HUGE = (5e-324, 1e-310, 1e-300), (1e20, 1e308, 1.7e308)
+
+
+@pytest.mark.parametrize("alpha", TINY)
+def test_with_the_smallest_alpha_one_part_has_nearly_all_and_a_part_one_class(alpha: float) -> None:
+    largest = set[int]()
+    for seed in range(20):
+        sizes = [len(part) for part in partition.by_quantity(range(100), 4, alpha, seed)]
+        assert sorted(sizes) == [1, 1, 1, 97]
+        largest.add(sizes.index(97))
+    assert len(largest) > 1
+    labels = np.arange(100) % 5
+    for seed in range(20):
+        assert len(np.unique(labels[partition.dirichlet(labels, 10, alpha, seed)[0]])) == 1
+
+
+@pytest.mark.parametrize("alpha", HUGE)
+def test_with_the_largest_alpha_parts_are_alike(alpha: float) -> None:
+    for seed in range(20):
+        sizes = [len(part) for part in partition.by_quantity(range(102), 5, alpha, seed)]
+        assert max(sizes) - min(sizes) <= 1
+        assert_partition(partition.dirichlet(np.arange(100) % 5, 10, alpha, seed), 100)
+
+
 @pytest.mark.parametrize(
     ("cut", "where"),
     [

@@ -112,6 +112,7 @@ def test_another_dtype_is_refused_and_never_converted(bad: object) -> None:
     assert code_of(lambda: check_vector(bad, "here")) == ("QRES-E503", "here")
 
 
+@pytest.mark.claim("C-grid-1")
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1, 3), (3, 1), (2, 2, 2)])
 def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     bad = np.ones(shape, dtype=np.int32)

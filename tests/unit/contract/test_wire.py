@@ -414,6 +414,7 @@ def test_bytes_after_the_frame_are_refused(tail: bytes) -> None:
         Envelope.from_bytes(SAMPLE.to_bytes() + tail, max_bytes=CAP)
 
 
+@pytest.mark.claim("C-wire-1")
 @settings(deadline=None, max_examples=500)
 @given(st.binary(max_size=200))
 def test_any_bytes_raise_nothing_but_a_wire_error(data: bytes) -> None:
@@ -452,6 +453,7 @@ def test_five_thousand_damaged_frames() -> None:
         check_damage(bytes(damaged), SAMPLE)
 
 
+@pytest.mark.claim("C-wire-1")
 @thorough
 @given(
     st.integers(0, 10),

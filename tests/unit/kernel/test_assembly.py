@@ -82,6 +82,7 @@ def local_problems(make_config: MakeConfig, factory: Any, **table: Any) -> list[
 # ── the gate ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-config-7")
 @pytest.mark.parametrize(("name", "distribution"), plugin_index().distributions.items())
 def test_a_missing_first_party_plugin_is_named_with_its_distribution(
     make_config: MakeConfig, name: str, distribution: str
@@ -91,6 +92,7 @@ def test_a_missing_first_party_plugin_is_named_with_its_distribution(
     assert problem.fix == f"install {distribution}: make node, in a checkout of QRES"
 
 
+@pytest.mark.claim("C-config-7")
 def test_a_misspelt_name_gets_a_suggestion_and_no_command(make_config: MakeConfig) -> None:
     """``pip install qres-krumm`` would be an invitation to whoever registers that name."""
     problem = refused(make_config, "krumm", plugin("krum"), plugin("other"))
@@ -275,6 +277,7 @@ def test_hooks_that_overrule_or_reorder_others_are_refused(
     assert option in message
 
 
+@pytest.mark.claim("C-config-1")
 def test_a_hook_under_another_name_is_refused(make_config: MakeConfig) -> None:
     def method(self: object) -> None: ...
 

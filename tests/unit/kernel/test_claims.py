@@ -90,6 +90,8 @@ def starts(*plugins: Enabled, swarm: SwarmConfig = SWARM) -> bool:
 # ── plain values ──────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-composition-3")
+@pytest.mark.control("C-composition-3")
 def test_averages() -> None:
     """Noise for a mean: no other rule."""
     assert starts(NOISE, plugin("rule", "aggregate", averages=True))
@@ -97,6 +99,8 @@ def test_averages() -> None:
     assert starts(plugin("rule", "aggregate"))
 
 
+@pytest.mark.claim("C-composition-3", "C-composition-13")
+@pytest.mark.control("C-composition-3", "C-composition-13")
 def test_weighs() -> None:
     """In a sum no node counts less; a reputation that only bans does not mind."""
     assert problem(SUM, plugin("scores", "reputation"), MEAN).code == "QRES-E310"
@@ -104,6 +108,8 @@ def test_weighs() -> None:
     assert starts(plugin("scores", "reputation"), MEAN)
 
 
+@pytest.mark.claim("C-composition-3")
+@pytest.mark.control("C-composition-3")
 def test_bounds() -> None:
     """A mean may stand against liars whose updates are proved short."""
     mean = plugin("mean", "aggregate", averages=True, tolerates=0)
@@ -111,6 +117,8 @@ def test_bounds() -> None:
     assert starts(plugin("proof", "prove", "verify", bounds="at most 1"), mean, swarm=LIARS)
 
 
+@pytest.mark.claim("C-composition-3")
+@pytest.mark.control("C-composition-3")
 def test_alters() -> None:
     """A wrapper that changes rows changes what the noise was made for."""
     found = problem(NOISE, plugin("clip", "wrap_aggregate"), MEAN)
@@ -120,6 +128,8 @@ def test_alters() -> None:
     assert starts(NOISE, plugin("other", "round_closed"), MEAN)  # not a wrapper: changes no row
 
 
+@pytest.mark.claim("C-composition-3")
+@pytest.mark.control("C-composition-3", "C-secagg-25")
 def test_rows_of_several_are_no_single_updates() -> None:
     """A rule that looks for one node's row, or blames a row's sender, cannot be given means."""
     rule = plugin("single", "aggregate", needs=Needs(visibility=Visibility.INDIVIDUAL))
@@ -135,6 +145,8 @@ def test_rows_of_several_are_no_single_updates() -> None:
     assert starts(judge, buckets, plain)
 
 
+@pytest.mark.claim("C-composition-3")
+@pytest.mark.control("C-composition-3", "C-composition-12", "C-secagg-25")
 def test_merges() -> None:
     """Buckets of two halve the rows that the rule behind them gets."""
     rule = plugin("rule", "aggregate", needs=Needs(visibility=GROUP, min_updates=5))
@@ -146,6 +158,8 @@ def test_merges() -> None:
     assert starts(plugin("buckets", "wrap_aggregate", merges=2), rule, swarm=enough)
 
 
+@pytest.mark.claim("C-validation-9")
+@pytest.mark.control("C-validation-9")
 def test_reveals() -> None:
     """What is opened after the vote cannot be judged before it."""
     judge = plugin("judge", "endorse", "wrap_aggregate")

@@ -212,6 +212,7 @@ def test_the_swarm_table_is_required() -> None:
     assert problem.fix.startswith("add [swarm]; ")
 
 
+@pytest.mark.claim("C-config-1")
 def test_an_unknown_table_is_refused_with_a_suggestion(swarm_table: SwarmTable) -> None:
     (problem,) = problems({"swarm": swarm_table(), "plugin": {"krum": {}}})
     assert codes([problem]) == [("QRES-E102", "plugin")]

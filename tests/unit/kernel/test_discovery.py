@@ -298,6 +298,8 @@ SPOOFED = dedent(
 )
 
 
+@pytest.mark.claim("C-config-3")
+@pytest.mark.control("C-config-3")
 @pytest.mark.parametrize("arguments", [("-c", SPOOFED), ("-m", "probe")], ids=["-c", "-m"])
 def test_a_dist_info_folder_in_the_working_directory_cannot_pose_as_krum(
     tmp_path: Path, write_dist: WriteDist, arguments: tuple[str, ...]

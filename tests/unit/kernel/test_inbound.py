@@ -211,6 +211,7 @@ def test_nobody_is_known_before_setup(make_kernel: MakeKernel) -> None:
     assert refused.reason is Fault.UNKNOWN_SENDER
 
 
+@pytest.mark.claim("C-blame-1")
 def test_a_forged_signature_blames_the_link_and_not_the_claimed_sender(parts: Parts) -> None:
     refused = parts.refused(forged(round_number=7))
     assert refused == Rejection("mac:bad-tag", Blame.LINK, LINK, "mac")
@@ -218,6 +219,7 @@ def test_a_forged_signature_blames_the_link_and_not_the_claimed_sender(parts: Pa
     assert (parts.replay.asked, parts.gate.asked) == (0, 1), "the gate was asked for the link only"
 
 
+@pytest.mark.claim("C-blame-1")
 def test_an_authenticator_that_blames_the_sender_cannot_frame_anybody(parts: Parts) -> None:
     """Nothing proves yet who made the message: a forger would get others banned."""
     parts.mac.blame = Blame.SENDER
@@ -252,6 +254,16 @@ def test_the_clock_reaches_the_replay_check(parts: Parts) -> None:
     refused = parts.refused(signed(parts), now=-1.0)
     assert refused == Rejection("replay:too-early", Blame.NOBODY, None, "replay")
     assert parts.gate.told == []
+
+
+def test_a_frame_is_as_old_as_its_announcement(parts: Parts) -> None:
+    late = signed(parts).to_bytes()
+    taken = parts.kernel.inbound(late, LINK, 50.0, waited=51.0)
+    assert isinstance(taken, Rejection), "the check is told when it was announced"
+    assert taken.reason == "replay:too-early"
+    assert isinstance(
+        parts.kernel.inbound(signed(parts, sequence=9).to_bytes(), LINK, 50.0, 50.0), Envelope
+    )
 
 
 def test_a_banned_sender_is_refused_and_not_blamed_again(parts: Parts) -> None:
@@ -472,6 +484,7 @@ def rotated(make_kernel: MakeKernel) -> Kernel:
     return kernel
 
 
+@pytest.mark.claim("C-keys-9")
 @pytest.mark.parametrize(
     ("sender", "sequence", "passes"),
     [
@@ -505,6 +518,7 @@ def test_a_forged_number_blames_nobody_but_the_link(rotated: Kernel) -> None:
     assert refused == Rejection("mac:bad-tag", Blame.LINK, LINK, "mac")
 
 
+@pytest.mark.control("C-keys-9")
 def test_without_a_plugin_that_says_so_every_key_is_the_first(parts: Parts) -> None:
     assert parts.kernel.key_index(SENDER) == 0
     refused = parts.refused(signed(parts, sequence=NUMBERS_PER_KEY))

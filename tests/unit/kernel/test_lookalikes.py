@@ -67,6 +67,7 @@ def of_suite(plugin: object, name: str = "test_agg_11_liars_are_withstood") -> N
 # ── the experiment of the review ──────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-config-1")
 @pytest.mark.parametrize("state", [True, False], ids=["beside claims", "in place of claims"])
 def test_need_for_needs_is_refused_at_the_start_and_by_every_test_of_the_suite(state: bool) -> None:  # noqa: FBT001 - a case
     body = {"claims": NO_PROMISE} if state else {}
@@ -75,12 +76,13 @@ def test_need_for_needs_is_refused_at_the_start_and_by_every_test_of_the_suite(s
     assert "QRES-E211 plugins.rule: " in said
     assert "'need' is read by nobody (did you mean 'needs'? Write claims = Claims(needs=" in said
     tests = [name for name in dir(AggregatorContract) if name.startswith("test_agg_")]
-    assert len(tests) == 22
+    assert len(tests) == 23
     for name in tests:
         with pytest.raises((PluginError, ContractViolationError), match="did you mean 'needs'"):
             of_suite(misspelt, name)
 
 
+@pytest.mark.control("C-config-1")
 def test_with_the_right_spelling_the_promise_is_compared() -> None:
     """The control: the same rule is refused for what it says, and starts if it promises enough."""
     weak = rule(claims=Claims(tolerates=2, needs=Needs(min_updates=7)))

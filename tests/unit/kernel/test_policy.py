@@ -261,6 +261,7 @@ def test_a_job_that_meets_the_policy_starts(swarm_table: SwarmTable) -> None:
     enforce([policy], config, assemble(config, INSTALLED))
 
 
+@pytest.mark.claim("C-composition-10")
 def test_leaving_a_plugin_out_or_bringing_one_in(swarm_table: SwarmTable) -> None:
     policy = SitePolicy("site.toml", ("dp",), ("mean",), ("authenticate",))
     assert refused([policy], job(swarm_table)) == ["plugins.dp", "plugins.mean", "plugins"]
@@ -287,6 +288,7 @@ def test_zero_that_means_as_much_as_it_takes_is_no_way_below_a_ceiling(
     assert refused([policy], job(swarm_table, dp={"rounds": 3})) == []
 
 
+@pytest.mark.claim("C-composition-10")
 def test_a_looser_policy_beside_loosens_nothing(swarm_table: SwarmTable) -> None:
     key = ("plugins", "dp", "epsilon")
     strict = SitePolicy("strict", rules=(PolicyRule("at_most", key, 1.0),))

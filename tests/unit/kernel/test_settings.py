@@ -123,6 +123,9 @@ SHARED: Final[Mapping[str, Any]] = {
     "authority": "ca",
     "proof_checks": "committee",
     "aggregation": "sharded",
+    "fragments": 4,
+    "shard_committee": 57,
+    "participants": 4,
     "max_message_bytes": 2048,
 }
 OWN: Final[Mapping[str, Any]] = {
@@ -135,6 +138,7 @@ OWN: Final[Mapping[str, Any]] = {
     "vote_timeout": 1.0,
     "deadline_stretch": 2.0,
     "interval": 1.0,
+    "memory": 2**20,
     "rounds": 7,
 }
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import Claims, CompatibilityError, Hides, Needs, Problem, RecordClip, Visibility
+from qres_core import (
+    Claims,
+    CompatibilityError,
+    Hides,
+    Needs,
+    Problem,
+    RecordClip,
+    Surroundings,
+    Visibility,
+)
 from qres_core.contract import options
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.sharded import largest_word
 from qres_core.kernel.slots import (
     ALL_HOOKS,
     FAMILY_OF,
@@ -26,6 +39,7 @@ from qres_core.kernel.slots import (
     SLOTS,
 )
 from qres_core.kernel.solver import Solution, solve
+from qres_core.swarm.products import encode_products
 
 MakeKernel = Callable[..., Kernel]
 
@@ -422,6 +436,7 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
 ]
 
 
+@pytest.mark.claim("C-composition-12")
 @pytest.mark.parametrize(
     ("plugins", "changes", "code", "where", "words"),
     [row[1:] for row in REFUSALS],
@@ -461,6 +476,7 @@ def test_all_refusals_come_together() -> None:
     ]
 
 
+@pytest.mark.claim("C-config-4")
 def test_an_empty_secure_swarm_lacks_every_hook_it_must_have() -> None:
     found = solution().problems
     assert [(problem.code, problem.what.split()[-1]) for problem in found] == [
@@ -532,6 +548,7 @@ def test_only_privatize_plugins_hide() -> None:
 # ── insecure, said or not said ────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-config-5")
 def test_an_insecure_swarm_must_be_declared_and_is_announced() -> None:
     open_swarm = (MEMORY, MEAN)
     assert {problem.code for problem in solution(*open_swarm).problems} == {"QRES-E306"}
@@ -548,6 +565,7 @@ def test_insecure_excuses_nothing_else() -> None:
     assert codes == ["QRES-E301", "QRES-E301", "QRES-E308"]
 
 
+@pytest.mark.control("C-config-5")
 def test_a_swarm_declared_insecure_that_is_secure_is_not_called_insecure() -> None:
     assert solution(*COMPLETE, insecure=True) == Solution((), ())
 
@@ -619,6 +637,8 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
 BY_COORDINATES = Silent(Claims(tolerates=None, coordinatewise=True))
 SHARDED_RULE = Enabled("rule", Installed.local("rule", Silent), BY_COORDINATES, ("aggregate",))
 SIGNED = (MEMORY, ED25519, REPLAY)
+HIDING_ALL = Silent(Claims(tolerates=None, hides=Hides(Visibility.SUM)))
+HIDES = Enabled("hides", Installed.local("hides", Silent), HIDING_ALL, ("privatize", "reveal"))
 
 
 def test_a_rule_that_merges_each_coordinate_by_itself_can_be_sharded() -> None:
@@ -630,11 +650,13 @@ def test_a_rule_that_merges_each_coordinate_by_itself_can_be_sharded() -> None:
     assert not any("aggregation" in said for said in solution(*SIGNED, SHARDED_RULE).notices)
 
 
+@pytest.mark.claim("C-robust-21")
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [
-        (toy("dp", "privatize"), "changes or hides whole updates"),
-        (toy("secagg", "privatize", "reveal"), "changes or hides whole updates"),
+        (HIDES, "hides updates, and cannot open sums shard by shard"),
+        (toy("opener", "reveal"), "reveals whole updates"),
+        (toy("shards", "reveal", "reveal_shard"), "opens shards, and does not hide updates"),
         (toy("zk", "prove", "verify"), "checks proofs of whole updates"),
         (toy("validation", "screen"), "judges whole updates before the vote"),
         (toy("judge", "endorse"), "judges before the vote what whole updates merge to"),
@@ -652,19 +674,80 @@ def test_what_no_sharded_round_can_do_is_refused_by_name(plugin: Enabled, words:
     assert not solution(*SIGNED, plugin, SHARDED_RULE).problems
 
 
-def test_a_rule_that_needs_inner_products_can_be_sharded_if_no_wrapper_changes_the_rows() -> None:
-    claims = Claims(tolerates=None, by_products=True)
-    rule = Enabled("krum", Installed.local("krum", Silent), Silent(claims), ("aggregate",))
-    assert not solution(*SIGNED, rule, aggregation="sharded").problems
-    even = Claims(tolerates=None, coordinatewise=True)
-    wrapper = Enabled("even", Installed.local("even", Silent), Silent(even), ("wrap_aggregate",))
-    found = problem(*SIGNED, wrapper, rule, aggregation="sharded")
-    assert (found.code, found.where) == ("QRES-E319", "plugins.krum")
-    assert found.what.startswith("compares whole updates, which a wrapper changes before it")
-    # What a wrapper claims of products is nothing that a rule gets.
-    other = Enabled("nnm", Installed.local("nnm", Silent), Silent(claims), ("wrap_aggregate",))
-    found = problem(*SIGNED, other, SHARDED_RULE, aggregation="sharded")
-    assert found.where == "plugins.nnm"
+@pytest.mark.control("C-robust-21")
+def test_rules_and_wrappers_of_both_kinds_can_be_sharded_in_any_order() -> None:
+    kinds = [Claims(tolerates=None, by_products=True), Claims(tolerates=None, coordinatewise=True)]
+
+    def local(name: str, claims: Claims, hook: str) -> Enabled:
+        return Enabled(name, Installed.local(name, Silent), Silent(claims), (hook,))
+
+    between = toy("fedavgm", "wrap_aggregate")
+    for first, second, innermost in itertools.product(kinds, repeat=3):
+        outer = local("outer", first, "wrap_aggregate")
+        inner = local("inner", second, "wrap_aggregate")
+        rule = local("rule", innermost, "aggregate")
+        assert not solution(*SIGNED, outer, inner, rule, aggregation="sharded").problems
+        found = problem(*SIGNED, outer, between, inner, rule, aggregation="sharded")
+        assert (found.code, found.where) == ("QRES-E319", "plugins.fedavgm")
+
+
+def toy_with(name: str, claims: Claims, *hooks: str) -> Enabled:
+    return Enabled(name, Installed.local(name, Silent), Silent(claims), hooks)
+
+
+def test_what_looks_at_no_single_update_can_be_sharded() -> None:
+    unseeing = Claims(tolerates=None, looks=False)
+    noise = toy_with("noise", unseeing, "privatize", "reveal", "wrap_aggregate")
+    proof = toy_with("proof", unseeing, "prove", "verify", "reveal")
+    plugins = (*SIGNED, toy("rounds", "privatize"), noise, proof, SHARDED_RULE)
+    assert not solution(*plugins, aggregation="sharded").problems
+
+
+def test_a_wrapper_of_what_is_merged_must_be_around_those_of_shards() -> None:
+    momentum = toy_with("momentum", Claims(tolerates=None, looks=False), "wrap_aggregate")
+    even = toy_with("even", Claims(tolerates=None, coordinatewise=True), "wrap_aggregate")
+    assert not solution(*SIGNED, momentum, even, SHARDED_RULE, aggregation="sharded").problems
+    found = problem(*SIGNED, even, momentum, SHARDED_RULE, aggregation="sharded")
+    assert (found.code, found.where) == ("QRES-E319", "plugins.momentum")
+    assert found.what.startswith("works on what is merged, and plugins.even around it on shards")
+    assert found.fix.endswith("put [plugins.momentum] before [plugins.even] in the file")
+
+
+def test_where_sums_are_opened_shard_by_shard_every_rule_has_the_rows_that_are_left() -> None:
+    hides = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 2), looks=True)
+    hider = toy_with("hider", hides, "privatize", "reveal", "reveal_shard")
+    rule, wrapper = toy("rule", "aggregate"), toy("wrapper", "wrap_aggregate")
+    plugins = (*SIGNED, hider, wrapper, rule)
+    found = solution(*plugins, aggregation="sharded")
+    assert not found.problems
+    (notice,) = [notice for notice in found.notices if "aggregation" in notice]
+    assert "see it of all updates as plugins.hider hides them; their word" in notice
+    proof = toy("proof", "prove", "verify")  # but what looks at masked updates has none
+    found = problem(*SIGNED, hider, proof, wrapper, rule, aggregation="sharded")
+    assert (found.code, found.where) == ("QRES-E319", "plugins.proof")
+
+
+@attrs.frozen
+class Remembers:
+    """A rule that needs whole updates for as long as it remembers the last ones."""
+
+    history: bool = True
+    other: bool = False
+    f: int = 1
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(tolerates=self.f, by_products=not self.history)
+
+
+@pytest.mark.claim("C-robust-21")
+def test_an_option_that_would_let_a_rule_be_sharded_is_named() -> None:
+    rule = Enabled("rule", Installed.local("rule", Remembers), Remembers(), ("aggregate",))
+    found = problem(*SIGNED, rule, aggregation="sharded")
+    assert (found.code, found.where) == ("QRES-E319", "plugins.rule")
+    assert "history = false in [plugins.rule], or use a rule" in found.fix
+    assert "other" not in found.fix
+    assert not solution(*SIGNED, rule).problems
 
 
 def test_a_rule_without_the_claim_and_unsigned_words_are_refused_under_sharding() -> None:
@@ -675,6 +758,158 @@ def test_a_rule_without_the_claim_and_unsigned_words_are_refused_under_sharding(
     unsigned = problem(MEMORY, REPLAY, SHARDED_RULE, insecure=True, aggregation="sharded")
     assert (unsigned.code, unsigned.where) == ("QRES-E319", "swarm.aggregation")
     assert 'or set it to "everyone"' in unsigned.fix
+
+
+@pytest.mark.parametrize("nodes", [3000, 4000])
+def test_inner_products_that_no_message_can_carry_are_refused(nodes: int) -> None:
+    """Here five bytes for each pair of updates: the default limit is 64 MiB."""
+    compares = toy_with("rule", Claims(tolerates=None, by_products=True), "aggregate")
+    plugins = (*SIGNED, compares)
+
+    def found(*plugins: Enabled, **more: Any) -> tuple[Problem, ...]:
+        shape = {"nodes": nodes, "quorum": nodes - 1, "aggregation": "sharded", **more}
+        return solve(plugins, swarm(**shape), dimension=10**7).problems
+
+    assert not found(*SIGNED, SHARDED_RULE)
+    assert not found(*plugins, aggregation="everyone")
+    assert not found(*plugins, participants=3000, quorum=2900)
+    if nodes == 3000:
+        assert not found(*plugins)
+        return
+    (refused,) = found(*plugins)
+    assert (refused.code, refused.where) == ("QRES-E105", "swarm.max_message_bytes")
+    assert f"the inner products of {nodes} updates, which plugins.rule compares" in refused.what
+    assert "such as median" in refused.fix
+    (enough,) = (int(word) for word in re.findall(r"bytes = (\d+)", refused.fix))
+    assert not found(*plugins, max_message_bytes=enough)
+
+
+def test_products_take_no_more_bytes_than_were_counted() -> None:
+    """Of the largest updates there are; and of a few coordinates no byte less."""
+    compares = toy_with("rule", Claims(tolerates=None, by_products=True), "aggregate")
+    for width, rows in ((1, 7), (2, 9), (300, 5), (2**13, 3)):
+        shape = swarm(nodes=rows, byzantine=0, quorum=rows, aggregation="sharded")
+        counted, _what, _other = largest_word([compares], shape, width * rows)
+        largest = np.full((rows, width), -(2**31), dtype=np.int32)
+        assert len(encode_products(largest)) == counted
+
+
+def test_sums_that_no_message_can_carry_are_refused() -> None:
+    hides = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 8, 4))
+    hider = toy_with("hider", hides, "privatize", "reveal", "reveal_shard")
+    shape: dict[str, Any] = {"nodes": 40, "byzantine": 2, "quorum": 38, "aggregation": "sharded"}
+    plugins = (*SIGNED, hider, toy("rule", "aggregate"))
+    limit = 2**20
+    fits = solve(plugins, swarm(**shape, max_message_bytes=limit), dimension=160_000)
+    assert not [item for item in fits.problems if item.code == "QRES-E105"]
+    tight = solve(plugins, swarm(**shape, max_message_bytes=limit), dimension=180_000)
+    (found,) = [item for item in tight.problems if "sums" in item.what]
+    assert (found.code, found.where) == ("QRES-E105", "swarm.max_message_bytes")
+    assert "a shard of the sums of 10 groups take up to" in found.what
+    assert "larger groups" in found.fix
+
+
+# ── fragments ─────────────────────────────────────────────────────────────────────────────────────
+
+IN_TURN = attrs.evolve(
+    SHARDED_RULE, instance=Silent(Claims(tolerates=None, coordinatewise=True, by_fragments=True))
+)
+
+
+@pytest.mark.parametrize(
+    "hook", ["privatize", "reveal", "verify", "aggregate", "wrap_aggregate", "screen", "endorse"]
+)
+def test_a_plugin_that_takes_in_updates_must_say_that_it_works_by_fragments(hook: str) -> None:
+    hooks = {"privatize": ("privatize",), "reveal": ("privatize", "reveal")}.get(hook, (hook,))
+    hooks = ("prove", "verify") if hook == "verify" else hooks
+    other = [] if hook == "aggregate" else [IN_TURN]
+    found = problem(*SIGNED, toy("silent", *hooks), *other, fragments=4)
+    assert (found.code, found.where) == ("QRES-E320", "plugins.silent")
+    assert found.what == "does not claim to work by_fragments, and swarm.fragments is 4"
+    instead = "use another rule" if hook == "aggregate" else "remove [plugins.silent]"
+    assert found.fix == f"swarm.fragments = 1, or {instead}"
+    assert not solution(*SIGNED, toy("silent", *hooks), *other).problems
+
+
+def test_what_sees_no_updates_is_not_asked_and_shards_go_with_fragments() -> None:
+    assert not solution(
+        *SIGNED, toy("standing", "reputation", "observe"), IN_TURN, fragments=4
+    ).problems
+    assert not solution(*SIGNED, IN_TURN, fragments=4, aggregation="sharded").problems
+
+
+@attrs.frozen
+class KeepsParts:
+    """A rule that works by fragments without its history, its file and its noise."""
+
+    history: bool = True
+    file: str = "a.npy"
+    share: float = 0.5
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(tolerates=None, by_fragments=not (self.history and self.file and self.share))
+
+
+def test_the_option_that_stands_in_the_way_is_named() -> None:
+    rule = Enabled("rule", Installed.local("rule", KeepsParts), KeepsParts(), ("aggregate",))
+    found = problem(*SIGNED, rule, fragments=2)
+    assert found.fix == (
+        "swarm.fragments = 1, or history = false in [plugins.rule] or "
+        'file = "" in [plugins.rule] or share = 0.0 in [plugins.rule]'
+    )
+
+
+def test_a_model_has_no_fewer_parameters_than_fragments() -> None:
+    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3, fragments=9)
+    (found,) = solve([*SIGNED, IN_TURN], swarm, dimension=8).problems
+    assert (found.code, found.where) == ("QRES-E320", "swarm.fragments")
+    assert found.what == "is 9, and the model has 8 parameters"
+    assert not solve([*SIGNED, IN_TURN], swarm, dimension=9).problems
+    assert not solve([*SIGNED, IN_TURN], swarm).problems  # it is not known yet
+
+
+@attrs.define
+class Asks:
+    """Notes how large an update it was told there would be."""
+
+    claims = Claims(tolerates=None, by_fragments=True)
+    told: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+
+    def check(self, around: Surroundings) -> list[Problem]:
+        self.told.append((around.dimension, around.fragments))
+        return []
+
+
+def test_a_plugin_is_told_of_the_largest_fragment() -> None:
+    asks = Asks()
+    rule = Enabled("rule", Installed.local("rule", Asks), asks, ("aggregate",))
+    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3, fragments=4)
+    solve([*SIGNED, rule], swarm, dimension=10)
+    solve([*SIGNED, rule], swarm)
+    assert asks.told == [(3, 4), (0, 4)]
+
+
+# ── a budget of memory ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("hook", ["reveal", "verify", "screen", "endorse", "wrap_aggregate"])
+def test_whole_updates_of_all_nodes_are_no_budget_of_memory(hook: str) -> None:
+    pairs = {"reveal": ("privatize", "reveal"), "verify": ("prove", "verify")}
+    plugin = toy("other", *pairs.get(hook, (hook,)))
+    found = problem(*SIGNED, plugin, SHARDED_RULE, memory=2**20)
+    assert (found.code, found.where) == ("QRES-E321", "plugins.other")
+    assert found.what.endswith("and swarm.memory is set")
+    assert found.fix == "swarm.memory = 0, or remove [plugins.other]"
+    assert not solution(*SIGNED, plugin, SHARDED_RULE).problems
+
+
+def test_a_budget_of_memory_needs_a_rule_for_ranges_and_no_committees() -> None:
+    assert not solution(*SIGNED, toy("own", "privatize"), SHARDED_RULE, memory=2**20).problems
+    rule = problem(*SIGNED, toy("rule", "aggregate"), memory=2**20)
+    assert (rule.code, rule.fix) == ("QRES-E321", "swarm.memory = 0, or use a rule such as median")
+    shards = problem(*SIGNED, SHARDED_RULE, memory=2**20, aggregation="sharded")
+    assert (shards.code, shards.where) == ("QRES-E321", "swarm.memory")
 
 
 # ── anything ──────────────────────────────────────────────────────────────────────────────────────
@@ -702,6 +937,8 @@ ANY_SWARM = st.builds(
     insecure=st.booleans(),
     proof_checks=st.sampled_from(["everyone", "committee"]),
     aggregation=st.sampled_from(["everyone", "everyone", "sharded"]),
+    fragments=st.sampled_from([1, 1, 3]),
+    memory=st.sampled_from([0, 0, 2**20]),
 )
 
 
@@ -752,9 +989,11 @@ def test_any_combination_is_solved(
     found = solve(plugins, around)
     names = {plugin.name for plugin in plugins}
     for item in found.problems:
-        options = {"swarm.byzantine", "swarm.proof_checks", "swarm.aggregation"}
+        of_rounds = {"swarm.aggregation", "swarm.fragments", "swarm.memory"}
+        options = {"swarm.byzantine", "swarm.proof_checks", *of_rounds}
         assert item.where.removeprefix("plugins.") in {"plugins", *options, *names}
-        assert "QRES-E301" <= item.code <= "QRES-E312" or item.code in {"QRES-E316", "QRES-E319"}
+        apart = {"QRES-E316", "QRES-E319", "QRES-E320", "QRES-E321"}
+        assert "QRES-E301" <= item.code <= "QRES-E312" or item.code in apart
     if found.problems:
         return
 

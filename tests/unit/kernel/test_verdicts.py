@@ -114,6 +114,7 @@ def test_no_authenticator_is_not_an_acceptance(make_kernel: MakeKernel) -> None:
     assert {problem.code for problem in caught.value.problems} == {"QRES-E306"}
 
 
+@pytest.mark.claim("C-config-2")
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_forgotten_return_is_a_rejection(make_kernel: MakeKernel, hook: str) -> None:
     assert naive(Says(None)) is True, "pluggy drops None, and all([]) accepts"
@@ -126,6 +127,7 @@ def test_a_forgotten_return_is_a_rejection(make_kernel: MakeKernel, hook: str) -
     assert reason(decision) == f"{worded(hook)}-gave-no-verdict"
 
 
+@pytest.mark.claim("C-config-2")
 def test_a_wrapper_cannot_overrule_a_rejection(make_kernel: MakeKernel) -> None:
     class Overruling:
         @hookimpl(wrapper=True)
@@ -218,6 +220,7 @@ NO_VERDICTS: dict[str, object] = {
 }
 
 
+@pytest.mark.claim("C-config-2")
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("answer", NO_VERDICTS.values(), ids=NO_VERDICTS)
 def test_what_is_no_verdict_is_a_rejection_that_blames_nobody(
@@ -229,6 +232,7 @@ def test_what_is_no_verdict_is_a_rejection_that_blames_nobody(
     assert decision.blame is Blame.NOBODY
 
 
+@pytest.mark.control("C-config-2")
 def test_truthy_answers_would_fool_a_naive_host() -> None:
     for name in ("true", "one", "text", "decision", "list", "the class", "lookalike"):
         assert naive(Says(NO_VERDICTS[name])) is True
@@ -287,6 +291,7 @@ def test_after_a_rejection_nobody_else_is_asked(make_kernel: MakeKernel) -> None
 # ── a verdict that raises ─────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-config-2")
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize(
     "error", [ValueError("x"), ZeroDivisionError(), PluginError.of("QRES-E206", "x", "y")]

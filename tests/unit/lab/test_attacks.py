@@ -38,11 +38,13 @@ def vectors(name: str, strength: float | None = None, **more: int) -> list[list[
     return [np.frombuffer(item.octets, dtype="<i4").tolist() for item in forged]
 
 
+@pytest.mark.claim("C-attack-1")
 def test_sign_flip_negates_and_stays_on_the_grid() -> None:
     assert vectors("sign_flip", 1.0) == [[-3, 7, -(2**20), 0, 2**30]]
     assert vectors("sign_flip") == [[-12, 28, -(2**22), 0, LIMIT]]
 
 
+@pytest.mark.claim("C-attack-1")
 def test_scaled_boosts_and_stays_on_the_grid() -> None:
     assert vectors("scaled", 2.0) == [[6, -14, 2**21, 0, -LIMIT]]
 

@@ -150,6 +150,7 @@ def backdoored() -> SimulationResult:
     return simulate(config(6), scenario, task=TaskConfig())
 
 
+@pytest.mark.claim("C-attack-3")
 def test_a_plain_mean_takes_the_backdoor_and_still_does_its_task(
     backdoored: SimulationResult,
 ) -> None:
@@ -169,6 +170,8 @@ def test_both_engines_see_the_same_backdoor(backdoored: SimulationResult) -> Non
     ]
 
 
+@pytest.mark.claim("C-attack-3")
+@pytest.mark.control("C-attack-3")
 def test_flipped_labels_cost_accuracy() -> None:
     options: dict[str, Any] = {"rounds": 4, "engine": "vectorised"}
     clean = simulate(config(6), Scenario(**options), task=TaskConfig()).final("accuracy") or 0.0

@@ -24,6 +24,7 @@ def config() -> Config:
     return parse({"swarm": swarm, "plugins": plugins}, source="test")
 
 
+@pytest.mark.claim("C-attack-4")
 @pytest.mark.parametrize("task", [QUADRATIC, DIGITS], ids=lambda task: task.name)
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_two_rounds_of_every_attack_in_both_engines(name: str, task: TaskConfig) -> None:
@@ -41,3 +42,14 @@ def test_two_rounds_of_every_attack_in_both_engines(name: str, task: TaskConfig)
         assert [record.model_digest for record in events.closed] == [
             record.model_digest for record in fast.closed
         ]
+
+
+@pytest.mark.control("C-attack-4", "C-ray-1")
+def test_control_another_attack_makes_other_models() -> None:
+    digests = {
+        simulate(config(), Scenario(rounds=2, seed=4, attack=name, attackers=2), task=QUADRATIC)
+        .closed[-1]
+        .model_digest
+        for name in ("sign_flip", "scaled", "silent")
+    }
+    assert len(digests) == 3

@@ -111,6 +111,7 @@ def provide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provide
         sys.modules.pop(name, None)
 
 
+@pytest.mark.control("C-attack-5")
 def test_an_attack_of_another_distribution_is_found_by_its_entry_point(provide: Provide) -> None:
     provide("echo_dist", {"echo": "Echo"})
     assert "echo" not in ATTACKS
@@ -154,6 +155,7 @@ def refused(name: str, code: str, told: str) -> None:
         catalogue()
 
 
+@pytest.mark.claim("C-attack-5")
 @pytest.mark.parametrize(
     ("target", "told"),
     [
@@ -186,6 +188,7 @@ def test_another_qres_core_is_needed_before_anything_is_imported(provide: Provid
     assert "future_dist" not in sys.modules
 
 
+@pytest.mark.claim("C-attack-5")
 def test_metadata_outside_site_packages_does_not_count(
     provide: Provide, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def merged(name: str, rows: Rows, rule: Rule) -> Vector:
     return probe(np.tile(row, (4, 1)))
 
 
+@pytest.mark.claim("C-attack-2")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_search_does_at_least_the_harm_of_the_fixed_strengths(rule: str, seed: int) -> None:
@@ -114,6 +115,7 @@ def test_the_search_does_at_least_the_harm_of_the_fixed_strengths(rule: str, see
     assert moved("optimised_alie") >= moved("alie")
 
 
+@pytest.mark.control("C-attack-2")
 def test_the_search_finds_strengths_that_the_fixed_ones_miss() -> None:
     """Krum throws the doubled negation out and takes one that stays near."""
     rows = honest_rows(0, alike=1.2)
@@ -340,6 +342,7 @@ def test_a_plugin_that_cannot_be_copied_is_named() -> None:
         shadow(swarm("stubborn", Stubborn)).probe(row(1, 2))
 
 
+@pytest.mark.claim("C-attack-2")
 @pytest.mark.parametrize("engine", ["events", "vectorised"])
 def test_a_probe_foretells_the_round(engine: str) -> None:
     """What the attackers were told is what is merged, memory and all; and nobody is disturbed."""

@@ -54,6 +54,7 @@ def matrices(low: int = -(2**20), high: int = 2**20) -> st.SearchStrategy[Rows]:
     return st.tuples(st.integers(2, 6), st.integers(1, 5)).flatmap(build)
 
 
+@pytest.mark.claim("C-attack-1")
 @given(matrices(), st.sampled_from([("ipm", None, 2.0), ("foe", None, 10.0), ("ipm", 0.5, 0.5)]))
 def test_inner_product_manipulation(rows: Rows, case: tuple[str, float | None, float]) -> None:
     name, strength, factor = case
@@ -61,6 +62,7 @@ def test_inner_product_manipulation(rows: Rows, case: tuple[str, float | None, f
     assert np.abs(np.subtract(sent(name, rows, strength=strength), expected)).max() <= 1
 
 
+@pytest.mark.claim("C-attack-1")
 @given(matrices(), st.floats(0.0, 5.0))
 def test_a_little_is_enough(rows: Rows, z: float) -> None:
     expected = [
@@ -69,6 +71,7 @@ def test_a_little_is_enough(rows: Rows, z: float) -> None:
     assert np.abs(np.subtract(sent("alie", rows, strength=z), expected)).max() <= 1
 
 
+@pytest.mark.claim("C-attack-1")
 def test_the_papers_z_by_the_normal_distribution() -> None:
     """The paper's own example: 50 workers of which 24 are corrupt need 2 supporters; z is 1.43."""
     assert supporters_quantile(26, 24) == pytest.approx(1.43, abs=0.01)
@@ -127,6 +130,7 @@ STEALTHY = [
 """Name, direction, and what of the squared distances the bound limits to the worst honest row's."""
 
 
+@pytest.mark.claim("C-attack-1")
 @pytest.mark.parametrize(("name", "kind", "spent"), STEALTHY)
 @settings(max_examples=60)
 @given(rows=matrices())
@@ -142,6 +146,7 @@ def test_the_bound_holds_for_what_is_sent(
     assert spent(squares(rows, row)) <= budget or row == mean
 
 
+@pytest.mark.control("C-attack-1")
 @pytest.mark.parametrize(("name", "kind", "spent"), STEALTHY)
 @settings(max_examples=60)
 @given(rows=matrices())

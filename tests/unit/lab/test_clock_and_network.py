@@ -6,6 +6,7 @@ from typing import cast
 
 import attrs
 import numpy as np
+import pytest
 
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.network import SimulatedNetwork
@@ -53,6 +54,24 @@ def test_a_message_arrives_after_its_delay() -> None:
     assert clock.advance()
     assert arrived == [0.5]
     assert (played.messages, played.octets) == (1, 5)
+
+
+def test_links_carry_so_many_bits_a_second_one_message_after_the_other() -> None:
+    """Three messages of a second each, to one node and to another: the slower link decides."""
+    clock, arrived = Clock(), list[float]()
+    played = network(clock, arrived, delay=0.5, jitter=0.0, bandwidth=0.008)
+    first, other, last = node(), node(), node()
+    played.carry(first, other, bytes(1000))
+    while clock.advance():
+        pass
+    assert arrived == [pytest.approx(1.5)], "the end follows the beginning"
+    arrived.clear()
+    clock.now = EPOCH + 10
+    for sender, receiver in ((first, other), (first, last), (last, other)):
+        played.carry(sender, receiver, bytes(1000))
+    while clock.advance():
+        pass
+    assert arrived == [pytest.approx(at) for at in (11.5, 12.5, 12.5)]
 
 
 def test_messages_are_lost_and_doubled_in_the_share_asked_for() -> None:

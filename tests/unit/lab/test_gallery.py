@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +24,27 @@ from qres_core.contract.gallery import (
     GallerySetting,
 )
 from qres_core.kernel.discovery import Installed
+from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.gallery import run
-from qres_core.lab.gallery.defences import DEFENCES, NOTHING, STACKS
-from qres_core.lab.gallery.entries import find, gallery, load
-from qres_core.lab.gallery.page import mark, render
+from qres_core.lab.gallery.defences import DEFENCES, NOTHING, SINGLE, STACKS
+from qres_core.lab.gallery.entries import _LABORATORY, NOT_SHOWN, find, gallery, load
+from qres_core.lab.gallery.page import render
 from qres_core.lab.gallery.randomness import replayed
-from qres_core.lab.gallery.run import Shown, failures, play, play_all, to_json
+from qres_core.lab.gallery.run import failures, play, play_all, to_json
+from qres_core.lab.sabotage import SABOTAGE
 
 QUICK = GallerySetting(seed=1, quick=True)
 POISONING = {
     "sign_flip", "scaled", "alie", "ipm", "min_max", "min_sum", "mimic", "label_flip", "backdoor",
 }  # fmt: skip
+SEARCHED = {
+    "backdoor_hidden", "backdoor_aside", "optimised_alie", "optimised_ipm", "searched", "cancel",
+    "mirror", "drift", "aside", "bad_faith",
+}  # fmt: skip
+"""Lies that are worked out on the aggregation itself, or beside proposals in bad faith."""
 PROTOCOL = {
     "replay", "forge", "impersonate", "sybil", "unauthorized", "equivocate", "flood", "sleeper",
-    "slander",
+    "slander", "double_vote", "history",
 }  # fmt: skip
 OF_PLUGINS = {
     "membership", "two_rounds", "aggregator_equivocation", "bad_proofs", "lying_aggregator",
@@ -58,8 +63,21 @@ def test_the_list_is_complete() -> None:
         assert STACKS[0] in known[name].plays
     for name in POISONING:
         assert set(STACKS) <= set(known[name].plays)
+    for name in SEARCHED:
+        assert set(known[name].plays) == set(SINGLE)
 
 
+def test_every_attack_of_the_laboratory_is_shown_or_has_a_reason_why_not() -> None:
+    plays: list[Any] = [play for entry in _LABORATORY for play in entry.plays.values()]
+    attacks = [play.func.__self__ for play in plays]
+    played = {name for item in attacks for name in (item.attack, item.sabotage) if name}
+    known = {*ATTACKS, *SABOTAGE}
+    assert played <= known
+    assert known - played == set(NOT_SHOWN)
+
+
+@pytest.mark.claim("C-composition-11")
+@pytest.mark.control("C-composition-11")
 def test_a_poisoning_with_its_positive_control() -> None:
     entry = find("sign_flip")
     outcomes = {}
@@ -83,6 +101,7 @@ def test_a_protocol_attack_with_its_positive_control() -> None:
     assert any("bad-signature" in item for item in signed.detected)
 
 
+@pytest.mark.claim("C-reputation-2")
 def test_reputation_that_anybody_could_slander_is_not_started() -> None:
     outcome, _seconds = play(("slander", "reputation, unsigned"), QUICK)
     assert outcome.fate is AttackOutcome.IMPOSSIBLE
@@ -104,6 +123,7 @@ def test_noise_comes_out_the_same_and_differs_by_seed() -> None:
     assert play(job, attrs.evolve(QUICK, seed=2))[0].value != first.value
 
 
+@pytest.mark.claim("C-composition-11")
 @pytest.mark.long
 def test_the_same_seed_gives_the_same_json_and_page() -> None:
     made = [play_all(["two_rounds", "membership"], QUICK, processes=n) for n in (1, 2)]
@@ -112,66 +132,6 @@ def test_the_same_seed_gives_the_same_json_and_page() -> None:
     assert render(made[0], QUICK) == render(made[1], QUICK)
     assert "cpu_seconds" not in texts[0]
     assert "cpu_seconds" in json.dumps(to_json(made[0], QUICK, costs=True))
-
-
-def _outcome(**changes: Any) -> GalleryOutcome:
-    item = GalleryOutcome.judged("median", "accuracy <lost>", 0.9, 0.1, reason='"why" & where')
-    return attrs.evolve(item, **changes)
-
-
-def test_what_a_defence_costs_by_itself_is_told() -> None:
-    costly = _outcome(fate=AttackOutcome.HELD, price=0.4)
-    assert mark(costly) == ("failed", "held, COSTLY")
-    assert mark(_outcome(fate=AttackOutcome.BASELINE, price=0.4)) == ("failed", "COSTLY")
-    assert mark(_outcome(fate=AttackOutcome.BASELINE, price=0.04))[1] == "no attack"
-    assert mark(_outcome(price=0.4))[1] == "FAILED"
-
-
-def _shown(*outcomes: GalleryOutcome) -> Shown:
-    entry = GalleryEntry(
-        name="x", family=AttackFamily.POISONING, summary="<script>", aim="a", plays={}
-    )
-    return Shown(entry, outcomes, tuple(0.5 for _ in outcomes))
-
-
-def test_failures_are_printed_as_failures_with_the_reason() -> None:
-    failed = _outcome()
-    held = _outcome(defence="krum", fate=AttackOutcome.HELD)
-    control = _outcome(defence=NOTHING, control=True)
-    shown = (_shown(control, held, failed),)
-    assert failures(shown) == (("x", failed),)
-    page = render(shown, GallerySetting())
-    listed = page[page.index("Failed defences: 1") : page.index("At a glance")]
-    assert "FAILED" in listed
-    assert "<b>median</b>" in listed
-    assert "&quot;why&quot; &amp; where" in listed
-    assert "krum" not in listed
-    assert [mark(outcome)[1] for outcome in shown[0].outcomes] == ["succeeds", "held", "FAILED"]
-    assert mark(_outcome(fate=AttackOutcome.HELD, control=True))[1] == "no effect"
-
-
-class _References(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        for key, value in attributes:
-            if key in {"src", "href", "xlink:href", "action", "data", "srcset"}:
-                self.found.append(value or "")
-
-
-def test_the_page_loads_nothing() -> None:
-    curve = _outcome(curve=(0.1, 0.5, 0.9), accuracy=0.9)
-    page = render((_shown(curve),), GallerySetting(), costs=True)
-    reader = _References()
-    reader.feed(page)
-    assert all(item.startswith("#") for item in reader.found)
-    assert not reader.tags & {"script", "link", "img", "iframe", "object"}
-    assert "svg" in reader.tags
-    assert not re.search(r"https?:|url\(|@import", page)
 
 
 def test_a_baseline_decides() -> None:
@@ -201,7 +161,7 @@ def test_replayed_randomness_ends_with_the_block() -> None:
 def test_an_exhibit_that_is_none_is_refused() -> None:
     with pytest.raises(LabError, match="QRES-E801"):
         find("sign_flop")
-    with pytest.raises(PluginError, match="QRES-E202"):
+    with pytest.raises(PluginError, match="QRES-E206"):
         load(Installed("x", "dist", "1", "m:o"))
 
 
@@ -312,6 +272,12 @@ def test_the_command_line() -> None:
     }
     assert fates["nothing"] == "FAILED"
     assert fates["secure aggregation"] == "held"
+    few = ["run", "two_rounds", "--against", "secure aggregation, one model", "--quick", "--json"]
+    chosen = json.loads(runner.invoke(command, few).stdout)["entries"][0]["outcomes"]
+    assert [item["defence"] for item in chosen] == [NOTHING, "secure aggregation, one model"]
+    unknown = runner.invoke(command, ["run", "two_rounds", "--against", "secure aggregatio"])
+    assert isinstance(unknown.exception, LabError)
+    assert "no defence 'secure aggregatio'" in str(unknown.exception)
     failed = runner.invoke(command, ["run", "two_rounds", "--quick", "--processes", "1"])
     assert failed.exit_code == 1
     assert "FAILED two_rounds against secure aggregation" in failed.stderr

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qres_core import Reference, RoundInfo, Trainer, Validator, ValueRefusedError, fixed
+from qres_core import (
+    ModelError,
+    Reference,
+    RememberingTrainer,
+    RoundInfo,
+    Trainer,
+    Validator,
+    ValueRefusedError,
+    canonical,
+    fixed,
+)
 from qres_core.lab.models import Softmax
 from qres_core.lab.momentum_trainer import MomentumTrainer
 
@@ -40,6 +50,7 @@ def test_it_is_all_that_a_judging_node_needs() -> None:
     assert isinstance(item, Trainer)
     assert isinstance(item, Validator)
     assert isinstance(item, Reference)
+    assert isinstance(item, RememberingTrainer)
 
 
 @pytest.mark.parametrize("what", ["fit", "reference"])
@@ -70,6 +81,30 @@ def test_own_and_held_out_momentum_are_kept_apart() -> None:
         both.reference(model(number), info(number))
         found = both.fit(model(number), info(number)).vector
         assert np.array_equal(found, alone.fit(model(number), info(number)).vector)
+
+
+def test_another_process_goes_on_with_both_momenta() -> None:
+    whole, before, after, control = trainer(), trainer(), trainer(), trainer()
+    for item in (whole, before):
+        for number in (1, 2):
+            item.fit(model(number), info(number))
+            item.reference(model(number), info(number))
+    after.recall(before.remember())
+
+    def third(item: MomentumTrainer, number: int) -> bytes:
+        made = item.fit(model(number), info(number)).vector
+        return made.tobytes() + item.reference(model(number), info(number)).tobytes()
+
+    assert third(after, 2) == third(before, 2), "a round that it trained in already counts once"
+    assert third(after, 3) == third(whole, 3)
+    assert third(control, 3) != third(whole, 3)
+
+
+@pytest.mark.parametrize("bad", [b"", b"x", [1], [[b"", b""], []], [[b"", b"", b""]] * 2])
+def test_what_another_trainer_kept_is_refused(bad: object) -> None:
+    memory = bad if isinstance(bad, bytes) else canonical.dumps(bad)
+    with pytest.raises(ModelError, match="QRES-E605"):
+        trainer().recall(memory)
 
 
 def test_batches_follow_seed_node_and_round() -> None:

@@ -9,11 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
+from qres_core import (
+    ModelError,
+    RoundInfo,
+    Trainer,
+    ValueRefusedError,
+    Vector,
+    canonical,
+    fixed,
+    vector_digest,
+)
 from qres_core.contract import partition
+from qres_core.contract.last_step import LastStep
 from qres_core.lab.data import Features, Labels
 from qres_core.lab.models import MLP, Model, Softmax, Weights
-from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer
+from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer, ValidatingTrainer
 
 STEP = 2.0**-16
 
@@ -195,6 +205,23 @@ def test_global_momentum_begins_anew_after_a_height_without_a_model() -> None:
     np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
 
 
+def test_what_a_trainer_kept_of_the_swarms_last_step_comes_back_or_is_refused() -> None:
+    first, second = (trainer(local_epochs=1, global_momentum=0.5) for _ in range(2))
+    model = start(first)
+    first.fit(model, at_step(model, 0, 1))
+    assert first.remember() != second.remember()
+    second.recall(first.remember())
+    assert second.remember() == first.remember()
+    spoiled = ([1, 2, 3, 4], [b"", b"", "", 0], [b"abc", b"", 0, 0], [b"", b"", 0])
+    for memory in (b"", b"nothing", *map(canonical.dumps, spoiled)):
+        with pytest.raises(ModelError, match="QRES-E605"):
+            second.recall(memory)
+    plain = trainer(local_epochs=1)
+    plain.fit(model, at_step(model, 0, 1))
+    plain.recall(b"")
+    assert plain.remember() == b""
+
+
 def test_global_momentum_begins_anew_after_steps_that_a_node_missed() -> None:
     item = trainer(local_epochs=2, batch_size=1000, global_momentum=0.5)
     first = start(item)
@@ -203,6 +230,41 @@ def test_global_momentum_begins_anew_after_steps_that_a_node_missed() -> None:
     update = item.fit(later, at_step(later, 2, 3))
     expected = fed_cm(item, None, later)
     np.testing.assert_allclose(fixed.decode(update.vector), expected, atol=STEP)
+
+
+def judging(**options: Any) -> ValidatingTrainer:
+    x, y = blobs(50)
+    held_x, held_y = blobs(30, seed=2)
+    shares = {"x": x, "y": y, "test_x": x, "test_y": y, "held_x": held_x, "held_y": held_y}
+    many: dict[str, Any] = {"local_epochs": 2, "batch_size": 1000, "global_momentum": 0.5}
+    return ValidatingTrainer(model=Softmax(6, 4), **shares, **{**many, **options})
+
+
+def test_a_reference_leaves_training_alone_that_began_ahead_of_it() -> None:
+    """The control has references and training share what they know of the swarm's last step."""
+    shared = LastStep()
+    item, alone, control = judging(), judging(), judging(last=shared, last_judged=shared)
+    models = [start(item) + np.int32(1000 * step) for step in range(4)]
+    for step, vector in enumerate(models):  # at each step but the first, training is ahead
+        expected = alone.fit(vector, at_step(vector, step, step + 1)).vector
+        found = [
+            each.fit(vector, at_step(vector, step, step + 1)).vector for each in (item, control)
+        ]
+        assert np.array_equal(found[0], expected)
+        assert np.array_equal(found[1], expected) == (step < 2)
+        if step:
+            before = models[step - 1]
+            for each in (item, control):
+                each.reference(before, at_step(before, step - 1, step))
+
+
+def test_a_reference_is_what_training_on_the_kept_examples_makes() -> None:
+    item = judging()
+    kept = attrs.evolve(item, x=item.held_x, y=item.held_y, last=LastStep())
+    for step in range(3):
+        vector = start(item) + np.int32(1000 * step)
+        info = at_step(vector, step, step + 1)
+        assert np.array_equal(item.reference(vector, info), kept.fit(vector, info).vector)
 
 
 @pytest.mark.parametrize("model", [Softmax(6, 4), MLP(6, 5, 4)], ids=["softmax", "mlp"])

@@ -48,7 +48,8 @@ from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory
 from qres_core.testing import make_node_info, make_round_info, make_updates
 
-HOOKS = {"screen", "reveal", "aggregate", "endorse"}
+HOOKS = {"screen", "reveal", "aggregate", "wrap_merged", "endorse"}
+OF_SHARDS = {"reveal_shard", "aggregate_shard"}
 NODES = 7
 SIZE = 8
 
@@ -57,15 +58,15 @@ def test_only_the_data_path_calls_the_hooks_of_the_data_path() -> None:
     """Else one of the three could take another order again."""
     root = Path(qres_core.__file__).parent
     found = {
-        path.relative_to(root).as_posix()
+        (path.relative_to(root).as_posix(), node.attr in OF_SHARDS)
         for room in ("swarm", "lab", "node", "cli")
         for path in (root / room).rglob("*.py")
         if "plugin_templates" not in path.parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in HOOKS
+        if isinstance(node, ast.Attribute) and node.attr in HOOKS | OF_SHARDS
     }
-    # In a sharded round a committee merges a range of coordinates with the same call.
-    assert found == {"swarm/merge.py", "swarm/shard_merging.py"}
+    # In a sharded round a committee works on a range of coordinates.
+    assert found == {("swarm/merge.py", False), ("swarm/shard_merging.py", True)}
 
 
 # Each plugin moves the result in its own way, and no two of them commute.

@@ -83,10 +83,10 @@ def test_what_was_trained_for_another_head_is_not_contributed() -> None:
     try:
         machine.start(1.0)
         update = Update(np.ones(6, np.int32), weight=1)
-        machine.trained(update, machine.number, 1.1, b"o" * 32)
-        machine.sit_out(machine.number, "failed", 1.1, b"o" * 32)
+        machine.trained(update, machine.number, b"o" * 32, 1.1)
+        machine.sit_out("failed", machine.number, b"o" * 32, 1.1)
         assert not machine.contributions
-        machine.trained(update, machine.number, 1.1, machine.head.digest)
+        machine.trained(update, machine.number, machine.head.digest, 1.1)
         assert list(machine.contributions) == [engine.observer.node_id]
     finally:
         for kernel in engine.kernels:
@@ -99,12 +99,13 @@ def test_only_the_round_that_was_asked_for_gets_what_came_of_it() -> None:
     ahead = TrainingAhead()
     assert ahead.claim(info) == (False, None)
     ahead.begin(info)
-    ahead.take(update, 4)
+    ahead.take(update, 4, info.head)
+    ahead.take(update, 5, b"o" * 32)
     assert ahead.claim(info) == (True, None)  # under way still
     ahead.begin(info)
-    ahead.take(update, 5)
+    ahead.take(update, 5, info.head)
     assert ahead.claim(attrs.evolve(info, head=b"o" * 32)) == (False, None)
     assert ahead.claim(info) == (False, None)  # it was thrown away
     ahead.begin(info)
-    ahead.take("nothing new", 5)
+    ahead.take("nothing new", 5, info.head)
     assert ahead.claim(info) == (True, "nothing new")

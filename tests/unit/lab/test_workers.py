@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import LabError, RoundInfo, Update, Vector
+from qres_core import LabError, RoundError, RoundInfo, Update, Vector
+from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.training import TrainerError
 from qres_core.kernel.config import parse
+from qres_core.lab.checkpoint import CheckpointFolder
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.lab.tasks import Task, TaskConfig, by_records, make_task
 from qres_core.lab.trainer import SECTIONS
 from qres_core.lab.workers import TrainingPool
 from qres_core.testing import make_round_info
@@ -44,7 +46,9 @@ def task(kind: Callable[..., Any] = trainers.Counting, **options: Any) -> Task:
 
 
 def play(
-    made: Task | None = None, make: Callable[[], Executor] | None = worker, **scenario: Any
+    made: Task | TaskConfig | None = None,
+    make: Callable[[], Executor] | None = worker,
+    **scenario: Any,
 ) -> dict[str, Any]:
     swarm = {"name": "w", "nodes": NODES, "byzantine": 1, "quorum": 4, "insecure": True}
     raw = {"swarm": swarm, "plugins": {"memory": {}, "median": {"f": 1}}}
@@ -242,6 +246,52 @@ def test_results_taken_in_another_order_than_asked_for_are_those_of_one_process(
         pool.close()
 
 
+@attrs.define
+class Around:
+    """A trainer around another, which says what is kept."""
+
+    inner: trainers.Counting
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        return self.inner.fit(vector, round_info)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        return self.inner.evaluate(vector)
+
+
+def test_what_a_trainer_inside_of_another_keeps_travels_too() -> None:
+    one_process, elsewhere = trainers.Counting(0), Around(trainers.Counting(0))
+    pool = TrainingPool([elsewhere], 1, worker)
+    try:
+        for number in (3, 4, 5):
+            pool.begin(0, info(number), MODEL)
+        for number in (5, 3, 4, 4, 6):
+            expected = first(one_process.fit(MODEL, info(number)))
+            assert first(pool.take(0, info(number), MODEL)) == expected
+            assert elsewhere.inner == one_process
+    finally:
+        pool.close()
+
+
+def test_a_disk_that_takes_no_model_leaves_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    class Watched(ThreadPoolExecutor):
+        def shutdown(self, *args: Any, **options: Any) -> None:
+            closed.append(True)
+            super().shutdown(*args, **options)
+
+    def full(*_: object) -> None:
+        raise RoundError.of("QRES-E602", "model.npz", "no space left on device")
+
+    monkeypatch.setattr(CheckpointFolder, "finish", full)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        play(make=lambda: Watched(1), workers=2, save=tmp_path / "kept")
+    assert closed == [True, True]
+
+
 def test_what_a_trainer_comes_to_keep_meanwhile_counts() -> None:
     """A judge may change it in the simulation's process while the worker trains."""
     one_process, elsewhere = trainers.Counting(0), trainers.Counting(0)
@@ -254,5 +304,61 @@ def test_what_a_trainer_comes_to_keep_meanwhile_counts() -> None:
             expected = first(one_process.fit(MODEL, info(number)))
             assert first(pool.take(0, info(number), MODEL)) == expected
             assert elsewhere == one_process
+    finally:
+        pool.close()
+
+
+def digits(make: Callable[[], Executor] | None = worker, **scenario: Any) -> list[str]:
+    """Digests of the built-in task whose trainers keep the swarm's last step."""
+    task = TaskConfig(name="digits", global_momentum=0.5, local_epochs=1)
+    played = play(task, make, rounds=4, **scenario)
+    return [record["model_digest"] for record in played["rounds"]]
+
+
+def test_the_built_in_trainers_keep_the_swarms_last_step_in_a_worker_that_dies() -> None:
+    made: list[Executor] = []
+
+    class DiesLate(ThreadPoolExecutor):
+        """The first of them is found dead in the third round."""
+
+        trainings = 0
+
+        def submit(self, fn: Any, /, *args: Any, **options: Any) -> Future[Any]:
+            self.trainings += fn.__name__ == "_fit"
+            if self is made[0] and self.trainings > 2 * 3:  # three of the five nodes are its own
+                raise BrokenExecutor
+            return super().submit(fn, *args, **options)
+
+    def make() -> Executor:
+        made.append(DiesLate(1))
+        return made[-1]
+
+    alone = digits()
+    assert digits(make, workers=2) == alone
+    assert len(made) == 3, "one died"
+
+
+def test_a_simulation_goes_on_with_the_swarms_last_step(tmp_path: Path) -> None:
+    whole = digits()
+    task = TaskConfig(name="digits", global_momentum=0.5, local_epochs=1)
+    play(task, rounds=2, save=tmp_path / "kept")
+    again = play(task, rounds=4, resume=tmp_path / "kept")
+    assert [record["model_digest"] for record in again["rounds"]] == whole
+    assert "loses" not in again["notices"][-1]
+
+
+def test_trainers_whose_single_examples_are_clipped_train_in_workers_too() -> None:
+    """Noise is no function of the seed, so that what is compared is what the trainers make."""
+    config = TaskConfig(name="digits", local_epochs=1)
+    made = by_records(make_task(config, nodes=3, seed=1), RecordClip(1.0, 900))
+    pool = TrainingPool(made.trainers, 2, worker)
+    model, number = made.initial, attrs.evolve(info(1), dimension=made.initial.size)
+    try:
+        for node, trainer in enumerate(made.trainers):
+            there, here = pool.take(node, number, model), trainer.fit(model, number)
+            assert there is not None
+            assert here is not None
+            assert np.array_equal(there.vector, here.vector)
+            assert here.vector.any()
     finally:
         pool.close()

@@ -371,6 +371,26 @@ def test_a_store_that_is_damaged_is_refused_before_anything(
         run(configure(tmp_path), stream)
 
 
+def test_a_node_whose_journal_is_gone_does_not_begin_again(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    """It forgot its votes. The model that the swarm vouched for tells that it ran."""
+    config, folder = configure(tmp_path), tmp_path / ME.hex()
+    assert run(config, stream, rounds=1, linger=0.0)[0] == 0
+    kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for path in list(kept):
+        if path.name.startswith("journal.sqlite"):
+            path.unlink()
+            del kept[path]
+    assert [path.name for path in kept] == ["vouched.cbor"]
+    with pytest.raises(QresError, match=r"QRES-E602.*journal\.sqlite.*vouched\.cbor is there"):
+        run(config, stream)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == kept
+    for path in kept:  # the control: an empty folder is that of a new node
+        path.unlink()
+    assert run(config, stream, rounds=1, linger=0.0)[0] == 0
+
+
 def test_no_status_is_served_where_none_is_wanted(tmp_path: Path, stream: io.StringIO) -> None:
     config = configure(tmp_path, node={"status": ""})
     assert run(config, stream, rounds=1, linger=0.0)[0] == 0

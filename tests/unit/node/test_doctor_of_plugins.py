@@ -10,7 +10,7 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from qres_core import ConfigError, NodeId, NodeInfo, Problem, hookimpl
+from qres_core import ConfigError, LinkKeys, NodeId, NodeInfo, Problem, hookimpl
 from qres_core.cli.node import command
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
@@ -40,8 +40,14 @@ class Keyed:
 class Looks(Memory):
     """Finds one thing well and another not."""
 
-    def examine(self, node_info: NodeInfo, runs: bool) -> Iterator[Problem | str]:  # noqa: FBT001
+    def examine(
+        self,
+        node_info: NodeInfo,
+        runs: bool,  # noqa: FBT001
+        link_keys: LinkKeys | None,
+    ) -> Iterator[Problem | str]:
         assert node_info.node_id == IDS[0]
+        assert link_keys is None
         assert not runs
         yield "the line is there"
         yield Problem("QRES-E904", "plugins.looks.peer", "nobody answers", "call its operator")
@@ -51,8 +57,8 @@ class Looks(Memory):
 class Fails(Memory):
     """Breaks down while it looks."""
 
-    def examine(self, node_info: NodeInfo, runs: bool) -> Iterator[str]:  # noqa: FBT001
-        raise OSError(node_info, runs)
+    def examine(self, node_info: NodeInfo, runs: bool, keys: object) -> Iterator[str]:  # noqa: FBT001
+        raise OSError(node_info, runs, keys)
         yield ""
 
 
@@ -60,7 +66,8 @@ class Fails(Memory):
 class Babbles(Memory):
     """Finds what nobody can read."""
 
-    def examine(self, node_info: NodeInfo, runs: bool) -> list[int]:  # noqa: FBT001
+    def examine(self, node_info: NodeInfo, runs: bool, keys: object) -> list[int]:  # noqa: FBT001
+        del keys
         return [node_info.byzantine, runs]
 
 

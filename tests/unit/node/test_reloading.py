@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -272,3 +273,22 @@ def test_whoever_looks_at_a_file_does_not_keep_a_node_from_starting(
         with found_in(tmp_path):
             assert (tmp_path / FILE).read_text() == str(os.getpid())
     assert not (tmp_path / FILE).exists()
+
+
+EARLY = """
+import signal, sys, types
+app = types.ModuleType("qres_core.cli.app")
+app.run = lambda: signal.raise_signal(signal.SIGHUP)
+sys.modules["qres_core.cli.app"] = app
+from qres_core.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
+def test_reload_before_the_node_listens_does_not_end_it() -> None:
+    def ended(*words: str) -> int:
+        return subprocess.run([sys.executable, "-P", "-c", EARLY, *words], check=False).returncode
+
+    assert ended("node", "run", "node.toml") == 0
+    assert ended("simulate", "swarm.toml") == -signal.SIGHUP, "control: others end with a terminal"

@@ -135,7 +135,7 @@ def test_names_of_attacks_and_defences_in_the_gallery_are_escaped() -> None:
     shown = (Shown(entry, (outcome,), (0.5,)),) * 2
     found = Reader(gallery_page.render(shown, GallerySetting()))
     assert not found.attacked
-    assert found.attributes["href"] == [f"#{HOSTILE}"] * 2
+    assert set(found.attributes["href"]) == {f"#{HOSTILE}"}
     assert found.text.count(HOSTILE) > 20
 
 

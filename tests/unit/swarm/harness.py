@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from qres_core import (
     ACCEPT,
@@ -195,6 +196,51 @@ class Nearest:
         return row
 
 
+@attrs.frozen
+class Tamed:
+    """A wrapper: the longest update counts half, towards zero; of equally long ones the first."""
+
+    claims: ClassVar[Claims] = Claims(tolerates=None, by_products=True)
+
+    @staticmethod
+    def of(rows: NDArray[np.int32], longest: int) -> NDArray[np.int32]:
+        changed = rows.copy()
+        changed[longest] = np.trunc(rows[longest] / 2).astype(np.int32)
+        return changed
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        longest = int(np.argmax(updates.inner_products().diagonal()))
+        return proceed(attrs.evolve(updates, vectors=self.of(updates.vectors, longest)))
+
+
+@attrs.frozen
+class Uneven:
+    """A wrapper that breaks its word: it leaves out rows by what a range of coordinates has."""
+
+    claims: ClassVar[Claims] = Claims(tolerates=None, coordinatewise=True)
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        return proceed(updates.take(np.flatnonzero(updates.vectors[:, 0] >= 0)))
+
+
+@attrs.frozen
+class Twice:
+    """A wrapper that comes to the rule as often as it is told."""
+
+    claims: ClassVar[Claims] = Claims(tolerates=None, coordinatewise=True)
+
+    times: int = 2
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        found: Vector = updates.vectors[0]
+        for _ in range(self.times):
+            found = proceed(updates)
+        return found
+
+
 @attrs.define
 class Checksum:
     """Proves that the vector is small and bound to the model."""
@@ -370,6 +416,9 @@ INSTALLED = {
         "witness": Witness,
         "mean": Mean,
         "nearest": Nearest,
+        "tamed": Tamed,
+        "uneven": Uneven,
+        "twice": Twice,
         "checksum": Checksum,
         "bulk": Bulk,
         "talk": Talk,
@@ -386,6 +435,7 @@ INSTALLED = {
 class Notebook:
     """A journal whose entries outlive the machine that made them."""
 
+    folder: None = None
     model: Vector | None = None
     head: Head | None = None
     links: tuple[Link, ...] = ()
@@ -564,6 +614,7 @@ class Net:
         validate: held-out loss of a model by node, for plugins that judge.
         members: how many of the nodes are the first members, all if left out; others may join.
         initial: the first model.
+        installed: plugins beside those of this module.
 
     ``judging``: seconds that a trainer takes to judge a model; ``None``: the machine waits for it,
     and it takes no time.
@@ -587,6 +638,7 @@ class Net:
         validate: Callable[[int, Vector], float] | None = None,
         members: int | None = None,
         initial: Sequence[int] = (10, 20, 30),
+        installed: Mapping[str, Installed] | None = None,
     ) -> None:
         self.ids = make_node_ids(nodes)
         nodes = nodes if members is None else members
@@ -595,7 +647,7 @@ class Net:
         self.rule, self.train, self.validate = rule, train, validate
         self.f = byzantine
         self.plugins, self.broken = dict(plugins or {}), tuple(broken)
-        self.aggregate = aggregate
+        self.aggregate, self.installed = aggregate, {**INSTALLED, **(installed or {})}
         self.raw_swarm: dict[str, Any] = {
             "name": NAME,
             "nodes": nodes,
@@ -626,11 +678,12 @@ class Net:
             "fresh": {},
             "witness": {},
             **self.plugins,
-            self.aggregate: {"unprotected": True} if self.aggregate == "mean" else {},
         }
+        if self.aggregate not in tables:
+            tables[self.aggregate] = {"unprotected": True} if self.aggregate == "mean" else {}
         # The same name and options: the settings that nodes share do not show it.
         flipped = {"mean": Installed.local("mean", FlippedMean)}
-        installed = INSTALLED | flipped if node.index in self.broken else INSTALLED
+        installed = {**self.installed, **(flipped if node.index in self.broken else {})}
         config = parse({"swarm": self.raw_swarm, "plugins": tables}, source="test")
         kernel = Kernel.from_config(config, installed=installed)
         judge = None if self.validate is None else Judge(self.validate, node.index)
@@ -813,6 +866,7 @@ class Net:
             if self.now >= node.tick_due:
                 node.tick_due = float("inf")
                 self.apply(node, machine.tick(self.now))
+                assert machine.next_tick > self.now, "a tick in the past would spin"
         elif what == "judge":
             if node.index in self.hung:
                 return
@@ -822,9 +876,9 @@ class Net:
             info: RoundInfo = data
             update = self.train(node.index, info)
             if update is None:
-                self.apply(node, machine.sit_out(info.number, "no data", self.now))
+                self.apply(node, machine.sit_out("no data", info.number, info.head, self.now))
             else:
-                self.apply(node, machine.trained(update, info.number, self.now))
+                self.apply(node, machine.trained(update, info.number, info.head, self.now))
 
     def apply(self, node: Node, effects: Sequence[Effect]) -> None:
         node.effects.extend(effects)
@@ -845,10 +899,9 @@ class Net:
         assert node.machine is not None
         node.made_at.setdefault(node.machine.step, self.now)
         due = node.machine.next_tick
-        assert due > self.now, "a tick in the past would spin"
         if due < node.tick_due:  # never true of a stopped node, whose next tick is never
             node.tick_due = due
-            self._push(due, node.index, "tick")
+            self._push(max(due, self.now), node.index, "tick")
 
     def _carry(self, sender: Node, receiver: Node, frame: bytes) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**26)

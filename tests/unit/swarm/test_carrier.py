@@ -51,12 +51,16 @@ class End(MemoryTransport):
         serves: what it gives instead of a chunk.
         hangs: neighbours that let it wait for blobs.
         broken: the method that fails.
+        slow: seconds that a blob takes.
+        full: how often it has no room for one.
         fetched: roots it asked for, and whom it asked.
     """
 
     serves: Callable[[bytes], bytes] | None = None
     hangs: tuple[bytes, ...] = ()
     broken: str = ""
+    slow: float = 0.0
+    full: int = 0
     fetched: list[tuple[bytes, tuple[bytes, ...]]] = attrs.field(factory=list)
 
     def _serve(self, root: bytes, index: int) -> bytes:
@@ -72,9 +76,13 @@ class End(MemoryTransport):
         self.fetched.append((ref.root, tuple(holders)))
         if self.broken == "fetch_blob":
             raise OSError
+        if self.full > 0:
+            self.full -= 1
+            raise TransportError.of("QRES-E902", "test", "no room now")
         if set(holders) & set(self.hangs):
             await anyio.sleep(within)
             raise TransportError.of("QRES-E905", "test", "too slow")
+        await anyio.sleep(self.slow)
         return await super().fetch_blob(ref, holders, within)
 
 
@@ -114,7 +122,7 @@ def play(scene: Callable[..., Awaitable[Any]], *ends: End) -> None:
             async with anyio.create_task_group() as group:
                 for listener in listeners:
                     group.start_soon(listener.carrier.listen, listener.take)
-                with anyio.fail_after(10):
+                with anyio.fail_after(100):
                     await scene(*listeners)
                 group.cancel_scope.cancel()
         finally:
@@ -141,6 +149,17 @@ def test_frames_of_every_size_arrive(size: int) -> None:
         assert b.carrier.pulls.pulled == len(b.end.fetched) == large
 
     play(scene, end(A), end(B), end(C))
+
+
+def test_it_is_said_for_how_long_a_frame_was_pulled() -> None:
+    async def scene(a: Listener, b: Listener) -> None:
+        await a.carrier.broadcast(b"\xab")
+        await a.carrier.broadcast(BIG)
+        small, large = await b.hears(2)
+        assert small.waited == 0.0
+        assert large.waited == pytest.approx(90.0)
+
+    play(scene, end(A), end(B, slow=90.0))
 
 
 def test_a_frame_that_no_blob_holds_is_refused_to_its_sender() -> None:
@@ -191,6 +210,18 @@ def test_a_frame_travels_as_the_transport_says_it_costs_less() -> None:
     play(scene, end(A, small), end(B), end(C))
 
 
+def test_what_was_announced_is_known_to_arrive_until_it_is_here() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        b.end.hangs = (A, C)
+        await a.carrier.broadcast(BIG)
+        await until(lambda: b.end.fetched)
+        assert b.carrier.arriving() == {A}
+        await c.hears(1)
+        await until(lambda: not c.carrier.arriving())
+
+    play(scene, end(A), end(B), end(C))
+
+
 # ── how many at once ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -213,12 +244,9 @@ def test_more_small_blobs_are_pulled_at_once_while_they_come(size: int, most: in
     assert pace.slots.total_tokens == PULLS + 2, "a large one is in memory"
 
 
-@pytest.mark.parametrize("size", [PULLED_BYTES, PULLED_BYTES // MOST_PULLS])
-def test_small_blobs_that_came_let_no_more_large_ones_in(size: int) -> None:
-    """The control are small ones, of which so many are pulled."""
-    pace, most = PullPace(spare=2), 0
-    for _ in range(1000):
-        pace.came(A, 1000)
+def pulled_at_once(pace: PullPace, size: int) -> int:
+    """The most slots that are taken when thirty blobs of a size are announced."""
+    most = 0
 
     async def pull() -> None:
         nonlocal most
@@ -232,7 +260,39 @@ def test_small_blobs_that_came_let_no_more_large_ones_in(size: int) -> None:
                 group.start_soon(pull)
 
     anyio.run(main)
-    assert most == (PULLS if size == PULLED_BYTES else MOST_PULLS) + 2
+    return most
+
+
+@pytest.mark.parametrize("size", [PULLED_BYTES, PULLED_BYTES // MOST_PULLS])
+def test_small_blobs_that_came_let_no_more_large_ones_in(size: int) -> None:
+    """The control are small ones, of which so many are pulled."""
+    pace = PullPace(spare=2)
+    for _ in range(1000):
+        pace.came(A, 1000)
+    assert pulled_at_once(pace, size) == (PULLS if size == PULLED_BYTES else MOST_PULLS) + 2
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "most"),
+    [
+        (1000, 0, PULLS),  # control: no budget
+        (1000, 3500, 3),
+        (1000, 10**9, PULLS),
+        (1000, 10, 1),  # one must come, however little memory there is
+    ],
+)
+def test_no_more_are_pulled_at_once_than_the_budget_of_memory_holds(
+    size: int, budget: int, most: int
+) -> None:
+    assert pulled_at_once(PullPace(spare=2, budget=budget), size) == most + 2
+
+
+def test_with_a_budget_fewer_small_blobs_are_pulled_at_once() -> None:
+    for budget, most in ((0, MOST_PULLS), (8000, 8), (10**9, MOST_PULLS)):
+        pace = PullPace(spare=2, budget=budget)
+        for _ in range(1000):
+            pace.came(A, 1000)
+        assert pace.slots.total_tokens == most + 2
 
 
 def test_fewer_are_pulled_at_once_after_one_stalls_and_its_source_is_given_more_time() -> None:
@@ -359,6 +419,17 @@ def test_a_frame_that_nobody_has_yet_is_asked_for_again(monkeypatch: pytest.Monk
     play(scene, end(A), end(B))
 
 
+def test_a_frame_that_has_no_room_now_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrier_module, "PAUSES", (0.05, 0.05, 0.05))
+
+    async def scene(a: Listener, b: Listener) -> None:
+        b.end.full = 3
+        await a.carrier.broadcast(BIG)
+        assert await b.hears(1) == [Delivery(A, BIG)]
+
+    play(scene, end(A), end(B))
+
+
 def test_a_sender_of_something_else_is_named_and_passed_over() -> None:
     async def scene(a: Listener, b: Listener, c: Listener) -> None:
         a.end.serves = lambda chunk: chunk[:-1] + b"?"
@@ -405,6 +476,7 @@ def test_each_link_gives_a_frame_once() -> None:
     play(scene, end(A), end(B), end(C))
 
 
+@pytest.mark.claim("C-flood-1")
 def test_a_link_that_announces_too_much_is_cut_short() -> None:
     async def scene(a: Listener, b: Listener) -> None:
         for number in range(PENDING + 5):

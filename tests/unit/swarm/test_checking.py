@@ -84,6 +84,7 @@ def test_each_node_checks_its_charges_and_takes_the_others_word(harness: ModuleT
         assert len(decode_attestation(payload, 9)) == 3
 
 
+@pytest.mark.claim("C-zk-15")
 def test_the_word_of_f_liars_is_not_enough(harness: ModuleType) -> None:
     """One liar attests another's bad proof: it is checked, refused and blamed everywhere."""
     net = make(harness, 7, 2, puppets=(5, 6), quorum=5)
@@ -98,6 +99,7 @@ def test_the_word_of_f_liars_is_not_enough(harness: ModuleType) -> None:
         assert (6, "bulk:bad-proof") in against(net, index)
 
 
+@pytest.mark.control("C-zk-15")
 def test_a_committee_of_liars_gets_anything_in(harness: ModuleType) -> None:
     """The control: the same attack with more than f liars works. It is the bound that stops it."""
     liars = checkers(make(harness, 10, 1), 9)
@@ -112,6 +114,7 @@ def test_a_committee_of_liars_gets_anything_in(harness: ModuleType) -> None:
     assert 9 in members(net, honest[0])
 
 
+@pytest.mark.control("C-zk-15")
 def test_where_one_word_is_enough_one_liar_gets_anything_in(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +133,7 @@ def test_where_one_word_is_enough_one_liar_gets_anything_in(
     assert 6 in members(net, 0)
 
 
+@pytest.mark.claim("C-zk-15")
 def test_nobody_can_attest_in_anothers_name(harness: ModuleType) -> None:
     net = make(harness, 7, 2, puppets=(5, 6), quorum=5)
     net.start()
@@ -142,6 +146,7 @@ def test_nobody_can_attest_in_anothers_name(harness: ModuleType) -> None:
     assert members(net, 0) == list(range(5))
 
 
+@pytest.mark.claim("C-zk-15")
 def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleType) -> None:
     net = make(harness, 4, 1, puppets=(1,))
     assert net.machine(0).proposer(1) == net.ids[1]
@@ -169,6 +174,7 @@ def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleTy
         assert (1, "bulk:bad-proof") in against(net, index)
 
 
+@pytest.mark.claim("C-zk-15")
 def test_checkers_that_say_nothing_cost_no_round(harness: ModuleType) -> None:
     net = make(harness, 7, 2, rule=harness.drop(kind="attestation"))
     net.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ def test_committees_go_round() -> None:
     assert all(len(checkers) == 9 for checkers in seen.values())
 
 
+@pytest.mark.claim("C-zk-15")
 def test_any_f_plus_1_of_a_committee_hold_an_honest_node_and_the_honest_are_enough() -> None:
     """Over every choice of liars: what the docstring promises."""
     roster, f = make_node_ids(7), 2

@@ -29,6 +29,7 @@ swarms = st.integers(0, 60).flatmap(
 )
 
 
+@pytest.mark.claim("C-agreement-8")
 @given(swarms)
 def test_two_quorums_share_more_nodes_than_can_lie(swarm: tuple[int, int]) -> None:
     n, f = swarm
@@ -61,6 +62,7 @@ def test_thresholds(n: int, f: int, votes: int) -> None:
     assert threshold(n, f) == votes
 
 
+@pytest.mark.control("C-agreement-8")
 def test_with_the_threshold_of_a_majority_two_sets_could_both_be_decided() -> None:
     # Why f counts: 4 nodes, 1 liar, majority 3 is right; 7 nodes, 2 liars, majority 4 is not.
     n, f, majority = 7, 2, 4
@@ -296,3 +298,35 @@ def test_whatever_the_order_no_two_nodes_decide_otherwise(
             do(to, nodes[to].expire(step, nodes[to].round))
     decided = {node.decided.value for node in nodes if node.decided is not None}
     assert len(decided) <= 1
+
+
+@given(st.data())
+def test_a_round_that_a_quorum_may_have_won_is_told_from_one_that_none_can_have(
+    data: st.DataObject,
+) -> None:
+    """Against every way in which the voters may have voted elsewhere, with up to ``f`` liars."""
+    f = data.draw(st.integers(0, 2), label="f")
+    n = data.draw(st.integers(max(2, 3 * f + 1), 7), label="n")
+    me = engine(n, f)
+    me.start()
+    heard = data.draw(
+        st.dictionaries(st.integers(1, n - 1), st.sampled_from([A, B, None])), label="heard"
+    )
+    for voter, value in heard.items():
+        me.vote(PREVOTE, 1, voter, value)
+
+    def won(value: bytes, liars: tuple[int, ...]) -> bool:
+        """Whether a quorum may have voted for it: liars, and whoever did not vote otherwise."""
+        votes = sum(voter in liars or heard.get(voter, value) == value for voter in range(n))
+        return votes >= me.threshold
+
+    unknown = b"\xcc" * 32  # a value that nobody voted for here
+    every = [liars for count in range(f + 1) for liars in itertools.combinations(range(n), count)]
+    possible = any(won(value, liars) for value in (A, B, unknown) for liars in every)
+    assert me.may_be_won(1) is possible
+    nil = engine(n, f)
+    nil.start()
+    for voter in range(1, nil.threshold + 1):
+        nil.vote(PREVOTE, 1, voter, None)
+    if nil.threshold < n:
+        assert not nil.may_be_won(1), "a quorum for nil leaves no room for another"

@@ -453,6 +453,7 @@ def test_a_flood_is_kept_within_bounds_and_others_are_heard(make_net: Callable[.
     assert net.nodes[0].refused["too-many-dialogue-messages"] == 2 * MAX_SAID + 2
 
 
+@pytest.mark.claim("C-flood-1")
 def test_memory_is_bounded_in_messages_bytes_and_rounds() -> None:
     log = DialogueLog(bytes(32), 1, 4)
     octets = said_bytes(4) // 16

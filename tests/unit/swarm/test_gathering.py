@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ def candidate(*members: Member, origin: int = 1) -> CandidateSet:
 
 
 class TestEquivocation:
+    @pytest.mark.claim("C-agreement-3")
     def test_the_first_counts_and_a_second_is_told_apart(self) -> None:
         gathering = Gathering()
         first, second = held(1, 1), held(1, 2)

@@ -63,6 +63,7 @@ def test_what_the_proposer_screens_out_is_not_merged_and_told(harness: ModuleTyp
     assert len(net.digests()) == 1
 
 
+@pytest.mark.claim("C-validation-2")
 def test_a_set_that_no_quorum_endorses_changes_nothing(harness: ModuleType) -> None:
     """A lying proposer that screens nothing gets no votes, and the model stays as it was."""
     net = harness.Net(
@@ -84,6 +85,7 @@ def test_a_set_that_no_quorum_endorses_changes_nothing(harness: ModuleType) -> N
     assert not net.forks()
 
 
+@pytest.mark.control("C-validation-2", "C-validation-11")
 def test_without_judges_the_same_set_is_merged(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, quorum=4, train=training({3}))
     net.start()
@@ -91,6 +93,7 @@ def test_without_judges_the_same_set_is_merged(harness: ModuleType) -> None:
     assert net.machine(0).model.tolist() == [261, 271, 281]
 
 
+@pytest.mark.claim("C-validation-2")
 def test_one_dissenter_follows_the_quorum(harness: ModuleType) -> None:
     """Opinions decide votes only: who was outvoted merges what was agreed, the same bits."""
 
@@ -107,6 +110,7 @@ def test_one_dissenter_follows_the_quorum(harness: ModuleType) -> None:
     assert "endorse" in net.nodes[3].plugin("critic").judged
 
 
+@pytest.mark.claim("C-validation-2")
 @pytest.mark.parametrize("hook", ["screen", "endorse"])
 def test_a_broken_judge_withholds_and_does_not_crash(harness: ModuleType, hook: str) -> None:
     net = harness.Net(
@@ -146,11 +150,13 @@ def test_a_proposer_is_shown_what_its_set_merges_to_and_proposes_nothing_it_refu
         assert (max(net.steps()) == 0) == (max(refused) > 0) == bool(broken)
 
 
+@pytest.mark.claim("C-validation-11")
 def test_a_judge_without_examples_is_refused_at_start(harness: ModuleType) -> None:
     with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.critic"):
         harness.Net(4, byzantine=1, plugins={"critic": {}})
 
 
+@pytest.mark.claim("C-validation-9")
 def test_a_judge_beside_one_who_reveals_after_the_vote_is_refused(harness: ModuleType) -> None:
     with pytest.raises(CompatibilityError, match=r"QRES-E312 plugins\.critic: .*plugins\.talk"):
         harness.Net(4, byzantine=1, plugins={"critic": {}, "talk": {}}, validate=far)

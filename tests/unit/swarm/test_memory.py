@@ -109,6 +109,7 @@ def test_swarms_do_not_hear_each_other() -> None:
     play(scene, make(A, swarm="one"), make(B, swarm="two"))
 
 
+@pytest.mark.claim("C-flood-1")
 def test_a_full_queue_drops_what_comes_next_and_counts_it() -> None:
     async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
         for number in range(6):

@@ -600,6 +600,8 @@ RAW = DECISION.raw()
         ("outcome/vote", [b"\x10" * 32, ["void", "\u00fc"]], "result"),
         ("outcome/vote", [b"\x10" * 32, ["other", b""]], "result"),
         ("outcome/vote", [b"\x10" * 32, ["void"]], "result"),
+        ("outcome/vote", [b"\x10" * 32, 7], "result"),
+        ("outcome/vote", ["x" * 32, RAW[1]], "result"),
         ("vote", b"\x01" * 31, "vote"),
         ("vote", 0, "vote"),
         ("vote", False, "vote"),
@@ -756,3 +758,34 @@ def test_a_payload_does_not_grow_in_memory(decode: Callable[[bytes], object]) ->
     finally:
         tracemalloc.stop()
     assert peak < 4 * size
+
+
+def test_as_much_as_may_travel_beside_a_vector_does() -> None:
+    names = [f"p{number}" for number in range(max(MAX_PROOFS, MAX_COMPANIONS))]
+    proofs = {name: bytes(MAX_PROOF_BYTES) for name in names[:MAX_PROOFS]}
+    beside = {name: Companion.of((7,), 2**512 - 1) for name in names[:MAX_COMPANIONS]}
+    vector = pack(np.zeros(DIMENSION, np.int32))
+    made = ContributionBody.from_bytes(encode_contribution(1, vector, proofs, beside), DIMENSION)
+    assert made.proofs == proofs
+    assert made.companions == beside
+
+
+def test_a_code_may_be_as_long_as_any() -> None:
+    longest = Conclusion(b"\x10" * 32, Void("x" * 32))
+    assert decode_conclusion(encode_conclusion(longest)) == longest
+
+
+@pytest.mark.parametrize(
+    "odd", [7, [1], [-1, bytes(32)], [2**63, bytes(32)], [True, bytes(32)], [0, bytes(31)], [0, 7]]
+)
+def test_a_word_that_it_is_enough_is_looked_at(odd: Any) -> None:
+    assert decode_enough(canonical.dumps([0, bytes(32)])) == (0, bytes(32))
+    with pytest.raises(WireError):
+        decode_enough(canonical.dumps(odd))
+
+
+@pytest.mark.parametrize("odd", [7, [7], [b"x"], [b""] * (NODES + 1)])
+def test_a_word_to_stop_quotes_messages_and_no_more_than_there_are_members(odd: Any) -> None:
+    assert decode_stop(canonical.dumps([]), NODES) == ()
+    with pytest.raises(WireError):
+        decode_stop(canonical.dumps(odd), NODES)

@@ -31,6 +31,7 @@ from qres_core.swarm.messages import (
     decode_vote,
 )
 from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions, _Suspended
+from qres_core.testing import make_round_info
 
 MODEL = np.zeros(2, dtype=np.int32)
 Put = list[AskTrainer]
@@ -53,7 +54,7 @@ def opinions(loss: Callable[[Vector], float] = lambda _model: 1.0) -> tuple[Opin
     outlet = cast("Any", SimpleNamespace(put=put.append))
     made = Opinions(kernel, outlet, Stub(loss))
     made.apart = True
-    return made, put, made.held_out(MODEL, cast("RoundInfo", None))
+    return made, put, made.held_out(MODEL, make_round_info(len(MODEL)))
 
 
 @pytest.fixture(autouse=True)

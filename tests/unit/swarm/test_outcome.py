@@ -72,6 +72,7 @@ def test_what_a_rule_refuses_at_all_nodes_is_void_by_agreement(
     assert not net.forks()
 
 
+@pytest.mark.claim("C-agreement-2")
 @pytest.mark.parametrize(
     "codes",
     [
@@ -107,6 +108,7 @@ def test_nodes_that_find_otherwise_agree_within_few_attempts(
     assert not net.forks()
 
 
+@pytest.mark.claim("C-agreement-2")
 def test_who_found_no_model_takes_that_of_the_others(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_who_cannot_merge_claims_what_others_found(
     assert len({node.machine.head.digest for node in net.nodes}) == 1
 
 
+@pytest.mark.claim("C-agreement-9")
 def test_where_no_more_than_f_can_merge_there_is_no_model(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def test_members_change_so_often_and_then_wait_for_a_model() -> None:
     assert node(90) in after(head, nodes(1), add=[node(90)]).roster
 
 
+@pytest.mark.claim("C-secagg-13")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_record_is_what_a_list_of_all_heights_says(data: st.DataObject) -> None:
@@ -205,6 +206,7 @@ def test_the_record_is_what_a_list_of_all_heights_says(data: st.DataObject) -> N
         None,
         [],
         [0],
+        [0, "\0\1"],
         [0, b"\0"],
         [0, b"\0\0"],  # nobody
         [0, b"\0\x10"],  # the fifth of four

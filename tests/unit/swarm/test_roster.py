@@ -124,12 +124,21 @@ def test_a_roster_as_large_as_any_is_a_roster() -> None:
     assert Roster.from_raw(canonical.loads(canonical.dumps(found.raw()), max_bytes=2**18)) == found
     with pytest.raises(RosterError, match=r"QRES-E607 roster.members: a roster has at most"):
         found.after(found.change(SWARM, "add", node(MAX_MEMBERS + 1)))
+    last = roster(MAX_MEMBERS - 1, 1, 3000)
+    assert len(last.after(last.change(SWARM, "add", node(MAX_MEMBERS)))) == MAX_MEMBERS
 
 
 def test_a_roster_with_another_rule_is_refused() -> None:
     raw = roster().raw()
-    with pytest.raises(WireError, match=r"QRES-E404 roster.rule"):
-        Roster.from_raw([raw[0] + 1, *raw[1:]])
+    for rule in (raw[0] + 1, True):
+        with pytest.raises(WireError, match=r"QRES-E404 roster.rule"):
+            Roster.from_raw([rule, *raw[1:]])
+
+
+@pytest.mark.parametrize("joined", ["text", node(1)[:31], node(1) + b"x", [node(1)], None])
+def test_members_that_are_not_joined_identities_are_refused(joined: object) -> None:
+    with pytest.raises(WireError, match=r"QRES-E404 roster.members"):
+        Roster.from_raw([1, joined, 0, 1, 0])
 
 
 # ── what a change leads to ────────────────────────────────────────────────────────────────────────
@@ -225,6 +234,7 @@ def test_as_many_members_must_sign_as_decide_a_vote(n: int) -> None:
         assert authorised(some, members, SWARM, is_good) == (signed >= members.threshold)
 
 
+@pytest.mark.claim("C-members-1")
 def test_forged_signatures_and_those_of_strangers_do_not_count() -> None:
     members = roster(7, 2, 5)
     change = members.change(SWARM, "add", node(99))
@@ -313,6 +323,8 @@ def test_signatures_of_something_else_are_refused() -> None:
     assert CHANGE in QUOTED_KINDS, "delivered by itself it would slander its author"
     with pytest.raises(WireError, match="distinct senders, ascending"):
         attrs.evolve(change, signatures=(signature(change, node(2)), signature(change, node(1))))
+    with pytest.raises(WireError, match=r"change.signatures: expected at most"):
+        attrs.evolve(change, signatures=[signature(change, node(1))])
     first, second = signature(change, node(1), b"first"), signature(change, node(1), b"second")
     assert change.signed([first]).signed([second]).signatures == (first,)
 
@@ -409,6 +421,22 @@ def test_a_change_with_a_bad_part_is_refused_by_its_name(
     raw[place] = value
     with pytest.raises(WireError, match=f"QRES-E404 {field}"):
         RosterChange.from_raw(raw)
+
+
+def test_a_change_may_have_as_many_signatures_and_as_long_an_approval_as_any() -> None:
+    change = samples()[0]
+    most = [signature(change, node(k)) for k in range(1, MAX_MEMBERS + 2)]
+    assert len(change.signed(most[:-1]).signatures) == MAX_MEMBERS
+    with pytest.raises(WireError, match=r"change.signatures: expected at most"):
+        change.signed(most)
+    assert len(attrs.evolve(change, approval=b"x" * 4096).approval) == 4096
+
+
+def test_a_bare_change_has_neither_signatures_nor_approval() -> None:
+    change = samples()[0]
+    assert change.bare() is change
+    for dressed in (everybody(change, roster()), attrs.evolve(change, approval=b"x")):
+        assert dressed.bare() == change
 
 
 def test_more_signatures_than_members_are_not_decoded() -> None:

@@ -126,6 +126,7 @@ def test_a_round_that_changes_nothing_is_a_step_all_the_same(harness: ModuleType
 # ── quorum and deadline ───────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-agreement-5")
 def test_below_quorum_nothing_changes_and_the_next_proposer_tries(harness: ModuleType) -> None:
     def train(index: int, info: RoundInfo) -> Update | None:
         if index == 3 and info.number == 1:
@@ -194,9 +195,10 @@ def test_a_training_result_for_a_round_that_is_over_is_ignored(harness: ModuleTy
     machine = net.machine(0)
     old = machine.number - 1
     update = harness.distinct_update(0, attrs.evolve(net.nodes[0].witness.opened[0], number=old))
-    assert machine.trained(update, old, net.now) == []
-    assert machine.trained(update, machine.number + 1, net.now) == []
-    assert machine.sit_out(old, "late", net.now) == []
+    head = machine.head.digest
+    assert machine.trained(update, old, head, net.now) == []
+    assert machine.trained(update, machine.number + 1, head, net.now) == []
+    assert machine.sit_out("late", old, head, net.now) == []
     assert machine._round.update is None
     assert not machine._round.contributed
 
@@ -218,6 +220,7 @@ def contribution(value: int) -> bytes:
     return ContributionBody(1, np.full(3, value, dtype=np.int32)).to_bytes()
 
 
+@pytest.mark.claim("C-agreement-3")
 def test_a_second_different_contribution_is_evidence_and_does_not_count(
     harness: ModuleType,
 ) -> None:
@@ -422,6 +425,7 @@ def has_decided(net: Any, index: int) -> bool:
     return 0 in net.nodes[index].notebook.sets
 
 
+@pytest.mark.claim("C-agreement-1")
 def test_where_one_node_decided_the_others_end_with_its_model(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, rule=one_decides_alone(blind=3, lost=2))
     net.start()
@@ -438,6 +442,7 @@ def test_where_one_node_decided_the_others_end_with_its_model(harness: ModuleTyp
     assert not net.forks()
 
 
+@pytest.mark.control("C-agreement-1")
 def test_without_the_lock_the_same_schedule_decides_two_sets(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -665,6 +670,7 @@ def test_after_many_models_a_node_keeps_few_of_the_past(harness: ModuleType) -> 
     assert len(agreed) == net.steps()[0]
 
 
+@pytest.mark.claim("C-agreement-2")
 def test_a_node_whose_merge_differs_stops_and_the_others_go_on(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, broken=[3])
     net.start()
@@ -726,6 +732,7 @@ def test_a_restarted_node_goes_on_from_its_model(harness: ModuleType) -> None:
     assert not net.forks()
 
 
+@pytest.mark.claim("C-replay-13")
 def test_sequence_numbers_are_never_used_twice(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1)
     net.start()
@@ -945,6 +952,7 @@ def test_a_dialogue_that_never_gets_ready_makes_its_node_sit_out(
     assert members(net, 0, 1) == [0, 1, 2, 3]
 
 
+@pytest.mark.claim("C-agreement-9")
 def test_a_dialogue_that_never_finishes_ends_the_height_and_changes_nothing(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -963,6 +971,7 @@ def test_a_dialogue_that_never_finishes_ends_the_height_and_changes_nothing(
     assert not net.forks()
 
 
+@pytest.mark.control("C-agreement-9")
 def test_a_node_whose_dialogue_alone_does_not_finish_comes_back(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

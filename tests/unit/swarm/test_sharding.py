@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
-from types import ModuleType
-from typing import Any
+from functools import cache, partial
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import attrs
 import numpy as np
 import pytest
 
-from qres_core import Envelope, NodeId, RoundInfo, RoundStatus, Update
+from qres_core import Envelope, HookError, NodeId, RoundInfo, RoundStatus, Update
+from qres_core.swarm.holdings import Statements
+from qres_core.swarm.knowledge import Knowledge
 from qres_core.swarm.mean import weighted_mean
 from qres_core.swarm.merkle import leaf_hash
-from qres_core.swarm.messages import CandidateSet, contribution_digest, encode_vote
+from qres_core.swarm.messages import contribution_digest, encode_vote
+from qres_core.swarm.missed_shards import MissedShards
+from qres_core.swarm.results import UNFINISHED, Void
+from qres_core.swarm.shard_gathering import ShardGathering
 from qres_core.swarm.shard_messages import (
     ASK,
     HELD,
@@ -24,15 +29,21 @@ from qres_core.swarm.shard_messages import (
     RESULT,
     SHARD_MERGED,
     ContributionHeader,
+    HeldBlock,
     MergedShard,
     ShardPart,
     decode_held,
     decode_shard_results,
+    encode_ask,
     encode_held,
+    encode_pull,
     encode_shard_results,
     held_name,
 )
-from qres_core.swarm.shards import ShardPlan
+from qres_core.swarm.shard_phase import ShardPhase
+from qres_core.swarm.shard_tallies import Holders
+from qres_core.swarm.shards import CutVector, ShardPlan, pack_shard
+from qres_core.testing import make_node_ids
 
 SHARDED = {"aggregation": "sharded"}
 D = 50
@@ -74,9 +85,13 @@ def assert_right(net: Any, honest: Sequence[int] | None = None) -> None:
             updates = [varied(index, outcome.round_info) for index in who]
             weights = np.array([min(5, update.weight) for update in updates], dtype=np.int64)
             rows = np.stack([update.vector for update in updates])
+            instances = {it.name: it.instance for it in net.machine(0).kernel.enabled}
+            if "tamed" in instances:
+                squares = [sum(x * x for x in row) for row in rows.tolist()]
+                rows = instances["tamed"].of(rows, squares.index(max(squares)))
             expected = weighted_mean(rows, weights)
             if net.aggregate == "nearest":
-                expected = rows[net.machine(0).kernel.enabled[-1].instance.of(rows.tolist())]
+                expected = rows[instances["nearest"].of(rows.tolist())]
             assert ended.merged.tolist() == expected.tolist()
 
 
@@ -95,10 +110,45 @@ def test_a_sharded_swarm_makes_the_models_of_one_where_all_merge_all(
     assert not any(node.refused for node in here.nodes)
 
 
+@pytest.mark.parametrize(("nodes", "f", "d"), [(4, 1, D), (7, 2, 3), (10, 3, 97)])
+@pytest.mark.parametrize("rule", ["mean", "nearest"])
+def test_a_wrapper_that_compares_whole_updates_changes_nothing_of_that(
+    harness: ModuleType, nodes: int, f: int, d: int, rule: str
+) -> None:
+    """What it hands on is rounded, and the rule behind it is given the products of just that."""
+    options = {"aggregate": rule, "plugins": {"tamed": {}}}
+    there = played(plain(harness, nodes, f, d, **options))
+    here = played(swarm(harness, nodes, f, d, **options))
+    for step in (1, 2):
+        (expected,) = {node.notebook.models[step] for node in there.nodes}
+        assert {node.notebook.models[step] for node in here.nodes} == {expected}
+    assert not any(node.refused for node in here.nodes)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "code"),
+    [
+        ({"uneven": {}}, "QRES-E502"),
+        ({"twice": {}}, "QRES-E702"),
+        ({"twice": {"times": 0}}, "QRES-E702"),
+    ],
+    ids=str,
+)
+def test_a_wrapper_that_breaks_its_word_makes_no_model_and_nobody_is_to_blame(
+    harness: ModuleType, wrapper: dict[str, Any], code: str
+) -> None:
+    net = swarm(harness, 4, 1, aggregate="nearest", plugins=wrapper)
+    net.start()
+    assert net.run(until=lambda: all(node.ended for node in net.nodes))
+    for index, node in enumerate(net.nodes):
+        assert node.ended[0].outcome.code == code
+        assert not accused(net, index)
+
+
 def test_a_node_downloads_f_plus_2_vectors_and_not_one_of_each_other_node(
     harness: ModuleType,
 ) -> None:
-    nodes, f, d = 10, 2, 30_000
+    nodes, f, d = 9, 2, 30_000
 
     def downloaded(net: Any) -> tuple[Counter[int], Counter[tuple[int, str]]]:
         played(net, 1)
@@ -157,6 +207,21 @@ def again(net: Any, envelope: Envelope, payload: bytes) -> bytes:
 def plan_of(net: Any, envelope: Envelope) -> ShardPlan:
     members = net.machine(0).roster
     return ShardPlan.of(envelope.head, members, net.f, len(net.initial))
+
+
+def held_of(net: Any, envelope: Envelope) -> dict[bytes, int]:
+    """What a statement says, by name: as its sender means it."""
+    plan = plan_of(net, envelope)
+    seats, members = len(plan.seats(envelope.sender)), net.machine(0).roster
+    held, blocks = decode_held(envelope.payload, seats, 1000, len(members))
+    machine = net.machine(net.index_of[envelope.sender])
+    here = machine._parts.collector.gathering.of_round(envelope.round)
+    for block in blocks:
+        for place, member in enumerate(members):
+            if block.members >> place & 1:
+                mask = sum((of >> place & 1) << seat for seat, of in enumerate(block.seats))
+                held[held_name(here[member].contribution.digest)] = mask
+    return held
 
 
 def silent(_net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
@@ -218,12 +283,34 @@ def wrong_root(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None
     return (attrs.evolve(part, contribution=named).to_bytes(),)
 
 
-def two_stories(_net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
+def loose_shards(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
+    """Signs shards that are no encoding of anything."""
+    if envelope.kind not in {"contribution", PART}:
+        return None
+    machine = net.machine(net.index_of[envelope.sender])
+    cut = machine._parts.collector.sharding.parts._cut
+    loose = CutVector(tuple(shard + b"\0" for shard in cut.shards))
+    if envelope.kind == "contribution":
+        header = attrs.evolve(ContributionHeader.from_bytes(envelope.payload), root=loose.root)
+        signed = attrs.evolve(envelope, payload=header.to_bytes())
+        net.bent[contribution_digest(envelope)] = contribution_digest(signed)
+        return (header.to_bytes(),)
+    part = ShardPart.from_bytes(envelope.payload, 1000, 2**20)
+    if part.contribution not in net.bent:
+        return None
+    named, index = net.bent[part.contribution], part.index
+    return (ShardPart(named, index, loose.shards[index], loose.path(index)).to_bytes(),)
+
+
+def two_stories(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
     """Gives each node other shards."""
     if envelope.kind != PART:
         return None
     part = ShardPart.from_bytes(envelope.payload, 1000, 2**20)
-    bent = bytes([part.octets[0] ^ (1 + to)]) + bytes(part.octets[1:])
+    plan = plan_of(net, envelope)
+    numbers = plan.unpack(part.index, part.octets).copy()
+    numbers[0] ^= 1 + to
+    bent = pack_shard(numbers, plan.bounds(part.index)[0])
     return (attrs.evolve(part, octets=bent).to_bytes(),)
 
 
@@ -237,7 +324,7 @@ def claims_all(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None
     if envelope.kind != HELD:
         return None
     seats = len(plan_of(net, envelope).seats(envelope.sender))
-    held = decode_held(envelope.payload, seats, 1000)
+    held = held_of(net, envelope)
     return (encode_held(dict.fromkeys(held, (1 << seats) - 1)),)
 
 
@@ -250,7 +337,7 @@ def whispers_holdings(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] 
     plan, peer = plan_of(net, envelope), net.ids[to]
     seats = plan.seats(envelope.sender)
     told = sum(1 << place for place, index in enumerate(seats) if peer in plan.committees[index])
-    held = decode_held(envelope.payload, len(seats), 1000)
+    held = held_of(net, envelope)
     masks = {
         name: mask if net.sender_of.get(name) == peer else mask & told
         for name, mask in held.items()
@@ -279,32 +366,45 @@ def serves_f(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
         served = honest[: net.f] if part.contribution in net.own else honest
         return None if net.ids[to] in served else ()
     if envelope.kind == HELD and net.ids[to] != net.machine(0).proposer(envelope.round):
-        seats = len(plan.seats(envelope.sender))
-        held = decode_held(envelope.payload, seats, 1000)
+        held = held_of(net, envelope)
         own = {held_name(digest) for digest in net.own}
         return (encode_held({name: mask for name, mask in held.items() if name not in own}),)
     return None
+
+
+def two_headers(_net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
+    """Signs another contribution for node 0, so that it means another one than the rest."""
+    if envelope.kind != "contribution" or to:
+        return None
+    header = ContributionHeader.from_bytes(envelope.payload)
+    return (ContributionHeader(header.weight, leaf_hash(header.root)).to_bytes(),)
 
 
 LIES: dict[str, Lie] = {
     lie.__name__: lie
     for lie in (
         silent, says_garbage, refuses, serves_nothing, serves_garbage, wrong_root, two_stories,
-        serves_some, claims_all, whispers_holdings, whispers_results, serves_f,
+        loose_shards, serves_some, claims_all, whispers_holdings, whispers_results, serves_f,
+        two_headers,
     )
 }  # fmt: skip
-LEFT_OUT = {"wrong_root", "serves_some", "two_stories", "silent", "serves_f"}
+LEFT_OUT = {
+    "wrong_root", "serves_some", "two_stories", "loose_shards", "silent", "serves_f", "two_headers",
+}  # fmt: skip
 """Those whose contributions the others may not be able to have. Who is silent is one of them: it
 counts itself among those that hold its shards, and nobody else does."""
 
 
-@pytest.mark.parametrize("lie", ["silent", "says_garbage", "refuses", "serves_garbage"])
+@pytest.mark.parametrize(
+    "lie", ["silent", "says_garbage", "refuses", "serves_garbage", "whispers_results"]
+)
+@pytest.mark.parametrize("wrappers", [{}, {"tamed": {}}], ids=["rule", "wrapper and rule"])
 def test_liars_change_no_model_of_a_rule_that_compares_whole_updates(
-    harness: ModuleType, lie: str
+    harness: ModuleType, lie: str, wrappers: dict[str, Any]
 ) -> None:
     """They lie about the inner products of their shards too."""
     honest = [0, 2, 3]
-    net = swarm(harness, 4, 1, aggregate="nearest")
+    net = swarm(harness, 4, 1, aggregate="nearest", plugins=wrappers)
     net.rule = Lying(net, [LIAR], LIES[lie])
     played(net, 2, honest)
     assert {who for node in honest for who in accused(net, node)} <= {net.ids[LIAR]}
@@ -317,7 +417,7 @@ def quiet_seconds(harness: ModuleType, nodes: int, f: int) -> float:
 
 
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize(("nodes", "f"), [(4, 1), pytest.param(7, 2, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("nodes", "f"), [(4, 1), pytest.param(9, 2, marks=pytest.mark.long)])
 def test_liars_change_no_model_and_cost_a_timeout_a_height_at_most(
     harness: ModuleType, nodes: int, f: int, lie: str
 ) -> None:
@@ -353,10 +453,41 @@ def test_liars_change_no_model_and_cost_a_timeout_a_height_at_most(
         "refuses": "wrong-shard",
         "two_stories": "unproven-contribution",
         "wrong_root": "unproven-contribution",
+        "loose_shards": "malformed-payload",
     }
     if lie in expected:
         assert blamed[expected[lie]] > 0
     assert {who for node in honest for who in accused(net, node)} <= {net.ids[i] for i in liars}
+
+
+def test_small_bytes_that_claim_large_shards_are_not_unpacked_before_a_header_names_them(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made of them, and of each sender and shard one is kept, as it came."""
+    d = 2**20
+    net = swarm(harness, 4, 1, d=d)
+    unpacked: list[int] = []
+    unpack = ShardPlan.unpack
+
+    def counted(plan: ShardPlan, index: int, octets: bytes) -> Any:
+        unpacked.append(index)
+        return unpack(plan, index, octets)
+
+    monkeypatch.setattr(ShardPlan, "unpack", counted)
+    net.start()
+    machine = net.machine(0)
+    parts = machine._parts.collector.sharding.parts
+    cut = parts._plan.cut(np.zeros(d, dtype=np.int32))
+    octets = sum(map(len, cut.shards))
+    assert 4 * d > 1000 * octets
+    for number in range(50):
+        for index, shard in enumerate(cut.shards):
+            sent = ShardPart(bytes([number]) * 32, index, shard, cut.path(index)).to_bytes()
+            frame = net.forge(LIAR, PART, sent, number=1, model=machine.head.digest).to_bytes()
+            machine.receive(frame, net.ids[LIAR], net.now)
+    assert 0 < len(parts._waiting) <= len(cut.shards)
+    assert sum(len(part.octets) for part, _envelope in parts._waiting.values()) <= octets
+    assert not unpacked
 
 
 def accused(net: Any, index: int) -> set[NodeId]:
@@ -365,7 +496,7 @@ def accused(net: Any, index: int) -> set[NodeId]:
 
 
 def is_right(net: Any) -> bool:
-    """Whether the honest of four nodes made two models, and right ones."""
+    """Whether nodes 0, 2 and 3, which are honest, made two models, and right ones."""
     try:
         assert_right(net, [0, 2, 3])
     except AssertionError:
@@ -377,28 +508,32 @@ def unproven(*_arguments: object) -> bool:
     return True
 
 
+def makes_zeros(plan: ShardPlan, envelope: Envelope) -> Sequence[bytes] | None:
+    """Says that all shards merge to zeros, and gives them."""
+    zeros = plan.cut(np.zeros(plan.dimension, dtype=np.int32))
+    if envelope.kind == SHARD_MERGED:
+        chosen, results = decode_shard_results(envelope.payload, 1000)
+        false = {index: zeros.leaves[index] for index in results}
+        return (encode_shard_results(chosen, false),)
+    if envelope.kind == RESULT:
+        made = MergedShard.from_bytes(envelope.payload, 1000, 2**20)
+        return (MergedShard(made.chosen, made.index, zeros.shards[made.index]).to_bytes(),)
+    return None
+
+
 def test_one_word_for_enough_would_let_a_liar_make_the_model(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: the guard is ``f + 1`` equal digests, one of which is an honest node's."""
 
     def makes_up(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
-        plan = plan_of(net, envelope)
-        if envelope.kind == SHARD_MERGED:
-            chosen, results = decode_shard_results(envelope.payload, 1000)
-            zeros = {index: leaf_hash(bytes(plan.octets(index))) for index in results}
-            return (encode_shard_results(chosen, zeros),)
-        if envelope.kind == RESULT:
-            made = MergedShard.from_bytes(envelope.payload, 1000, 2**20)
-            zeros_of = MergedShard(made.chosen, made.index, bytes(len(made.octets)))
-            return (zeros_of.to_bytes(),)
-        return None
+        return makes_zeros(plan_of(net, envelope), envelope)
 
     def lied_to() -> Any:
         net = swarm(harness, 4, 1)
         net.rule = Lying(net, [LIAR], makes_up)
         net.start()
-        net.run(until=lambda: min(net.steps([0, 2, 3])) >= 2, seconds=20)
+        net.run(until=lambda: min(net.steps([0, 2, 3])) >= 8, seconds=20)
         return net
 
     assert is_right(lied_to())
@@ -406,40 +541,244 @@ def test_one_word_for_enough_would_let_a_liar_make_the_model(
     assert not is_right(lied_to())
 
 
+def test_a_node_makes_no_model_of_what_is_settled_and_is_no_shard(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes more than ``f`` liars. It finds none, and goes on with what a quorum found."""
+
+    def junk(_net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
+        if envelope.kind == SHARD_MERGED:
+            chosen, results = decode_shard_results(envelope.payload, 1000)
+            return (encode_shard_results(chosen, dict.fromkeys(results, leaf_hash(b"junk"))),)
+        if envelope.kind == RESULT:
+            made = MergedShard.from_bytes(envelope.payload, 1000, 2**20)
+            return (MergedShard(made.chosen, made.index, b"junk").to_bytes(),)
+        return None
+
+    monkeypatch.setattr(ShardPlan, "enough", 1)
+    net = swarm(harness, 4, 1)
+    net.rule = Lying(net, [LIAR, 2, 3], junk)
+    net.start()
+    merging, found = net.machine(0)._parts.collector.sharding.merging, list[Any]()
+    joined = merging._all
+    merging._all = lambda shards: found.append(joined(shards)) or found[-1]
+    assert net.run(until=lambda: net.nodes[0].ended, seconds=60)
+    assert found
+    assert set(found) == {Void(UNFINISHED)}
+    assert_right(net)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("first", [2, 1])
+def test_a_drawn_committee_is_as_good_as_its_majority_and_those_that_serve_first(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, together: bool, first: int
+) -> None:
+    """Committees of three of twelve. Three liars in three of them do nothing, two in one make the
+    model: that they hardly ever sit together is all that protects. So does one alone if no more
+    than one serves first."""
+    for module in ("kernel.sharded", "swarm.shards"):
+        monkeypatch.setattr(f"qres_core.{module}.is_safe", unproven)
+        monkeypatch.setattr(f"qres_core.{module}.serving_first", lambda *_arguments: first)
+    options = {**SHARDED, "weight_cap": 5, "shard_committee": 3}
+    net = swarm(harness, 12, 3, options=options)
+    head = net.machine(0).head
+    plan = ShardPlan.at(head, D, 3)
+    assert (len(plan), plan.enough) == (12 // first, 2)
+    where: Sequence[tuple[int, int]] = ((0, 0), (0, 1), (2, 0))
+    if not together:
+        where = ((0, 0), (2, 0), (4, 0))
+    if first == 1:  # of all shards, or of none: each member serves one first
+        where = ((0, 0), (4, 0), (8, 0)) if together else ()
+    liars = [net.index_of[plan.committees[shard][place]] for shard, place in where]
+    honest = [index for index in range(12) if index not in liars]
+
+    def lie(_net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
+        return makes_zeros(plan, envelope) if envelope.head == head.digest else None
+
+    net.rule = Lying(net, liars, lie)
+    net.start()
+    net.run(until=lambda: min(net.steps(honest)) >= 1, seconds=20)
+    if together:
+        with pytest.raises(AssertionError):
+            assert_right(net, honest)
+    else:
+        assert_right(net, honest)
+        assert min(net.steps(honest)) >= 1
+
+
+def test_a_node_that_decided_takes_shards_from_members_that_are_in_later_rounds(
+    harness: ModuleType,
+) -> None:
+    """A liar proposes to two of three and lets one of them decide at once. The others decide a
+    round later, and say so in all that they send."""
+    net = swarm(harness, 4, 1)
+    began, head = net.now, net.machine(0).head
+    liar = net.index_of[head.proposer(1)]
+    serving = next(it for it in ShardPlan.at(head, D).committees if net.ids[liar] in it[:2])
+    told = [net.index_of[member] for member in serving if member != net.ids[liar]]
+    early = told[1]  # it steps in: it serves nothing first, and has to ask for the shards
+    honest = [index for index in range(4) if index != liar]
+    late: list[float] = []
+
+    def lie(message: Any) -> Sequence[Any] | None:
+        if message.sender != liar:
+            return None
+        if message.kind in ("choice/proposal", "choice/prevote"):
+            return None if message.receiver in told and message.round == 1 else ()
+        if message.kind == "choice/precommit" and message.receiver == early and not late:
+            late.append(message.now)
+            return [(max(0.01, began + 2.35 - message.now), message.frame)]
+        if message.kind in ("contribution", PART, HELD):
+            return None if message.now < began + 0.5 else ()
+        return ()
+
+    net.rule = lie
+    net.start()
+    net.run(until=lambda: min(net.steps(honest)) >= 1, seconds=30)
+    assert late
+    ends = [ended.outcome for index in honest for ended in net.nodes[index].ended]
+    assert not [outcome for outcome in ends if outcome.status is RoundStatus.VOID]
+    assert min(net.steps(honest)) >= 1
+    served = [m for m in net.sent if (m.kind, m.receiver) == (PART, early) and m.now > late[0]]
+    rounds = {message.round for message in served}
+    assert max(rounds) > 1, "control: it was served from a later round"
+    assert_right(net, honest)
+
+
+def test_what_a_liars_blocks_mean_is_not_remembered_without_end() -> None:
+    context: Any = SimpleNamespace(roster=make_node_ids(4))
+    nobody: Any = SimpleNamespace(of_round=lambda _number: {})
+    statements = Statements(context, nobody, cast("Any", None), 1, cast("Any", None))
+    for mask in range(1000):  # of members that there are not
+        block = HeldBlock(0, bytes(32), mask << 4, ())
+        assert statements._contributions(block, 1) == ()
+    assert 0 < len(statements._meant) <= 16
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_names_that_a_liar_makes_up_are_not_kept(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Of its last statement as many names as there are members wait for their contributions."""
+    if not guarded:
+        monkeypatch.setattr(Statements, "_take_named", lambda self, *it: self.holders.take(*it))
+    net = swarm(harness, 4, 1)
+    net.start()
+    net.run(until=lambda: min(net.steps()) >= 1)
+    machine = net.machine(0)
+    parts = machine._parts.collector.sharding.parts
+    before, most = len(parts.holders), parts._most
+    for turn in range(3):
+        made_up = [leaf_hash(bytes([turn, number])) for number in range(most)]
+        held = encode_held({held_name(digest): 1 for digest in made_up})
+        envelope = net.forge(LIAR, HELD, held, number=machine.number, model=machine.head.digest)
+        parts.take_held(envelope, net.now)
+        assert [*parts._statements._early] == ([net.ids[LIAR]] if guarded else [])
+        assert all(len(early) == 4 for early in parts._statements._early.values())
+    assert (len(parts.holders) == before) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_what_is_said_of_a_contribution_before_it_comes_counts_once_it_is_here(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Nobody says it again, and the bits of statements say nothing: two headers spoil them."""
+    if not guarded:
+        monkeypatch.setattr(Statements, "_wait", lambda *_arguments: None)
+
+    def by_name(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
+        return (encode_held(held_of(net, envelope)),) if envelope.kind == HELD else None
+
+    net = swarm(harness, 4, 1)
+    lying = Lying(net, range(4), by_name)
+    late = net.now + 0.4
+
+    def rule(message: Any) -> Any:
+        if message.kind == "contribution" and message.receiver == 0 and message.sender == LIAR:
+            return [(late - message.now, message.frame)]
+        return () if message.kind.startswith("choice/") else lying(message)
+
+    net.rule = rule
+    net.start()
+    net.run(seconds=0.39)
+    collector = net.machine(0)._parts.collector
+    parts, here = collector.sharding.parts, net.machine(2)._parts.collector.gathering
+    digest = here.of_round(1)[net.ids[LIAR]].contribution.digest
+    assert collector.gathering.get(digest) is None
+    assert not parts.holders.available(digest)
+    net.rule = lambda message: None if message.kind == "contribution" else ()
+    net.run(until=lambda: collector.gathering.get(digest) is not None, seconds=1.0)
+    assert parts.holders.available(digest) is guarded
+
+
 def test_without_the_proofs_of_shards_two_stories_split_the_committees(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: members that hold different shards of one contribution find different digests."""
-    net = swarm(harness, 4, 1)
-    net.rule = Lying(net, [LIAR], two_stories)
+
+    def lied_to() -> Any:
+        net = swarm(harness, 7, 2)
+        net.rule = Lying(net, [LIAR], two_stories)
+        net.start()
+        net.run(until=lambda: min(net.steps([0, 2, 3])) >= 2, seconds=20)
+        return net
+
+    assert is_right(lied_to())
     monkeypatch.setattr("qres_core.swarm.shard_gathering.proves_leaf", unproven)
-    net.start()
-    net.run(until=lambda: min(net.steps([0, 2, 3])) >= 2, seconds=20)
-    assert not is_right(net)
+    assert not is_right(lied_to())
 
 
 @pytest.mark.parametrize(
     ("lie", "guard"),
     [
-        (whispers_holdings, "shard_gathering.ShardGathering._miss"),
+        (whispers_holdings, "missed_shards.MissedShards.questions"),
         (whispers_results, "shard_phase.ShardPhase._miss"),
     ],
 )
-def test_if_nobody_complained_whispering_liars_would_stop_the_swarm(
+def test_if_nobody_complained_whispering_liars_would_stop_a_height(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch, lie: Lie, guard: str
 ) -> None:
     """Control: who hears enough does not step in, so who hears too little has to say so."""
 
-    def silence(*_arguments: object) -> None:
-        pass
+    def silence(*_arguments: object) -> dict[NodeId, object]:
+        return {}
 
     monkeypatch.setattr(f"qres_core.swarm.{guard}", silence)
-    net = swarm(harness, 7, 2)
+    net = swarm(harness, 12, 2)  # each node is outside of the committees of most shards
     net.own, net.sender_of = set(), {}
-    net.rule = Lying(net, [1, 2], lie)
+    plan = ShardPlan.of(net.machine(0).head.digest, net.machine(0).roster, 2, D)
+    liars = [net.index_of[plan.committees[index][0]] for index in (0, 2)]
+    net.rule = Lying(net, liars, lie)
     net.start()
-    honest = [0, 3, 4, 5, 6]
-    assert not net.run(until=lambda: min(net.steps(honest)) >= 2, seconds=10)
+    honest = [index for index in range(12) if index not in liars]
+    net.run(until=lambda: all(net.nodes[index].ended for index in honest), seconds=10)
+    first = [net.nodes[index].ended[0].outcome for index in honest if net.nodes[index].ended]
+    assert all(outcome.status is not RoundStatus.CLOSED for outcome in first)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_means_another_contribution_than_the_rest_is_told_by_name(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """The liar does not vote, so node 0 has to, and it cannot read what the others say by bits."""
+
+    def lie(net: Any, envelope: Envelope, to: int) -> Sequence[bytes] | None:
+        votes = envelope.kind.startswith("choice/pre")
+        return () if votes else two_headers(net, envelope, to)
+
+    def nothing(*_arguments: object) -> list[bytes]:
+        return []
+
+    if not guarded:
+        monkeypatch.setattr(Statements, "read_again", nothing)
+        monkeypatch.setattr(ShardGathering, "_tell", nothing)
+    net = swarm(harness, 4, 1)
+    net.rule = Lying(net, [LIAR], lie)
+    net.start()
+    net.run(until=lambda: all(net.nodes[index].ended for index in (0, 2, 3)), seconds=10)
+    ended = [net.nodes[index].ended for index in (0, 2, 3)]
+    closed = [bool(item) and item[0].outcome.status is RoundStatus.CLOSED for item in ended]
+    assert all(closed) is guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -459,11 +798,8 @@ def test_a_member_keeps_what_it_said_it_holds_though_it_did_not_see_the_votes(
         late = message.sender == 3 and kind == "choice/prevote" and message.round == 1
         return () if to_me and (late or kind == "choice/lock") else None
 
-    def nothing(*_arguments: object) -> list[CandidateSet]:
-        return []
-
     if not guarded:
-        monkeypatch.setattr("qres_core.swarm.known_sets.KnownSets.since", nothing)
+        monkeypatch.setattr(Knowledge, "may_be_won", not_won)
     net.rule = rule
     net.start()
     assert net.run(until=lambda: net.machine(0).number == 2)
@@ -475,3 +811,287 @@ def test_a_member_keeps_what_it_said_it_holds_though_it_did_not_see_the_votes(
     served = [i for i in seats if net.ids[0] in parts._plan.serving(i)]
     assert served
     assert guarded is not any(parts.missing(chosen.members, index) for index in served)
+
+
+def not_won(*_arguments: object) -> bool:
+    return False
+
+
+def hiding_a_lock(net: Any) -> tuple[int, int]:
+    """Have one node alone lock the set of round 1, and nobody hear of it before it proposes.
+
+    The liar prevotes for the set to that node and nil to the others. That node's prevote is
+    lost to these. Proposals of the rounds between are lost. Returns the liar and the node.
+    """
+    proposer = net.machine(0).proposer
+    liar, locked = (net.index_of[proposer(number)] for number in (2, 4))
+
+    def rule(message: Any) -> Any:
+        kind, number = message.kind, message.round
+        if kind == "choice/lock" or (kind == "choice/proposal" and number in (2, 3)):
+            return ()
+        if number == 1 and message.receiver != locked and kind.startswith("choice/pre"):
+            if message.sender == liar:
+                return [(0.01, again(net, message.envelope, encode_vote(None)))]
+            return () if (kind, message.sender) == ("choice/prevote", locked) else None
+        return None
+
+    net.rule = rule
+    return liar, locked
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_set_that_one_lock_alone_remembers_for_three_rounds_is_merged(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Rounds 2 and 3 come to nothing, and round 4 decides the set of round 1."""
+    if not guarded:
+        monkeypatch.setattr(Knowledge, "may_be_won", not_won)
+    net = swarm(harness, 4, 1)
+    liar, locked = hiding_a_lock(net)
+    honest = [index for index in range(4) if index != liar]
+    net.start()
+    assert net.run(until=lambda: net.machine(locked).head.height == 1, seconds=60)
+    (lock,) = {ended.outcome.round_info.number for ended in net.nodes[locked].ended[-1:]}
+    assert lock == 4, "control: no earlier round decided"
+    outcome = net.nodes[locked].ended[-1].outcome
+    assert outcome.status is (RoundStatus.CLOSED if guarded else RoundStatus.VOID)
+    assert not net.forks(honest)
+    assert_right(net, honest)
+
+
+def test_rounds_in_which_no_quorum_can_have_voted_leave_no_shards_behind(
+    harness: ModuleType,
+) -> None:
+    """However many come to nothing: all prevoted nil, and every node heard it."""
+    net = swarm(harness, 4, 1)
+    net.rule = lambda message: () if message.kind == "choice/proposal" else None
+    net.start()
+    assert net.run(until=lambda: net.machine(0).number >= 5)
+    for node in net.nodes:
+        parts = node.machine._parts
+        rounds = {held.envelope.round for held in parts.collector.gathering._by_digest.values()}
+        assert rounds <= {node.machine.number}
+        assert {*parts.collector.sharding.parts._own} <= {*parts.collector.gathering._by_digest}
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_more_silent_members_than_f_in_one_committee_stop_no_height(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Six of ten are there, a quorum, and all three members of a committee of ``f = 1`` are not."""
+    if not guarded:
+        at = ShardPlan.at
+
+        def bare(*arguments: Any) -> ShardPlan:
+            made = at(*arguments)
+            committees = tuple(committee[:3] for committee in made.committees)
+            return attrs.evolve(made, committees=committees)
+
+        monkeypatch.setattr(ShardPlan, "at", bare)
+    net = swarm(harness, 10, 1, quorum=6)
+    head = net.machine(0).head
+    proposer = net.index_of[head.proposer(1)]
+    plan = ShardPlan.at(head, D)
+    (away,) = [them[:3] for them in plan.committees if head.proposer(1) not in them[:3]][:1]
+    silent = {net.index_of[member] for member in away}
+    others = [index for index in range(10) if index not in silent]
+    net.rule = lambda message: () if message.sender in silent else None
+    net.start()
+    net.run(until=lambda: all(net.nodes[index].ended for index in others), seconds=20)
+    assert proposer in others
+    ended = [net.nodes[index].ended[0].outcome for index in others]
+    assert {outcome.status for outcome in ended} == {
+        RoundStatus.CLOSED if guarded else RoundStatus.ABORTED
+    }
+    if guarded:
+        assert_right(net, others)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_one_that_asks_for_everything_has_nobody_download_more(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """It asks all members for all shards and all results at once; whoever lacks them waits."""
+
+    def greedy(net: Any, head: bytes, message: Any) -> Any:
+        if message.kind == "choice/proposal":  # time enough to fetch what it asks for
+            return [(0.2, message.frame)]
+        if message.sender != LIAR or message.kind not in (HELD, SHARD_MERGED):
+            return None
+        plan, number = plan_of(net, message.envelope), message.round
+        if message.kind == HELD:
+            here = net.machine(LIAR)._parts.collector.gathering.of_round(number).values()
+            seats = plan.seats(net.ids[message.receiver])
+            wanted = [(item.contribution.digest, index) for item in here for index in seats]
+            asked = net.forge(LIAR, ASK, encode_ask(wanted), number=number, model=head)
+        else:
+            chosen, _results = decode_shard_results(message.envelope.payload, 1000)
+            payload = encode_pull(chosen, range(len(plan)))
+            asked = net.forge(LIAR, PULL, payload, number=number, model=head)
+        return [(0.01, message.frame), (0.02, asked.to_bytes())]
+
+    def downloaded(*, asks: bool) -> float:
+        net = swarm(harness, 9, 2, 30_000)
+        head = net.machine(0).head.digest
+        net.rule = partial(greedy, net, head) if asks else None
+        played(net, 1)
+        octets: Counter[int] = Counter()
+        for message in net.sent:
+            if message.kind == PART and message.envelope.head == head:
+                octets[message.receiver] += len(message.frame)
+        return max(octets[index] for index in range(9) if index != LIAR)
+
+    quiet = downloaded(asks=False)
+    if not guarded:
+        wanted = MissedShards.to_fetch
+
+        def at_once(missed: Any, lacks: Any, now: float) -> Any:
+            times, missed._times = missed._times, dict.fromkeys(missed._times, (now, 1))
+            missed.fetch_at = now
+            found = wanted(missed, lacks, now)
+            missed._times = times
+            return found
+
+        monkeypatch.setattr(MissedShards, "to_fetch", at_once)
+        monkeypatch.setattr(ShardPhase, "_turn", lambda *_arguments: 1)
+    assert (downloaded(asks=True) <= 1.02 * quiet) is guarded
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, ValueError])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_cannot_compute_a_shard_blames_nobody_and_is_not_blamed(
+    harness: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    *,
+    guarded: bool,
+) -> None:
+    """A rule raises at node 0 alone. The others merge, and node 0 takes what they found."""
+    if not guarded:
+        monkeypatch.setattr("qres_core.swarm.shard_phase.is_own_trouble", lambda _error: False)
+        monkeypatch.setattr("qres_core.swarm.shard_phase.RAISED", "")
+    net = swarm(harness, 7, 2)
+    rule = net.machine(0).kernel
+
+    def raising(*_arguments: Any, **_named: Any) -> Any:
+        made = HookError.of("QRES-E701", "plugins.mean.aggregate", "raised")
+        raise made from error("of this machine alone")
+
+    rule.aggregate_shard = raising
+    played(net, 2)
+    statuses = {ended.outcome.status for node in net.nodes for ended in node.ended}
+    assert statuses == {RoundStatus.CLOSED}
+    blamed = {who for index in range(1, 7) for who in accused(net, index)}
+    assert blamed == (set() if guarded else {net.ids[0]})
+    assert not accused(net, 0)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_liars_that_say_with_one_node_that_a_hook_raised_have_nobody_blamed(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """It is true of one node, so the others of its committee are right as well."""
+    if not guarded:
+        monkeypatch.setattr("qres_core.swarm.shard_phase.RAISED", "")
+    net = swarm(harness, 4, 1)
+    head = net.machine(0).head
+    lying, sick = (net.index_of[who] for who in ShardPlan.at(head, D).committees[0][:2])
+    right = [index for index in range(4) if index not in (lying, sick)]
+
+    def raising(*_arguments: Any, **_named: Any) -> Any:
+        raise HookError.of("QRES-E701", "plugins.mean.aggregate", "raised")
+
+    def lie(_net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
+        if envelope.kind != SHARD_MERGED:
+            return None
+        chosen, results = decode_shard_results(envelope.payload, 1000)
+        return (encode_shard_results(chosen, dict.fromkeys(results, "QRES-E701")),)
+
+    net.machine(sick).kernel.aggregate_shard = raising
+    net.rule = Lying(net, [lying], lie)
+    net.start()
+    net.run(until=lambda: all(len(net.nodes[index].ended) >= 3 for index in right), seconds=60)
+    blamed = {net.index_of[who] for index in right for who in accused(net, index)}
+    assert (not blamed & {*right, sick}) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_late_liar_that_whispers_to_proposers_aborts_no_round(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Its header comes just before the proposal, and only the proposer hears that enough hold it.
+
+    The others ask for what they hear too little of, before the round is over.
+    """
+    options = {**SHARDED, "weight_cap": 5, "deadline": 6.0, "vote_timeout": 1.0}
+    net = swarm(harness, 4, 1, options=options)
+    honest, late, own = [0, 2, 3], 5.4, set[bytes]()
+
+    def rule(message: Any) -> Any:
+        envelope = message.envelope
+        if message.sender != LIAR:
+            return None
+        if message.kind == "contribution":
+            own.add(contribution_digest(envelope))
+            return [(late, message.frame)]
+        if envelope.kind == PART:
+            part = ShardPart.from_bytes(envelope.payload, 1000, 2**20)
+            if part.contribution not in own:
+                return None
+            them = plan_of(net, envelope).committees[part.index]
+            served = [who for who in them if net.index_of[who] != LIAR]
+            to = net.ids[message.receiver]
+            lies = net.ids[LIAR] in them
+            return [(late, message.frame)] if to in served[: 1 if lies else 2] else ()
+        proposer = net.machine(0).proposer(message.round)
+        if envelope.kind == HELD and net.ids[message.receiver] != proposer:
+            names = {held_name(digest) for digest in own}
+            held = held_of(net, envelope)
+            fewer = {name: mask for name, mask in held.items() if name not in names}
+            return [(0.01, again(net, envelope, encode_held(fewer)))]
+        return None
+
+    if not guarded:
+        monkeypatch.setattr(MissedShards, "_hurry", lambda *_arguments: None)
+    net.rule = rule
+    net.start()
+    net.run(until=lambda: min(net.steps(honest)) >= 2, seconds=120)
+    statuses = [ended.outcome.status for ended in net.nodes[0].ended]
+    assert (RoundStatus.ABORTED not in statuses) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_shards_whose_holders_fell_silent_are_given_to_others_or_in_no_set(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Both members that serve a shard say that they hold it, and are gone when it is proposed."""
+    if not guarded:
+        monkeypatch.setattr(Holders, "look", lambda *_arguments: False)
+    net = swarm(harness, 10, 1, quorum=6, options={**SHARDED, "weight_cap": 5, "deadline": 4.0})
+    head = net.machine(0).head
+    proposer = head.proposer(1)
+    plan = ShardPlan.at(head, D)
+    gone = next(them[:2] for them in plan.committees if proposer not in them[:2])
+    silent = {net.index_of[member] for member in gone}
+    others = [index for index in range(10) if index not in silent]
+    absent = next(index for index in others if net.ids[index] != proposer)
+    start = net.now
+
+    def rule(message: Any) -> Any:
+        late = message.now > start + 0.3 and silent & {message.sender, message.receiver}
+        return () if late or message.sender == absent else None
+
+    net.rule = rule
+    net.start()
+    there = [index for index in others if index != absent]
+    net.run(until=lambda: all(net.nodes[index].ended for index in there), seconds=40)
+    held = {m.sender for m in net.sent if m.kind == HELD and m.now <= start + 0.3}
+    assert held >= silent, "control: they said what they hold"
+    ended = [net.nodes[index].ended[0].outcome for index in there]
+    assert {outcome.status for outcome in ended} == {
+        RoundStatus.CLOSED if guarded else RoundStatus.VOID
+    }
+    if guarded:
+        assert not {net.index_of[who] for who in ended[0].members} & silent
+        assert_right(net, there)

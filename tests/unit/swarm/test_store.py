@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +35,7 @@ from qres_core.swarm.journal import (
 from qres_core.swarm.messages import CandidateSet, Member
 from qres_core.swarm.results import Merged, Result, Void
 from qres_core.swarm.roster import Roster, RosterChange
+from qres_core.swarm.shelf import ShelvedMessage
 
 NODE = b"\x01" * 32
 INITIAL: Vector = np.array([0, 1, -1, 2**31 - 1], dtype=np.int32)
@@ -52,7 +54,23 @@ def opened(
 
 def resumed(folder: Path) -> Resume | None:
     with closing(opened(folder)) as journal:
-        return journal.resume()
+        return in_memory(journal.resume())
+
+
+def in_memory(resume: Resume | None) -> Resume | None:
+    """With the messages of its records, which are read whenever somebody asks for them."""
+    if resume is None:
+        return None
+    lock, chosen = (
+        None if record is None else attrs.evolve(record, messages=taken_in(record))
+        for record in (resume.lock, resume.chosen)
+    )
+    return attrs.evolve(resume, lock=lock, chosen=chosen)
+
+
+def taken_in(record: JournalEntry) -> tuple[Envelope, ...]:
+    assert all(isinstance(kept, ShelvedMessage) for kept in record.messages)
+    return tuple(kept.taken_in() for kept in record.messages if isinstance(kept, ShelvedMessage))
 
 
 def message(number: int) -> Envelope:
@@ -305,6 +323,7 @@ def test_a_lock_can_be_given_up(filled: Path) -> None:
     assert resume.lock is None
 
 
+@pytest.mark.claim("C-replay-13")
 def test_sequence_blocks_are_disjoint_across_restarts(tmp_path: Path) -> None:
     firsts: list[int] = []
     for _restart in range(4):
@@ -431,6 +450,7 @@ def test_a_height_is_safe_at_once_with_what_was_recorded_before_it(filled: Path)
 # ── votes ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-agreement-6")
 @pytest.mark.parametrize(("first", "second"), [(A, B), (A, None), (None, A)])
 def test_a_second_different_vote_is_refused_also_after_a_restart(
     tmp_path: Path, first: bytes | None, second: bytes | None
@@ -462,13 +482,51 @@ def test_a_vote_of_an_earlier_round_is_refused(tmp_path: Path) -> None:
 def test_a_head_that_is_not_later_is_refused(tmp_path: Path, filled: Path) -> None:
     """At a head that came before, the node would vote again where it has voted."""
     with closing(opened(filled)) as journal:
-        before = journal.resume()
+        before = in_memory(journal.resume())
         assert before is not None
         with pytest.raises(RoundError, match=r"QRES-E602.*a head of height 1 after 1"):
             journal.record_height([MADE], MODEL)
     after = resumed(tmp_path)
     assert after is not None
     assert (after.head, plain(after.lock)) == (before.head, plain(before.lock))
+
+
+def test_of_what_a_record_holds_one_message_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    size, count = 2**18, 8
+    messages = tuple(
+        Envelope("test", "contribution", 5, A, NODE, number, 1, bytes([number]) * size)
+        for number in range(count)
+    )
+    with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
+        journal.record_chosen(JournalEntry(b"certificate", messages))
+
+    def peak(*, keep: bool) -> int:
+        with closing(opened(tmp_path)) as journal:
+            tracemalloc.start()
+            try:
+                resume = in_memory(journal.resume()) if keep else journal.resume()
+                assert resume is not None
+                assert resume.chosen is not None
+                for found, sent in zip(resume.chosen.messages, messages, strict=True):
+                    assert found.to_bytes() == sent.to_bytes()
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    assert peak(keep=False) < count // 2 * size
+    assert peak(keep=True) > count * size, "control"
+
+
+def test_a_message_that_is_damaged_after_the_start_is_refused(filled: Path) -> None:
+    with closing(opened(filled)) as journal:
+        resume = journal.resume()
+        assert resume is not None
+        assert resume.lock is not None
+        assert resume.lock.messages[0].payload == message(2).payload
+        journal._db.execute("UPDATE message SET frame = x'00'")
+        with pytest.raises(RoundError, match=r"QRES-E602.*missing or damaged"):
+            _ = resume.lock.messages[0].payload
 
 
 def test_old_votes_are_pruned(tmp_path: Path) -> None:
@@ -596,7 +654,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(filled: Path) -> None:
         (filled / FILE).write_bytes(damaged)
         try:
             with closing(opened(filled)) as journal:
-                resume = journal.resume()
+                resume = in_memory(journal.resume())
                 assert journal.reserve_sequence() == SEQUENCE_BLOCK
         except RoundError as error:
             assert error.code == "QRES-E602"  # noqa: PT017 - either outcome is right
@@ -832,6 +890,7 @@ def killed_run(folder: Path, lines: int) -> list[list[str]]:
     return first + end(worker)
 
 
+@pytest.mark.claim("C-agreement-6")
 def test_nothing_reported_as_done_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     rng = random.Random(20)
     initial = np.zeros(2000, dtype=np.int32)

@@ -69,6 +69,7 @@ def at(net: Any, wanted: int, indices: Collection[int]) -> bool:
     return bool(net.run(seconds=200, until=reached))
 
 
+@pytest.mark.claim("C-secagg-13")
 def test_sets_of_void_heights_are_on_record_until_there_is_a_model(
     harness: ModuleType, opener: Any
 ) -> None:
@@ -86,6 +87,7 @@ def test_sets_of_void_heights_are_on_record_until_there_is_a_model(
     assert not net.forks()
 
 
+@pytest.mark.claim("C-secagg-13")
 def test_a_node_that_was_away_and_one_that_was_restarted_are_told_the_same(
     harness: ModuleType, opener: Any
 ) -> None:
@@ -114,6 +116,7 @@ def told_at(net: Any, index: int) -> Collection[int]:
     return found
 
 
+@pytest.mark.claim("C-secagg-13")
 def test_a_member_that_joins_is_told_what_was_decided_before_it_came(
     harness: ModuleType, opener: Any
 ) -> None:
@@ -143,6 +146,7 @@ def locks_two(message: Any) -> Any:
     return () if lost else None
 
 
+@pytest.mark.claim("C-secagg-13")
 def test_what_an_early_attempt_locked_and_a_late_one_decided_is_on_record(
     harness: ModuleType, opener: Any
 ) -> None:

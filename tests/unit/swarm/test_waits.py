@@ -8,10 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qres_core import RoundStatus
 from qres_core.kernel.config import SwarmConfig
-from qres_core.swarm.timeouts import HeightPace, Stopwatch, Times
+from qres_core.swarm.timeouts import HeightPace, Stopwatch, Times, next_asked
 
 SWARM = SwarmConfig(name="waits", nodes=4, byzantine=1, quorum=3, deadline=10.0, vote_timeout=2.0)
 
@@ -36,6 +38,43 @@ def test_what_is_configured_is_the_least_and_the_stretch_the_most() -> None:
     assert still.stretch == 1.0, "the control: a simulated node has no real line"
 
 
+def test_what_came_too_late_is_given_twice_its_time_though_it_is_here_by_now() -> None:
+    """Else each round would be lost as the one before: all is here just when the votes are over."""
+    for adapts, expected in ((True, [2.4, 2.4, 8.0]), (False, [1.0, 1.0, 1.0])):
+        pace = HeightPace(8.0, adapts=adapts)
+        found: list[float] = []
+        for pace.came in (36.0, 3.0, 300.0):
+            pace.late(30.0)
+            found.append(pace.stretch)
+        assert found == expected
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["guarded", "control"])
+def test_contributions_that_come_just_before_the_votes_are_over_cost_few_rounds(
+    harness: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    learns: bool,  # noqa: FBT001 - the case
+) -> None:
+    """All is here whenever a round is left, so nothing else says that it came too late."""
+    monkeypatch.setattr("qres_core.swarm.steps.Round.lacks", False)
+    if not learns:
+        monkeypatch.setattr(HeightPace, "late", lambda _pace, _deadline: None)
+
+    def slow(message: Any) -> Any:
+        if message.kind == "contribution":
+            return [(3 * harness.DEADLINE, message.frame)]
+        return None
+
+    net = harness.Net(4, byzantine=1, quorum=4, rule=slow)
+    for index in range(4):
+        net.machine(index).waits.adapts = True
+    net.start()
+    assert net.run(until=lambda: min(len(node.ended) for node in net.nodes) >= 8)
+    lost = [event.outcome.status is RoundStatus.ABORTED for event in net.nodes[0].ended][:8]
+    assert not net.forks()
+    assert (sum(lost) <= 4) is learns
+
+
 def test_both_times_are_stretched() -> None:
     plain, longer = Times.of(SWARM, 100.0, 1), Times.of(SWARM, 100.0, 1, 3.0)
     assert (plain.attest, plain.propose, plain.vote) == (105.0, 110.0, 113.0)
@@ -45,9 +84,16 @@ def test_both_times_are_stretched() -> None:
 def test_the_share_is_of_what_came_and_not_of_what_was_waited_for_in_vain() -> None:
     watch = Stopwatch(100.0, 3)
     assert watch.share(200.0, SWARM) == 0.0, "nothing came, and nothing was proposed"
+    pace = HeightPace(8.0, adapts=True)
+    watch.tell(107.0, pace)
+    assert pace.came == 7.0, "it takes so long at least"
     watch.look(101.0, 1, proposed=False)
     watch.look(104.0, 3, proposed=False)
     watch.look(109.0, 4, proposed=False)
+    watch.tell(110.0, pace)
+    assert pace.came == 4.0
+    Stopwatch(200.0, 3).tell(201.0, pace)
+    assert pace.came == 4.0, "nothing can be here so soon"
     assert watch.share(109.0, SWARM) == pytest.approx(0.4)
     watch.look(110.0, 3, proposed=True)
     watch.look(111.0, 3, proposed=True)
@@ -134,3 +180,16 @@ def test_one_liar_that_contributes_late_makes_nobody_wait_longer(
     assert net.run(until=lambda: min(net.steps()) >= 8)
     stretch = max(net.machine(index).waits.stretch for index in range(3))
     assert stretch > 2.0 if waits_for_all else stretch < 1.5
+
+
+@given(st.integers(1, 400))
+def test_of_f_liars_and_an_honest_node_the_honest_one_is_asked_after_log2_f_pauses(f: int) -> None:
+    sources = range(f + 1)
+    asked: list[int] = []
+    for count in range((f + 1).bit_length()):
+        before = len(asked)
+        asked += next_asked(sources, count)
+        assert len(asked) - before <= 2**count
+    assert asked == [*sources]  # each once, in their order
+    assert next_asked(sources, (f + 1).bit_length()) == sources
+    assert not next_asked([], 3)

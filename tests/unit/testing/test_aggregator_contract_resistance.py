@@ -223,6 +223,7 @@ FAULTY = [
 ]
 
 
+@pytest.mark.control("C-krum-7")
 @pytest.mark.parametrize(("factory", "rule"), FAULTY)
 def test_a_fault_is_caught_by_its_rule_and_no_other(
     factory: Callable[[], object], rule: str

@@ -223,6 +223,7 @@ def test_fewer_nodes_than_the_rule_needs_are_refused() -> None:
 # ── the certificate ───────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-attack-6")
 def test_a_sound_rule_is_certified(certificate: RuleReport) -> None:
     assert certificate.certified
     assert not certificate.failed

@@ -378,6 +378,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.control("C-grpc-1", "C-libp2p-26", "C-transport-2", "C-transport-4", "C-transport-6")
 @pytest.mark.parametrize(("kind", "rule"), BROKEN)
 def test_broken_transports_fail_the_rule_they_break(kind: type[MemoryTransport], rule: str) -> None:
     error = violated(kind, rule)

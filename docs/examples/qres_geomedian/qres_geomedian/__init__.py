@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from operator import mul
+from typing import Any
 
 import attrs
 import numpy as np
@@ -18,41 +21,48 @@ from qres_core import (
     options,
 )
 
-__all__ = ["Geomedian", "weiszfeld"]
+__all__ = ["Geomedian", "mean", "weiszfeld"]
 
 
-def distance(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Euclidean distance; ``fsum`` rounds once, so that every machine gets the same bits."""
-    return math.sqrt(math.fsum(np.square(left - right).tolist()))
+def weiszfeld(products: NDArray[Any], *, iterations: int, smoothing: float) -> list[float]:
+    """The shares of points in the point whose summed distance to them is least, nearly.
 
-
-def weiszfeld(
-    points: NDArray[np.float64], *, iterations: int, smoothing: float
-) -> NDArray[np.float64]:
-    """The point whose summed distance to ``points`` is least, nearly.
-
-    The smoothed Weiszfeld algorithm (Weiszfeld 1937; Pillutla, Kakade and Harchaoui 2022), started
-    at the coordinate-wise median: a mean in which every point weighs the inverse of its distance
-    from the last guess, again and again.
+    The smoothed Weiszfeld algorithm (Weiszfeld 1937; Pillutla, Kakade and Harchaoui 2022): every
+    point weighs the inverse of its distance from the last guess, again and again. The first guess
+    is the mean of the more than half of the points that are nearest to the most central one.
 
     Args:
-        points: float64, shape ``(n, d)``.
+        products: inner products of every two points, shape ``(n, n)``.
         iterations: steps.
         smoothing: distances below this count as this, so that nothing is divided by zero.
 
     Returns:
-        float64, shape ``(d,)``.
+        ``n`` numbers that sum to one.
 
-    Complexity: O(iterations n d).
+    Complexity: O(iterations n**2).
     """
-    centre: NDArray[np.float64] = np.median(points, axis=0)
+    lengths = products.diagonal()
+    squares: list[list[float]] = (lengths[:, None] + lengths - 2 * products).tolist()
+    away = [math.fsum(map(math.sqrt, row)) for row in squares]
+    central = squares[away.index(min(away))]
+    most = sorted(range(len(squares)), key=central.__getitem__)[: len(squares) // 2 + 1]
+    shares = [(point in most) / len(most) for point in range(len(squares))]
     for _step in range(iterations):
-        weights = [1.0 / max(smoothing, distance(point, centre)) for point in points]
-        total = np.zeros_like(centre)
-        for weight, point in zip(weights, points, strict=True):  # a fixed order of additions
-            total += weight * point
-        centre = total / math.fsum(weights)
-    return centre
+        # The squared distance of a point from the guess is what it has here, less the spread.
+        mixed = [math.fsum(map(mul, shares, row)) for row in squares]
+        spread = math.fsum(map(mul, shares, mixed)) / 2
+        pulls = [1.0 / max(smoothing, math.sqrt(max(0.0, it - spread))) for it in mixed]
+        total = math.fsum(pulls)
+        shares = [pull / total for pull in pulls]
+    return shares
+
+
+def mean(points: NDArray[Any], shares: Sequence[float]) -> NDArray[np.float64]:
+    """The mean of points in some shares; each coordinate by itself, in a fixed order."""
+    total = np.zeros(points.shape[1])
+    for share, point in zip(shares, points, strict=True):
+        total += share * point
+    return total
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +85,7 @@ class Geomedian:
     def claims(self) -> Claims:
         """It withstands ``f`` liars if it sees single updates, most of them honest."""
         needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs)
+        return Claims(tolerates=self.f, needs=needs, by_products=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -87,9 +97,7 @@ class Geomedian:
         if len(updates) < fewest:
             what = f"{len(updates)} came, {fewest} are needed"
             raise ValueRefusedError.of("QRES-E505", "updates", what)
-        centre = weiszfeld(
-            updates.vectors.astype(np.float64),
-            iterations=self.iterations,
-            smoothing=self.smoothing,
+        shares = weiszfeld(
+            updates.inner_products(), iterations=self.iterations, smoothing=self.smoothing
         )
-        return np.rint(centre).astype(np.int32)
+        return np.rint(mean(updates.vectors, shares)).astype(np.int32)

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from qres_core import ValueRefusedError
-from qres_core.testing import host, make_round_info, make_updates
+from qres_core.testing import host, make_round_info, make_updates, merged
 
-from qres_geomedian import Geomedian, weiszfeld
+from qres_geomedian import Geomedian, mean, weiszfeld
 
 
 def geomedian(points: list[list[float]], iterations: int = 2000) -> list[float]:
-    found = weiszfeld(np.array(points, dtype=float), iterations=iterations, smoothing=1e-9)
-    return [float(value) for value in found]
+    return [float(value) for value in found(np.array(points, dtype=float), iterations)]
+
+
+def found(points: np.ndarray, iterations: int) -> np.ndarray:
+    return mean(points, weiszfeld(points @ points.T, iterations=iterations, smoothing=1e-9))
 
 
 def test_on_a_line_it_is_the_median() -> None:
@@ -51,21 +54,20 @@ def test_in_a_convex_quadrangle_it_is_where_the_diagonals_cross() -> None:
 
 def test_it_is_as_good_as_a_fine_grid_search() -> None:
     points = np.random.default_rng(1).normal(size=(7, 2))
-    found = weiszfeld(points, iterations=500, smoothing=1e-9)
 
     def cost(at: np.ndarray) -> float:
         return float(np.sqrt(((points - at) ** 2).sum(axis=1)).sum())
 
     axis = np.linspace(-2.0, 2.0, 161)
     best = min(cost(np.array([a, b])) for a in axis for b in axis)
-    assert cost(found) <= best
+    assert cost(found(points, 500)) <= best
 
 
 def test_every_step_lowers_the_summed_distance() -> None:
     points = np.random.default_rng(2).normal(size=(9, 5))
     costs = []
     for iterations in range(1, 20):
-        at = weiszfeld(points, iterations=iterations, smoothing=1e-9)
+        at = found(points, iterations)
         costs.append(float(np.sqrt(((points - at) ** 2).sum(axis=1)).sum()))
     assert costs == sorted(costs, reverse=True)
 
@@ -74,12 +76,20 @@ def test_liars_move_it_less_than_the_published_bound() -> None:
     rng = np.random.default_rng(3)
     for f in (1, 2, 3, 4):
         honest = rng.normal(size=(9 - f, 4))
-        mean = honest.mean(axis=0)
-        reach = float(np.sqrt(((honest - mean) ** 2).sum(axis=1)).max())
+        centre = honest.mean(axis=0)
+        reach = float(np.sqrt(((honest - centre) ** 2).sum(axis=1)).max())
         lies = np.full((f, 4), 1e6)
-        found = weiszfeld(np.concatenate([honest, lies]), iterations=500, smoothing=1e-9)
-        moved = float(np.sqrt(((found - mean) ** 2).sum()))
+        at = found(np.concatenate([honest, lies]), 500)
+        moved = float(np.sqrt(((at - centre) ** 2).sum()))
         assert moved <= 2 * (9 - f) / (9 - 2 * f) * reach
+
+
+def test_ranges_of_coordinates_give_what_whole_updates_give() -> None:
+    rng = np.random.default_rng(4)
+    updates, info = make_updates(rng.integers(-(2**31), 2**31, (7, 9))), make_round_info(9)
+    whole = merged([Geomedian(f=3)], updates, info)
+    for shards in (2, 5, 9):
+        assert merged([Geomedian(f=3)], updates, info, shards=shards).tolist() == whole.tolist()
 
 
 def test_too_few_updates_are_refused() -> None:

@@ -23,8 +23,8 @@ from qres_secagg.exhibits.swarm import (
     updates,
 )
 from qres_secagg.failure import SecaggError
-from qres_secagg.opening import OpenedShares
 from qres_secagg.parameters import choose
+from qres_secagg.survivors import Survivors
 
 _NODES: Final = 70
 _CORRUPT: Final = 7
@@ -34,13 +34,13 @@ _VICTIM: Final = 7
 class OwnNeighbours(SessionMessages):
     """A board that looks at nobody's neighbours, as if every node looked at its own alone."""
 
-    def decide(self, inputs: Mapping[NodeId, bytes]) -> OpenedShares:
-        """Take any set that is large enough."""
+    def survivors(self, inputs: Mapping[NodeId, bytes]) -> Survivors:
+        """Any set that is large enough."""
         whole, n = self.topology, len(self.session.roster)
         near = tuple(tuple(j for j in range(n) if j != i) for i in range(n))
         self.topology = attrs.evolve(whole, peers=near, complete=True)
         try:
-            return super().decide(inputs)
+            return super().survivors(inputs)
         finally:
             self.topology = whole
 

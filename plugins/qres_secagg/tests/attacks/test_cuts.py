@@ -61,6 +61,7 @@ def _on_a_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     graph.circulant.cache_clear()
 
 
+@pytest.mark.claim("C-secagg-26")
 @pytest.mark.usefixtures("on_a_circle")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_set_that_colluders_could_cut_is_opened_by_nobody(
@@ -142,6 +143,8 @@ def test_survivors_with_too_few_near_them_are_those_that_counting_finds(
 LONG = pytest.mark.long
 
 
+@pytest.mark.claim("C-secagg-8")
+@pytest.mark.control("C-secagg-8")
 @pytest.mark.parametrize(
     ("n", "guarded"),
     [

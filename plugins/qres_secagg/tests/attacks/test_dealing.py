@@ -219,6 +219,7 @@ def through(points: dict[int, int], t: int) -> list[int]:
     return total
 
 
+@pytest.mark.claim("C-secagg-19")
 @pytest.mark.parametrize("kind", Secret)
 @pytest.mark.parametrize("promised", [False, True])
 def test_a_share_that_is_not_on_the_polynomial_does_not_fit(
@@ -233,6 +234,7 @@ def test_the_key_that_is_shared_out_is_the_one_that_was_advertised() -> None:
     assert not any(fit(made(6, 3, key=random_scalar())).values())
 
 
+@pytest.mark.control("C-secagg-19")
 def test_without_the_proof_another_key_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dealing, "proved", True)
     item = made(6, 3, key=random_scalar())
@@ -349,6 +351,7 @@ def deal(swarm: Any, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
     swarm.acknowledge(others)
 
 
+@pytest.mark.claim("C-secagg-19")
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_a_bad_dealer_is_left_out_before_anything_is_masked_and_everybody_sees_why(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch, lie: dict[str, Any]
@@ -583,6 +586,7 @@ def judged(swarm: Any, author: int, complaint: Complaint) -> list[tuple[int, Rea
     return [(swarm.session.rank[fault.subject], fault.reason) for fault in board.drain()]
 
 
+@pytest.mark.claim("C-secagg-19")
 def test_a_complaint_about_shares_that_fit_falls_on_its_author(shared: Any) -> None:
     assert judged(shared, 4, complaint_of(shared, 4, 6)) == [(4, Reason.FALSE_COMPLAINT)]
     assert shared.boards[0].complaints.convicted == set()
@@ -600,6 +604,7 @@ FORGED: dict[str, Callable[[Complaint], Complaint]] = {
 }
 
 
+@pytest.mark.claim("C-secagg-19")
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
 def test_a_forged_complaint_falls_on_its_author(
     shared: Any, forge: Callable[[Complaint], Complaint]
@@ -608,6 +613,7 @@ def test_a_forged_complaint_falls_on_its_author(
     assert judged(shared, 4, forged) == [(4, Reason.FALSE_COMPLAINT)]
 
 
+@pytest.mark.control("C-secagg-19")
 def test_without_the_proof_of_the_point_an_honest_dealer_is_framed(
     shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -705,3 +711,55 @@ def test_a_complaint_opens_what_the_two_dealt_each_other_and_nothing_else(
             if complaints.opened(swarm.session, seen, holder, channel, secret) is not None:
                 opens.append((dealer, holder))
     assert opens == [(4, LIAR)]  # which the liar had
+
+
+def test_a_second_encoding_of_a_proof_is_none(make_session: Make) -> None:
+    item, pair, session = made(6, 3), KeyPair(), make_session()
+    told = complaints.complain(session, 3, pair, item.seen, (bytes(32),) * 3)
+
+    def proves(complaint: Complaint) -> bool:
+        return complaints.proves_point(session.sid, 3, pair.public, item.seen, complaint)
+
+    assert proves(told)
+    for field in ("challenge", "response"):
+        number = decode(getattr(told, field))
+        for other in (number + ORDER, 0, ORDER):
+            assert not proves(attrs.evolve(told, **{field: encode(other)}))
+
+
+def test_a_complaint_about_a_dealer_that_dealt_nothing_to_its_author_is_false(
+    make_session: Make,
+) -> None:
+    item, pair, session = made(6, 3), KeyPair(), make_session()
+    told = complaints.complain(session, 7, pair, item.seen, (bytes(32),) * 3)
+    assert complaints.dealer_lied(session, 7, pair.public, item.seen, told) is False
+
+
+def beyond(dealer: Dealer, holder: int, dealt: Dealt) -> Dealt:
+    """The right share, written as a number that is larger by the order, and so promised."""
+    share = encode(decode(dealt.seed) + ORDER)
+    blind = encode(value(dealer._made[Secret.SEED].blind, holder + 1))
+    promise = commitment(dealer._sid, Secret.SEED, dealer._rank, holder, share, blind)
+    return attrs.evolve(dealt, seed=share, seed_promise=promise)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_share_that_no_message_can_open_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, *, zero: bool
+) -> None:
+    """Its holder would be blamed for what the dealer did: such a number is in no answer."""
+    if zero:  # of holder 1, which is at place 2: its number is then the order itself
+        half = pow(2, -1, ORDER)
+        monkeypatch.setattr(
+            dealing, "polynomial", lambda secret, _threshold: [secret, -secret * half % ORDER]
+        )
+    item = made(4, 2, lie=beyond)
+    assert (decode(item.dealt[1].seed) == ORDER) is zero
+    assert not item.seen.fits(Secret.SEED, 1, item.dealt[1].seed)
+
+
+def test_a_complaint_is_new_once(make_session: Make) -> None:
+    item, pair, session = made(6, 3), KeyPair(), make_session()
+    told = complaints.complain(session, 3, pair, item.seen, (bytes(32),) * 3)
+    box = checks.Complaints(session)
+    assert [box.take(3, told), box.take(3, told), box.take(4, told)] == [True, False, True]

@@ -27,6 +27,7 @@ from qres_core import CompatibilityError
 Make = Callable[..., Any]
 
 
+@pytest.mark.claim("C-secagg-33")
 @pytest.mark.parametrize(
     "change",
     [
@@ -46,6 +47,7 @@ def test_messages_of_another_session_are_refused(make_swarm: Make, change: dict[
     assert here.boards[0].adverts == here.boards[0].shares == {}
 
 
+@pytest.mark.control("C-secagg-33")
 def test_without_the_session_id_they_would_be_taken(make_swarm: Make) -> None:
     here, there = make_swarm(6), make_swarm(6, number=8)
     there.advertise()
@@ -120,6 +122,7 @@ def test_strangers_are_not_heard(make_swarm: Make) -> None:
     assert caught.value.blame == (stranger,)
 
 
+@pytest.mark.claim("C-secagg-16")
 def test_equal_inputs_of_two_rounds_have_unrelated_masks(
     make_swarm: Make, deviation: Callable[[bytes], float]
 ) -> None:
@@ -136,6 +139,7 @@ def test_equal_inputs_of_two_rounds_have_unrelated_masks(
     assert abs(deviation(sent[0].tobytes())) < 6
 
 
+@pytest.mark.control("C-secagg-15", "C-secagg-16")
 def test_with_keys_and_session_kept_the_difference_is_laid_open(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch, deviation: Callable[[bytes], float]
 ) -> None:
@@ -160,6 +164,7 @@ def test_with_keys_and_session_kept_the_difference_is_laid_open(
     assert deviation((sent[1] - sent[0]).tobytes()) > 6
 
 
+@pytest.mark.claim("C-secagg-23")
 def test_sums_that_could_wrap_are_refused_before_any_message(make_swarm: Make) -> None:
     with pytest.raises(CompatibilityError) as caught:
         make_swarm(8, bound=2**28)
@@ -167,6 +172,7 @@ def test_sums_that_could_wrap_are_refused_before_any_message(make_swarm: Make) -
     assert str(8 * 2**28) in str(caught.value)
 
 
+@pytest.mark.control("C-secagg-2", "C-secagg-23")
 def test_without_the_check_sums_wrap_unseen(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

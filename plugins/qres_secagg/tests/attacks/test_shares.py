@@ -46,6 +46,7 @@ def used(make_swarm: Make, n: int, t: int) -> set[int]:
     return set(swarm.boards[0].decided()._chosen)
 
 
+@pytest.mark.claim("C-secagg-18")
 def test_a_wrong_share_that_is_used_is_found_and_its_holder_named(make_swarm: Make) -> None:
     swarm = make_swarm(6, t=5).until_masked()
     swarm.state()
@@ -86,6 +87,7 @@ def test_wrong_shares_cost_a_look_at_single_ones_and_nothing_else(
         assert len({dealer for dealer, _ in looked}) == int(liar)
 
 
+@pytest.mark.claim("C-secagg-18")
 def test_a_liar_is_not_taken_for_the_dealer_where_every_share_is_needed(make_swarm: Make) -> None:
     swarm = make_swarm(6, t=6).until_masked()
     swarm.state()
@@ -97,6 +99,7 @@ def test_a_liar_is_not_taken_for_the_dealer_where_every_share_is_needed(make_swa
     assert swarm.boards[0].decided().missing
 
 
+@pytest.mark.control("C-secagg-1", "C-secagg-18")
 @pytest.mark.parametrize("removed", [False, True])
 def test_without_the_check_of_the_secret_nodes_open_different_sums(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch, *, removed: bool
@@ -115,6 +118,7 @@ def test_without_the_check_of_the_secret_nodes_open_different_sums(
     assert np.array_equal(swarm.sums(0)[0].total, late) == (not removed)
 
 
+@pytest.mark.claim("C-secagg-31")
 def test_the_other_kind_of_share_is_refused(make_swarm: Make) -> None:
     """A liar opens its share of the mask key of a node that is alive."""
     liar = max(used(make_swarm, 6, 5))
@@ -181,3 +185,73 @@ def test_two_different_answers_are_equivocation(make_swarm: Make) -> None:
     assert board.drain() == ()
     board.receive(swarm.node(3), Kind.UNMASK, encode_unmask(sid, wrong(unmask)))
     assert board.drain() == (PeerFault(swarm.node(3), Reason.EQUIVOCATION),)
+
+
+def of_the_dropped(unmask: Unmask) -> Unmask:
+    """A wrong share of the mask key of node 5, and all others as they are."""
+    return attrs.evolve(unmask, shares={**unmask.shares, 5: bytes(32)})
+
+
+def dropped(make_swarm: Make, t: int) -> Any:
+    """A sum without node 5, and holder 1 lies about its key."""
+    swarm = make_swarm(6, t=t).until_masked()
+    swarm.state(range(5), range(5))
+    swarm.unmask(range(5), tamper=changed_shares(1, of_the_dropped))
+    return swarm
+
+
+def test_a_wrong_share_of_a_mask_key_is_found_and_its_holder_named(make_swarm: Make) -> None:
+    swarm = dropped(make_swarm, 4)
+    assert 1 in [holder for holder in range(5) if 5 in swarm.boards[0].decided()._answers[holder]]
+    assert_exact(swarm, 0)
+    assert swarm.boards[0].drain() in ((), (PeerFault(swarm.node(1), Reason.WRONG_SHARE),))
+    needed = dropped(make_swarm, 5)  # here its share is needed
+    with pytest.raises(SecaggError) as caught:
+        needed.sums(0)
+    assert caught.value.reason is Reason.BELOW_THRESHOLD
+    assert needed.boards[0].drain() == (PeerFault(needed.node(1), Reason.WRONG_SHARE),)
+
+
+def test_shares_that_fit_and_give_another_key_open_nothing(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can deal like that. If somebody could, the sum would be another one, and is none."""
+    monkeypatch.setattr(Dealing, "fits", lambda *_: True)
+    swarm = dropped(make_swarm, 5)
+    with pytest.raises(SecaggError) as caught:
+        swarm.boards[0].decided().open_all()
+    assert caught.value.reason is Reason.BAD_DEALER
+
+
+def test_shares_that_give_no_number_of_a_key_are_no_secret(make_swarm: Make) -> None:
+    """A liar that answers last can make them give zero, which no library multiplies by."""
+    opening = dropped(make_swarm, 4).boards[0].decided()
+    assert opening._is_secret(5, Secret.MASK_KEY, bytes(32)) is False
+
+
+def test_what_was_enough_before_a_lie_was_found_is_not_opened(make_swarm: Make) -> None:
+    swarm = make_swarm(6, t=6).until_masked()
+    swarm.state()
+    swarm.unmask(tamper=changed_shares(3, wrong))
+    opening = swarm.boards[0].decided()
+    assert not opening.missing
+    assert not opening.open_all()
+    assert opening.missing
+
+
+def test_a_share_of_a_dealer_that_dealt_the_holder_none_is_refused(make_swarm: Make) -> None:
+    """Node 5 did not hear of node 2 in time, and dealt to the others."""
+    swarm = make_swarm(6, t=4)
+    swarm.advertise(
+        tamper=lambda sender, receiver, body: None if (sender, receiver) == (2, 5) else body
+    )
+    swarm.share()
+    swarm.boards[5].receive(swarm.node(2), Kind.ADVERTISE, swarm.sent[2, Kind.ADVERTISE])
+    swarm.acknowledge()
+    swarm.list()
+    swarm.mask()
+    swarm.state()
+    claim = changed_shares(2, of_the_dropped)
+    swarm.unmask(tamper=claim)
+    assert_exact(swarm, 0)
+    assert swarm.boards[0].drain() == (PeerFault(swarm.node(2), Reason.FOREIGN_SHARE),)

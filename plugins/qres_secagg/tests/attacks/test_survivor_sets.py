@@ -89,11 +89,13 @@ def split_view(swarm: Any, victim: int, colluders: set[int]) -> tuple[dict[int, 
     return tuple(found)
 
 
+@pytest.mark.claim("C-secagg-3")
 def test_two_survivor_sets_open_nothing(make_swarm: Make) -> None:
     swarm = make_swarm(10, t=7, corrupt=2).until_masked()
     assert split_view(swarm, 9, {0, 1}) == ({}, {})
 
 
+@pytest.mark.control("C-secagg-3", "C-secagg-22")
 def test_without_quorum_and_threshold_they_open_both_secrets(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,7 @@ def test_the_threshold_alone_holds_against_a_split_view(
     assert min(counts) < 7
 
 
+@pytest.mark.claim("C-secagg-31")
 def test_an_answer_holds_one_kind_of_share_per_node(make_swarm: Make) -> None:
     """A node cannot be called alive and dead: the message says nothing about kinds."""
     swarm = make_swarm(8).until_masked()
@@ -130,6 +133,7 @@ def test_an_answer_holds_one_kind_of_share_per_node(make_swarm: Make) -> None:
     assert all(board.drain() == () for board in swarm.boards.values())
 
 
+@pytest.mark.control("C-secagg-31")
 def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None:
     """Why a session id is used once, also over a restart: copies of nodes answer again."""
     swarm = make_swarm(6, t=4).until_masked()
@@ -152,6 +156,7 @@ def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None
     refused(Reason.SID_REUSE, again.advertise)
 
 
+@pytest.mark.claim("C-secagg-7")
 def test_sums_of_few_are_refused(make_swarm: Make) -> None:
     swarm = make_swarm(5, t=3, min_survivors=4).until_masked()
     inputs = swarm.digests([0, 1, 2])
@@ -161,6 +166,7 @@ def test_sums_of_few_are_refused(make_swarm: Make) -> None:
         make_swarm(5, t=3, min_survivors=2)
 
 
+@pytest.mark.control("C-secagg-7")
 def test_without_the_least_number_a_sum_is_an_update(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +208,7 @@ def test_an_input_nobody_made_cannot_be_claimed(make_swarm: Make) -> None:
     refused(Reason.OWN_INPUT, lambda: swarm.clients[0].state(inputs))
 
 
+@pytest.mark.control("C-secagg-4")
 def test_the_protocol_alone_opens_two_sums_that_differ_by_one_update(make_swarm: Make) -> None:
     """Why there is a record of sums: see ``plugin/test_on_record.py``."""
     first = make_swarm(5).run()
@@ -246,6 +253,7 @@ def test_below_the_threshold_the_sum_stays_masked(
     assert deviation(bytes(80_000)) > 6
 
 
+@pytest.mark.claim("C-secagg-7")
 def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     make_swarm: Make, deviation: Callable[[bytes], float]
 ) -> None:

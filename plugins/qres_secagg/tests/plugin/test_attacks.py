@@ -66,6 +66,7 @@ def recorded(swarm: PluginSwarm, step: Kind) -> list[bytes]:
 # ── who says what to whom ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-secagg-4")
 @pytest.mark.parametrize(("n", "attack", "opened"), [(8, False, 1), (8, True, 0), (9, True, 1)])
 def test_of_two_survivor_sets_at_most_one_is_opened(n: int, opened: int, *, attack: bool) -> None:
     """Half of the nodes are told that one node survived, half that another did.
@@ -89,6 +90,8 @@ def test_of_two_survivor_sets_at_most_one_is_opened(n: int, opened: int, *, atta
         assert swarm.finished() == list(swarm.roster)
 
 
+@pytest.mark.claim("C-secagg-6")
+@pytest.mark.control("C-agreement-3", "C-secagg-6")
 @pytest.mark.parametrize("agreed", [False, True])
 def test_who_sends_two_contributions_costs_no_round(*, agreed: bool) -> None:
     """All state the one that was agreed on, whichever they saw first.
@@ -150,6 +153,7 @@ def test_a_set_of_another_round_is_not_stated() -> None:
     assert caught.value.code == "QRES-E604"
 
 
+@pytest.mark.claim("C-secagg-4")
 @pytest.mark.parametrize("attack", [False, True])
 def test_a_leader_with_two_lists_gets_no_sum_opened(*, attack: bool) -> None:
     """The leader leaves one node out for half of the swarm, and another one for the rest."""

@@ -41,6 +41,7 @@ def two_rounds(n: int = 6, **more: Any) -> tuple[PluginSwarm, Earlier, dict[byte
 # ── what is opened ────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-secagg-9")
 def test_a_set_of_an_earlier_round_is_opened_by_the_session_it_was_masked_in() -> None:
     swarm, made, updates = two_rounds()
     first = swarm.dialogues[swarm.roster[0]].session.sid
@@ -167,6 +168,8 @@ def test_two_sets_of_one_session_are_not_both_opened_however_many_rounds_there_a
     assert len({decode_unmask(body)[1].statement for _sender, body in shares}) == 1
 
 
+@pytest.mark.claim("C-secagg-9")
+@pytest.mark.control("C-secagg-9")
 @pytest.mark.parametrize("drops", [True, False])
 def test_of_two_sessions_that_a_node_has_it_opens_one(
     *, drops: bool, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +200,7 @@ def test_of_two_sessions_that_a_node_has_it_opens_one(
         assert np.array_equal(whole - part, updates[victim].vector)
 
 
+@pytest.mark.claim("C-secagg-4")
 @pytest.mark.parametrize(("n", "opened"), [(8, 0), (9, 1)])
 def test_of_the_sets_of_two_rounds_shown_to_two_halves_at_most_one_is_opened(
     n: int, opened: int
@@ -275,6 +279,7 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
         return simulator.simulate(config, Scenario(rounds=2, seed=3), task=task)
 
 
+@pytest.mark.claim("C-secagg-9")
 def test_a_locked_set_is_merged_as_it_is_without_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = play(monkeypatch, {})
     assert [(record.number, record.closed) for record in plain.rounds][:2] == [
@@ -288,3 +293,28 @@ def test_a_locked_set_is_merged_as_it_is_without_masks(monkeypatch: pytest.Monke
     ]
     assert hidden.unanimous
     assert hidden.model_digests == plain.model_digests
+
+
+def test_a_session_that_is_kept_masks_nothing_that_came_late() -> None:
+    swarm = PluginSwarm(7).open()
+    late = swarm.roster[0]
+    swarm.contribute(swarm.random_updates(nodes=swarm.roster[1:]))
+    swarm.abort()
+    swarm.open()
+    (kept,) = swarm.rounds[late]._earlier.values()
+    with pytest.raises(QresError, match="QRES-E604"):
+        kept.mask(np.zeros(17, np.int32), {})
+
+
+def test_sessions_without_a_list_and_those_that_are_over_are_not_kept() -> None:
+    swarm = PluginSwarm(6)
+    swarm.carry = lambda _sender, _receiver, send: None if send.step == Kind.LIST else send
+    swarm.relay = lambda _holder, _receiver, _author, send: send.step != Kind.LIST
+    swarm.open()
+    swarm.abort()
+    assert [node for node in swarm.roster if swarm.plugins[node]._kept] in ([], [swarm.roster[1]])
+    swarm, made, _updates = two_rounds()
+    swarm.decide_earlier(made)
+    swarm.abort()
+    for plugin in swarm.plugins.values():
+        assert [item.session.round for item in plugin._kept] == [1]

@@ -59,6 +59,7 @@ def left_over(monkeypatch: pytest.MonkeyPatch, options: dict[str, object]) -> tu
     return len(least.members), read
 
 
+@pytest.mark.claim("C-secagg-27")
 def test_groups_in_which_colluders_leave_one_other_are_refused() -> None:
     with pytest.raises(CompatibilityError, match=r"QRES-E314.*min_size >= 4"):
         PluginSwarm(N, dict(GROUPS), byzantine=2)
@@ -66,12 +67,14 @@ def test_groups_in_which_colluders_leave_one_other_are_refused() -> None:
         PluginSwarm(N, {**GROUPS, "min_size": 4, "corrupt": 0.1}, byzantine=2)
 
 
+@pytest.mark.claim("C-secagg-27")
 def test_two_colluders_in_the_smallest_group_there_may_be_leave_two_honest_inputs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert left_over(monkeypatch, {**GROUPS, "min_size": 4}) == (2, False)
 
 
+@pytest.mark.control("C-secagg-27")
 def test_control_without_the_rule_they_read_the_one_that_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -94,11 +97,13 @@ def draws(rounds: int) -> list[list[set[bytes]]]:
     return found
 
 
+@pytest.mark.claim("C-secagg-32")
 def test_aborting_rounds_gives_no_other_draw_of_groups() -> None:
     first, *others = draws(3)
     assert all(groups == first for groups in others)
 
 
+@pytest.mark.control("C-secagg-32")
 def test_control_a_draw_by_the_number_of_the_round_brings_two_together_with_their_victim() -> None:
     """As it was: whoever aborts rounds long enough has the two in the group of whom they want."""
 

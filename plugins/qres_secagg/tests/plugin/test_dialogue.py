@@ -218,3 +218,22 @@ def test_no_bytes_make_it_raise(step: int, body: bytes, *, fits: bool) -> None:
     head = dialogue.session.sid if fits else b""
     dialogue.receive(DialogueMessage(swarm.roster[3], step, head + body))
     dialogue.tick(2000.0)
+
+
+@pytest.mark.parametrize("more", [-1, 0])
+def test_a_node_opens_the_sums_once_it_heard_a_quorum_state_their_set(more: int) -> None:
+    """It may have all the shares before: others heard the quorum earlier."""
+    swarm = PluginSwarm(8).open()
+    node = swarm.roster[0]
+    unheard = set(swarm.roster[swarm.dialogues[node].board.quorum + more :])
+
+    def hears(author: bytes, send: Send) -> bool:
+        return author not in unheard or send.step != Kind.STATEMENT
+
+    swarm.carry = lambda sender, receiver, send: (
+        send if receiver != node or hears(sender, send) else None
+    )
+    swarm.relay = lambda _holder, receiver, author, send: receiver != node or hears(author, send)
+    swarm.contribute(swarm.random_updates())
+    swarm.decide()
+    assert swarm.finished() == list(swarm.roster[0 if more == 0 else 1 :])

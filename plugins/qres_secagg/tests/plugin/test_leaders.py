@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_secagg.board import SessionMessages
+from qres_secagg.failure import Reason
 from qres_secagg.leaders import Leaders
-from qres_secagg.messages import MAX_LEADERS, Kind, Skip, decode_statement, encode_skip
+from qres_secagg.messages import (
+    MAX_LEADERS,
+    Kind,
+    Listing,
+    Skip,
+    decode_statement,
+    encode_listing,
+    encode_skip,
+)
+from qres_secagg.session import Session
 from secagg_swarm import PluginSwarm, plain_sum
 
 from qres_core import DialogueMessage, Send
@@ -30,6 +41,7 @@ def silent(swarm: PluginSwarm, *leaders: bytes) -> None:
     )
 
 
+@pytest.mark.claim("C-secagg-5")
 def test_a_silent_leader_costs_one_patience_and_not_the_round() -> None:
     swarm = PluginSwarm(8, {"patience": PATIENCE, "dropout": 0.2})
     liar = swarm.roster[1]
@@ -47,6 +59,7 @@ def test_a_silent_leader_costs_one_patience_and_not_the_round() -> None:
     assert rows.members == (tuple(sorted(updates)),)
 
 
+@pytest.mark.control("C-secagg-5")
 def test_control_without_turns_the_round_has_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leaders, "is_last", True)
     swarm = PluginSwarm(8, {"patience": PATIENCE, "dropout": 0.2})
@@ -84,6 +97,7 @@ def skips(swarm: PluginSwarm, liars: list[bytes], leaders: int) -> None:
                 swarm.emit(node, opened.receive(DialogueMessage(liar, int(Kind.SKIP), body)))
 
 
+@pytest.mark.claim("C-secagg-5")
 @pytest.mark.parametrize(("liars", "moved"), [(2, False), (7, True)])
 def test_as_many_liars_as_are_planned_for_skip_nobody(liars: int, *, moved: bool) -> None:
     """The other case is the control: a quorum of liars gives the turn to the next leader."""
@@ -100,6 +114,7 @@ def test_as_many_liars_as_are_planned_for_skip_nobody(liars: int, *, moved: bool
     assert (swarm.ready() == list(swarm.roster)) is not moved
 
 
+@pytest.mark.claim("C-secagg-5")
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_two_lists_never_both_come_to_a_sum(data: st.DataObject) -> None:
@@ -215,3 +230,25 @@ def test_skips_of_the_corrupt_alone_are_never_enough_to_leave_a_list() -> None:
         board.receive(node, Kind.SKIP, encode_skip(sid, Skip(1)))
         assert board.hopeless(0) is (count > 2)
     assert not board.hopeless(1)
+
+
+def test_lists_of_strangers_and_of_who_has_no_turn_are_held_against_them(
+    make_session: Callable[..., Session],
+) -> None:
+    session = make_session(20)
+    leaders, body = Leaders(session, PATIENCE), encode_listing(session.sid, Listing({}))
+    assert leaders.take(b"?" * 32, body) is Reason.BAD_LIST
+    for turn in (MAX_LEADERS, MAX_LEADERS + 1):
+        assert leaders.take(leaders.who(turn), body) is Reason.BAD_LIST
+    assert leaders.take(leaders.who(MAX_LEADERS - 1), body) is None
+    assert list(leaders.lists) == [MAX_LEADERS - 1]
+
+
+@pytest.mark.parametrize(("nodes", "last"), [(8, 7), (20, MAX_LEADERS - 1)])
+def test_the_last_leader_is_the_last_of_the_roster_or_of_those_that_may_come(
+    make_session: Callable[..., Session], nodes: int, last: int
+) -> None:
+    leaders = Leaders(make_session(nodes), PATIENCE)
+    for turn in (0, last - 1, last):
+        leaders.turn = turn
+        assert leaders.is_last is (turn == last)

@@ -37,6 +37,7 @@ def after_a_void_height(
 # ── going on ──────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-secagg-14")
 @pytest.mark.parametrize("code", ["QRES-E508", VOID])
 def test_a_trainer_that_gives_the_same_update_again_goes_on(code: str) -> None:
     swarm, updates, total = after_a_void_height(code=code)
@@ -163,6 +164,7 @@ def test_a_member_with_a_new_key_is_taken_for_the_same_one_only_if_all_count_onc
 # ── differencing ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.control("C-secagg-14")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_set_without_the_victim_is_stated_by_nobody(
     monkeypatch: pytest.MonkeyPatch, *, guarded: bool
@@ -188,6 +190,7 @@ def test_a_set_without_the_victim_is_stated_by_nobody(
         assert np.array_equal(total - rows.sums[0], updates[victim].vector)
 
 
+@pytest.mark.claim("C-secagg-11")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_in_a_history_without_the_set_that_they_stated_nodes_state_no_other(
     monkeypatch: pytest.MonkeyPatch, *, guarded: bool
@@ -233,6 +236,7 @@ def test_a_new_swarm_of_the_same_members_and_model_has_no_record() -> None:
     assert np.array_equal(rest, updates[gone].vector)
 
 
+@pytest.mark.control("C-secagg-11")
 @pytest.mark.parametrize("restarted", [False, True])
 def test_who_remembers_no_set_states_one_of_the_other_history(
     tmp_path: Path, *, restarted: bool

@@ -20,6 +20,7 @@ from qres_core import (
     NodeInfo,
     QresError,
     Update,
+    Updates,
     ValueRefusedError,
     Visibility,
 )
@@ -131,6 +132,7 @@ def test_a_wide_ring_refuses_vectors_whose_high_words_do_not_fit() -> None:
 # ── sums ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.claim("C-secagg-1")
 @settings(max_examples=15, deadline=None)
 @given(
     n=st.integers(4, 14),
@@ -370,3 +372,19 @@ def test_a_set_of_another_round_is_not_opened() -> None:
     with pytest.raises(QresError) as caught:
         swarm.reveal(swarm.roster[0])
     assert caught.value.code == "QRES-E604"
+
+
+def test_before_it_is_set_up_and_before_a_round_there_is_no_session() -> None:
+    info = make_round_info(17, nodes=6)
+    with pytest.raises(QresError, match=r"QRES-E604 .*not set up"):
+        Secagg().round_opened(info)
+    swarm = PluginSwarm(6)
+    node = swarm.roster[0]
+    masked = Updates(np.zeros((1, 17), np.int32), (node,), np.ones(1, np.int64))
+    with pytest.raises(QresError, match=r"QRES-E604 .*no session in this round"):
+        swarm.plugins[node].reveal(masked, (), info)
+    swarm.open()
+    with pytest.raises(QresError, match=r"QRES-E604 .*no session of round 9 for this model"):
+        swarm.plugins[node].reveal(masked, (), attrs.evolve(swarm.info, number=9))
+    with pytest.raises(QresError, match=r"QRES-E604 .*not finished"):
+        swarm.plugins[node].reveal(masked, (), swarm.info)

@@ -54,6 +54,7 @@ def test_a_node_that_restarts_in_a_round_stays_out_of_it(tmp_path: Path) -> None
     assert again.round_opened(later).start()  # the next one is another session
 
 
+@pytest.mark.claim("C-secagg-15")
 @pytest.mark.parametrize("step", [8, 0])
 def test_where_the_store_is_gone_and_heights_were_decided_the_node_stays_out(
     tmp_path: Path, step: int
@@ -83,6 +84,7 @@ def test_a_store_once_begun_is_used_from_then_on(tmp_path: Path) -> None:
     assert caught.value.code == "QRES-E604"
 
 
+@pytest.mark.claim("C-secagg-15")
 def test_a_store_that_is_removed_under_a_running_node_keeps_it_out(tmp_path: Path) -> None:
     plugin = Secagg(new_store=True)
     info = NodeInfo(make_node_ids(5)[0], "testing", make_node_ids(5), 0, data_dir=str(tmp_path))
@@ -135,6 +137,7 @@ def killed_at(step: str, folder: Path) -> bytes:
     return next(node for node in make_node_ids(5) if node.hex()[:8] == name)
 
 
+@pytest.mark.claim("C-secagg-15")
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 def test_killed_between_recording_a_session_and_sending_it_does_not_take_it_again(
     tmp_path: Path,

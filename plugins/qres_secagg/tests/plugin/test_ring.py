@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,18 +52,27 @@ def test_ring_elements_travel_unchanged(ring: int, values: list[int]) -> None:
     assert vector.dtype == np.int32
     assert len(beside.body) == 32 + (4 * len(values) if ring == 64 else 0)
     assert masked_under({"secagg": beside}) == b"L" * 32
-    back = incoming(vector, {"secagg": beside}, parameters(ring))
-    assert back is not None
+    shape = attrs.evolve(parameters(ring), dimension=len(values))
+    back, is_right = incoming(vector, {"secagg": beside}, shape)
+    assert is_right
     assert np.array_equal(back, masked)
+    for start in range(len(values)):  # a range of them is that range
+        back, is_right = incoming(vector[start:], {"secagg": beside}, shape, start)
+        assert is_right
+        assert np.array_equal(back, masked[start:])
 
 
 @pytest.mark.parametrize(
     "beside",
     [None, Companion(bytes(11)), Companion(bytes(32 + 11)), Companion.of([1] * 11, 2**32)],
 )
-def test_high_words_that_are_missing_or_of_another_size_are_none(beside: Companion | None) -> None:
+def test_high_words_that_are_missing_or_of_another_size_are_zeros(
+    beside: Companion | None,
+) -> None:
     companions = {} if beside is None else {"secagg": beside}
-    assert incoming(np.zeros(3, np.int32), companions, parameters(64)) is None
+    values, is_right = incoming(np.int32([1, -1, 2]), companions, parameters(64))
+    assert not is_right
+    assert values.tolist() == [1, 2**32 - 1, 2]
 
 
 @pytest.mark.parametrize("beside", [None, Companion(bytes(31)), Companion.of([1] * 32, 200)])

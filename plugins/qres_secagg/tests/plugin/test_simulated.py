@@ -70,6 +70,7 @@ def accuracy(result: SimulationResult) -> float:
     return 100 * result.final("accuracy")
 
 
+@pytest.mark.claim("C-secagg-2")
 def test_the_models_are_bit_for_bit_those_without_it() -> None:
     """Nobody is away: the same updates are merged, and the mean of the exact sum is the mean."""
     hidden = play(8, 8, {"secagg": {}, **MEAN}, rounds=2)
@@ -79,6 +80,7 @@ def test_the_models_are_bit_for_bit_those_without_it() -> None:
     assert not hidden.rounds[-1].plugins["secagg"]["saturated"]
 
 
+@pytest.mark.claim("C-secagg-2")
 @pytest.mark.long
 def test_with_a_tenth_dropping_out_after_the_shares_the_models_are_still_the_same() -> None:
     """One of ten shares and never contributes: its masks are recovered in every round."""
@@ -123,6 +125,7 @@ def test_distributed_noise_is_added_before_masks_and_learning_goes_on() -> None:
     assert accuracy(hidden) >= accuracy(plain) - 6  # the noise is the system's: 2 to 4 points
 
 
+@pytest.mark.claim("C-secagg-24")
 @pytest.mark.long
 def test_a_median_of_groups_withstands_as_many_liars_as_promised() -> None:
     """The liar masks as all do; the one of the example sends what it likes without masks."""
@@ -133,6 +136,7 @@ def test_a_median_of_groups_withstands_as_many_liars_as_promised() -> None:
     assert accuracy(attacked) >= accuracy(clean) - 5
 
 
+@pytest.mark.control("C-secagg-24")
 @pytest.mark.long
 def test_the_mean_of_a_sum_does_not_withstand_that_liar() -> None:
     """Positive control: without groups the same liar has its way."""
@@ -151,6 +155,7 @@ def codes(plugins: Tables, *, byzantine: int = 0, quorum: int = 20, **swarm: Any
     return {problem.code for problem in caught.value.problems}
 
 
+@pytest.mark.claim("C-secagg-25")
 def test_what_does_not_fit_together_is_refused() -> None:
     grouped = {**TRUST, "secagg": {"group_size": 8, "min_size": 5}}
     assert "QRES-E303" in codes({**TRUST, "secagg": {}, "median": {"f": 1}}, byzantine=1)

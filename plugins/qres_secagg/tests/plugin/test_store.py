@@ -71,6 +71,7 @@ def test_a_weight_is_kept_for_a_model_also_after_a_restart(tmp_path: Path) -> No
         assert again._db.execute("SELECT count(*) FROM counted").fetchone() == (1,)
 
 
+@pytest.mark.claim("C-secagg-11")
 def test_no_set_is_stated_unless_the_one_before_is_on_record(tmp_path: Path) -> None:
     a, b, c, m, other = (letter * 32 for letter in (b"a", b"b", b"c", b"m", b"o"))
     store = opened(tmp_path)

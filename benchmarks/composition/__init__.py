@@ -1,0 +1,1 @@
+"""What :mod:`compose` measures, and how it draws it."""
