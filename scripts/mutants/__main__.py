@@ -3,11 +3,11 @@
 python -P -m mutants [--only WORD] [--tests PATH …] [--left] [--seconds S] [--guesses FILE]
                      [--list] [--count] [--sample N]
 
-Known tests are tried first; what they miss meets every test that comes past it. With `--seconds`
-quick tests alone are asked, of all files at once, and those first that come past the fewest checks:
-that finds most at the least cost. Which test found what is written to `found.tsv`. Exit status 1 if
-a mutant lives that `equivalent.toml` does not explain, or if that file explains one that is not
-there.
+Known tests are tried first, and the other cases of their functions; what they miss meets every test
+that comes past it. With `--seconds` quick tests alone are asked, of all files at once, and those
+first that come past the fewest checks: that finds most at the least cost. Which test found what is
+written to `found.tsv`. Exit status 1 if a mutant lives that `equivalent.toml` does not explain, or
+if that file explains one that is not there.
 """
 
 from __future__ import annotations

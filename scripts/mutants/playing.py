@@ -158,7 +158,7 @@ class Player:
         say: takes a line for who watches.
         keep: takes what is known after each batch.
         jobs: children at once.
-        quick: no other test than the known one.
+        quick: no other test than the known one, and the other cases of its function.
         guesses: parts of the names of tests that may find a mutant, by its name; no others are
             played then. It is the cheapest way for who knows the tests.
         seconds: of work of the slowest test that is played; those of a mutant together take
@@ -223,7 +223,7 @@ class Player:
             self._play(list(self._guessed(self._guesses)))
             return True
         known = ((index, self._known.get(self._installed.name(index))) for index in self.outcomes)
-        self._play([(index, [test]) for index, test in known if test in self._items])
+        self._play([(index, kin) for index, test in known if test and (kin := self._kin(test))])
         files = [] if self._quick else self._nearest_first()
         if self._limit is not None:
             self._play_most_telling(files)
@@ -237,6 +237,12 @@ class Player:
                 tasks = [(index, self._tests(past, index)) for index in left if index in past]
                 self._play([task for task in tasks if task[1]])
         return True
+
+    def _kin(self, test: str) -> list[str]:
+        """A test, if it is there, and the other cases of its function: a new case renames them."""
+        function = test.partition("[")[0]
+        kin = (other for other in self._items if other.partition("[")[0] == function)
+        return sorted(kin, key=lambda other: other != test)
 
     def _guessed(self, guesses: Mapping[str, Sequence[str]]) -> Iterator[Task]:
         """The tests that somebody guessed, of each mutant."""
