@@ -246,11 +246,19 @@ class Heights(Leaving, ABC):
         if self.swarm.interval or not self.trains_ahead:
             return
         head = self._context.head.after(chosen, Merged(made.digest))
-        number, count = self.number + 1, self.swarm.participants
+        number, count = self._next_number, self.swarm.participants
         if self.node_id in participants(head, number, count):
             info = round_info(self.swarm, head, int(made.model.size), number)
             self._parts.ahead.begin(info)
             self._parts.outlet.put(Train(info, made.model))
+
+    @property
+    def _next_number(self) -> int:
+        """The first round of the next height: later than all that the node may have voted in.
+
+        Who skips a round may vote and decide in it at once, before its own round is that one.
+        """
+        return max(self.number, self._choice.engine.round) + 1
 
     def _conclude(self, now: float) -> None:
         """Go to the next head, if it is decided and its model is here."""
@@ -320,4 +328,4 @@ class Heights(Leaving, ABC):
         elif was_member:
             self._is_out(after.height, now)
         if not self._is_over:
-            self._open_height(self.number + 1, now, wait=self.swarm.interval)
+            self._open_height(self._next_number, now, wait=self.swarm.interval)

@@ -483,6 +483,10 @@ class Notebook:
             assert choice is not None
             assert self.ballots.setdefault((round_number, kind), choice) == choice
         else:
+            last = self.votes[-1][0] if self.votes else 0
+            assert round_number >= last, f"a {kind} of round {round_number} after one of {last}"
+            said = {choice for number, of, choice in self.votes if (number, of) == (last, kind)}
+            assert round_number > last or said <= {choice}, f"a second {kind} of round {last}"
             self.votes.append((round_number, kind, choice))
 
     def record_lock(self, lock: JournalEntry | None) -> None:
