@@ -17,6 +17,7 @@ from qres_core.contract.dialogue import (
 from qres_core.contract.errors import CompatibilityError, RoundError, WireError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import ACCEPT
 from qres_core.contract.wire import Envelope
 from qres_core.hosting.fitting import speaks
 from qres_core.hosting.retold import Happening, Heard, Retold
@@ -105,6 +106,8 @@ class Partaking:
     ) -> tuple[Heard, ...]:
         """The messages among frames that members signed for this round; others count for nothing.
 
+        Nor does what who may take part no more signed, for example a member that was revoked.
+
         Args:
             frames: as the coordinator handed them on, which is not trusted.
             me: this client, who knows what it said.
@@ -118,7 +121,9 @@ class Partaking:
             except WireError:
                 continue
             said = self._said(envelope)
-            if said is not None and envelope.sender != me and kernel.authentic(envelope, now):
+            if said is None or envelope.sender == me or not kernel.authentic(envelope, now):
+                continue
+            if kernel.authenticate(envelope, envelope.sender, now)[0] is ACCEPT:
                 found.append((said.plugin, envelope.sender, said.step, bytes(envelope.payload)))
         return tuple(found)
 

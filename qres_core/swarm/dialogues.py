@@ -184,10 +184,18 @@ class Dialogues:
                     # A clock or a list of revoked certificates decided otherwise elsewhere: who
                     # hands on in good faith what an author says to it alone must not pay for that.
                     proven &= verdict.blame is Blame.NOBODY
-                elif self._keep(said, log, now):
+                elif self._takes_part(said, now) and self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
         if not proven:
             self._outlet.refuse(envelope, Fault.UNPROVEN_DIALOGUE_MESSAGE, Blame.SENDER)
+
+    def _takes_part(self, said: Said, now: float) -> bool:
+        """Whether a message counts that another node hands on, and its author surely made.
+
+        A quote is no way in for who was revoked. Whoever hands it on may not have heard of that.
+        """
+        envelope = said.envelope
+        return self._context.kernel.authenticate(envelope, envelope.sender, now)[0] is ACCEPT
 
     def _is_for_us(self, said: Said, log: DialogueLog, peer: NodeId) -> bool:
         own, envelope = self._context.node_id, said.envelope

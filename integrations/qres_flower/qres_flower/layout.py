@@ -14,7 +14,7 @@ from qres_flower.border import app
 from qres_flower.shapes import ArrayShapes, Reals, opened
 
 _BYTES: Final = b"qres/flower-arrays/v1\0"
-_MODEL: Final = b"qres/flower-model/v2\0"
+_MODEL: Final = b"qres/flower-model/v3\0"
 
 
 def difference(shapes: ArrayShapes, after: Mapping[str, Any], before: Mapping[str, Any]) -> Reals:
@@ -78,12 +78,11 @@ def bytes_name(record: Mapping[str, Any]) -> bytes:
 def model_name(record: Mapping[str, Any]) -> bytes:
     """SHA-256 of the numbers of an ArrayRecord, 32 bytes; one that no other layout changes.
 
-    The same numbers are the same model, whatever names, shapes, order and types they come with: of
-    one model a client gives no two sums. Raises ValueRefusedError: QRES-E503.
+    The same numbers are the same model, whatever names, shapes, order and types they come with, and
+    however many arrays hold them: of one model a client gives no two sums. They are sorted, so that
+    this takes O(d log d). Raises ValueRefusedError: QRES-E503.
     """
-    numbers = sorted(
-        # A zero has one sign here.
-        hashlib.sha256((opened(name, each).astype("<f8") + 0.0).tobytes()).digest()
-        for name, each in record.items()
-    )
-    return hashlib.sha256(_MODEL + b"".join(numbers)).digest()
+    arrays = [opened(name, each).astype("<f8").ravel() for name, each in record.items()]
+    # A zero has one sign here.
+    numbers = np.sort(np.concatenate([np.empty(0, "<f8"), *arrays])) + 0.0
+    return hashlib.sha256(_MODEL + numbers.tobytes()).digest()

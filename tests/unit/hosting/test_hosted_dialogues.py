@@ -13,6 +13,7 @@ import pytest
 
 from qres_core import (
     Accusation,
+    Blame,
     CompatibilityError,
     DialogueMessage,
     Envelope,
@@ -23,6 +24,7 @@ from qres_core import (
     Send,
     Update,
     hosting,
+    reject,
 )
 from qres_core.hosting.partaking import Partaking, hosted
 from qres_core.hosting.retold import Happening, Retold
@@ -517,3 +519,38 @@ def test_what_is_handed_on_is_looked_at(tmp_path: Path) -> None:
         nonce = hosting.HostedRound.from_bytes(whole.told).nonce
         heard = [len(each.heard) for each in file.history(nonce)]
     assert heard == [0, 0, 2]
+
+
+@pytest.mark.usefixtures("greets")
+def test_who_was_revoked_speaks_through_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator may have an old list. Without a revocation the same message counts."""
+    host = read(tmp_path)
+    coordinator = hosting.Coordinator(host)
+    coordinator.begin(bytes(32), SIZE)
+    first = coordinator.asks()
+    assert first is not None
+    frames = [asked(host, client, first)[0] for client in range(3)]
+    whole = hosting.HostedTurn.from_bytes(first, 3)
+    gone = Envelope.from_bytes(frames[1], max_bytes=2**20).sender
+    judge = Kernel.authenticate
+
+    def authenticate(kernel: Kernel, envelope: Envelope, *of: Any, **how: bool) -> Any:
+        if envelope.sender == gone and not how.get("quoted"):
+            return reject("revoked", blame=Blame.NOBODY), "pki"
+        return judge(kernel, envelope, *of, **how)
+
+    second = attrs.evolve(whole, number=1, frames=tuple(frames))
+    with monkeypatch.context() as patch:
+        patch.setattr(Kernel, "authenticate", authenticate)
+        for client in (0, 2):
+            asked(host, client, second.to_bytes())
+    third = attrs.evolve(whole, number=2, frames=tuple(frames))
+    asked(host, 0, third.to_bytes())
+    nonce = hosting.HostedRound.from_bytes(whole.told).nonce
+    heard = {}
+    for client in (0, 2):
+        with Retold(Path(tmp_path / f"data/client-{client}"), again=True) as file:
+            heard[client] = [len(each.heard) for each in file.history(nonce)]
+    assert heard == {0: [0, 1, 2], 2: [0, 1]}

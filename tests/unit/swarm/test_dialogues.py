@@ -704,6 +704,34 @@ def test_who_hands_on_what_another_holds_for_revoked_is_not_blamed(
     assert blamed == ({net.ids[1], net.ids[2]} if blame is Blame.LINK else set())
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_was_revoked_speaks_through_nobody(
+    make_net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Two nodes refuse it. A third has an old list, takes what it says, and hands it on."""
+    net, model = lone(make_net)
+    for index in (0, 2):
+        kernel = net.machine(index).kernel
+
+        def authenticate(
+            envelope: Any, source: NodeId, now: float, judge: Any = kernel.authenticate, **how: bool
+        ) -> Any:
+            if envelope.sender == net.ids[LIAR] and not how.get("quoted"):
+                return reject("revoked", blame=Blame.NOBODY), "mac"
+            return judge(envelope, source, now, **how)
+
+        monkeypatch.setattr(kernel, "authenticate", authenticate)
+    if not guarded:
+        monkeypatch.setattr(room.Dialogues, "_takes_part", lambda *_: True)
+    fresh = net.forge(LIAR, "dialogue/talk/0", b"after it went", number=1, model=model)
+    net.inject(fresh, [0, 1, 2], link=LIAR)
+    net.run(seconds=6.0)
+    bodies = [[answer.body for answer in talk(net, index).got] for index in range(3)]
+    through = [] if guarded else [b"after it went"]
+    assert bodies == [through, [b"after it went"], through]
+    assert not any(e.against for index in (0, 2) for e in net.nodes[index].witness.evidence)
+
+
 @attrs.define
 class Fragile(Idle):
     """Falls over what it was told, when the clock moves, or when it is asked what it says."""
