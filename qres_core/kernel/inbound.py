@@ -149,7 +149,12 @@ def _judged(
     # every window for good: the owner can replace the key, and not go beyond that number.
     if envelope.sequence // NUMBERS_PER_KEY != defences.key_index(envelope.sender):
         return _OF_OTHER_KEY, KERNEL
-    return defences.replay_check(envelope, now - waited)
+    verdict, plugin = defences.replay_check(envelope, now - waited)
+    if verdict.blame is Blame.LINK and source == envelope.sender:
+        # It is no copy of another's. A neighbour may have repeated what its author once sent: a
+        # transport that proves the author does not prove that it sent this copy.
+        verdict = attrs.evolve(verdict, blame=Blame.NOBODY)
+    return verdict, plugin
 
 
 def _has_more(defences: Defences, envelope: Envelope) -> bool:

@@ -115,9 +115,8 @@ class Choice(Instance):
         """
         proposal = Proposal.from_bytes(record.head, len(self._context.roster))
         self._collector.restore(record.messages)
-        value = self.known_sets.know(proposal.candidate)
-        lock = Lock(value, proposal.lock_round)
-        self._proofs[lock.round, Step.PREVOTE, value] = proposal.prevotes
+        lock = Lock(self.known_sets.know(proposal.candidate), proposal.lock_round)
+        self._proofs[lock.round, Step.PREVOTE, lock.value] = proposal.prevotes
         self.engine.restore(lock, lock, ())
 
     def restore_decided(self, record: JournalEntry) -> None:
@@ -190,8 +189,8 @@ class Choice(Instance):
             self._speaker.send(peer, told)
         return True
 
-    def _refuse(self, envelope: Envelope, fault: Fault, now: float = 0.0) -> None:
-        self._outlet.refuse(envelope, fault, Blame.SENDER)
+    def _refuse(self, envelope: Envelope, fault: Fault, now: float, *votes: Envelope) -> None:
+        self._outlet.refuse(envelope, fault, self._blame_for(votes))
         self._amendments.note(fault, envelope, now)
 
     def _take_proposal(self, envelope: Envelope, now: float) -> None:
@@ -212,7 +211,8 @@ class Choice(Instance):
                 return
         fault = self._fault_of(proposal, number, value, envelope.sender, now)
         if fault is not None:
-            self._refuse(envelope, fault, now)
+            votes = proposal.prevotes if fault is Fault.UNPROVEN_LOCK else ()
+            self._refuse(envelope, fault, now, *votes)
             return
         known[value] = envelope
         self.known_sets.know(proposal.candidate)

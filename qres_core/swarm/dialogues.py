@@ -30,6 +30,7 @@ from qres_core.contract.rounds import OwnContributions, RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
@@ -184,18 +185,10 @@ class Dialogues:
                     # A clock or a list of revoked certificates decided otherwise elsewhere: who
                     # hands on in good faith what an author says to it alone must not pay for that.
                     proven &= verdict.blame is Blame.NOBODY
-                elif self._takes_part(said, now) and self._keep(said, log, now):
+                elif _takes_part(self._context.kernel, said, now) and self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
         if not proven:
             self._outlet.refuse(envelope, Fault.UNPROVEN_DIALOGUE_MESSAGE, Blame.SENDER)
-
-    def _takes_part(self, said: Said, now: float) -> bool:
-        """Whether a message counts that another node hands on, and its author surely made.
-
-        A quote is no way in for who was revoked. Whoever hands it on may not have heard of that.
-        """
-        envelope = said.envelope
-        return self._context.kernel.authenticate(envelope, envelope.sender, now)[0] is ACCEPT
 
     def _is_for_us(self, said: Said, log: DialogueLog, peer: NodeId) -> bool:
         own, envelope = self._context.node_id, said.envelope
@@ -376,3 +369,11 @@ def _bundles(lacking: Iterable[Said], most: int) -> Iterator[list[Said]]:
         size += octets
     if bundle:
         yield bundle
+
+
+def _takes_part(kernel: Kernel, said: Said, now: float) -> bool:
+    """Whether a message counts that another node hands on, and its author surely made.
+
+    A quote is no way in for who was revoked. Whoever hands it on may not have heard of that.
+    """
+    return kernel.authenticate(said.envelope, said.envelope.sender, now)[0] is ACCEPT

@@ -16,7 +16,7 @@ from typing import ClassVar
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
-from qres_core.contract.wire import Envelope
+from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
 from qres_core.swarm.consensus import Consensus
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.misbehaviour import MisbehaviourPool
@@ -192,8 +192,17 @@ class Instance(ABC):
             return True
         decided = step is Step.PRECOMMIT
         fault = Fault.UNPROVEN_CERTIFICATE if decided else Fault.UNPROVEN_LOCK
-        self._outlet.refuse(envelope, fault, Blame.SENDER)
+        self._outlet.refuse(envelope, fault, self._blame_for(votes))
         return False
+
+    def _blame_for(self, votes: Iterable[Envelope]) -> Blame:
+        """Whom votes blame that prove nothing.
+
+        A key may have been replaced after an honest node kept a vote that it signed.
+        """
+        key_index = self._context.kernel.key_index
+        old = any(vote.sequence // NUMBERS_PER_KEY < key_index(vote.sender) for vote in votes)
+        return Blame.NOBODY if old else Blame.SENDER
 
     def quorum(self, step: Step, number: int, value: Value) -> tuple[Envelope, ...]:
         """The messages of a quorum that voted for a value, and no more, ascending by sender."""

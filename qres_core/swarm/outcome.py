@@ -179,7 +179,7 @@ class OutcomeVote(Instance):
         if lock_round and not self.quoted(
             Step.PREVOTE, lock_round, value, proposal.prevotes, envelope.sender, now
         ):
-            self._outlet.refuse(envelope, Fault.UNPROVEN_LOCK, Blame.SENDER)
+            self._outlet.refuse(envelope, Fault.UNPROVEN_LOCK, self._blame_for(proposal.prevotes))
             return
         self._proposals[number] = envelope
         self._know(proposal.decision)

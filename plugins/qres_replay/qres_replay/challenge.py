@@ -115,8 +115,13 @@ class Freshness:
         return self.own == self.coordinator
 
     def follow(self, roster: Collection[NodeId]) -> None:
-        """The members are these from now on: the first of them leads, and who left is forgotten."""
-        self.coordinator = min(roster)
+        """The members are these from now on: the first of them leads, and who left is forgotten.
+
+        So is the round that another leader named: it may have lied.
+        """
+        leader = min(roster)
+        if leader != self.coordinator:
+            self.coordinator, self.round, self.nonce = leader, 0, b""
         for known in (self._fresh, self._before, self._early):
             for node in known.keys() - set(roster):
                 del known[node]

@@ -292,6 +292,25 @@ def test_a_nonce_of_a_round_that_is_over_is_held_to_the_clock() -> None:
     assert nonce(replay, number=1) == "clock-behind"
 
 
+@pytest.mark.parametrize("removed", [True, False])
+def test_what_a_lying_leader_said_goes_with_it(*, removed: bool) -> None:
+    """A nonce of a far round outlives the members' patience, and not the liar's seat.
+
+    The control: while it leads, the far round is the newest, and nobody's answer is right.
+    """
+    replay = node(2)
+    open_round(replay, 1)
+    assert not nonce(replay, number=2**40)
+    roster = IDS[1:] if removed else IDS
+    info = attrs.evolve(make_round_info(number=2), roster=tuple(roster))
+    replay.round_opened(info)
+    fresh = bytes([2]) * 32
+    leader = PEER if removed else LEADER
+    deliver(replay, leader, 5, kind=NONCE_KIND, number=2, payload=fresh)
+    said = deliver(replay, LAST, 1, kind=ANSWER_KIND, number=2, payload=answer_to(fresh, LAST, 2))
+    assert (said == "") is removed
+
+
 def test_a_second_nonce_of_a_round_changes_nothing() -> None:
     replay = node(2)
     dialogue = open_round(replay, 1)

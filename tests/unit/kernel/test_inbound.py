@@ -234,6 +234,17 @@ def test_a_forgery_does_not_use_up_the_real_message(parts: Parts) -> None:
     assert parts.passes(message)
 
 
+@pytest.mark.claim("C-blame-1", "C-replay-3")
+def test_a_replay_does_not_blame_the_author_whose_message_somebody_repeats(parts: Parts) -> None:
+    """Where the transport proves the author, the author is the source of each copy."""
+    message = signed(parts)
+    assert parts.passes(message)
+    again = parts.kernel.inbound(message.to_bytes(), message.sender, 0.0)
+    assert again == Rejection(Fault.REPLAYED, Blame.NOBODY, None, "replay")
+    assert parts.gate.told == []
+
+
+@pytest.mark.control("C-blame-1", "C-replay-3")
 def test_a_replay_blames_the_link(parts: Parts) -> None:
     message = signed(parts, round_number=3)
     parts.inbound(message)

@@ -722,7 +722,7 @@ def test_who_was_revoked_speaks_through_nobody(
 
         monkeypatch.setattr(kernel, "authenticate", authenticate)
     if not guarded:
-        monkeypatch.setattr(room.Dialogues, "_takes_part", lambda *_: True)
+        monkeypatch.setattr(room, "_takes_part", lambda *_: True)
     fresh = net.forge(LIAR, "dialogue/talk/0", b"after it went", number=1, model=model)
     net.inject(fresh, [0, 1, 2], link=LIAR)
     net.run(seconds=6.0)

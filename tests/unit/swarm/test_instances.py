@@ -178,6 +178,25 @@ def test_a_lock_of_no_round_or_without_a_quorum_is_refused(harness: ModuleType, 
     assert net.nodes[0].refused == {"unproven-lock": 2}
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_votes_of_a_replaced_key_prove_nothing_and_blame_nobody(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+) -> None:
+    """Whoever kept them is honest. Without another key the same lock blames who shows it."""
+    net = staged(harness)
+    kernel, head = net.machine(0).kernel, net.machine(0).head.digest
+    monkeypatch.setattr(kernel, "authentic", lambda *_of: False)
+    monkeypatch.setattr(kernel, "key_index", lambda who: int(replaced and who == net.ids[2]))
+    candidate = CandidateSet(1, tuple(Member(i, VALUE) for i in net.ids[:3]))
+    quoted = tuple(votes(net, [0, 1, 2], value=candidate.digest(head)))
+    shown = Proposal(candidate, 1, quoted).to_bytes()
+    net.inject(net.forge(LIAR, "choice/lock", shown, number=1, model=head), [0])
+    net.run(seconds=0.001)
+    assert net.nodes[0].refused == {"unproven-lock": 1}
+    blamed = {e.subject for e in net.nodes[0].witness.evidence if e.against}
+    assert blamed == (set() if replaced else {net.ids[LIAR]})
+
+
 def test_a_lock_outlives_a_restart_with_its_proof(harness: ModuleType) -> None:
     """A locked node that restarts proposes what it is locked on, and the others believe it."""
 
