@@ -101,7 +101,6 @@ def test_a_member_that_was_added_again_is_not_stopped_by_its_removal(
     assert not [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
 
 
-@pytest.mark.control("C-members-1")
 def test_a_member_that_believes_the_first_to_show_its_removal_is_stopped_by_one_liar(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_change_without_enough_signatures_waits_and_costs_nothing(harness: Mod
 
 
 @pytest.mark.claim("C-members-1")
+@pytest.mark.control("C-members-1")
 def test_a_change_that_nobody_signed_is_refused_by_all(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
