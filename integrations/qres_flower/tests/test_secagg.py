@@ -15,13 +15,23 @@ pytest.importorskip("flwr")
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 from qres_flower import QresStrategy
-from small_flower import SEED, MemoryGrid, honest, initial, numbers, write
+from small_flower import SEED, MemoryGrid, honest, initial, numbers, returning, scaled, write
 
-from qres_core import Envelope, fixed
+from qres_core import CompatibilityError, Envelope, fixed
 from qres_core.swarm.messages import ContributionBody
 
 pytestmark = pytest.mark.usefixtures("in_run")
 SUMS = "[plugins.secagg]\n\n[plugins.mean]\n"
+GROUPS = """
+[plugins.secagg]
+group_size = 3
+min_size = 3
+corrupt = 0.0
+dropout = 0.0
+
+[plugins.median]
+f = 1
+"""
 SIZE = 6
 """Numbers of the model."""
 
@@ -84,6 +94,40 @@ def vectors(grid: Any) -> list[Any]:
             body = ContributionBody.from_bytes(read.payload, SIZE)
             found.append(fixed.decode(body.vector, scale=0))
     return found
+
+
+def moved_by_a_liar(folder: Path, plugins: str, byzantine: int) -> float:
+    """How far nine clients, of whom one lies within the bound, end from what the honest learn."""
+    config = inside(folder, plugins, nodes=9, byzantine=byzantine, quorum=9)
+    liar = returning(lambda values: scaled(values, -3.0))
+    grid = LeavingGrid.of([*[honest(index) for index in range(8)], liar], config)
+    strategy, result = run(config, grid)
+    assert len(strategy.rounds[0].merged) == 9  # the liar's update is masked as all are
+    expected = np.array([[1.5, -0.5], [0.25, 1.0]])
+    return float(np.abs(numbers(result.arrays)["weight"] - expected).max())
+
+
+@pytest.mark.claim("C-secagg-24")
+def test_a_median_of_groups_withstands_a_liar(tmp_path: Path) -> None:
+    assert moved_by_a_liar(tmp_path, GROUPS, 1) < 0.05
+
+
+@pytest.mark.control("C-secagg-24")
+def test_one_sum_does_not_withstand_that_liar(tmp_path: Path) -> None:
+    assert moved_by_a_liar(tmp_path, SUMS, 0) > 0.5
+
+
+@pytest.mark.claim("C-secagg-25")
+@pytest.mark.parametrize(
+    ("plugins", "refusal"),
+    [
+        ("[plugins.secagg]\n\n[plugins.krum]\nf = 1\n", r"QRES-E303 plugins\.krum.*only one sum"),
+        (GROUPS.replace("median", "krum"), r"QRES-E304 plugins\.krum: needs 5 rows.*leaves 3"),
+    ],
+)
+def test_krum_beside_sums_is_refused_by_name(tmp_path: Path, plugins: str, refusal: str) -> None:
+    with pytest.raises(CompatibilityError, match=refusal):
+        run(inside(tmp_path, plugins, nodes=9, byzantine=1, quorum=9), None)
 
 
 @pytest.mark.claim("C-flower-6")
