@@ -9,15 +9,16 @@ Prints Markdown, or writes it into the page in place of the tables with the same
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import tomli
 from qres_secagg.chances import (
-    enough_rows,
     grouping,
     least_nodes,
     least_quorum,
@@ -49,15 +50,36 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def chances(nodes: int, size: int, least: int, rows: int) -> list[str]:
-    """The probability of enough rows at each share of nodes that are away."""
+def chance(sizes: Sequence[int], least: int, rows: int, quorum: int, away: float) -> float:
+    """The probability of ``quorum`` inputs or more and enough groups with ``least`` of them."""
+    found = np.ones((1, 1))  # by groups that are open, and by inputs
+    for size in sizes:
+        here = np.array(
+            [math.comb(size, i) * (1 - away) ** i * away ** (size - i) for i in range(size + 1)]
+        )
+        closed = np.where(np.arange(size + 1) < least, here, 0.0)
+        more = np.zeros((found.shape[0] + 1, found.shape[1] + size))
+        for count, inputs in enumerate(found):
+            more[count] += np.convolve(inputs, closed)
+            more[count + 1] += np.convolve(inputs, here - closed)
+        found = more
+    return float(found[rows:, quorum:].sum())
+
+
+def chances(nodes: int, size: int, least: int, rows: int, quorum: int) -> list[str]:
+    """The probability that a round closes and is opened at each share of nodes that are away."""
     sizes = group_sizes(nodes, size)
-    return [f"{enough_rows(sizes, least, rows, away):.3f}" for away in AWAY]
+    return [f"{chance(sizes, least, rows, quorum, away):.3f}" for away in AWAY]
 
 
 def quorum(nodes: int, liars: int, least: int) -> int:
-    """The least `swarm.quorum` with which a median of groups starts: to agree, and for its rows."""
-    return max((nodes + liars) // 2 + 1, least * (2 * liars + 1))
+    """The least `swarm.quorum` with which a median of groups starts.
+
+    It is enough to agree, for the rows of the median, and for the holders of shares.
+    """
+    plan = choose(nodes, liars, max(1, int(PLANNED * nodes)))
+    rows = least * (2 * liars + 1)
+    return max((nodes + liars) // 2 + 1, rows, least_quorum(nodes, plan.k, plan.t))
 
 
 def median_row(nodes: int, liars: int) -> list[object] | None:
@@ -68,7 +90,8 @@ def median_row(nodes: int, liars: int) -> list[object] | None:
         return None
     count = len(group_sizes(nodes, plan.size))
     need = quorum(nodes, liars, plan.least)
-    return [count, plan.size, plan.least, need, *chances(nodes, plan.size, plan.least, rows)]
+    found = chances(nodes, plan.size, plan.least, rows, need)
+    return [count, plan.size, plan.least, need, *found]
 
 
 HEADS: Final = ("groups", "group_size", "min_size", "quorum", *(f"{away:.0%}" for away in AWAY))
@@ -128,7 +151,7 @@ def configurations() -> str:
             share = secagg.get("corrupt", PLANNED)
             corrupt = max(swarm["byzantine"], int(share * nodes))
             count = len(group_sizes(nodes, size))
-            found = chances(nodes, size, least, needed)
+            found = chances(nodes, size, least, needed, swarm["quorum"])
             name = Path(path).stem
             yield [f"`{name}`", nodes, corrupt, f"{needed} of {count}", least, *found]
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
+import random
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from qres_secagg.graph import circulant, split
+from qres_secagg.parameters import choose
 
 from qres_core import CompatibilityError
 from qres_core.kernel.config import parse
@@ -71,3 +77,45 @@ def test_the_least_swarm_starts_and_one_node_less_does_not(row: list[int]) -> No
         for count in range(2 * liars + 1, fewer // (liars + 2) + 1)
         for smaller in range(liars + 2, fewer // count + 1)
     )
+
+
+@pytest.mark.parametrize("away", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("row", [row for row in cells(TABLES.most_liars()) if 64 < row[0] < 200])
+def test_so_often_rounds_close_and_are_opened_with_acks_and_holders_counted(
+    row: list[int], away: float
+) -> None:
+    """By draws of who is away: from the start, or when the shares are dealt."""
+    nodes, liars, _groups, size, least, quorum = row
+    rows, plan, draws = 2 * liars + 1, choose(nodes, liars, nodes // 10), 1000
+    near, rng = circulant(nodes, plan.k, b"seed"), random.Random(nodes)
+
+    def opened(present: set[int], groups: Sequence[Collection[int]]) -> list[Collection[int]]:
+        return [group for group in groups if sum(rank in present for rank in group) >= least]
+
+    early = late = 0
+    for _ in range(draws):
+        groups = split(nodes, size, rng.randbytes(8))
+        here = {rank for rank in range(nodes) if rng.random() >= away}
+        if len(here) < quorum or len(opened(here, groups)) < rows:
+            continue
+        listed = here
+        while (acked := {i for i in listed if 1 + len(listed & {*near[i]}) >= plan.acks}) != listed:
+            listed = acked
+        early += len(listed) >= quorum and len(opened(listed, groups)) >= rows
+        # Those that are gone dealt before, and secrets of open groups are opened, theirs too.
+        members = [rank for group in opened(here, groups) for rank in group]
+        late += all((i in here) + len(here & {*near[i]}) >= plan.t for i in members)
+    told = TABLES.chance(TABLES.group_sizes(nodes, size), least, rows, quorum, away)
+    assert early / draws == pytest.approx(told, abs=0.06)
+    assert late / draws == pytest.approx(told, abs=0.06)
+
+
+def test_the_chance_is_that_of_every_case_counted() -> None:
+    sizes, least, rows, quorum, away = (3, 3, 2), 2, 2, 5, 0.3
+    found = 0.0
+    for here in itertools.product((0, 1), repeat=sum(sizes)):
+        left = iter(here)
+        open_groups = sum(sum(itertools.islice(left, size)) >= least for size in sizes)
+        if open_groups >= rows and sum(here) >= quorum:
+            found += math.prod(0.7 if node else 0.3 for node in here)
+    assert TABLES.chance(sizes, least, rows, quorum, away) == pytest.approx(found)

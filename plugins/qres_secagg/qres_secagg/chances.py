@@ -80,22 +80,24 @@ def enough_rows(sizes: Sequence[int], least: int, rows: int, away: float) -> flo
 
 
 def least_quorum(nodes: int, k: int, t: int) -> int:
-    """Fewest inputs in one sum with which every survivor has enough survivors near it.
+    """Fewest inputs of a round with which every secret has ``t`` holders that are there.
 
-    That is certain on the complete graph. On a sparse one it fails with a probability of ``2**-20``
-    at most, if chance decides who is away.
+    The others have dealt shares, and are away when secrets are opened. Holders are all over the
+    swarm, whether there is one sum or groups. That is certain on the complete graph. On a sparse
+    one it fails with a probability of ``2**-20`` at most, if chance decides who is away.
 
     ``k``, ``t``: degree and threshold of the graph, see :func:`~qres_secagg.parameters.choose`.
     """
     if k >= nodes - 1:
         return t
-    least = t
-    for inputs in range(nodes, t, -1):
-        cut = tail_above(nodes - 1, nodes - inputs, k, k + 1 - t)
-        if not at_most(cut, -CORRECTNESS_BITS, nodes):
-            least = inputs + 1
-            break
-    return least
+    for inputs in range(nodes - 1, t, -1):
+        gone = nodes - inputs
+        # Whoever is there holds a share of its own secret.
+        here, whole = tail_above(nodes - 1, gone, k, k + 1 - t)
+        away, _ = tail_above(nodes - 1, gone - 1, k, k - t)
+        if not at_most((inputs * here + gone * away, whole), -CORRECTNESS_BITS, 1):
+            return inputs + 1
+    return t  # pragma: no cover - a sparse graph has fewer holders than that
 
 
 @attrs.frozen

@@ -72,15 +72,13 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
         )
         fix = f"swarm.quorum >= {stating}, or fewer that may be corrupt"
         yield Problem("QRES-E304", "plugins.secagg.corrupt", what, fix)
-    elif parameters.group_size == 0:
-        least = least_quorum(n, parameters.k, parameters.t)
-        if quorum < least:
-            what = (
-                f"opens one sum of {n} nodes if at least {least} are in it, but a round may close "
-                f"with {quorum} (swarm.quorum)"
-            )
-            fix = f"swarm.quorum >= {least}, or a larger dropout, up to {1 - quorum / n:.3g}"
-            yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
+    elif quorum < (least := least_quorum(n, parameters.k, parameters.t)):
+        what = (
+            f"opens sums of {n} nodes if at least {least} are there, who hold shares of all, but a "
+            f"round may close with {quorum} (swarm.quorum)"
+        )
+        fix = f"swarm.quorum >= {least}, or a larger dropout, up to {1 - quorum / n:.3g}"
+        yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
 
 
 def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
@@ -119,12 +117,10 @@ def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
     """
     n, quorum = around.nodes, around.quorum
     part, least = parameters.corrupt + HONEST_LEAST, parameters.min_survivors
-    stating = parameters.quorum(n)
+    needed = max(parameters.quorum(n), least_quorum(n, parameters.k, parameters.t), least)
     if parameters.group_size == 0:
-        needed = max(stating, least_quorum(n, parameters.k, parameters.t))
-        gone = part if n - part >= max(needed, least) else n
+        gone = part if n - part >= needed else n
     else:
-        needed = max(stating, least)
         sizes = group_sizes(n, parameters.group_size)
         enough = part + max(part, least)
         # Or so many that their group is not opened.

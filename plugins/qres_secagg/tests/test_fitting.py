@@ -217,14 +217,21 @@ def test_a_round_that_may_close_with_fewer_than_must_state_its_set_is_named() ->
 
 
 @pytest.mark.claim("C-secagg-28")
-def test_one_sum_on_a_sparse_graph_needs_a_quorum_that_can_be_opened() -> None:
-    around = Surroundings(nodes=100, byzantine=0, quorum=68)
-    code, where, text = only({}, around)
+@pytest.mark.parametrize(
+    ("groups", "rows"), [({}, 1), ({"group_size": 12, "min_size": 6, "corrupt": 0.04}, 5)]
+)
+def test_on_a_sparse_graph_sums_need_a_quorum_that_can_be_opened(
+    groups: dict[str, Any], rows: int
+) -> None:
+    """Each node of all holds shares of some others: of one sum, and of groups alike."""
+    around = Surroundings(nodes=100, byzantine=0, quorum=68, rows=rows)
+    code, where, text = only(groups, around)
     assert (code, where) == ("QRES-E304", "plugins.secagg.dropout")
     need = int(least(text, "swarm.quorum"))
-    assert problems({}, attrs.evolve(around, quorum=need)) == []
-    assert problems({}, attrs.evolve(around, quorum=need - 1)) != []
-    assert problems({"dropout": 0.32}, around) == []
+    assert problems(groups, attrs.evolve(around, quorum=need)) == []
+    assert problems(groups, attrs.evolve(around, quorum=need - 1)) != []
+    enough = problems({**groups, "dropout": 0.32}, around)
+    assert "plugins.secagg.dropout" not in [problem.where for problem in enough]
 
 
 # ── after a void height ───────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import attrs
@@ -215,6 +216,25 @@ def test_a_group_with_too_few_inputs_stays_closed_and_the_others_are_opened() ->
     board = swarm.dialogues[swarm.others()[0]].board
     assert len(board._unmasks) == 13
     assert all(unmask.shares.keys().isdisjoint(group) for unmask in board._unmasks.values())
+
+
+@pytest.mark.control("C-secagg-28")
+@pytest.mark.parametrize(("staying", "opened"), [(89, True), (53, False)])
+def test_of_groups_on_a_sparse_graph_no_sum_is_opened_if_too_few_hold_shares(
+    staying: int, *, opened: bool
+) -> None:
+    """100 nodes deal. 89 is the least quorum with which they start, and 53 may state a set."""
+    options = {"group_size": 12, "min_size": 6, "corrupt": 0.04}
+    swarm = PluginSwarm(100, options, byzantine=2).open(seconds=3)
+    assert swarm.ready() == list(swarm.roster)
+    stay = sorted(random.Random(1).sample(swarm.roster, staying))
+    swarm.contribute(swarm.random_updates(nodes=stay))
+    swarm.away = {*swarm.roster} - {*stay}
+    swarm.decide().pass_time(2)
+    board = swarm.dialogues[stay[0]].board
+    assert board.opening is not None  # enough stated the set, and some groups have enough inputs
+    assert bool(board.opening.missing) is not opened
+    assert swarm.finished() == (stay if opened else [])
 
 
 def test_public_weights_weigh_the_sum() -> None:
