@@ -51,7 +51,9 @@ ROLE_OF_KIND: Final[Mapping[str, str]] = MappingProxyType(
 """The role that a message kind asks for.
 
 Other kinds are open to every role: they ask for something, or what they give is checked by itself,
-as links and models are. A node with the one role alone counts among the members, and follows.
+as links and models are. Of attestations and of the word that a model is good enough, more count
+than liars could give, whatever their role. A node with the one role alone counts among the members,
+and follows.
 """
 
 MAX_CERTIFICATE: Final = 2048

@@ -370,6 +370,8 @@ def test_a_crl_that_was_not_published_is_by_the_next_command(folder: Path) -> No
     (folder / "crl.pem").write_bytes(old)
     assert "crl.pem is not the newest CRL" in run("list", folder)
     assert json.loads(run("list", folder, "--json"))["crl"]["published"] is False
+    run("approve", folder, "00" * 32)
+    assert (folder / "crl.pem").read_bytes() == old
     issue(folder, B, "bob")
     assert (folder / "crl.pem").read_bytes() == new
     (folder / "crl.pem").unlink()

@@ -34,8 +34,11 @@ KINDS = (
     *(f"{instance}/{kind}" for instance in ("choice", "outcome") for kind in VOTING),
     "roster/change",
 )
-OPEN = ("fetch", "fetched", "sync", "links", "fetch-model", "model", "dialogue/secagg/1")
-"""Kinds that carry their own proof, or ask for something."""
+OPEN = (
+    *("fetch", "fetched", "sync", "links", "fetch-model", "model", "dialogue/secagg/1"),
+    *("attestation", "enough", "stop"),
+)
+"""Kinds that carry their own proof, ask for something, or count only with those of many."""
 
 
 def refused(verdict: Verdict, reason: str, blame: Blame = Blame.LINK) -> None:

@@ -112,6 +112,22 @@ def test_every_truncation_lets_nobody_in(swarm: Any, b: bytes, broken: str) -> N
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
 
 
+def test_a_whitelist_that_is_cut_is_unreadable_or_shorter(swarm: Any, tmp_path: Path) -> None:
+    """It has no end: whoever is on no whole line is not let in, and the others may be."""
+    file, keys = tmp_path / "members", (swarm.a, swarm.b, swarm.c)
+    whole = "".join(f"{key.hex()}\n" for key in keys)
+    file.write_text(whole)
+    plugin = swarm.start(swarm.a, members_file=str(file), reload_seconds=0.0)
+    for length in range(len(whole), -1, -1):
+        file.write_text(whole[:length])
+        asked = [swarm.ask(plugin, key, b"") for key in keys]
+        listed, rest = divmod(length + 1, 65)
+        if length and rest > 1:
+            assert asked == [UNREADABLE] * 3, length
+        else:
+            assert [verdict is ACCEPT for verdict in asked] == [i < listed for i in range(3)]
+
+
 @pytest.mark.claim("C-pki-6")
 def test_a_missing_crl_lets_nobody_in(swarm: Any, b: bytes) -> None:
     strict, lax = swarm.pki(), swarm.pki(require_crl=False)
