@@ -368,6 +368,7 @@ def test_who_masks_another_vector_is_found_by_every_honest_node(swapped: Played)
 
 
 @pytest.mark.claim("C-zk-18")
+@pytest.mark.control("C-zk-22")
 @pytest.mark.long
 def test_its_groups_are_left_out_until_then_although_fewer_than_a_quorum_are_left(
     swapped: Played,
@@ -389,7 +390,7 @@ def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_ABORTED", 3)
 
 
-@pytest.mark.control("C-zk-18", "C-zk-22")
+@pytest.mark.control("C-zk-18")
 @pytest.mark.usefixtures("soon_over")
 @pytest.mark.long
 def test_its_liar_would_stop_a_swarm_that_leaves_no_group_out_of_a_quorum() -> None:
@@ -422,6 +423,17 @@ def test_such_a_rule_would_stop_the_swarm_if_nothing_came_for_the_sum_that_faile
     assert stopped.losses == []
     assert len(stopped.result.void) == len(stopped.result.rounds) == 3
     assert all("QRES-E505" in record.reason for record in stopped.result.rounds)
+
+
+@pytest.mark.claim("C-zk-22")
+@pytest.mark.usefixtures("soon_over")
+@pytest.mark.long
+def test_of_one_sum_that_may_not_be_split_its_liars_leave_no_model_and_are_not_found() -> None:
+    stopped = play(summed(zk=ZK), 1, hostile=swapping, attack=BOOST)
+    assert stopped.losses == []
+    assert len(stopped.result.void) == len(stopped.result.rounds) == 3
+    assert all("QRES-E508" in record.reason for record in stopped.result.rounds)
+    assert stopped.accused == set()
 
 
 @pytest.mark.claim("C-zk-22")

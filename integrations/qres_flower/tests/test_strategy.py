@@ -44,7 +44,6 @@ def four(*liars: Reply) -> list[Reply]:
     return [*[honest(index) for index in range(4 - len(liars))], *liars]
 
 
-@pytest.mark.control("C-flower-2")
 def test_without_liars_a_mean_is_that_of_flower(tmp_path: Path) -> None:
     config = write(tmp_path / "qres.toml", "[plugins.mean]", byzantine=0)
     ours = started(wrapped(config), MemoryGrid.of(four(), config), 3)

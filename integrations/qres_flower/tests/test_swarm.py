@@ -142,6 +142,7 @@ def test_a_simulation_goes_on_after_a_break_with_what_clients_keep(tmp_path: Pat
     assert resumed.model_digests == whole.model_digests
 
 
+@pytest.mark.control("C-flower-2")
 def test_weights_of_clients_count_as_far_as_the_swarm_lets_them(tmp_path: Path) -> None:
     client = CLIENT.replace('"num-examples": 10', '"num-examples": 1 + 9 * (figures["part"] == 4)')
     app = app_in(tmp_path, client.replace("loss=1.0", "part=part, loss=1.0"))

@@ -113,6 +113,7 @@ def test_an_actor_that_dies_in_a_round_is_made_anew_with_the_same_models(tmp_pat
 
 
 @pytest.mark.claim("C-ray-2")
+@pytest.mark.control("C-ray-2")
 @pytest.mark.usefixtures("ray")
 def test_an_actor_that_keeps_dying_is_named_with_what_ray_says(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"QRES-E804.*node-0, node-2, node-4 died 3 times") as named:
@@ -121,7 +122,6 @@ def test_an_actor_that_keeps_dying_is_named_with_what_ray_says(tmp_path: Path) -
     assert len(written(tmp_path)) == 3
 
 
-@pytest.mark.control("C-ray-2")
 @pytest.mark.usefixtures("ray")
 def test_a_trainer_that_fails_is_told_as_in_one_process() -> None:
     told: list[str] = []
@@ -140,9 +140,11 @@ def test_a_trainer_that_cannot_be_made_there_is_refused_with_the_reason() -> Non
     assert "workers = 1" in str(refused.value)
 
 
-@pytest.mark.claim("C-ray-3")
+@pytest.mark.claim("C-ray-5")
+@pytest.mark.control("C-ray-5")
 @pytest.mark.usefixtures("ray")
 def test_another_version_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    play(workers=1, rounds=1)  # the control
     here = module.versions()
     monkeypatch.setattr(module, "versions", lambda: {**here, "numpy": "0.9"})
     with pytest.raises(LabError, match=r"QRES-E105.*numpy is 0\.9 in the simulation and"):
@@ -193,6 +195,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.claim("C-ray-4")
+@pytest.mark.control("C-ray-4")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_runs_on_after_ctrl_c_or_the_end_of_the_simulation(
     how: signal.Signals, tmp_path: Path
@@ -317,7 +320,6 @@ def test_a_cluster_of_this_machine_is_started_again_where_ray_gave_up(
     assert Slow.tries == 8
 
 
-@pytest.mark.control("C-ray-4")
 def test_a_worker_whose_cluster_is_gone_ends_without_it() -> None:
     worker = RayWorker(NoCluster, None, lambda value: value)
     worker.shutdown()

@@ -296,7 +296,6 @@ def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:
     refused(plugin.admit(swarm.b, odd), "role-missing")
 
 
-@pytest.mark.control("C-pki-1")
 def test_whitelists(swarm: Any, tmp_path: Path) -> None:
     file = tmp_path / "members.txt"
     file.write_text(f"# two\n{swarm.b.hex()}\n{swarm.b.hex().upper()}\n")
@@ -313,12 +312,25 @@ def test_whitelists(swarm: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.claim("C-pki-1")
+@pytest.mark.control("C-pki-1")
 def test_both_must_accept(swarm: Any) -> None:
     b, c = swarm.issue(swarm.b).certificate, swarm.issue(swarm.c).certificate
     plugin = swarm.pki(members=(swarm.a.hex(), swarm.b.hex()))
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
     refused(swarm.ask(plugin, swarm.b, None), "no-certificate")
     refused(swarm.ask(plugin, swarm.c, c), "not-a-member", Blame.NOBODY)
+    # The controls: one of the two alone lets each of them in.
+    listing = swarm.start(swarm.a, members=(swarm.a.hex(), swarm.b.hex()))
+    assert swarm.ask(listing, swarm.b, None) is ACCEPT
+    assert swarm.ask(swarm.pki(), swarm.c, c) is ACCEPT
+
+
+@pytest.mark.control("C-pki-4")
+def test_control_a_copied_certificate_is_enough_for_this_plugin_alone(swarm: Any) -> None:
+    """Anybody may have it. Nothing of the message is signed, and it says another's name."""
+    copied = swarm.issue(swarm.b).certificate
+    assert swarm.envelope(swarm.b, copied).auth.keys() == {"pki"}
+    assert swarm.ask(swarm.pki(), swarm.b, copied) is ACCEPT
 
 
 @pytest.mark.claim("C-pki-13")

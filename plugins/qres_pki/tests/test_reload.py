@@ -263,6 +263,7 @@ def test_a_crl_without_an_end_is_refused(swarm: Any, b: bytes) -> None:
 
 
 @pytest.mark.claim("C-pki-15")
+@pytest.mark.control("C-pki-15")
 def test_a_renewed_own_certificate_is_shown(swarm: Any) -> None:
     plugin = swarm.pki()
     old = plugin.sign(swarm.envelope(swarm.a, None))
@@ -271,7 +272,15 @@ def test_a_renewed_own_certificate_is_shown(swarm: Any) -> None:
     assert plugin.sign(swarm.envelope(swarm.a, None)) == new
     (swarm.certificates / f"{swarm.a.hex()}.pem").write_text("garbage")
     assert plugin.sign(swarm.envelope(swarm.a, None)) == new
-    assert swarm.ask(plugin, swarm.a, new) is ACCEPT
+    swarm.issue(swarm.b)
+    other = swarm.start(swarm.b, **swarm.options())
+    for judge in (plugin, other):
+        assert swarm.ask(judge, swarm.a, new) is ACCEPT  # the control
+    # What it shows admits it no longer than the list does.
+    swarm.revoke(swarm.a)
+    assert plugin.sign(swarm.envelope(swarm.a, None)) == new
+    for judge in (plugin, other):
+        assert swarm.ask(judge, swarm.a, new).reason == "certificate-revoked"
 
 
 @pytest.mark.claim("C-pki-8")

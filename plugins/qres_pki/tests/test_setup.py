@@ -48,7 +48,6 @@ def kernel(**plugins: dict[str, Any]) -> Kernel:
     return Kernel.from_config(config, installed=installed)
 
 
-@pytest.mark.control("C-pki-4", "C-pki-5")
 def test_the_kernel_takes_it() -> None:
     host(Pki(members=(KEY,)), name="pki")
 
@@ -119,7 +118,7 @@ def refuses(swarm: Any, option: str, what: str, **changes: Any) -> None:
 
 
 @pytest.mark.claim("C-pki-5")
-@pytest.mark.control("C-pki-15")
+@pytest.mark.control("C-pki-5")
 def test_its_own_certificate_must_do(
     swarm: Any, make_swarm: Callable[[str, str], Any], tmp_path: Path
 ) -> None:

@@ -108,7 +108,6 @@ def wait(done: Callable[[], bool], patience: float) -> None:
 
 
 @pytest.mark.claim("C-grpc-13")
-@pytest.mark.control("C-grpc-17")
 def test_a_member_gets_in_and_an_old_proof_does_not(
     hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
 ) -> None:
@@ -185,6 +184,7 @@ def test_the_newest_connection_of_a_member_takes_the_place(
 
 
 @pytest.mark.claim("C-grpc-20")
+@pytest.mark.control("C-grpc-20")
 def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
     hub: Callable[..., Any],
     lab: SimpleNamespace,
@@ -197,6 +197,13 @@ def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
     ends = [lines(server), lines(server)]
     for line, me in zip(ends, (first, second), strict=True):
         line.get_in(me, server)
+    refreshed, refresh = list[bool](), server.server._roster.refresh
+    monkeypatch.setattr(
+        server.server._roster, "refresh", lambda: refreshed.append(refresh()) or refreshed[-1]
+    )
+    server.write([second, first], "test")  # the control: who stays in it keeps its connection
+    wait(lambda: len(refreshed) > 2, lab.PATIENCE)
+    assert server.server.members == {first.node_id, second.node_id}
     server.write([second], "test")
     assert ends[0].status() == "ABORTED"
     assert server.server.members == {second.node_id} == server.server._familiar.keys()
@@ -210,6 +217,7 @@ def test_who_leaves_the_roster_is_cut_off_and_a_new_key_counts(
 
 
 @pytest.mark.claim("C-grpc-17")
+@pytest.mark.control("C-grpc-17")
 def test_a_node_talks_to_no_hub_with_another_certificate(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:
@@ -217,6 +225,7 @@ def test_a_node_talks_to_no_hub_with_another_certificate(
     server = hub(roster)
     place = HubPlace.of(server.option)
     assert hashlib.sha256(server.identity.certificate).hexdigest() != place.digest  # PEM, not DER
+    assert certificate(place, 60.0).encode() == server.identity.certificate  # the control
     with pytest.raises(WrongHubError):
         certificate(attrs.evolve(place, digest="0" * 64), 60.0)
 
@@ -417,21 +426,46 @@ def test_strangers_that_wait_do_not_keep_a_member_out(
     assert strangers[0].status() == "PERMISSION_DENIED"  # the oldest made room
 
 
+class Crowded(HubServer):
+    """Counts members, too, among those that may have to make room."""
+
+    async def _admitted(self, context: Any) -> bytes | None:
+        node = await super()._admitted(context)
+        if node is not None:
+            ends = SimpleNamespace(
+                expired=lambda: False, reschedule=lambda _when: self._seats[node].end("no room")
+            )
+            self._strangers.append(("", ends))  # at no address that it knows
+        return node
+
+
 @pytest.mark.claim("C-grpc-25")
 @pytest.mark.control("C-grpc-25")
+@pytest.mark.parametrize(
+    ("kind", "addresses"), [(HubServer, "one"), (HubServer, "many"), (Crowded, "many")]
+)
 def test_strangers_that_wait_push_out_each_other_and_no_member(
     hub: Callable[..., Any],
     lab: SimpleNamespace,
     lines: Callable[[Any], Line],
     monkeypatch: pytest.MonkeyPatch,
+    kind: type[HubServer],
+    addresses: str,
 ) -> None:
+    """In the control the hub takes a member for one more that waits."""
+    if addresses == "many":
+        monkeypatch.setattr("qres_transport_grpc.server._origin", lambda peer: peer)
     monkeypatch.setattr("qres_transport_grpc.server.STRANGERS", 2)
     monkeypatch.setattr("qres_transport_grpc.server.PROOF_SECONDS", lab.PATIENCE)
     roster = lab.members(1)
-    server = hub(roster)
+    server = hub(roster, kind=kind)
     member = lines(server)
     member.get_in(roster[0], server)
     strangers = [lines(server) for _ in range(6)]
+    if kind is Crowded:
+        assert member.status() == "ABORTED"
+        assert not server.server.members
+        return
     assert strangers[0].status() == "PERMISSION_DENIED"
     member.say(roster[0].node_id + b"to itself")
     assert next(member.call).endswith(b"to itself")
@@ -669,7 +703,6 @@ def test_control_one_signature_by_nobody_fits_a_key_of_small_order() -> None:
         Ed25519PublicKey.from_public_bytes(nobody).verify(nobody + bytes(32), challenge)
 
 
-@pytest.mark.control("C-grpc-20")
 def test_a_roster_that_breaks_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

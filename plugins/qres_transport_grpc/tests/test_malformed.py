@@ -147,7 +147,6 @@ UNHEARD = [
 
 
 @pytest.mark.claim("C-grpc-19")
-@pytest.mark.control("C-grpc-7", "C-grpc-9")
 @pytest.mark.parametrize("words", UNHEARD, ids=lambda words: f"{len(words)}-{words[:2].hex()}")
 def test_a_member_that_breaks_the_protocol_is_blamed_and_linked_again(
     hub: Callable[..., Any], lab: SimpleNamespace, words: bytes
@@ -228,6 +227,9 @@ def test_a_member_that_floods_fills_its_own_share_alone(
 # ── a hub ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+SPOILT = "not sealed by a member"
+
+
 class Babbling(HubServer):
     """Sends to each member, for every message, some that no member sent."""
 
@@ -240,19 +242,37 @@ class Babbling(HubServer):
 
 
 @pytest.mark.claim("C-grpc-7")
+@pytest.mark.control("C-grpc-7")
+@pytest.mark.parametrize("guarded", [True, False])
 def test_a_hub_that_babbles_gets_nobody_blamed(
-    hub: Callable[..., Any], lab: SimpleNamespace
+    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
 ) -> None:
+    """In the control whoever the hub names is blamed for it."""
     roster = lab.members(2)
     server = hub(roster, kind=Babbling)
     ends = [lab.transport(me, roster, [server]) for me in roster]
 
     async def main() -> None:
         async with lab.running(*ends):
+            network = ends[1]._network
+            if not guarded:
+                peer = network.peers[roster[0].node_id]
+
+                def blame(tally: Any, what: str) -> None:
+                    if tally is network.tally and what == SPOILT:
+                        network.blame(peer, what)
+
+                monkeypatch.setattr(type(network.tally), "spoilt", blame)
+                await ends[0].send(roster[1].node_id, b"and much else")
+                with anyio.fail_after(lab.PATIENCE):
+                    while (event := await ends[1].event()).change is not PeerChange.BAD:
+                        pass
+                assert event.peer == roster[0].node_id
+                return
             for _ in range(100):
                 await ends[0].send(roster[1].node_id, b"and much else")
             await heard_through(lab, ends, roster[1].node_id)
-            assert ends[1].stats().reasons["not sealed by a member"] >= 100
+            assert ends[1].stats().reasons[SPOILT] >= 100
             with anyio.move_on_after(0.1):
                 while True:
                     assert (await ends[1].event()).change is PeerChange.UP
@@ -271,10 +291,15 @@ async def heard_through(lab: SimpleNamespace, ends: Any, to: bytes) -> None:
 
 
 @pytest.mark.claim("C-grpc-9")
+@pytest.mark.control("C-grpc-9")
+@pytest.mark.parametrize("guarded", [True, False])
 def test_a_member_cannot_have_an_honest_hub_hung_up_on(
-    hub: Callable[..., Any], lab: SimpleNamespace
+    hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
 ) -> None:
-    """Nobody but the member knows that its garbage is not the hub's."""
+    """Nobody but the member knows that its garbage is not the hub's.
+
+    In the control a node hangs up on the hub that brings it.
+    """
     roster = lab.members(3)
     server = hub(roster)
     ends = [lab.transport(me, roster[:2], [server]) for me in roster[:2]]
@@ -287,10 +312,22 @@ def test_a_member_cannot_have_an_honest_hub_hung_up_on(
             try:
                 (uplink,) = hostile._network.lines._uplinks.values()
                 await lab.until(lambda: uplink.up)
+                given_up: list[str] = []
+                (theirs,) = ends[1]._network.lines._uplinks.values()
+                if not guarded:
+
+                    def hang_up(tally: Any, what: str) -> None:
+                        if tally is ends[1]._network.tally and what == SPOILT:
+                            given_up.append(what)
+                            theirs.hang_up()
+
+                    monkeypatch.setattr(type(ends[1]._network.tally), "spoilt", hang_up)
                 for words in (b"", b"\7", GREETS + b"x", b"garbage") * 100:
                     uplink.put(roster[1].node_id + words)
-                spoilt = "not sealed by a member"
-                await lab.until(lambda: ends[1].stats().reasons.get(spoilt, 0) >= 300)
+                if not guarded:
+                    await lab.until(lambda: given_up and not theirs.up)
+                    return
+                await lab.until(lambda: ends[1].stats().reasons.get(SPOILT, 0) >= 300)
                 await heard_through(lab, ends, roster[1].node_id)
                 with anyio.move_on_after(0.5):
                     while True:

@@ -129,7 +129,7 @@ def test_alters() -> None:
 
 
 @pytest.mark.claim("C-composition-3")
-@pytest.mark.control("C-composition-3", "C-secagg-25")
+@pytest.mark.control("C-composition-3")
 def test_rows_of_several_are_no_single_updates() -> None:
     """A rule that looks for one node's row, or blames a row's sender, cannot be given means."""
     rule = plugin("single", "aggregate", needs=Needs(visibility=Visibility.INDIVIDUAL))
@@ -146,7 +146,7 @@ def test_rows_of_several_are_no_single_updates() -> None:
 
 
 @pytest.mark.claim("C-composition-3")
-@pytest.mark.control("C-composition-3", "C-composition-12", "C-secagg-25")
+@pytest.mark.control("C-composition-3", "C-composition-12")
 def test_merges() -> None:
     """Buckets of two halve the rows that the rule behind them gets."""
     rule = plugin("rule", "aggregate", needs=Needs(visibility=GROUP, min_updates=5))

@@ -704,6 +704,8 @@ def test_who_hands_on_what_another_holds_for_revoked_is_not_blamed(
     assert blamed == ({net.ids[1], net.ids[2]} if blame is Blame.LINK else set())
 
 
+@pytest.mark.claim("C-pki-16")
+@pytest.mark.control("C-pki-16")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_who_was_revoked_speaks_through_nobody(
     make_net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *, guarded: bool

@@ -95,7 +95,7 @@ def test_two_survivor_sets_open_nothing(make_swarm: Make) -> None:
     assert split_view(swarm, 9, {0, 1}) == ({}, {})
 
 
-@pytest.mark.control("C-secagg-3", "C-secagg-22")
+@pytest.mark.control("C-secagg-3", "C-secagg-22", "C-secagg-31")
 def test_without_quorum_and_threshold_they_open_both_secrets(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +133,7 @@ def test_an_answer_holds_one_kind_of_share_per_node(make_swarm: Make) -> None:
     assert all(board.drain() == () for board in swarm.boards.values())
 
 
-@pytest.mark.control("C-secagg-31")
+@pytest.mark.control("C-secagg-15")
 def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None:
     """Why a session id is used once, also over a restart: copies of nodes answer again."""
     swarm = make_swarm(6, t=4).until_masked()

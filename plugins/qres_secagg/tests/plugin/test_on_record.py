@@ -38,9 +38,22 @@ def after_a_void_height(
 
 
 @pytest.mark.claim("C-secagg-14")
-@pytest.mark.parametrize("code", ["QRES-E508", VOID])
-def test_a_trainer_that_gives_the_same_update_again_goes_on(code: str) -> None:
+@pytest.mark.control("C-secagg-14")
+@pytest.mark.parametrize(("code", "again"), [("QRES-E508", True), (VOID, True), (VOID, False)])
+def test_a_trainer_that_gives_the_same_update_again_goes_on(
+    monkeypatch: pytest.MonkeyPatch, code: str, *, again: bool
+) -> None:
+    """In the control a model's sums are opened once, and all are locked out."""
+    if not again:
+        monkeypatch.setattr(Permission, "permits", lambda self, _senders: not self.info.void_sets)
     swarm, updates, total = after_a_void_height(code=code)
+    if not again:
+        said = recorded(swarm, Kind.STATEMENT)
+        swarm.contribute(updates).decide().pass_time(3)
+        assert not said
+        with pytest.raises(QresError, match="tell few members apart"):
+            swarm.reveal(swarm.roster[0])
+        return
     for _height in range(3):
         swarm.contribute(updates)
         assert swarm.revealable() == swarm.roster
@@ -164,7 +177,6 @@ def test_a_member_with_a_new_key_is_taken_for_the_same_one_only_if_all_count_onc
 # ── differencing ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.control("C-secagg-14")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_set_without_the_victim_is_stated_by_nobody(
     monkeypatch: pytest.MonkeyPatch, *, guarded: bool

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_secagg.aggregator import Aggregator, GroupSum
 
 from qres_core import CompatibilityError, RoundInfo, Update, Vector
 from qres_core.kernel.config import parse
@@ -78,6 +79,23 @@ def test_the_models_are_bit_for_bit_those_without_it() -> None:
     assert hidden.model_digests == plain.model_digests
     assert hidden.rounds[-1].plugins["secagg"]["rounds_opened"] == 2
     assert not hidden.rounds[-1].plugins["secagg"]["saturated"]
+
+
+@pytest.mark.control("C-secagg-2")
+def test_control_sums_that_are_wrong_by_one_step_of_the_mean_give_other_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish = Aggregator.finish
+
+    def wrong(aggregator: Aggregator) -> tuple[GroupSum, ...]:
+        found = finish(aggregator)
+        found[0].total[0] += 8  # one step, for each of the nodes
+        return found
+
+    monkeypatch.setattr(Aggregator, "finish", wrong)
+    hidden = play(8, 8, {"secagg": {}, **MEAN}, rounds=1)
+    assert hidden.unanimous
+    assert hidden.model_digests != play(8, 8, MEAN, rounds=1).model_digests
 
 
 @pytest.mark.claim("C-secagg-2")
@@ -156,6 +174,7 @@ def codes(plugins: Tables, *, byzantine: int = 0, quorum: int = 20, **swarm: Any
 
 
 @pytest.mark.claim("C-secagg-25")
+@pytest.mark.control("C-secagg-25")
 def test_what_does_not_fit_together_is_refused() -> None:
     grouped = {**TRUST, "secagg": {"group_size": 8, "min_size": 5}}
     assert "QRES-E303" in codes({**TRUST, "secagg": {}, "median": {"f": 1}}, byzantine=1)
