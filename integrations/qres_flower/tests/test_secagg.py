@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,20 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from qres_flower import QresStrategy
-from small_flower import SEED, MemoryGrid, honest, initial, numbers, returning, scaled, write
+from small_flower import (
+    SEED,
+    MemoryGrid,
+    arrays_of,
+    honest,
+    initial,
+    numbers,
+    returning,
+    scaled,
+    write,
+)
 
 from qres_core import CompatibilityError, Envelope, fixed
 from qres_core.swarm.messages import ContributionBody
@@ -31,6 +41,19 @@ dropout = 0.0
 
 [plugins.median]
 f = 1
+"""
+NOISE = """[plugins.dp]
+mode = "distributed"
+honest = 3
+clip = 4.0
+delta = 1e-3
+rounds = 2
+noise_multiplier = 0.01
+
+[plugins.secagg]
+noise_room = 1.0
+
+[plugins.mean]
 """
 SIZE = 6
 """Numbers of the model."""
@@ -181,22 +204,38 @@ def test_a_client_without_the_mod_is_left_out(tmp_path: Path) -> None:
     assert 104 in strategy.rounds[0].left_out
 
 
+def learning(index: int) -> Callable[[Message, Context], Message]:
+    """A client whose update is as long as the server's learning rate makes it."""
+
+    def reply(message: Message, _context: Context) -> Message:
+        rate = float(message.content.config_records["config"]["lr"])
+        values = numbers(message.content.array_records["arrays"])
+        values["bias"] = values["bias"] + (0.3 + 0.1 * index) * rate
+        metrics = MetricRecord({"num-examples": 10})
+        content = RecordDict({"metrics": metrics, "arrays": arrays_of(values)})
+        return Message(content, reply_to=message)
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("rate", "clipped", "told"),
+    [(11.0, False, set()), (12.0, False, {104}), (14.0, False, {103, 104}), (14.0, True, set())],
+)
+def test_a_limit_a_server_learns_whose_update_is_beyond_the_bound_unless_it_is_clipped(
+    tmp_path: Path, rate: float, told: set[int], *, clipped: bool
+) -> None:
+    """So rates find the largest coordinate of each, 0.7 of the last one: the bound is 8."""
+    config = inside(tmp_path, NOISE if clipped else SUMS)
+    grid = MemoryGrid.of([learning(index) for index in range(5)], config)
+    inner = FedAvg(min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0)
+    strategy = QresStrategy(inner, config, lab_seed=SEED)
+    strategy.start(grid, initial(), num_rounds=1, train_config=ConfigRecord({"lr": rate}))
+    assert set(strategy.rounds[0].left_out) == told
+
+
 def test_noise_is_shared_out_among_the_members_of_a_sum(tmp_path: Path) -> None:
-    plugins = """
-[plugins.dp]
-mode = "distributed"
-honest = 3
-clip = 4.0
-delta = 1e-3
-rounds = 2
-noise_multiplier = 0.01
-
-[plugins.secagg]
-noise_room = 1.0
-
-[plugins.mean]
-"""
-    config = inside(tmp_path, plugins)
+    config = inside(tmp_path, NOISE)
     grid = clients(5, config)
     strategy, result = run(config, grid)
     assert len(strategy.rounds[0].merged) == 5

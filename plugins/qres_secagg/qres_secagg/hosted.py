@@ -11,7 +11,9 @@ The steps are those of a swarm, and so is what protects an input from whoever ha
   was told (:mod:`qres_secagg.draws`). What it was told is on its disk before it answers, and what
   it was asked once is not asked again (:mod:`qres_core.hosting`).
 - **For one model a client states one set**, in whatever round or run. A coordinator that asks for
-  the same model again, without some of them, gets no second sum to subtract. The same set again
+  the same model again, without some of them, gets no second sum to subtract. That holds while the
+  members stay: if some are added, a quorum of before and one of after may have no client in common,
+  and the model must be another one. The same set again
   tells nobody apart, for groups follow from model, members and parameters; with other parameters it
   is another set.
 - The coordinator sees no vector of a client but masked ones, and clients see none at all: they are

@@ -351,6 +351,32 @@ def test_without_that_memory_the_difference_of_two_sums_is_an_update(
     assert np.abs(np.array(learned) - value(4)).max() <= 5  # but for what a mean rounds
 
 
+@pytest.mark.parametrize(("members", "sums"), [(5, 1), (7, 2)])
+def test_a_limit_after_members_are_added_one_model_may_be_summed_twice(
+    tmp_path: Path, members: int, sums: int
+) -> None:
+    """Three of five signed the first set. Four of seven sign another, and none of them did."""
+    first = Ends.of(tmp_path)
+    first.begin()
+    first.talk(first.nodes)
+    first.train(first.nodes)
+    first.coordinator.decide()
+    first.talk([0, 1, 2])  # the others hear of no set
+    whole = found(first.coordinator.close())
+    first.coordinator.stop()
+    grown = Ends.of(tmp_path, nodes=members)
+    grown.begin()
+    grown.talk(grown.nodes)
+    grown.train([1, 2, 3, 4])
+    grown.coordinator.decide()
+    grown.talk(grown.nodes)
+    result = grown.coordinator.close()
+    assert 1 + (result.merged is not None) == sums
+    if result.merged is not None:
+        learned = [5 * a - 4 * b for a, b in zip(whole, found(result), strict=True)]
+        assert np.abs(np.array(learned) - value(0)).max() <= 5  # but for what a mean rounds
+
+
 def made_up(ends: Ends) -> None:
     """All are told a set of inputs that nobody gave."""
     ends.decided(ends.nodes)
