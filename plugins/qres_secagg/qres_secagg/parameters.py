@@ -6,7 +6,11 @@ is hypergeometric. ``choose`` takes the smallest ``k`` for which, over all ``n``
 
 - no honest node is exposed, except with probability ``2**-40``: with ``c`` corrupt holders, ``t``
   exceeds ``(k + 1 + c) / 2``, so that two halves of the honest holders that were told different
-  survivor sets cannot open both secrets of a node;
+  survivor sets cannot open both secrets of a node. That counts one draw of the graph, and is a
+  second line: two sets that were stated have an honest node in common, whatever the graph is;
+- no node has ``t`` corrupt holders, who could open both of its secrets among themselves, except
+  with probability ``2**-41`` for ``2**80`` draws of the graph together: whoever picks a key for a
+  known model picks a graph;
 - the honest survivors of a sum are one connected part, whoever decides who is left out: a set that
   :func:`corrupt_in_windows` nodes could cut is refused (see ``Survivors``). Chance makes such a set
   with a probability below ``2**-20``;
@@ -173,6 +177,9 @@ def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | Non
     exposed = tail_above(n - 1, corrupt, k, 2 * threshold - k - 2)
     acks = threshold + _quantile(n - 1, corrupt, k, -LIAR_BITS)
     if k + 1 - _quantile(n - 1, dropped, k, -LIST_BITS) < acks:
+        return None
+    read = tail_above(n - 1, corrupt, k, threshold - 1)
+    if not at_most(read, -(SECURITY_BITS + 1 + DRAW_BITS), n):
         return None
     lost = tail_above(n - 1, dropped, k, k - threshold)
     if not at_most(exposed, -(SECURITY_BITS + 1), n) or not at_most(lost, -CORRECTNESS_BITS, n):

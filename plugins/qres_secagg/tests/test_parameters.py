@@ -99,6 +99,26 @@ def test_small_swarms_use_the_complete_graph() -> None:
     assert choose(65, 6, 6).k < 64
 
 
+def _read(n: int, corrupt: int, plan: GraphParameters) -> Fraction:
+    """Bound of the chance that some node has as many corrupt holders as open a secret."""
+    ways = (
+        math.comb(corrupt, c) * math.comb(n - 1 - corrupt, plan.k - c)
+        for c in range(plan.t, plan.k + 1)
+    )
+    return Fraction(n * sum(ways), math.comb(n - 1, plan.k))
+
+
+@pytest.mark.claim("C-secagg-12")
+@pytest.mark.control("C-secagg-12")
+def test_so_it_gets_no_node_with_enough_corrupt_holders_to_open_both_secrets() -> None:
+    """The control is the least degree that is safe for one draw: 2**80 of them are too many."""
+    n, corrupt, dropped = 295, 30, 5
+    plan, one_draw = choose(n, corrupt, dropped), GraphParameters(36, 29, 33)
+    assert 2**80 * _read(n, corrupt, plan) <= Fraction(1, 2**41)
+    assert _read(n, corrupt, one_draw) <= Fraction(1, 2**41)
+    assert 2**80 * _read(n, corrupt, one_draw) > Fraction(1, 2**20)
+
+
 @pytest.mark.claim("C-secagg-22")
 @given(st.integers(3, 400), st.data())
 def test_every_plan_keeps_its_promises_exactly(n: int, data: st.DataObject) -> None:
@@ -129,6 +149,7 @@ def test_every_plan_keeps_its_promises_exactly(n: int, data: st.DataObject) -> N
     )
     assert 2 * lying <= math.comb(n - 1, k)
     assert 2**13 * absent <= math.comb(n - 1, k)
+    assert _read(n, corrupt, plan) <= Fraction(1, 2**121)
     exposed = sum(
         math.comb(corrupt, c) * math.comb(n - 1 - corrupt, k - c)
         for c in range(k + 1)
