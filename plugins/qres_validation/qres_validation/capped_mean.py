@@ -138,9 +138,13 @@ def cut_to_length(vectors: NDArray[np.int32], f: int, quorum: int) -> NDArray[np
     Arguments as there. Returns int32, shape ``(n, d)``: the same array where no row is too long.
     O(n d).
     """
-    squares, most = longest(vectors, f, quorum)
+    return cut(vectors, *longest(vectors, f, quorum))
+
+
+def cut(vectors: NDArray[np.int32], squares: list[int], most: int) -> NDArray[np.int32]:
+    """The rows, those whose squared length is above ``most`` shortened to it; see there."""
     far = [row for row, square in enumerate(squares) if square > most]
     if not far:
         return vectors
-    cut: NDArray[np.int32] = shortened(vectors, squares, far, Fraction(most))
-    return cut
+    shorter: NDArray[np.int32] = shortened(vectors, squares, far, Fraction(most))
+    return shorter

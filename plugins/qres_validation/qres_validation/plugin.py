@@ -134,7 +134,7 @@ class Validation:
 
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
-        """Name the updates that are oversized, the longest first, or harmful by this node's examples.
+        """Name what is oversized, the longest first, or harmful by this node's examples.
 
         The evidence is against at most ``swarm.byzantine`` senders, and no more than the quorum can
         spare. It takes ``candidates + 1`` evaluations of a model, and O(n d) besides.
