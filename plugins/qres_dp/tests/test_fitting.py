@@ -190,6 +190,16 @@ def test_no_node_says_without_noise_that_a_model_is_good_enough(
     assert "swarm.rounds" in problem.fix
 
 
+# ── held-out examples ─────────────────────────────────────────────────────────────────────────
+
+
+def test_an_operator_reads_that_verdicts_by_held_out_examples_have_no_noise() -> None:
+    (notice,) = made().check(around(judges=("validated_mean",)))
+    assert str(notice).startswith("plugins.validated_mean judges updates")
+    assert "weights" in str(notice)
+    assert not list(made().check(around()))  # the control: nobody judges
+
+
 # ── the mechanism ─────────────────────────────────────────────────────────────────────────────
 
 GRID = ("QRES-E313", "plugins.dp.clip")

@@ -107,6 +107,7 @@ class VotedRelease(SharedRelease):
 
     def cautions(self, around: Surroundings) -> Iterator[str]:
         """A swarm that no node can sit out in stops when a node does not know the bound."""
+        yield from super().cautions(around)
         if around.quorum == around.nodes:
             yield (
                 f"swarm.quorum is {around.quorum}, all nodes: one that misses a model must sit out "
