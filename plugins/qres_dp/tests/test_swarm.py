@@ -210,7 +210,6 @@ class Stunt:
         return attrs.evolve(update, vector=cut)
 
 
-@pytest.mark.control("C-dp-12", "C-dp-14")
 @pytest.mark.skipif(
     not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
 )
