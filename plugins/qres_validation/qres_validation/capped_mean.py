@@ -24,7 +24,8 @@ def capped_mean(
     """Return the weighted mean of the rows, no row above one part in ``fewest``.
 
     The weights are held by :func:`held`. Where they sum to ``2**32`` or more, all are divided by
-    the least power of two that makes the sum less, and rounded down. The sum of weight times row is
+    the least power of two that makes the sum less, and rounded down; that may lift a part above
+    one in ``fewest`` by less than ``n / 2**30`` of it. The sum of weight times row is
     exact and divided by the sum of the weights and by ``2**halved``, half to even: the same bits on
     every machine.
 

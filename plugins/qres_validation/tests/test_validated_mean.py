@@ -51,6 +51,19 @@ def test_no_weight_is_more_than_its_part(weights: list[int], data: st.DataObject
     assert raised == lowered or fewest * (cap + 1) > sum(raised)
 
 
+@given(weights=st.lists(st.integers(2**27, 2**30), min_size=6, max_size=40), data=st.data())
+def test_halving_lifts_no_part_by_more_than_the_number_of_rows_over_the_sum(
+    weights: list[int], data: st.DataObject
+) -> None:
+    fewest = data.draw(st.integers(len(weights) // 2 + 1, len(weights)))
+    counts = held(weights, fewest)
+    while sum(counts) >= 2**32:
+        counts = [count >> 1 for count in counts]
+    excess = fewest * max(counts) - sum(counts)
+    assert excess < len(weights)
+    assert excess <= 0 or excess / sum(counts) < len(weights) / 2**30
+
+
 def slow(rows: NDArray[np.int32], weights: list[int], fewest: int) -> list[int]:
     """The docstring of :func:`capped_mean` in Fractions, one coordinate at a time."""
     counts = held(weights, fewest)
