@@ -38,7 +38,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from qres_validation import ValidatedMean
-from qres_validation.capped_mean import longest, usual_rank
+from qres_validation.capped_mean import longest
 
 from qres_core import (
     ACCEPT,
@@ -251,7 +251,7 @@ class Swarm:
         """What comes nearest to a step, with rows of the greatest length that counts."""
         share = LIARS / HONEST
         huge = np.full((LIARS, honest.shape[1]), 2**30, dtype=np.int32)
-        _squares, most = longest(np.vstack([honest, huge]), usual_rank(LIARS, HONEST))
+        _squares, most = longest(np.vstack([honest, huge]), LIARS, HONEST)
         row = (step - (1 - share) * honest.mean(axis=0)) / share
         row *= min(1.0, float(most) ** 0.5 / max(1.0, float(np.linalg.norm(row))))
         return grid((1 - share) * honest.mean(axis=0) + share * row)

@@ -282,6 +282,7 @@ class Surroundings:
         dimension: coordinates of an update, which are those of the model or of its largest
             fragment; 0 where they are not known yet.
         fragments: parts of the model that rounds cover in turn; 1 where every round covers all.
+        until: the goal that stops the swarm, as nodes say from their own figures; empty for none.
         hooks: hooks that the other plugins implement.
         visibility: what is visible of contributions in the end.
         hidden_by: the plugin that hides the rest; empty for none.
@@ -310,6 +311,7 @@ class Surroundings:
     roster: tuple[str, ...] = ()
     dimension: int = 0
     fragments: int = 1
+    until: str = ""
     hooks: frozenset[str] = frozenset()
     visibility: Visibility = Visibility.INDIVIDUAL
     hidden_by: str = ""

@@ -50,7 +50,8 @@ def unhosted(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem
         where, remove = f"plugins.{plugin.name}", f"remove [plugins.{plugin.name}]"
         if plugin.claims.needs.outcomes:
             what = "must hear what became of a client's updates, and clients are told nothing"
-            yield Problem("QRES-E322", where, what, f"{remove}, or run a swarm: qres node run")
+            fix = f"leave out the option that needs it, or {remove}"
+            yield Problem("QRES-E322", where, what, fix)
         if plugin.claims.needs.records is not None:
             what = "protects single examples, and the framework's own code trains"
             yield Problem("QRES-E318", where, what, 'unit = "node", or use a trainer of QRES')

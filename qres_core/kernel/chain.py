@@ -159,6 +159,7 @@ def check_all(
         roster=swarm.roster,
         dimension=-(-dimension // swarm.fragments),
         fragments=swarm.fragments,
+        until=swarm.until,
         visibility=hidden.visibility,
         hidden_by=hidden.name,
         members=hidden.members(swarm.quorum),

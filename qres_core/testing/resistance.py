@@ -33,6 +33,8 @@ PATTERNS: Final = {
 }
 """Bit patterns that mean something else to whoever reads the grid's octets as floats."""
 _WIDE: Final = 64
+_LONG: Final = 2 * 8208 + 7
+"""More columns than two of the blocks that rules work in: a fault may begin with the second."""
 _SEEDS: Final = range(4)
 _ALIGNED: Final = 64
 
@@ -65,7 +67,8 @@ class ResistanceRules(AggregatorMeasurement):
     def test_agg_13_breakdown(self) -> None:
         """QRES-AGG-13: ``claims.tolerates`` liars at every distance and by every attack known.
 
-        At as few updates as the rule accepts, and at more.
+        At as few updates as the rule accepts, and at more; once where only the last of many columns
+        lie.
         """
         rule = "QRES-AGG-13"
         plugin = self.make()
@@ -78,6 +81,10 @@ class ResistanceRules(AggregatorMeasurement):
                 result = merged(np.concatenate([honest, lies]))
                 seen = f"{liars} liars among {count}, {what}, moved it"
                 self._within(rule, result, honest, self._slack(honest), seen)
+        honest, lies = self._long(self._rng(_LONG), self._count(plugin), liars)
+        result = merged(np.concatenate([honest, lies]))
+        seen = f"{liars} liars who copy an honest row of {_LONG} columns but for the last moved it"
+        self._within(rule, result, honest, self._slack(honest), seen)
         for measured in self.measure_attacks():
             if measured.withstood is False:
                 broken(
@@ -264,6 +271,13 @@ class ResistanceRules(AggregatorMeasurement):
         for exponent in range(reach.bit_length() + 1, 32):
             for name, lies in far_lies(liars, self.dimension, 2**exponent).items():
                 yield f"2**{exponent} grid steps away, {name}", lies
+
+    def _long(self, rng: np.random.Generator, count: int, liars: int) -> tuple[Rows, Rows]:
+        """Honest rows of many columns, and lies that copy them in all but the last."""
+        honest = cluster(rng, count - liars, _LONG, self.spread)
+        lies = honest[np.arange(liars) % len(honest)]
+        lies[:, -self.dimension :] = LIMIT
+        return honest, lies
 
     def _assert_breaks(self, rule: str, count: int, liars: int) -> None:
         merged = self._rule(rule)

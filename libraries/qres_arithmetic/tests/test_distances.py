@@ -267,6 +267,18 @@ def test_floats_are_near_and_symmetric(
     assert (distances.diagonal() == 0).all()
 
 
+@pytest.mark.claim("C-arithmetic-2")
+@pytest.mark.parametrize("size", [1e-19, 1e-21, 1e-22, 1e-23, 1e-30])
+def test_squares_that_underflow_add_no_more_than_their_number_of_last_places(
+    size: float, implementation: Callable[[], AbstractContextManager[None]]
+) -> None:
+    rows = (np.random.default_rng(3).standard_normal((5, 64)) * size).astype(np.float32)
+    with implementation():
+        distances = squared_distances(rows)
+    exact = reference(rows)
+    assert (np.abs(distances - exact) <= exact * 1032 * 2.0**-24 + 64 * 2.0**-149).all()
+
+
 def test_a_large_common_part_does_not_cancel(
     implementation: Callable[[], AbstractContextManager[None]],
 ) -> None:

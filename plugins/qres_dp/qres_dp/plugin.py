@@ -244,14 +244,27 @@ class Dp:
     def check(self, around: Surroundings) -> Iterable[Problem | str]:
         """Whether swarm, grid and the plugins beside allow the mechanism.
 
-        Returns see :func:`qres_dp.fitting.misfits`; QRES-E320 for what follows one vector from
-        round to round; and what an operator should read.
+        Returns see :func:`qres_dp.fitting.misfits`; QRES-E314 for what nodes would say of their
+        data without noise; QRES-E320 for what follows one vector from round to round; and what an
+        operator should read.
         """
         return [
             *self._release.misfits(around),
+            *self._said_without_noise(around),
             *self._whole_alone(around),
             *self._release.cautions(around),
         ]
+
+    @staticmethod
+    def _said_without_noise(around: Surroundings) -> Iterator[Problem]:
+        """The word that a model is good enough: a fact about a node's own examples."""
+        if around.until:
+            what = (
+                f'every node would say whether its own examples meet "{around.until}", which is '
+                "neither noised nor charged"
+            )
+            fix = "leave swarm.until out, and set swarm.rounds"
+            yield Problem("QRES-E314", "plugins.dp", what, fix)
 
     def _whole_alone(self, around: Surroundings) -> Iterator[Problem]:
         """What is sound for the same coordinates in every round alone."""

@@ -40,6 +40,17 @@ def test_agrees_with_dp_accounting(row: Any) -> None:
     assert found <= row["rdp"] + 1e-9
 
 
+@pytest.mark.control("C-dp-3")
+def test_control_the_central_limit_is_below_an_exact_value() -> None:
+    """The usual rule of thumb for sampled rounds: the bound of the oracle finds it out."""
+
+    def thumb(row: Any) -> float:
+        loss = row["rate"] * math.sqrt(row["rounds"] * math.expm1(row["noise"] ** -2))
+        return gaussian.epsilon(loss, row["delta"])
+
+    assert any(thumb(row) < row["lower"] for row in SAMPLED)
+
+
 def test_the_oracle_covers_enough() -> None:
     assert len(SAMPLED) >= 12
 

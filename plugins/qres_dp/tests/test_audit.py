@@ -63,7 +63,7 @@ def test_the_whole_audit_passes_in_new_processes_too() -> None:
     assert sum(item.check == "keys" for item in found.findings) == 2
 
 
-@pytest.mark.control("C-dp-3", "C-dp-20")
+@pytest.mark.control("C-dp-20")
 @pytest.mark.parametrize(
     ("name", "check"),
     [  # one of each kind; `test_every_fault_is_found` has all of them

@@ -174,6 +174,32 @@ def test_the_remedy_names_the_plugins() -> None:
     assert problem.fix == "put [plugins.dp] before [plugins.tags] in the file"
 
 
+# ── the end of the swarm ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.claim("C-dp-30")
+@pytest.mark.parametrize("unit", [{}, {"unit": "record", "records": 10}])
+@pytest.mark.parametrize("mode", ["local", "distributed"])
+def test_no_node_says_without_noise_that_a_model_is_good_enough(
+    mode: str, unit: dict[str, Any]
+) -> None:
+    goal = "accuracy >= 0.9"
+    (problem,) = made(mode, **unit).check(around(until=goal, members=6, **HIDDEN))
+    assert (problem.code, problem.where) == ("QRES-E314", "plugins.dp")
+    assert goal in problem.what
+    assert "swarm.rounds" in problem.fix
+
+
+# ── held-out examples ─────────────────────────────────────────────────────────────────────────
+
+
+def test_an_operator_reads_that_verdicts_by_held_out_examples_have_no_noise() -> None:
+    (notice,) = made().check(around(judges=("validated_mean",)))
+    assert str(notice).startswith("plugins.validated_mean judges updates")
+    assert "weights" in str(notice)
+    assert not list(made().check(around()))  # the control: nobody judges
+
+
 # ── the mechanism ─────────────────────────────────────────────────────────────────────────────
 
 GRID = ("QRES-E313", "plugins.dp.clip")

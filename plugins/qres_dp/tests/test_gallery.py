@@ -41,7 +41,6 @@ def test_a_smaller_budget_leaves_less_to_guess() -> None:
     assert played("dp, epsilon 1").value < played("dp, epsilon 8").value
 
 
-@pytest.mark.control("C-dp-21")
 def test_half_the_noise_is_a_control_that_the_audit_finds_where_it_exceeds_the_budget() -> None:
     outcome = played("dp with a fault: half the noise")
     assert outcome.control

@@ -10,7 +10,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_dp import grid
+from qres_dp import accounting, grid
 from qres_dp.modes import Mechanism, Mode, Relation, relation_of, steps
 
 from qres_core import CompatibilityError
@@ -34,6 +34,28 @@ def test_the_shares_of_the_honest_add_up_to_what_is_accounted_for(item: Mechanis
     assert item.honest * item.share <= wanted + 9 + Fraction(item.honest + 1, 2**16) + Fraction(
         1, 2**16
     )
+
+
+@pytest.mark.control("C-dp-12", "C-dp-14")
+@pytest.mark.parametrize("known", [1, 12, 18])
+def test_control_shares_that_colluders_know_are_missing_from_a_sum(known: int) -> None:
+    """A sum of 42 whose noise is counted on 42 shares; who knows some of them takes them off."""
+
+    def left(honest: int) -> Fraction:
+        made = Mechanism(Mode.DISTRIBUTED, Relation.ADD_REMOVE, 65536, 1.0, honest)
+        return (42 - known) * made.share / (Fraction(made.noise_multiplier) * made.sensitivity) ** 2
+
+    assert left(42) < 1
+    assert left(42 - known) >= 1  # what is counted on if those who may collude are counted
+
+
+@pytest.mark.control("C-dp-21")
+def test_control_a_share_that_is_seen_alone_costs_several_times_the_budget() -> None:
+    noise = accounting.calibrate(8.0, 1e-6, 3)
+    made = Mechanism(Mode.DISTRIBUTED, Relation.ADD_REMOVE, 65536, noise, 5)
+    alone = math.sqrt(made.share) / made.sensitivity
+    assert accounting.epsilon(noise, 3, 1e-6) <= 8.0
+    assert accounting.epsilon(alone, 3, 1e-6) > 2 * 8.0
 
 
 @given(mechanisms)

@@ -30,6 +30,7 @@ from qres_core import (
 )
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.goal import Goal
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab import simulator
 from qres_core.lab.record import SimulationResult
@@ -83,6 +84,27 @@ def refused(config: Config) -> set[str]:
 
 
 BUDGET: dict[str, Any] = {"epsilon": 8.0, "rounds": 3}
+GOAL = "accuracy >= 0.9"
+
+
+@pytest.mark.claim("C-dp-30")
+def test_a_goal_of_the_nodes_own_figures_is_refused() -> None:
+    dp = {"mode": "local", **BUDGET}
+    assert refused(configured(dp, until=GOAL)) == {"QRES-E314"}
+    Kernel.from_config(configured(dp), installed=INSTALLED)
+
+
+@pytest.mark.control("C-dp-30")
+def test_the_word_that_a_model_is_good_enough_tells_one_record() -> None:
+    """Two data sets differ by a record, and the word by everything: no noise is between them."""
+    goal = Goal.parse(GOAL)
+    assert goal is not None
+    right = np.array([True] * 9 + [False])
+    assert goal.is_reached({"accuracy": float(right.mean())})
+    assert not goal.is_reached({"accuracy": float(right[1:].mean())})
+    # Without noise anybody may say it.
+    plain = attrs.evolve(configured({}, until=GOAL), plugins={"memory": {}, "mean": {}})
+    Kernel.from_config(plain, installed=INSTALLED)
 
 
 @pytest.mark.claim("C-dp-21")
@@ -188,7 +210,6 @@ class Stunt:
         return attrs.evolve(update, vector=cut)
 
 
-@pytest.mark.control("C-dp-12", "C-dp-14")
 @pytest.mark.skipif(
     not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
 )

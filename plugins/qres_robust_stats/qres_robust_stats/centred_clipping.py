@@ -45,7 +45,8 @@ def centred_clipping(
 
     Each iteration is ``v + mean(min(1, radius / |x[i] - v|) * (x[i] - v))``. Nobody moves the
     result by more than ``iterations * radius / n``, whatever it sends, nor do all together by more
-    than ``iterations * radius``.
+    than ``iterations * radius``. For int32 rounding comes on top: weights are rounded to
+    ``2**-30``, which for rows at the end of the grid is some steps in each coordinate.
 
     Args:
         vectors: int32 or floating, shape ``(n, d)``, at least one row; not changed.
@@ -113,10 +114,10 @@ class CentredClipping:
     its peers would be another model.
 
     Robustness: one round moves the model by no more than ``iterations * radius``, one sender by no
-    more than an ``n``-th of that. There is no finite ``kappa``: how near the honest mean it gets
-    rests on the radius and on the start. Proven ``(delta, c)``-robust for a share of liars of at
-    most a tenth, given a start near the honest mean and a radius tuned to their variance. Weights
-    have no part in it.
+    more than an ``n``-th of that, but for what rounding of the weights to ``2**-30`` adds. There is
+    no finite ``kappa``: how near the honest mean it gets rests on the radius and on the start.
+    Proven ``(delta, c)``-robust for a share of liars of at most a tenth, given a start near the
+    honest mean and a radius tuned to their variance. Weights have no part in it.
 
     Attributes:
         f: updates that may be anything, 0 or more. The round needs ``2 f + 1`` updates.

@@ -239,6 +239,17 @@ def test_a_sender_moves_the_result_by_a_share_of_the_radius(
     assert moved <= 2 * radius / len(rows) + 2 * slack
 
 
+@pytest.mark.claim("C-robust-5")
+def test_rounding_adds_some_steps_at_the_end_of_the_grid_and_no_more() -> None:
+    rows, radius = np.zeros((10, 2000), dtype=np.int32), 65.536
+    rows[3, :673] = 2**29 + 1000
+    share, moved = radius / 10, float(np.linalg.norm(centred_clipping(rows, radius=radius)))
+    assert share < moved <= share + 2 * math.sqrt(2000)
+    # The control: the same by a row that is no farther than its weight can tell.
+    rows[3, :673] = 2**20
+    assert np.linalg.norm(centred_clipping(rows, radius=radius)) <= share + math.sqrt(2000) / 2
+
+
 def test_a_huge_sender_beside_honest_ones() -> None:
     rows = np.random.default_rng(9).integers(-100, 100, size=(10, 50), dtype=np.int32)
     rows[4] = HIGHEST

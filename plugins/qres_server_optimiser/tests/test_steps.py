@@ -44,7 +44,6 @@ def test_fedavgm_is_its_formula_in_python_floats(
     assert np.array_equal(last, before[1])
 
 
-@pytest.mark.control("C-optimiser-3")
 def test_a_steady_update_comes_to_ten_times_its_size_less_what_is_cut() -> None:
     """As the README says: at ``10 u - 9`` another step would be cut back to the same."""
     merged = np.arange(1, 20_001, dtype=np.int32)
@@ -60,6 +59,14 @@ def test_momentum_dies_out_if_nothing_is_merged() -> None:
     for _ in range(60):
         step = momentum_step(np.zeros_like(step), step, learning_rate=1.0, momentum=0.9)
     assert step.tolist() == [0, 0, 0]
+
+
+@pytest.mark.control("C-optimiser-3")
+def test_control_rounded_a_small_step_repeats_itself_for_ever() -> None:
+    step = start = np.array([4, -4, 1], dtype=np.int32)
+    for _ in range(60):
+        step = np.rint(0.9 * step).astype(np.int32)
+    assert np.array_equal(step, start)
 
 
 @pytest.mark.claim("C-optimiser-9")
@@ -144,6 +151,20 @@ def test_a_coordinate_of_fedadam_moves_no_farther_than_said(
 
 
 @pytest.mark.control("C-optimiser-4")
+def test_control_updates_that_grow_come_to_the_bound_and_plain_momentum_past_it() -> None:
+    rate, growing = 1000.0, 1.1 ** np.arange(150.0)
+    first, second = np.zeros(1), np.full(1, 1e-6)
+    step = plain = np.zeros(1, dtype=np.int32)
+    for size in growing:
+        merged = np.array([round(100 * size)], dtype=np.int32)
+        step, first, second = adaptive_step(
+            merged, first, second, adam_moment, learning_rate=rate, tau=1e-3, **BETAS
+        )
+        plain = momentum_step(merged, plain, learning_rate=1.0, momentum=0.9)
+    assert 2.3 * rate < step[0] <= 2.35 * rate + 1
+    assert plain[0] > 2.35 * rate
+
+
 def test_the_bound_holds_where_tau_is_next_to_nothing() -> None:
     """On the coarsest grid: what is left of a single update dies out in both moments together."""
     rate, tau, beta1, beta2 = 1e6 * 2.0**-16, 1e-9 * 2.0**-16, 0.9, 0.82

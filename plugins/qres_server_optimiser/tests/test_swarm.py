@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
-from qres_server_optimiser import FedAvgM
+from qres_server_optimiser import FedAvgM, momentum_step, plugin
 from qres_server_optimiser.state import Arrays, OptimiserState
 
-from qres_core import RoundInfo, Surroundings, Vector, fixed
+from qres_core import RoundError, RoundInfo, Surroundings, Vector, fixed
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.numpy_trainer import QuadraticTrainer
 from qres_core.lab.record import SimulationResult
@@ -93,8 +93,21 @@ class Forgetting:
         patch.setattr(OptimiserState, "of", asked)
 
 
-@pytest.mark.claim("C-optimiser-7")
 @pytest.mark.control("C-optimiser-1")
+def test_control_a_last_bit_that_differs_between_nodes_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = count()
+
+    def drifting(merged: Vector, last: Vector, **options: float) -> Vector:
+        return momentum_step(merged, last, **options) ^ (next(calls) & 1)
+
+    monkeypatch.setattr(plugin, "momentum_step", drifting)
+    with pytest.raises(RoundError, match="QRES-E601"):
+        simulate(configured("fedavgm", "median"), Scenario(rounds=3, seed=5), task=TASK)
+
+
+@pytest.mark.claim("C-optimiser-7")
 @pytest.mark.parametrize(
     "name",
     [

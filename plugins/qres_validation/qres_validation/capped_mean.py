@@ -24,7 +24,8 @@ def capped_mean(
     """Return the weighted mean of the rows, no row above one part in ``fewest``.
 
     The weights are held by :func:`held`. Where they sum to ``2**32`` or more, all are divided by
-    the least power of two that makes the sum less, and rounded down. The sum of weight times row is
+    the least power of two that makes the sum less, and rounded down; that may lift a part above
+    one in ``fewest`` by less than ``n / 2**30`` of it. The sum of weight times row is
     exact and divided by the sum of the weights and by ``2**halved``, half to even: the same bits on
     every machine.
 
@@ -111,33 +112,40 @@ def usual_rank(f: int, quorum: int) -> int:
     return max(f + 1, quorum - f)
 
 
-def longest(vectors: NDArray[np.int32], rank: int) -> tuple[list[int], int]:
+def longest(vectors: NDArray[np.int32], f: int, quorum: int) -> tuple[list[int], int]:
     """The squared lengths of the rows, and the greatest that a row may have.
 
     Args:
-        vectors: int32, shape ``(n, d)``.
-        rank: by :func:`usual_rank`.
+        vectors: int32, shape ``(n, d)``, ``n`` above ``f``.
+        f: rows that may be anything.
+        quorum: fewest rows of a set.
 
     Returns:
-        ``n`` exact integers, and :data:`LENGTHS` squared times the one of that rank; the greatest
-        of all where that one is 0, which is no length to measure by.
+        ``n`` exact integers, and :data:`LENGTHS` squared times the one of :func:`usual_rank`, or
+        of the ``f + 1``-th greatest where that one is 0. Neither is longer than the longest honest
+        row. Where at most ``f`` rows are not 0 it is 0: they may all be false.
 
     Complexity: O(n d).
     """
     squares = [int(square) for square in squared_lengths(vectors)]
-    usual = sorted(squares)[min(rank, len(squares)) - 1]
-    return squares, LENGTHS**2 * usual if usual else max(squares)
+    ascending = sorted(squares)
+    usual = ascending[min(usual_rank(f, quorum), len(squares)) - 1] or ascending[-f - 1]
+    return squares, LENGTHS**2 * usual
 
 
-def cut_to_length(vectors: NDArray[np.int32], rank: int) -> NDArray[np.int32]:
+def cut_to_length(vectors: NDArray[np.int32], f: int, quorum: int) -> NDArray[np.int32]:
     """The rows, those that are too long by :func:`longest` shortened to the greatest length.
 
-    ``vectors``: int32, shape ``(n, d)``; ``rank``: by :func:`usual_rank`. Returns int32, shape
-    ``(n, d)``: the same array where no row is too long. O(n d).
+    Arguments as there. Returns int32, shape ``(n, d)``: the same array where no row is too long.
+    O(n d).
     """
-    squares, most = longest(vectors, rank)
+    return cut(vectors, *longest(vectors, f, quorum))
+
+
+def cut(vectors: NDArray[np.int32], squares: list[int], most: int) -> NDArray[np.int32]:
+    """The rows, those whose squared length is above ``most`` shortened to it; see there."""
     far = [row for row, square in enumerate(squares) if square > most]
     if not far:
         return vectors
-    cut: NDArray[np.int32] = shortened(vectors, squares, far, Fraction(most))
-    return cut
+    shorter: NDArray[np.int32] = shortened(vectors, squares, far, Fraction(most))
+    return shorter

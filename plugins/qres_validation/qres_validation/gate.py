@@ -9,54 +9,53 @@ from numpy.typing import NDArray
 from qres_arithmetic import shortened, squared_lengths
 
 
-def cut_to_size(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.int32]:
-    """Shorten the rows that :func:`oversized` finds to ``factor`` times the lower median norm.
+def cut_to_size(vectors: NDArray[np.int32], factor: Fraction, liars: int) -> NDArray[np.int32]:
+    """Shorten the rows that are longer than ``factor`` times the usual length to that.
+
+    The usual length is the lower median. Where that is zero it is that of the ``liars + 1``-th
+    longest row, or of the upper median if ``liars`` is more than half. With no more false
+    rows, and fewer than half, no row is left longer than ``factor`` times the longest honest one.
+    So where at most ``liars`` rows are not zero, all become zero: they may all be false.
 
     They are shortened and not dropped: a rule that needs so many updates would otherwise refuse
     the round, and liars could see to that.
 
     Args:
-        vectors: int32, shape ``(n, d)``; not changed.
-        factor: how many times the median is too much, 1 or more.
+        vectors: int32, shape ``(n, d)``; not changed. Rows may be updates or means of groups.
+        factor: how many times the usual length is too much, 1 or more.
+        liars: rows that may be false.
 
     Returns:
-        int32, shape ``(n, d)``: the same array where no row is oversized, else new memory.
+        int32, shape ``(n, d)``: the same array where no row is too long, else new memory. Integers
+        throughout: every node gets the same bits.
 
     Complexity: O(n d).
     """
-    out = oversized(vectors, factor).tolist()
+    norms, limit = _limit(vectors, factor, liars)
+    out = [row for row, norm in enumerate(norms) if norm > limit]
     if not out:
         return vectors
-    norms = [int(squared_length) for squared_length in squared_lengths(vectors)]
-    median = sorted(norms)[(len(norms) - 1) // 2]
-    held: NDArray[np.int32] = shortened(vectors, norms, out, factor * factor * median)
+    held: NDArray[np.int32] = shortened(vectors, norms, out, limit)
     return held
 
 
-def oversized(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.intp]:
-    """Find the rows whose norm is more than ``factor`` times the lower median of all norms.
+def oversized(vectors: NDArray[np.int32], factor: Fraction, liars: int) -> list[int]:
+    """The rows that :func:`cut_to_size` shortens, the longest first.
 
-    With fewer than half of the rows false the median lies among the honest norms, so that liars
-    cannot raise the bar above ``factor`` times the largest honest norm, nor push it below
-    ``factor`` times the least. Integers throughout: every node finds the same rows.
-
-    Args:
-        vectors: int32, shape ``(n, d)``; rows may be updates or means of groups of them.
-        factor: how many times the median is too much, 1 or more.
-
-    Returns:
-        ascending row indices, intp, shape ``(k,)``. None where the median is zero: there is no
-        scale to measure by, and dropping every row but zeros would hand the round to who sends
-        zeros.
-
-    Complexity: O(n d).
+    Arguments as there. None where the usual length is zero: there is no scale to measure by, and
+    leaving out every row but zeros would hand the round to who sends zeros. O(n d).
     """
+    norms, limit = _limit(vectors, factor, liars)
+    out = [row for row, norm in enumerate(norms) if norm > limit > 0]
+    return sorted(out, key=lambda row: (-norms[row], row))
+
+
+def _limit(vectors: NDArray[np.int32], factor: Fraction, liars: int) -> tuple[list[int], Fraction]:
+    """The squared lengths of the rows, and the greatest that a row may have."""
     norms = [int(squared_length) for squared_length in squared_lengths(vectors)]
-    median = sorted(norms)[(len(norms) - 1) // 2]
-    if median == 0:
-        return np.empty(0, dtype=np.intp)
-    limit = factor * factor * median
-    return np.array([row for row, norm in enumerate(norms) if norm > limit], dtype=np.intp)
+    ascending, half = sorted(norms), (len(norms) - 1) // 2
+    usual = ascending[half] or ascending[len(norms) - 1 - min(liars, half)]
+    return norms, factor * factor * usual
 
 
 def capped(weights: NDArray[np.int64], limit: Fraction) -> NDArray[np.int64]:

@@ -117,12 +117,14 @@ class Validation:
     # ── the same on every node ────────────────────────────────────────────────────────────────
 
     @hookimpl
-    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
         """Pass the updates on, none of them oversized, with weights held. O(n d)."""
-        return proceed(self._gated(updates))
+        return proceed(self._gated(updates, round_info.byzantine))
 
-    def _gated(self, updates: Updates) -> Updates:
-        vectors = cut_to_size(updates.vectors, Fraction(self.norm_factor))
+    def _gated(self, updates: Updates, liars: int) -> Updates:
+        vectors = cut_to_size(updates.vectors, Fraction(self.norm_factor), liars)
         weights = capped(updates.weights, Fraction(self.weight_limit))
         if vectors is updates.vectors and np.array_equal(weights, updates.weights):
             return updates
@@ -132,7 +134,7 @@ class Validation:
 
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
-        """Name the updates that are oversized or harmful by this node's examples.
+        """Name what is oversized, the longest first, or harmful by this node's examples.
 
         The evidence is against at most ``swarm.byzantine`` senders, and no more than the quorum can
         spare. It takes ``candidates + 1`` evaluations of a model, and O(n d) besides.
@@ -140,7 +142,7 @@ class Validation:
         spare = min(round_info.byzantine, len(updates) - round_info.quorum)
         if spare <= 0:
             return Screening()
-        far: list[int] = oversized(updates.vectors, Fraction(self.norm_factor)).tolist()
+        far = oversized(updates.vectors, Fraction(self.norm_factor), round_info.byzantine)
         rows = [row for row in sample(updates, self.candidates, round_info) if row not in far]
         limit = highest(held_out.loss(), self.candidate_tolerance)
         budget = ScreeningBudget(self.candidates, self.seconds, time.monotonic)

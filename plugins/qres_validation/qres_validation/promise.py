@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import FULL_STANDING, MAX_WEIGHT, NodeId, Updates, ValueRefusedError, Vector
-from qres_validation.capped_mean import MOST, cut_to_length, halvings, held, longest, usual_rank
+from qres_validation.capped_mean import MOST, cut, halvings, held, longest
 from qres_validation.mixing import mixing_weights, whole_parts
 
 _MASK: Final = 2**16 - 1
@@ -62,13 +62,13 @@ class Fit:
         Complexity: as :func:`~qres_validation.mixing.mixing_weights`.
         """
         fewest = min(len(updates), max(quorum, len(updates) - f))
-        rank = usual_rank(f, quorum)
-        squares, most = longest(updates.vectors, rank)
+        squares, most = longest(updates.vectors, f, quorum)
         order = sorted(range(len(squares)), key=lambda row: (squares[row], row))
         short = sum(square <= most for square in squares)
         chosen = sorted(order[: max(fewest, short)])
-        # What is taken although it is too long is shortened, as the rule will shorten it.
-        rows = cut_to_length(updates.vectors[chosen], rank)
+        # What is taken although it is too long is shortened, as the rule will shorten it. (Among
+        # zeros the rule may shorten more, in a smaller set: then the check refuses the set.)
+        rows = cut(updates.vectors[chosen], [squares[row] for row in chosen], most)
         weights = [int(updates.weights[row]) for row in chosen]
         finer = max(1, MAX_WEIGHT // max(weights))  # full standings alone are weights of 1
         weights = [weight * finer for weight in weights]

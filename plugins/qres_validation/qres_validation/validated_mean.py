@@ -28,7 +28,7 @@ from qres_core import (
     options,
     reject,
 )
-from qres_validation.capped_mean import capped_mean, cut_to_length, halvings, usual_rank
+from qres_validation.capped_mean import capped_mean, cut_to_length, halvings
 from qres_validation.endorsement import too_far, vote
 from qres_validation.promise import Fit
 
@@ -238,5 +238,5 @@ class ValidatedMean:
                 "raise swarm.quorum or lower plugins.validated_mean.f",
             )
         fewest = min(n, max(round_info.quorum, n - self.f))
-        rows = cut_to_length(updates.vectors, usual_rank(self.f, round_info.quorum))
+        rows = cut_to_length(updates.vectors, self.f, round_info.quorum)
         return capped_mean(rows, updates.weights, fewest, halvings(updates.weights))

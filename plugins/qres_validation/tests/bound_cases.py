@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from qres_validation import ValidatedMean
-from qres_validation.capped_mean import capped_mean, halvings, longest, usual_rank
+from qres_validation.capped_mean import capped_mean, halvings, longest
 from qres_validation.mixing import mixing_weights
 
 from qres_core import HeldOut, ValueRefusedError
@@ -199,7 +199,7 @@ def means(case: Case, rng: np.random.Generator) -> list[list[int]]:
 
     Empty where too few honest rows are of usual length: then nothing is promised.
     """
-    squares, most = longest(case.rows, usual_rank(case.f, case.quorum))
+    squares, most = longest(case.rows, case.f, case.quorum)
     usual = [row for row in range(len(case.honest)) if squares[row] <= most]
     fewest = max(case.quorum, len(case.rows) - case.f)
     if len(usual) < fewest:

@@ -72,7 +72,23 @@ def test_never_more_than_the_liars_promised_nor_below_the_quorum(judge: Judge) -
     assert screened(judge, updates, 0, 1) == []
 
 
+@pytest.mark.claim("C-validation-4")
+def test_of_what_is_too_long_the_longest_goes_first(judge: Judge) -> None:
+    """A harmless update of twelve medians takes no place from one of ten million."""
+    updates = rows(120, 10, 10, 10, 10, -(2**30), 10, 10)
+    assert screened(judge, updates, 1, 6) == [(5, "oversized-update")]
+    assert screened(judge, updates, 2, 6) == [(5, "oversized-update"), (0, "oversized-update")]
+
+
 @pytest.mark.control("C-validation-4")
+def test_control_without_a_bound_the_set_would_fall_below_the_quorum(judge: Judge) -> None:
+    updates, quorum = rows(10, 12, 9, 11, -90, -80, -70), 5
+    tried = losses(updates, list(range(7)), judge([100, 100]), ScreeningBudget(9, 9.0, lambda: 0.0))
+    worse = harmful(tried, 12_000.0, len(updates))
+    assert worse == [4, 5, 6]
+    assert len(updates) - len(worse) < quorum
+
+
 def test_control_with_a_larger_promise_or_a_smaller_quorum_more_would_go(judge: Judge) -> None:
     updates = rows(10, 12, 9, 11, -90, -80, -70)
     assert len(screened(judge, updates, 3, 4)) == 3

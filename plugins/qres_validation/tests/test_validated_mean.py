@@ -51,6 +51,19 @@ def test_no_weight_is_more_than_its_part(weights: list[int], data: st.DataObject
     assert raised == lowered or fewest * (cap + 1) > sum(raised)
 
 
+@given(weights=st.lists(st.integers(2**27, 2**30), min_size=6, max_size=40), data=st.data())
+def test_halving_lifts_no_part_by_more_than_the_number_of_rows_over_the_sum(
+    weights: list[int], data: st.DataObject
+) -> None:
+    fewest = data.draw(st.integers(len(weights) // 2 + 1, len(weights)))
+    counts = held(weights, fewest)
+    while sum(counts) >= 2**32:
+        counts = [count >> 1 for count in counts]
+    excess = fewest * max(counts) - sum(counts)
+    assert excess < len(weights)
+    assert excess <= 0 or excess / sum(counts) < len(weights) / 2**30
+
+
 def slow(rows: NDArray[np.int32], weights: list[int], fewest: int) -> list[int]:
     """The docstring of :func:`capped_mean` in Fractions, one coordinate at a time."""
     counts = held(weights, fewest)
@@ -190,14 +203,15 @@ def test_what_is_merged_otherwise_than_fitted_is_not_proposed() -> None:
 def test_what_is_short_enough_among_many_is_short_enough_among_some(
     rows: NDArray[np.int32], data: st.DataObject
 ) -> None:
-    rank = usual_rank(2, data.draw(st.integers(3, 5)))
-    squares, most = longest(rows, rank)
+    quorum = data.draw(st.integers(3, 5))
+    rank = usual_rank(2, quorum)
+    squares, most = longest(rows, 2, quorum)
     short = [row for row in range(7) if squares[row] <= most]
     some = data.draw(st.lists(st.sampled_from(short), min_size=1, unique=True))
     if len(some) >= rank and sorted(squares)[rank - 1]:
-        assert np.array_equal(cut_to_length(rows[some], rank), rows[some])
+        assert np.array_equal(cut_to_length(rows[some], 2, quorum), rows[some])
     # Exact, and no longer than allowed: ten times the length of that rank.
-    cut = cut_to_length(rows, rank)
+    cut = cut_to_length(rows, 2, quorum)
     assert all(sum(int(x) ** 2 for x in row) <= most for row in cut)
     assert np.array_equal(cut[short], rows[short])
 
@@ -207,9 +221,33 @@ def test_a_minority_cannot_move_the_usual_length_out_of_the_honest_range() -> No
     honest = np.array([[10, 0], [20, 0], [30, 0], [40, 0], [50, 0]], dtype=np.int32)
     for lie in (0, 2**31 - 1):
         rows = np.vstack([honest, np.full((2, 2), lie, dtype=np.int32)])
-        assert 10**2 * 10**2 <= longest(rows, usual_rank(2, 5))[1] <= 10**2 * 50**2
-    nothing = np.array([[0, 0], [0, 0], [0, 0], [5, 5]], dtype=np.int32)
-    assert cut_to_length(nothing, 2) is nothing  # no length to measure by
+        assert 10**2 * 10**2 <= longest(rows, 2, 5)[1] <= 10**2 * 50**2
+
+
+@pytest.mark.claim("C-validation-15")
+@given(
+    honest=arrays(np.int32, (7, 2), elements=st.integers(-9, 9) | st.just(0)),
+    lies=arrays(np.int32, (3, 2), elements=st.integers(-(2**31), 2**31 - 1) | st.just(0)),
+)
+def test_nothing_is_longer_than_ten_times_the_longest_honest_row_even_beside_zeros(
+    honest: NDArray[np.int32], lies: NDArray[np.int32]
+) -> None:
+    most = max(int(x) ** 2 + int(y) ** 2 for x, y in honest)
+    cut = cut_to_length(np.vstack([honest, lies]), 3, 7)
+    assert all(int(x) ** 2 + int(y) ** 2 <= 100 * most for x, y in cut)
+
+
+@pytest.mark.control("C-validation-15")
+def test_control_among_zeros_a_liar_too_many_moves_the_usual_length() -> None:
+    rows = np.array([[0], [0], [0], [50], [60], [70], [80], [0], [0], [2**31 - 1]], dtype=np.int32)
+    assert cut_to_length(rows, 3, 7).max() == 599  # four honest nodes have something to say
+    more = np.concatenate([rows[:7], np.full((4, 1), 2**31 - 1, dtype=np.int32)])
+    assert cut_to_length(more, 3, 7).max() == 499
+    more[:4] = 0
+    assert cut_to_length(more, 3, 7).max() == 2**31 - 1  # four where three were promised
+    alone = np.array([[0, 0], [0, 0], [0, 0], [5, 5]], dtype=np.int32)
+    assert not cut_to_length(alone, 1, 3).any()  # it may be the liar
+    assert cut_to_length(alone, 0, 3) is alone
 
 
 def test_if_too_few_are_short_the_rule_shortens_what_is_taken_all_the_same() -> None:

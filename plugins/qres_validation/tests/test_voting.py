@@ -63,7 +63,7 @@ def test_updates_of_one_size_and_weight_go_to_the_rule_as_they_are() -> None:
         return vector(1, 2)
 
     updates = make_updates([[3, 4], [4, 3], [5, 0]])
-    assert Validation().wrap_aggregate(rule, updates).tolist() == [1, 2]
+    assert Validation().wrap_aggregate(rule, updates, make_round_info(2)).tolist() == [1, 2]
     assert seen == [updates]
     assert seen[0] is updates
 
@@ -76,7 +76,7 @@ def test_the_rule_gets_the_shortened_updates() -> None:
         return updates.vectors[0]
 
     far = make_updates([[3, 4], [4, 3], [5, 0], [30_000, 40_000]])
-    Validation(norm_factor=2.0).wrap_aggregate(rule, far)
+    Validation(norm_factor=2.0).wrap_aggregate(rule, far, make_round_info(2))
     assert seen[0].vectors.tolist() == [[3, 4], [4, 3], [5, 0], [5, 7]]
 
 

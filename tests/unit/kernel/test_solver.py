@@ -881,6 +881,22 @@ class Asks:
         return []
 
 
+@attrs.define
+class Stops(Asks):
+    """Refuses a goal."""
+
+    def check(self, around: Surroundings) -> list[Problem]:
+        return [Problem("QRES-E314", "plugins.rule", around.until, "")] if around.until else []
+
+
+def test_a_plugin_is_told_of_the_goal_that_stops_the_swarm() -> None:
+    rule = Enabled("rule", Installed.local("rule", Stops), Stops(), ("aggregate",))
+    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3)
+    assert not solve([*SIGNED, rule], swarm).problems
+    (found,) = solve([*SIGNED, rule], attrs.evolve(swarm, until="loss < 1")).problems
+    assert found.what == "loss < 1"
+
+
 def test_a_plugin_is_told_of_the_largest_fragment() -> None:
     asks = Asks()
     rule = Enabled("rule", Installed.local("rule", Asks), asks, ("aggregate",))

@@ -124,8 +124,13 @@ class Release(abc.ABC):
 
     def cautions(self, around: Surroundings) -> Iterator[str]:
         """What an operator of such a swarm should read."""
-        del around
-        yield from ()
+        if around.judges:
+            names = " and ".join(f"plugins.{name}" for name in around.judges)
+            yield (
+                f"{names} judges updates by a node's held-out examples; the votes, and the members "
+                "or weights that it proposes, are neither noised nor charged: keep these examples "
+                "apart from the data that dp protects"
+            )
 
     def extent(self, around: Surroundings) -> Extent:
         """How large an update is once it is clipped and has its noise."""

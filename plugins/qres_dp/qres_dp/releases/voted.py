@@ -11,6 +11,7 @@ from qres_arithmetic import squared_norm
 from qres_core import (
     Contribution,
     Extent,
+    Needs,
     Outcome,
     OwnContributions,
     Problem,
@@ -46,6 +47,8 @@ class VotedRelease(SharedRelease):
     _following: Following | None = attrs.field(init=False, default=None)
     _scale: int = attrs.field(init=False, default=0)
 
+    # A node that does not hear of a set's votes does not know the next bound.
+    needs: ClassVar[Needs] = attrs.evolve(SharedRelease.needs, outcomes=True)
     accompanies: ClassVar[bool] = True
     span: ClassVar[int] = SPAN
 
@@ -104,6 +107,7 @@ class VotedRelease(SharedRelease):
 
     def cautions(self, around: Surroundings) -> Iterator[str]:
         """A swarm that no node can sit out in stops when a node does not know the bound."""
+        yield from super().cautions(around)
         if around.quorum == around.nodes:
             yield (
                 f"swarm.quorum is {around.quorum}, all nodes: one that misses a model must sit out "
