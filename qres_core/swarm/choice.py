@@ -133,9 +133,11 @@ class Choice(Instance):
         return max(0, self.engine.round - self._first)
 
     @property
-    def _is_open(self) -> bool:
-        """Whether the node has opened the engine's round: it goes there a moment later."""
-        return self.merger is not None and self.merger.info.number == self.engine.round
+    def _open(self) -> Merger | None:
+        """That of the engine's round, once the node has opened it: it goes there a moment later."""
+        merger = self.merger
+        is_open = merger is not None and merger.info.number == self.engine.round
+        return merger if is_open else None
 
     def sets(self) -> list[CandidateSet]:
         """The sets whose contributions are needed: proposed, or proven to have a quorum's votes."""
@@ -271,10 +273,12 @@ class Choice(Instance):
             if not self.known_sets.complete(value):
                 continue
             accepted: bool | None = None
-            if proposed is not None and proposed.value == value and self._is_open:
+            merger = self._open
+            if proposed is not None and proposed.value == value and merger is not None:
                 if (number, value) in self._judged:
                     continue
-                accepted = proposed.valid_round > 0 or self._accepts(candidate, value, now)
+                proven = proposed.valid_round > 0
+                accepted = proven or self._accepts(candidate, value, merger, now)
             if accepted is not None:
                 self._judged.add((number, value))
             elif value in self.known_sets.here:
@@ -282,7 +286,9 @@ class Choice(Instance):
             self.known_sets.here.add(value)
             self._do(self.engine.judge(value, accepted=accepted), now)
 
-    def _accepts(self, candidate: CandidateSet, value: Value, now: float) -> bool | None:
+    def _accepts(
+        self, candidate: CandidateSet, value: Value, merger: Merger, now: float
+    ) -> bool | None:
         """Whether this node would have the set merged; asked once a round. ``None``: not known yet.
 
         A set with a proven lock was accepted by a quorum; asking again could only stall the swarm.
@@ -297,12 +303,12 @@ class Choice(Instance):
             return None
         ask = partial(self._opinions.ask, question)
         said = self._waivers.left(candidate, self.attempts)
-        said = said or refusal(self._context, self.merger, candidate, ask)
+        said = said or refusal(self._context, merger, candidate, ask)
         if said is None:
             self.objection = "not judged in time"
             self.expect(now + PATIENCE_TO_JUDGE * self.timeout)
             return None
-        self.objection = said or self._amendments.objection(candidate, self.merger)
+        self.objection = said or self._amendments.objection(candidate, merger)
         return self.objection is None
 
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
@@ -313,8 +319,8 @@ class Choice(Instance):
 
     def propose_if_asked(self, now: float, fresh: Callable[[], CandidateSet | None]) -> None:
         """Propose what the engine asks for; ``fresh`` makes a set, or ``None`` for not yet."""
-        asked = self._asked_for
-        if asked is None or not self._is_open or self.certificate is not None:
+        asked, merger = self._asked_for, self._open
+        if asked is None or merger is None or self.certificate is not None:
             return
         valid = self.engine.valid
         if valid is None:
@@ -322,7 +328,7 @@ class Choice(Instance):
             if candidate is None:
                 return
             added = self._amendments.added_to
-            proposal = Proposal(added(candidate, self.merger, now, first=not self.attempts))
+            proposal = Proposal(added(candidate, merger, now, first=not self.attempts))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = Proposal(self.known_sets.known[valid.value], valid.round, prevotes)
@@ -400,7 +406,7 @@ def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fa
 
 def refusal(
     context: NodeContext,
-    merger: Merger | None,
+    merger: Merger,
     candidate: CandidateSet,
     ask: Callable[[Callable[[], str]], str | None],
 ) -> str | None:
@@ -408,8 +414,6 @@ def refusal(
 
     ``ask``: gives what a call that judges returns, or ``None`` if that is not known yet.
     """
-    if merger is None:
-        return "no round is open here"
     drawn = context.drawn(candidate.origin)
     if any(member.sender not in drawn for member in candidate.members):
         return "it names a member that was not drawn to train"
