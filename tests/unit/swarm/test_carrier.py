@@ -586,3 +586,23 @@ def test_a_transport_that_fails_otherwise_is_named(broken: str) -> None:
 
     with pytest.raises(RoundError, match=rf"QRES-E603 transport\.{broken}"):
         anyio.run(main)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_error_is_raised_as_it_is_and_several_are_kept_together(count: int) -> None:
+    """Of several none may get lost: the first may be what the others led to."""
+
+    async def fail() -> None:
+        await anyio.sleep(1)
+        raise OSError
+
+    async def main() -> None:
+        async with carrier_module.task_group() as group:
+            for _ in range(count):
+                group.start_soon(fail)
+
+    with pytest.raises(OSError if count == 1 else BaseExceptionGroup) as caught:
+        anyio.run(main)
+    if count > 1:
+        assert isinstance(caught.value, BaseExceptionGroup)
+        assert len(caught.value.exceptions) == count

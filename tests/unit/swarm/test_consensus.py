@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.knowledge import AHEAD, BEHIND
 from qres_core.swarm.votes import (
     Action,
@@ -71,7 +72,7 @@ def test_the_honest_part_of_a_quorum_is_more_than_can_lie(swarm: tuple[int, int]
     [(1, 0, 1), (2, 0, 2), (3, 0, 2), (4, 0, 3), (4, 1, 3), (7, 2, 5), (20, 6, 14), (10, 3, 7)],
 )
 def test_thresholds(n: int, f: int, votes: int) -> None:
-    assert threshold(n, f) == votes
+    assert threshold(n, f) == vote_threshold(n, f) == votes
 
 
 @pytest.mark.control("C-agreement-8")
