@@ -134,7 +134,7 @@ class Choice(Instance):
 
     @property
     def _open(self) -> Merger | None:
-        """The engine's round, once this node has opened it: it goes there a moment later."""
+        """The merger of the engine's round, once this node has opened it: a moment later."""
         merger = self.merger
         is_open = merger is not None and merger.info.number == self.engine.round
         return merger if is_open else None
