@@ -135,9 +135,7 @@ class Choice(Instance):
     @property
     def _open(self) -> Merger | None:
         """The merger of the engine's round, once this node has opened it: a moment later."""
-        merger = self.merger
-        is_open = merger is not None and merger.info.number == self.engine.round
-        return merger if is_open else None
+        return self.merger if self.merger and self.merger.info.number == self.engine.round else None
 
     def sets(self) -> list[CandidateSet]:
         """The sets whose contributions are needed: proposed, or proven to have a quorum's votes."""
@@ -265,20 +263,17 @@ class Choice(Instance):
         """Tell the engine which sets are here, and judge what is proposed now."""
         if self.certificate is not None or not self.engine.round:
             return
-        won = self.known_sets.won()
-        if won is not None:  # it is merged whatever this node makes of a proof that still waits
+        if won := self.known_sets.won():  # it is merged whatever becomes of a proof that waits
             self._collector.checks.decided(member.digest for member in won.members)
         number, proposed = self.engine.round, self.engine.proposal(self.engine.round)
         for value, candidate in list(self.known_sets.known.items()):
             if not self.known_sets.complete(value):
                 continue
             accepted: bool | None = None
-            merger = self._open
-            if proposed is not None and proposed.value == value and merger is not None:
+            if proposed is not None and proposed.value == value and (merger := self._open):
                 if (number, value) in self._judged:
                     continue
-                proven = proposed.valid_round > 0
-                accepted = proven or self._accepts(candidate, value, merger, now)
+                accepted = proposed.valid_round > 0 or self._accepts(candidate, value, merger, now)
             if accepted is not None:
                 self._judged.add((number, value))
             elif value in self.known_sets.here:
@@ -324,8 +319,7 @@ class Choice(Instance):
             return
         valid = self.engine.valid
         if valid is None:
-            candidate = fresh()
-            if candidate is None:
+            if (candidate := fresh()) is None:
                 return
             added = self._amendments.added_to
             proposal = Proposal(added(candidate, merger, now, first=not self.attempts))
