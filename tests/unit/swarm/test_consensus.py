@@ -511,3 +511,38 @@ class TestOneCondition:
         node = Consensus(9, range(4), 1, lambda number: (number - 1) % 4, claims=True)
         node.claim(A)
         assert said(node.start(3)) == []
+
+    @pytest.mark.parametrize("valid_round", [4, 5])
+    def test_a_proposal_names_a_quorum_of_an_earlier_round(self, valid_round: int) -> None:
+        node = engine()
+        node.start(5)
+        node.judge(A, accepted=True)
+        node.prove(PREVOTE, valid_round, A)
+        earlier = valid_round < 5  # the control
+        assert said(node.propose(5, A, valid_round)) == ([(PREVOTE, 5, A)] if earlier else [])
+
+    def test_a_time_is_asked_for_once_a_quorum_voted_or_left_the_round(self) -> None:
+        node = in_step(PREVOTE)
+        node.vote(PREVOTE, 1, 1, A)
+        assert node.advance() == []
+        node.see(2, 2)
+        assert node.advance() == [Wait(PREVOTE, 1)]
+
+    @pytest.mark.parametrize(
+        ("number", "kept"),
+        [(1, True), (2, False), (40 - BEHIND - 1, False), (40 - BEHIND, True), (40 + AHEAD, True)],
+    )
+    def test_votes_of_the_first_round_and_of_those_that_are_near_are_kept(
+        self, number: int, *, kept: bool
+    ) -> None:
+        node = engine()
+        node.start(40)
+        node.vote(PREVOTE, number, 1, A)
+        assert (1 in node.tally(number, PREVOTE).votes) is kept
+
+    def test_a_quorum_that_was_quoted_may_have_won_whatever_was_said_here(self) -> None:
+        node = in_step(PREVOTE)
+        others_say(node, PREVOTE, None)
+        assert not node.may_be_won(1)
+        node.prove(PREVOTE, 1, A)
+        assert node.may_be_won(1)
