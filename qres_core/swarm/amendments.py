@@ -103,7 +103,7 @@ class Amendments:
             kernel.authority(now),
         )
 
-    def objection(self, candidate: CandidateSet, merger: Merger | None) -> str | None:
+    def objection(self, candidate: CandidateSet, merger: Merger) -> str | None:
         """What speaks against what the set carries, whatever it merges to; ``None`` for nothing."""
         change = candidate.change
         if change is not None and not self._work_with(self._context.head.roster.after(change)):
@@ -112,7 +112,7 @@ class Amendments:
             return "no set would be left to decide on without those who leave"
         return None
 
-    def leave_sets(self, candidate: CandidateSet, merger: Merger | None) -> bool:
+    def leave_sets(self, candidate: CandidateSet, merger: Merger) -> bool:
         """Whether the swarm could decide again with what the set carries, once that holds.
 
         Where it does not wait for a model, that is if the set made none. The same on every node
@@ -128,8 +128,8 @@ class Amendments:
             head = context.head.after(candidate, Merged(bytes(DIGEST_BYTES)))
             if len(head.roster) - len(head.bans) < head.roster.quorum:
                 return False
-            if candidate.waits or merger is None:
-                return candidate.waits
+            if candidate.waits:
+                return True
             names = {m: m if change is None else change.renamed(m) for m in context.roster}
             remain = partial(merger.remain, candidate.members, names=names)
             return all(goes_on(head, remain) for head in self._after_void(candidate))
@@ -169,10 +169,8 @@ class Amendments:
         return False
 
     def _signed(self, message: Envelope, head: Head, now: float) -> bool:
-        """Whether a member at that head signed a message; what nobody signed proves nothing."""
-        return bool(message.auth) and self._context.kernel.authentic(
-            message, now, head.roster.members
-        )
+        """Whether a member at that head signed a message."""
+        return self._context.kernel.authentic(message, now, head.roster.members)
 
     def note(self, fault: Fault, envelope: Envelope, now: float) -> None:
         """Keep a refused message for a proposal, if it proves the fault to everybody."""
@@ -182,7 +180,7 @@ class Amendments:
                 self._pool.add(item)
 
     def added_to(
-        self, candidate: CandidateSet, merger: Merger | None, now: float, *, first: bool
+        self, candidate: CandidateSet, merger: Merger, now: float, *, first: bool
     ) -> CandidateSet:
         """The set with what this node knows against members, and a change that is wanted.
 
@@ -222,12 +220,10 @@ class Amendments:
         kept = tuple(member for member in candidate.members if member.sender not in leave)
         return attrs.evolve(candidate, members=kept)
 
-    def _may_be_proposed(
-        self, carrying: CandidateSet, plain: CandidateSet, merger: Merger | None
-    ) -> bool:
+    def _may_be_proposed(self, carrying: CandidateSet, plain: CandidateSet, merger: Merger) -> bool:
         """Whether others would take what was made of a set that they would take."""
         if carrying.members != plain.members:
-            if merger is None or len(carrying.members) < self._context.quorum:
+            if len(carrying.members) < self._context.quorum:
                 return False
             try:
                 if not merger.admits(carrying.members):

@@ -388,8 +388,8 @@ class Announce:
         if not canonical.is_list(value) or len(value) != 2:
             raise WireError.of("QRES-E404", "announce", "expected a size and hashes")
         size, hashes = value
-        if type(size) is not int or type(hashes) is not bytes or len(hashes) % DIGEST_BYTES:
-            raise WireError.of("QRES-E404", "announce", "expected a size and hashes of 32 bytes")
+        if type(size) is not int or type(hashes) is not bytes:
+            raise WireError.of("QRES-E404", "announce", "expected a size and hashes")
         if size > max_bytes:
             raise WireError.of("QRES-E401", "announce", f"{size} bytes, limit {max_bytes}")
         starts = range(0, len(hashes), DIGEST_BYTES)

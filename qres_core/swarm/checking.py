@@ -155,7 +155,7 @@ class CommitteeChecks(Checks):
         super().__init__(speaker, admit)
         self._attestations = self._of_head()
         self._charges: frozenset[NodeId] = frozenset()
-        self._here: set[NodeId] = set()  # of those in charge, who contributed to the round
+        self._here: set[NodeId] = set()  # who contributed to the round
         self._named_at = math.inf
 
     def open_round(self, named: Collection[bytes]) -> None:
@@ -178,7 +178,7 @@ class CommitteeChecks(Checks):
         """A contribution came; attested or not, and checked at once only if it is a second one."""
         sender, digest = held.envelope.sender, held.contribution.digest
         current = held.envelope.round == self._position.number
-        if current and sender in self._charges:
+        if current:
             self._here.add(sender)  # also if others attested it first: no more is to be waited for
         if current and self._attestations.suffice(sender, digest):
             self._admit(held, named=named)

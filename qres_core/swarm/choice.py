@@ -133,9 +133,9 @@ class Choice(Instance):
         return max(0, self.engine.round - self._first)
 
     @property
-    def _is_open(self) -> bool:
-        """Whether the node has opened the engine's round: it goes there a moment later."""
-        return self.merger is not None and self.merger.info.number == self.engine.round
+    def _open(self) -> Merger | None:
+        """The merger of the engine's round, once this node has opened it: a moment later."""
+        return self.merger if self.merger and self.merger.info.number == self.engine.round else None
 
     def sets(self) -> list[CandidateSet]:
         """The sets whose contributions are needed: proposed, or proven to have a quorum's votes."""
@@ -263,18 +263,17 @@ class Choice(Instance):
         """Tell the engine which sets are here, and judge what is proposed now."""
         if self.certificate is not None or not self.engine.round:
             return
-        won = self.known_sets.won()
-        if won is not None:  # it is merged whatever this node makes of a proof that still waits
+        if won := self.known_sets.won():  # it is merged whatever becomes of a proof that waits
             self._collector.checks.decided(member.digest for member in won.members)
         number, proposed = self.engine.round, self.engine.proposal(self.engine.round)
         for value, candidate in list(self.known_sets.known.items()):
             if not self.known_sets.complete(value):
                 continue
             accepted: bool | None = None
-            if proposed is not None and proposed.value == value and self._is_open:
+            if proposed is not None and proposed.value == value and (merger := self._open):
                 if (number, value) in self._judged:
                     continue
-                accepted = proposed.valid_round > 0 or self._accepts(candidate, value, now)
+                accepted = proposed.valid_round > 0 or self._accepts(candidate, value, merger, now)
             if accepted is not None:
                 self._judged.add((number, value))
             elif value in self.known_sets.here:
@@ -282,7 +281,9 @@ class Choice(Instance):
             self.known_sets.here.add(value)
             self._do(self.engine.judge(value, accepted=accepted), now)
 
-    def _accepts(self, candidate: CandidateSet, value: Value, now: float) -> bool | None:
+    def _accepts(
+        self, candidate: CandidateSet, value: Value, merger: Merger, now: float
+    ) -> bool | None:
         """Whether this node would have the set merged; asked once a round. ``None``: not known yet.
 
         A set with a proven lock was accepted by a quorum; asking again could only stall the swarm.
@@ -297,12 +298,12 @@ class Choice(Instance):
             return None
         ask = partial(self._opinions.ask, question)
         said = self._waivers.left(candidate, self.attempts)
-        said = said or refusal(self._context, self.merger, candidate, ask)
+        said = said or refusal(self._context, merger, candidate, ask)
         if said is None:
             self.objection = "not judged in time"
             self.expect(now + PATIENCE_TO_JUDGE * self.timeout)
             return None
-        self.objection = said or self._amendments.objection(candidate, self.merger)
+        self.objection = said or self._amendments.objection(candidate, merger)
         return self.objection is None
 
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
@@ -313,16 +314,15 @@ class Choice(Instance):
 
     def propose_if_asked(self, now: float, fresh: Callable[[], CandidateSet | None]) -> None:
         """Propose what the engine asks for; ``fresh`` makes a set, or ``None`` for not yet."""
-        asked = self._asked_for
-        if asked is None or not self._is_open or self.certificate is not None:
+        asked, merger = self._asked_for, self._open
+        if asked is None or merger is None or self.certificate is not None:
             return
         valid = self.engine.valid
         if valid is None:
-            candidate = fresh()
-            if candidate is None:
+            if (candidate := fresh()) is None:
                 return
             added = self._amendments.added_to
-            proposal = Proposal(added(candidate, self.merger, now, first=not self.attempts))
+            proposal = Proposal(added(candidate, merger, now, first=not self.attempts))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = Proposal(self.known_sets.known[valid.value], valid.round, prevotes)
@@ -400,7 +400,7 @@ def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fa
 
 def refusal(
     context: NodeContext,
-    merger: Merger | None,
+    merger: Merger,
     candidate: CandidateSet,
     ask: Callable[[Callable[[], str]], str | None],
 ) -> str | None:
@@ -408,8 +408,6 @@ def refusal(
 
     ``ask``: gives what a call that judges returns, or ``None`` if that is not known yet.
     """
-    if merger is None:
-        return "no round is open here"
     drawn = context.drawn(candidate.origin)
     if any(member.sender not in drawn for member in candidate.members):
         return "it names a member that was not drawn to train"

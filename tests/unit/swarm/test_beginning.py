@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
@@ -182,3 +183,16 @@ def test_a_configuration_that_could_not_start_binds_a_node_to_nothing(begin: Beg
     first = begin()
     assert "swarm.max_message_bytes is" in refusal(begin, max_message_bytes=2**21)
     assert begin() == first
+
+
+@pytest.mark.parametrize("other", [{}, {"swarm": "bed"}, {"settings": b"\x07" * 32}])
+def test_a_head_of_another_swarm_or_with_other_settings_is_refused(
+    begin: Begin, other: dict[str, Any]
+) -> None:
+    """The settings that stand beside it are the right ones: somebody has put a record there."""
+    begin(ended=lambda head: [height(attrs.evolve(head, **other), merged=True)])
+    if other:
+        with pytest.raises(RoundError, match="QRES-E602 journal: its head is of another swarm"):
+            begin()
+    else:
+        assert begin().step == 1, "control"

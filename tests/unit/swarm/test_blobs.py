@@ -107,6 +107,24 @@ def test_failing_holders_are_passed_over_and_the_liar_is_named() -> None:
     assert blamed == [BAD]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_chunk_is_as_long_as_the_announcement_says(size: int) -> None:
+    """A liar could else announce one byte by the hash of as many as it likes."""
+
+    async def ask(_holder: bytes, _index: int) -> bytes:
+        return b"ab"
+
+    async def main() -> bytes:
+        ref = BlobRef(size, BlobRef.of(b"ab").chunks)
+        return await pull(ref, (GOOD,), ask, 1.0)
+
+    if size == 2:  # the control
+        assert anyio.run(main) == b"ab"
+        return
+    with pytest.raises(TransportError, match="QRES-E906"):
+        anyio.run(main)
+
+
 @pytest.mark.parametrize(
     ("holders", "code"),
     [

@@ -263,10 +263,11 @@ def pulled_at_once(pace: PullPace, size: int) -> int:
     return most
 
 
+@pytest.mark.parametrize("budget", [0, 10**12])
 @pytest.mark.parametrize("size", [PULLED_BYTES, PULLED_BYTES // MOST_PULLS])
-def test_small_blobs_that_came_let_no_more_large_ones_in(size: int) -> None:
-    """The control are small ones, of which so many are pulled."""
-    pace = PullPace(spare=2)
+def test_small_blobs_that_came_let_no_more_large_ones_in(size: int, budget: int) -> None:
+    """The control are small ones, of which so many are pulled. However much memory there is."""
+    pace = PullPace(spare=2, budget=budget)
     for _ in range(1000):
         pace.came(A, 1000)
     assert pulled_at_once(pace, size) == (PULLS if size == PULLED_BYTES else MOST_PULLS) + 2
@@ -335,6 +336,25 @@ def test_a_source_that_stalls_while_others_come_takes_no_slots_from_them(
         assert b.carrier._pace.patience(A) > PULL_SECONDS / 10
 
     play(scene, end(A), end(B, hangs=(A,)), end(C))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_source_that_is_the_only_one_and_stalls_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+    alone: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    """What it did is what is noted of it, and not that nobody else was there to be asked."""
+    monkeypatch.setattr(carrier_module, "PULL_SECONDS", 1.0)
+
+    async def scene(a: Listener, b: Listener, *_others: Listener) -> None:
+        nothing = BlobRef(1, (bytes(32),))
+        await a.end.send(B, Announce(nothing, private=False).to_bytes())
+        await until(lambda: b.carrier.pulls.failed)
+        asked = [holders for _root, holders in b.end.fetched]
+        assert asked == ([(A,)] if alone else [(A,), (C,)])
+        assert (b.carrier._pace.patience(A) > 1.0) is alone
+
+    play(scene, end(A), end(B, hangs=(A,)), *(() if alone else (end(C),)))
 
 
 # ── who is asked ──────────────────────────────────────────────────────────────────────────────────
@@ -566,3 +586,23 @@ def test_a_transport_that_fails_otherwise_is_named(broken: str) -> None:
 
     with pytest.raises(RoundError, match=rf"QRES-E603 transport\.{broken}"):
         anyio.run(main)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_error_is_raised_as_it_is_and_several_are_kept_together(count: int) -> None:
+    """Of several none may get lost: the first may be what the others led to."""
+
+    async def fail() -> None:
+        await anyio.sleep(1)
+        raise OSError
+
+    async def main() -> None:
+        async with carrier_module.task_group() as group:
+            for _ in range(count):
+                group.start_soon(fail)
+
+    with pytest.raises(OSError if count == 1 else BaseExceptionGroup) as caught:
+        anyio.run(main)
+    if count > 1:
+        assert isinstance(caught.value, BaseExceptionGroup)
+        assert len(caught.value.exceptions) == count

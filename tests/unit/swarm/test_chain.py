@@ -161,6 +161,20 @@ def test_as_many_propose_as_can_lie_and_more_whoever_is_silent() -> None:
     assert head.proposers == head.roster.members  # two of seven may both lie
 
 
+def test_who_is_banned_does_not_propose_although_all_are_silent() -> None:
+    members = first().roster.members
+    head = attrs.evolve(first(), missed=bytes([SILENT]) * 4)
+    assert head.proposers == members, "control"
+    assert attrs.evolve(head, bans=(members[0],)).proposers == members[1:]
+
+
+def test_the_next_member_coordinates_once_the_first_is_banned() -> None:
+    head, members = first(), first().roster.members
+    assert head.proposer(3, coordinator=True) == members[0]
+    assert attrs.evolve(head, bans=members[:2]).proposer(3, coordinator=True) == members[2]
+    assert attrs.evolve(head, bans=members).proposer(3, coordinator=True) == members[0]
+
+
 def lie_of(head: Head, liar: NodeId) -> tuple[Misbehaviour, ...]:
     pair = [
         Envelope(SWARM, "choice/prevote", 1, head.digest, liar, number, 0, encode_vote(said))
@@ -228,6 +242,11 @@ def test_a_link_survives_the_wire() -> None:
         told = encode_links([made, made])
         assert encode_links(decode_links(told)) == told
         assert all(item.holds(good) for item in decode_links(told))
+
+
+def test_a_message_has_as_many_links_as_are_allowed() -> None:
+    told = encode_links([link(first())] * MAX_LINKS)
+    assert len(decode_links(told)) == MAX_LINKS
 
 
 @pytest.mark.parametrize("count", [0, MAX_LINKS + 1])
@@ -497,6 +516,27 @@ def test_a_chain_says_of_no_height_that_a_node_was_in_if_it_was_not(data: st.Dat
         assert since > truth
         # It tells of all that there was while there are not too many heights.
         assert since == 0 or since in {truth + 1, joined, head.height - SILENT}
+
+
+def test_a_link_tells_of_a_contribution_that_a_head_tells_no_more() -> None:
+    head, me = first(), node(2)
+    made = link(head, candidate=chosen(head, change=head.roster.change(SWARM, "add", node(9))))
+    late = attrs.evolve(made.next, height=99, missed=bytes([SILENT]) * 5)
+    assert last_contributed(late, (made,), me) == 0
+    assert last_contributed(late, (), me) == -1, "control"
+
+
+def test_a_head_tells_of_contributions_since_the_node_is_a_member_and_of_none_before() -> None:
+    head, me = attrs.evolve(first(), height=3), node(2)
+    add = head.roster.change(SWARM, "add", node(9))
+    made = link(head, candidate=chosen(head, absent=[me], change=add))
+    late = attrs.evolve(made.next, height=6, missed=b"\0\4\0\0\0")
+    assert last_contributed(late, (made,), me) == 1
+    without = attrs.evolve(head, roster=roster(3, 0), missed=bytes(3))
+    joined = attrs.evolve(
+        made, head=attrs.evolve(without, roster=Roster((node(1), node(3), node(4)), 0, 3))
+    )
+    assert last_contributed(late, (joined,), me) == -1
 
 
 def test_a_link_tells_in_which_round_of_its_height_a_contribution_was_made() -> None:

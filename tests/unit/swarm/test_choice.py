@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import attrs
@@ -11,7 +11,7 @@ import pytest
 
 from qres_core import Envelope, Fault, NodeId, RoundStatus, Standing
 from qres_core.swarm.chain import SILENT
-from qres_core.swarm.choice import WAIVED
+from qres_core.swarm.choice import WAIVED, refusal
 from qres_core.swarm.messages import CandidateSet, Member, Proposal, encode_vote
 from qres_core.swarm.misbehaviour import Misbehaviour
 from qres_core.swarm.roster import RosterChange
@@ -333,3 +333,70 @@ def test_a_proposal_of_a_round_out_of_reach_leaves_nothing_behind(harness: Modul
     assert not machine._choice.known_sets.known
     assert not machine._choice.known_sets.proposed
     assert not machine._parts.pool
+
+
+def test_a_proposal_of_who_is_not_the_proposer_is_refused_and_proves_its_lie(
+    harness: ModuleType,
+) -> None:
+    net = staged(harness)
+    head = net.machine(0).head.digest
+    assert net.machine(0).proposer(2) != net.ids[LIAR]
+    payload = Proposal(attrs.evolve(made(net), origin=2)).to_bytes()
+    net.inject(net.forge(LIAR, "choice/proposal", payload, number=2, model=head), [0])
+    net.run(seconds=0.001)
+    machine = net.machine(0)
+    assert machine._choice.engine.proposal(2) is None
+    assert net.nodes[0].refused["not-the-proposer"] == 1
+    assert net.ids[LIAR] in machine._parts.pool
+
+
+@pytest.mark.parametrize("voters", [(0, 1, 3), (0, 3)])
+def test_a_proposal_with_a_lock_needs_the_votes_of_a_quorum_for_it(
+    harness: ModuleType, voters: tuple[int, ...]
+) -> None:
+    """Node 2 proposes next. Without the votes anybody could have a set judged as if it had them."""
+    net = harness.Net(4, byzantine=1, puppets=(1, 2))
+    net.start()
+    net.run(seconds=0.2)
+    head = net.machine(0).head.digest
+    candidate = CandidateSet(1, tuple(Member(who, bytes(32)) for who in net.ids[:3]))
+    value = candidate.digest(head)
+    votes = tuple(net.vote(by, "choice/prevote", value, number=1, model=head) for by in voters)
+    payload = Proposal(candidate, 1, votes).to_bytes()
+    net.inject(net.forge(2, "choice/proposal", payload, number=2, model=head), [0])
+    net.run(seconds=0.001)
+    proven = len(voters) == 3  # the control
+    assert (net.machine(0)._choice.engine.proposal(2) is not None) is proven
+    assert net.nodes[0].refused["unproven-lock"] == (0 if proven else 1)
+
+
+@pytest.mark.parametrize("member", [True, False])
+def test_who_has_no_vote_accepts_nothing_and_asks_nobody(
+    harness: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    member: bool,  # noqa: FBT001 - True is the control
+) -> None:
+    net = staged(harness)
+    machine, whole = net.machine(0), made(net)
+    candidate = attrs.evolve(whole, members=whole.members[1:])  # both of them were drawn
+    asked: list[object] = []
+    monkeypatch.setattr(machine._choice._opinions, "ask", lambda *given: asked.append(given) or "")
+    if not member:
+        roster = attrs.evolve(machine.head.roster, members=net.ids[1:], byzantine=0)
+        machine._context.head = attrs.evolve(machine.head, roster=roster, missed=bytes(3))
+    value, merger = candidate.digest(machine.head.digest), machine._choice.merger
+    assert machine._choice._accepts(candidate, value, merger, net.now) is member
+    assert bool(asked) is member
+
+
+def test_a_set_that_names_who_was_not_drawn_is_not_accepted(harness: ModuleType) -> None:
+    net = harness.Net(7, byzantine=2, quorum=3, options={"participants": 4})
+    net.start()
+    machine = net.machine(0)
+    drawn = sorted(machine._context.drawn(1))
+    idle = next(who for who in net.ids if who not in drawn)
+    for senders, fits in ((drawn, True), (sorted([*drawn[1:], idle]), False)):
+        candidate = CandidateSet(1, tuple(Member(sender, bytes(32)) for sender in senders))
+        merger: Any = SimpleNamespace(admits=lambda _members: True)
+        said = refusal(machine._context, merger, candidate, lambda _judge: "")
+        assert said == ("" if fits else "it names a member that was not drawn to train")

@@ -9,8 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.knowledge import AHEAD, BEHIND
-from qres_core.swarm.votes import Action, Decide, Enter, Lock, Propose, Refuse, Step, Vote, VoteSet
+from qres_core.swarm.votes import (
+    Action,
+    Decide,
+    Enter,
+    Lock,
+    Propose,
+    Refuse,
+    Show,
+    Step,
+    Vote,
+    VoteSet,
+    Wait,
+)
 
 A, B = b"\xaa" * 32, b"\xbb" * 32
 PREVOTE, PRECOMMIT = Step.PREVOTE, Step.PRECOMMIT
@@ -59,7 +72,7 @@ def test_the_honest_part_of_a_quorum_is_more_than_can_lie(swarm: tuple[int, int]
     [(1, 0, 1), (2, 0, 2), (3, 0, 2), (4, 0, 3), (4, 1, 3), (7, 2, 5), (20, 6, 14), (10, 3, 7)],
 )
 def test_thresholds(n: int, f: int, votes: int) -> None:
-    assert threshold(n, f) == votes
+    assert threshold(n, f) == vote_threshold(n, f) == votes
 
 
 @pytest.mark.control("C-agreement-8")
@@ -330,3 +343,206 @@ def test_a_round_that_a_quorum_may_have_won_is_told_from_one_that_none_can_have(
         nil.vote(PREVOTE, 1, voter, None)
     if nil.threshold < n:
         assert not nil.may_be_won(1), "a quorum for nil leaves no room for another"
+
+
+# ── one condition of the rules at a time ──────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that applies without end fails the test, and does not hold it up."""
+    rules, left = Consensus._apply, iter(range(1000))
+
+    def apply(node: Consensus[int]) -> bool:
+        assert next(left, None) is not None, "a rule applies without end"
+        return rules(node)
+
+    monkeypatch.setattr(Consensus, "_apply", apply)
+
+
+def others_say(node: Consensus[int], step: Step, value: bytes | None, count: int = 3) -> None:
+    for voter in range(1, 1 + count):
+        node.vote(step, node.round, voter, value)
+
+
+def in_step(step: Step, *, here: bool = True) -> Consensus[int]:
+    """Node 0 in round 1; it has said what it says up to that step, and A is here or not."""
+    node = engine()
+    node.start()
+    if here:
+        node.judge(A, accepted=True)
+    if step > Step.PROPOSE:
+        node.expire(Step.PROPOSE, 1)
+    if step > PREVOTE:
+        node.expire(PREVOTE, 1)
+    return node
+
+
+def said(actions: list[Action]) -> list[tuple[Step, int, bytes | None]]:
+    return [(a.step, a.round, a.value) for a in actions if isinstance(a, Vote)]
+
+
+@pytest.mark.usefixtures("ends")
+class TestOneCondition:
+    def test_a_proposal_far_ahead_is_not_kept(self) -> None:
+        node = in_step(Step.PROPOSE)
+        node.propose(1 + AHEAD + 1, A)
+        assert not node.state.proposals
+        node.propose(1 + AHEAD, A)
+        assert len(node.state.proposals) == 1
+
+    def test_a_proposal_that_came_early_is_there_when_its_round_begins(self) -> None:
+        node = in_step(Step.PROPOSE)
+        node.propose(2, A)
+        for voter in (1, 2):
+            node.see(voter, 2)
+        assert said(node.advance()) == [(PREVOTE, 2, A)]
+
+    def test_a_proposal_left_behind_is_forgotten(self) -> None:
+        node = in_step(Step.PROPOSE)
+        node.propose(2, A)
+        for voter in (1, 2):
+            node.see(voter, 3 + BEHIND)
+        node.advance()
+        assert not node.state.proposals
+
+    def test_a_stranger_is_not_counted_among_those_who_are_ahead(self) -> None:
+        node = in_step(Step.PROPOSE)
+        node.see(3, 5)
+        assert node.advance() == []
+        node.see(9, 5)
+        assert node.advance() == []
+        node.see(1, 5)
+        assert node.advance()[0] == Enter(5), "the control"
+
+    def test_those_who_are_in_the_same_round_move_nobody(self) -> None:
+        node = in_step(Step.PROPOSE)
+        for voter in (1, 2, 3):
+            node.see(voter, 1)
+        assert node.advance() == []
+        assert node.round == 1
+
+    @pytest.mark.parametrize("here", [False, True])
+    def test_what_is_not_here_is_not_decided(self, *, here: bool) -> None:
+        node = in_step(Step.PROPOSE, here=here)
+        others_say(node, PRECOMMIT, A)
+        node.advance()
+        assert node.decided == (Decide(1, A) if here else None)
+
+    @pytest.mark.parametrize("here", [False, True])
+    def test_what_is_not_here_is_not_locked(self, *, here: bool) -> None:
+        node = in_step(PREVOTE, here=here)
+        others_say(node, PREVOTE, A)
+        assert said(node.advance()) == ([(PRECOMMIT, 1, A)] if here else [])
+        assert node.lock == node.valid == (Lock(A, 1) if here else None)
+
+    @pytest.mark.parametrize("step", list(Step))
+    def test_a_lock_is_made_in_the_step_of_prevotes_alone(self, step: Step) -> None:
+        node = in_step(step)
+        others_say(node, PREVOTE, A)
+        node.advance()
+        assert node.lock == (Lock(A, 1) if step is PREVOTE else None)
+        assert node.valid == Lock(A, 1)
+
+    def test_a_node_prevotes_once(self) -> None:
+        node = in_step(PREVOTE)
+        assert said(node.propose(1, A)) == []
+
+    def test_a_node_waits_for_the_verdict_on_what_is_here(self) -> None:
+        node = in_step(Step.PROPOSE, here=False)
+        node.judge(A, accepted=None)
+        assert said(node.propose(1, A)) == []
+        assert said(node.judge(A, accepted=True)) == [(PREVOTE, 1, A)]
+
+    def test_a_node_precommits_nil_after_a_quorum_of_nil_alone(self) -> None:
+        node = in_step(PREVOTE)
+        others_say(node, PREVOTE, None, count=1)
+        assert said(node.advance()) == []
+        others_say(node, PREVOTE, None, count=2)
+        assert said(node.advance()) == [(PRECOMMIT, 1, None)]
+
+    def test_a_time_is_asked_for_once(self) -> None:
+        node = in_step(PREVOTE)
+        node.vote(PREVOTE, 1, 1, A)
+        node.vote(PREVOTE, 1, 2, B)
+        assert node.advance() == [Wait(PREVOTE, 1)]
+        assert node.advance() == []
+
+    def test_a_lock_is_shown_once_its_round_may_fail_and_no_sooner(self) -> None:
+        node = in_step(Step.PROPOSE)
+        node.propose(1, A)
+        others_say(node, PREVOTE, A)
+        assert node.advance() == [Vote(PRECOMMIT, 1, A)]
+        others_say(node, PRECOMMIT, None, count=2)
+        assert node.advance() == [Wait(PRECOMMIT, 1), Show(1, Lock(A, 1))]
+
+    def test_a_lock_of_an_earlier_round_is_not_shown_again(self) -> None:
+        node = engine()
+        node.restore(Lock(A, 1), None, ())
+        node.start(2)
+        node.judge(A, accepted=True)
+        others_say(node, PRECOMMIT, None, count=2)
+        node.vote(PRECOMMIT, 2, 3, B)
+        assert node.advance() == [Wait(PRECOMMIT, 2)]
+
+    def test_a_node_stays_while_its_round_may_still_decide(self) -> None:
+        node = in_step(PREVOTE)
+        others_say(node, PREVOTE, A)
+        node.advance()
+        assert node.valid == Lock(A, 1)
+        assert node.round == 1
+
+    def test_a_node_stays_while_somebody_may_be_locked(self) -> None:
+        node = in_step(PRECOMMIT)
+        others_say(node, PRECOMMIT, None, count=2)
+        node.advance()
+        assert node.round == 1
+        others_say(node, PREVOTE, None)
+        assert node.advance()[-1] == Enter(2), "the control"
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_who_has_no_value_of_its_own_claims_none(self, number: int) -> None:
+        node = engine(claims=True)
+        assert said(node.start(number)) == []
+        assert said(node.claim(A)) == [(PREVOTE, 1, A)], "once it has one, it does"
+        assert said(node.advance()) == []
+
+    def test_who_is_no_voter_claims_nothing(self) -> None:
+        node = Consensus(9, range(4), 1, lambda number: (number - 1) % 4, claims=True)
+        node.claim(A)
+        assert said(node.start(3)) == []
+
+    @pytest.mark.parametrize("valid_round", [4, 5])
+    def test_a_proposal_names_a_quorum_of_an_earlier_round(self, valid_round: int) -> None:
+        node = engine()
+        node.start(5)
+        node.judge(A, accepted=True)
+        node.prove(PREVOTE, valid_round, A)
+        earlier = valid_round < 5  # the control
+        assert said(node.propose(5, A, valid_round)) == ([(PREVOTE, 5, A)] if earlier else [])
+
+    def test_a_time_is_asked_for_once_a_quorum_voted_or_left_the_round(self) -> None:
+        node = in_step(PREVOTE)
+        node.vote(PREVOTE, 1, 1, A)
+        assert node.advance() == []
+        node.see(2, 2)
+        assert node.advance() == [Wait(PREVOTE, 1)]
+
+    @pytest.mark.parametrize(
+        ("number", "kept"),
+        [(1, True), (2, False), (40 - BEHIND - 1, False), (40 - BEHIND, True), (40 + AHEAD, True)],
+    )
+    def test_votes_of_the_first_round_and_of_those_that_are_near_are_kept(
+        self, number: int, *, kept: bool
+    ) -> None:
+        node = engine()
+        node.start(40)
+        node.vote(PREVOTE, number, 1, A)
+        assert (1 in node.tally(number, PREVOTE).votes) is kept
+
+    def test_a_quorum_that_was_quoted_may_have_won_whatever_was_said_here(self) -> None:
+        node = in_step(PREVOTE)
+        others_say(node, PREVOTE, None)
+        assert not node.may_be_won(1)
+        node.prove(PREVOTE, 1, A)
+        assert node.may_be_won(1)

@@ -25,11 +25,15 @@ from qres_core import (
     WireError,
     reject,
 )
+from qres_core.contract.wire import ENVELOPE_OVERHEAD
 from qres_core.swarm import dialogues as room
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
+from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
+    DIALOGUE,
     HOLDING,
     MAX_SAID,
+    RELAY_BYTES,
     RELAYED,
     SAID_BYTES,
     decode_holding,
@@ -559,6 +563,64 @@ def test_a_plugin_that_a_node_lacks_is_none_of_its_business(make_net: Callable[.
     assert not net.nodes[0].refused
 
 
+@pytest.mark.parametrize("kind", ["dialogue/nobody/0", "dialogue/talk/x", "dialogue/talk/0/9"])
+def test_a_message_of_no_dialogue_that_is_open_is_refused_to_its_author(
+    make_net: Callable[..., Any], kind: str
+) -> None:
+    net, model = lone(make_net)
+    net.inject(net.forge(LIAR, kind, b"hello", number=1, model=model), [0])
+    net.run(seconds=0.05)
+    assert net.nodes[0].refused == {"unknown-dialogue": 1}
+    assert not talk(net, 0).got
+
+
+def test_what_is_addressed_to_one_is_sent_to_nobody_else(make_net: Callable[..., Any]) -> None:
+    net = make_net()
+    net.start()
+    net.run(seconds=0.1)
+    said = [message for message in net.sent if message.kind.startswith(DIALOGUE)]
+    addressed = [message for message in said if message.kind.count("/") == 3]
+    assert len(addressed) == 12
+    assert all(message.kind.endswith(f"/{message.receiver}") for message in addressed)
+
+
+def test_messages_are_handed_on_in_bundles_that_are_not_large(
+    make_net: Callable[..., Any],
+) -> None:
+    net, model = lone(make_net)
+    for step in range(6):
+        body = bytes(100_000)
+        net.inject(net.forge(1, f"dialogue/talk/{step}", body, number=1, model=model), [0])
+    net.run(seconds=0.01)
+    net.inject(net.forge(LIAR, HOLDING, b"", number=1, model=model), [0])
+    net.run(seconds=0.05)
+    sent = [len(m.frame) for m in net.sent if (m.kind, m.receiver) == (RELAYED, LIAR)]
+    assert len(sent) == 3, "two in each"
+    assert max(sent) <= RELAY_BYTES + ENVELOPE_OVERHEAD
+
+
+@pytest.mark.parametrize(("spare", "sizes"), [(0, [2, 2, 1]), (-1, [1] * 5)])
+def test_a_bundle_may_be_full(spare: int, sizes: list[int]) -> None:
+    said = Said.read(make_envelope(sender=ORDER[0], kind="dialogue/talk/0"), ORDER)
+    assert said is not None
+    most = 2 * len(said.envelope.to_bytes()) + spare
+    assert [len(bundle) for bundle in room._bundles([said] * 5, most)] == sizes
+
+
+@pytest.mark.parametrize(("more", "sent"), [(0, 1), (1, 0)])
+def test_a_node_is_sent_as_much_of_an_author_as_is_allowed(
+    make_net: Callable[..., Any], more: int, sent: int
+) -> None:
+    net, model = lone(make_net)
+    net.inject(net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+    net.run(seconds=0.01)
+    dialogues = net.machine(0)._parts.dialogues
+    (said,) = dialogues._logs[1]
+    before = room.MAX_REPEATED * room.SMALL - len(said.envelope.to_bytes()) + more
+    dialogues._sent[net.ids[LIAR], net.ids[1]] = before
+    assert len(dialogues._due(net.ids[LIAR], dialogues._logs[1], [said])) == sent
+
+
 def test_a_node_that_says_it_holds_nothing_is_sent_so_much_and_no_more(
     make_net: Callable[..., Any],
 ) -> None:
@@ -761,6 +823,8 @@ def test_a_dialogue_that_falls_over_a_message_takes_no_node_with_it(
     net.run(seconds=6.0)
     for index in range(3):
         assert net.machine(index).kernel.rejections["talk:dialogue-raised-zerodivisionerror"]
+        named = {it.sender for it in net.nodes[index].effects if isinstance(it, Refused)}
+        assert named == ({net.ids[LIAR]} if body == b"at once" else set())
         assert not any(e.against for e in net.nodes[index].witness.evidence)
 
 
@@ -817,6 +881,26 @@ def test_a_dialogue_speaks_in_its_own_name_and_peers_do_not_pay_for_its_errors(
     net.run(seconds=0.1)
     assert {e.fact for e in net.nodes[0].witness.evidence if e.against} == against
     assert {fact.split(":")[0] for fact in net.machine(0).kernel.rejections} == {"talk"}
+
+
+@pytest.mark.parametrize("stranger", [True, False])
+def test_a_dialogue_accuses_no_stranger(
+    make_net: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    stranger: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    def made(message: DialogueMessage) -> Accusation:
+        return Accusation(bytes(32) if stranger else message.sender, "lied")
+
+    monkeypatch.setattr(Forger, "made", staticmethod(made), raising=False)
+    net = make_net(Forger, puppets=(LIAR,), train=lambda *_: None)
+    net.start()
+    model = net.machine(0).head.digest
+    net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+    net.run(seconds=0.1)
+    assert len(talk(net, 0).got) == 1
+    assert bool(net.nodes[0].refused) is not stranger
+    assert bool([e for e in net.nodes[0].witness.evidence if e.against]) is not stranger
 
 
 # ── a set of an earlier round ─────────────────────────────────────────────────────────────────────

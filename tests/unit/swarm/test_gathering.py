@@ -52,6 +52,22 @@ class TestEquivocation:
         assert len(kept) == MAX_PER_SENDER
         assert gathering.add(held(2))  # others are not crowded out
 
+    def test_one_that_comes_again_takes_no_place_of_another(self) -> None:
+        gathering = Gathering()
+        for _again in range(MAX_PER_SENDER + 1):
+            assert gathering.add(held(1))
+        second = held(1, 1)
+        gathering.add(second)
+        assert gathering.get(second.contribution.digest) is second
+
+    def test_one_that_is_not_kept_is_not_of_its_round(self) -> None:
+        gathering = Gathering()
+        for value in range(MAX_PER_SENDER):
+            gathering.add(held(1, value))
+        gathering.add(held(1, number=2))
+        gathering.add(held(2, number=2))
+        assert set(gathering.of_round(2)) == {held(2).contribution.sender}
+
     def test_what_a_set_names_is_kept_however_many_a_liar_sent(self) -> None:
         gathering = Gathering()
         for value in range(100):

@@ -17,6 +17,7 @@ from qres_core.swarm.messages import (
     OutcomeProposal,
     Proposal,
     encode_conclusion,
+    encode_vote,
 )
 from qres_core.swarm.results import Conclusion, Merged
 from qres_core.swarm.votes import Lock, Step
@@ -224,3 +225,39 @@ def test_a_lock_outlives_a_restart_with_its_proof(harness: ModuleType) -> None:
     assert {node.refused["unproven-lock"] for node in net.nodes} == {0}
     (link,) = [net.machine(0)._parts.catching_up.links[0]]
     assert link.chosen == proposal.candidate
+
+
+@pytest.mark.parametrize(
+    ("voters", "forged", "counts"),
+    [
+        ((0, 2, 3), (), True),  # the control
+        ((0, 2, 3), (2,), True),
+        ((0, 3), (2,), False),
+        ((0, 0, 3), (), False),
+        ((0, 3), (), False),
+        ((3,), (0, 2), False),
+    ],
+)
+def test_votes_that_are_quoted_count_if_who_they_name_made_them(
+    harness: ModuleType, voters: tuple[int, ...], forged: tuple[int, ...], *, counts: bool
+) -> None:
+    net = staged(harness)
+    head, payload = net.machine(0).head.digest, encode_vote(VALUE)
+    made_up = [
+        net.forge(voter, "choice/prevote", payload, number=1, model=head, key=LIAR)
+        for voter in forged
+    ]
+    assert ask(net, [*made_up, *votes(net, voters)]) is counts
+    kept = net.machine(0)._choice.quorum(Step.PREVOTE, 1, VALUE)
+    assert [net.index_of[vote.sender] for vote in kept] == ([0, 2, 3] if counts else [])
+
+
+def test_a_second_vote_is_refused_and_held_against_its_sender(harness: ModuleType) -> None:
+    net = staged(harness)
+    net.inject(votes(net, [3])[0], [0])
+    net.run(seconds=0.001)
+    assert not net.nodes[0].refused, "control"
+    net.inject(votes(net, [3], value=b"\x55" * 32)[0], [0])
+    net.run(seconds=0.001)
+    assert net.nodes[0].refused == {"equivocation": 1}
+    assert {e.subject for e in net.nodes[0].witness.evidence if e.against} == {net.ids[3]}

@@ -23,6 +23,7 @@ from qres_core import (
     Verdict,
     reject,
 )
+from qres_core.swarm.inbox import Inbox
 from qres_core.swarm.memory import Memory, MemoryTransport
 from qres_core.testing import make_round_info
 
@@ -121,6 +122,14 @@ def test_a_full_queue_drops_what_comes_next_and_counts_it() -> None:
         assert (a.stats().frames_dropped, b.stats().frames_dropped) == (0, 2)
 
     play(scene, make(A), make(B))
+
+
+def test_nothing_is_put_into_a_queue_that_is_closed() -> None:
+    inbox = Inbox[int](1)
+    inbox.close()
+    assert not inbox.put(1)
+    assert not inbox._waiting
+    assert Inbox[int](1).put(1), "control"
 
 
 def test_a_neighbour_that_is_not_admitted_is_not_heard() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from qres_core.swarm.heights import Heights
 from qres_core.swarm.timeouts import HeightPace, Stopwatch
 from qres_core.testing import make_node_ids
 
@@ -178,3 +179,29 @@ def test_a_node_that_was_late_merges_what_it_has_by_now(
     _net, asked = played(harness, 0.01, 0.15, knows=False, answered=False)
     assert asked["fetch"]
     assert (asked["fetch-model"] == 0) is not gives_up
+
+
+MODEL = b"m" * 32
+
+
+@pytest.mark.parametrize(
+    ("decision", "wanted", "pulls", "settled"),
+    [
+        (None, None, False, False),  # nothing is decided: it is to say what it found
+        (None, MODEL, False, False),
+        ("void", None, False, True),
+        ("merged", MODEL, False, True),
+        ("merged", b"other" * 6, False, False),  # the model is not here
+        ("merged", MODEL, True, False),
+        ("void", None, True, False),
+    ],
+)
+def test_a_node_has_nothing_left_to_find_out_once_the_decided_model_is_here(
+    decision: str | None, wanted: bytes | None, *, pulls: bool, settled: bool
+) -> None:
+    machine: Any = SimpleNamespace(
+        _outcome=SimpleNamespace(decision=decision, wanted=wanted),
+        _catching_up=SimpleNamespace(held={MODEL: object()}),
+        _is_pulling=lambda _now: pulls,
+    )
+    assert Heights._is_settled(machine, 0.0) is settled

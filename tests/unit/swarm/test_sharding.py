@@ -32,6 +32,7 @@ from qres_core.swarm.shard_messages import (
     HeldBlock,
     MergedShard,
     ShardPart,
+    block_digest,
     decode_held,
     decode_shard_results,
     encode_ask,
@@ -649,10 +650,50 @@ def test_what_a_liars_blocks_mean_is_not_remembered_without_end() -> None:
     context: Any = SimpleNamespace(roster=make_node_ids(4))
     nobody: Any = SimpleNamespace(of_round=lambda _number: {})
     statements = Statements(context, nobody, cast("Any", None), 1, cast("Any", None))
+    sizes: list[int] = []
     for mask in range(1000):  # of members that there are not
         block = HeldBlock(0, bytes(32), mask << 4, ())
         assert statements._contributions(block, 1) == ()
-    assert 0 < len(statements._meant) <= 16
+        sizes.append(len(statements._meant))
+    assert max(sizes) == 16
+    assert sizes[:16] == list(range(1, 17)), "control: they are remembered"
+
+
+def test_who_copies_the_root_of_a_node_does_not_have_it_hold_its_vector_again(
+    harness: ModuleType,
+) -> None:
+    net = swarm(harness, 4, 1)
+    net.start()
+    assert net.run(until=lambda: any((m.kind, m.sender) == ("contribution", 0) for m in net.sent))
+    own = next(m.envelope for m in net.sent if (m.kind, m.sender) == ("contribution", 0))
+    collector = net.machine(0)._parts.collector
+    copied = net.forge(LIAR, "contribution", own.payload, number=1, model=own.head)
+    assert collector._held(own).contribution.vector.size > 1, "control"
+    assert collector._held(copied).contribution.vector.size == 1
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_bits_about_other_contributions_than_those_here_say_nothing(
+    same: bool,  # noqa: FBT001 - True is the control
+) -> None:
+    """A member that signed two gave one of them here, and the other to who speaks."""
+    roster = tuple(sorted(make_node_ids(4)))
+    digest = bytes([7]) * 32
+    held: Any = {roster[1]: SimpleNamespace(contribution=SimpleNamespace(digest=digest))}
+    gathering: Any = SimpleNamespace(
+        of_round=lambda _number: held, after=lambda count: [digest][count:]
+    )
+    plan: Any = SimpleNamespace(seats=lambda _member: range(1))
+    context: Any = SimpleNamespace(roster=roster, byzantine=1)
+    told: list[dict[bytes, int]] = []
+    holders: Any = SimpleNamespace(take=lambda _sender, masks: told.append(dict(masks)))
+    statements = Statements(context, gathering, plan, 9, holders)
+    meant = digest if same else bytes([8]) * 32
+    block = HeldBlock(0, block_digest([meant]), 0b10, (0b10,))
+    said = Envelope("s", HELD, 1, bytes(32), roster[2], 1, 0, encode_held({}, [block]))
+    statements.take(said, 1)
+    assert [masks for masks in told if masks] == ([{held_name(digest): 1}] if same else [])
+    assert (roster[2] in statements._others.get(0, ())) is not same
 
 
 @pytest.mark.parametrize("guarded", [True, False])

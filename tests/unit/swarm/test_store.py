@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import Envelope, RoundError, Vector, model_digest
+from qres_core import Envelope, RoundError, ValueRefusedError, Vector, model_digest
 from qres_core.contract.stores import PrivateDatabase
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.journal import (
@@ -31,6 +31,7 @@ from qres_core.swarm.journal import (
     MemoryJournal,
     Resume,
     SqliteJournal,
+    refuse_lost,
 )
 from qres_core.swarm.messages import CandidateSet, Member
 from qres_core.swarm.results import Merged, Result, Void
@@ -148,6 +149,33 @@ def refusal(folder: Path) -> RoundError:
     assert problem.what
     assert problem.fix
     return caught.value
+
+
+@pytest.mark.parametrize("initial", [np.zeros(4), np.zeros((2, 2), dtype=np.int32)])
+def test_a_first_model_that_is_none_is_refused_before_there_is_a_store(
+    tmp_path: Path, initial: Vector
+) -> None:
+    with pytest.raises(ValueRefusedError, match=r"QRES-E50[23] initial"):
+        opened(tmp_path, initial=initial)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_folder_with_a_model_and_no_journal_is_refused(
+    tmp_path: Path, *, model: bool, journal: bool
+) -> None:
+    """A node that began anew there would vote again in rounds that it voted in."""
+    kept = tmp_path / "model"
+    if model:
+        kept.touch()
+    if journal:
+        opened(tmp_path).close()
+    if model and not journal:
+        with pytest.raises(RoundError, match=r"QRES-E602.*a node ran in the folder"):
+            refuse_lost(tmp_path, kept)
+    else:
+        refuse_lost(tmp_path, kept)
 
 
 # ── keeping ───────────────────────────────────────────────────────────────────────────────────
