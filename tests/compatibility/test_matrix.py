@@ -226,6 +226,11 @@ def test_every_mode_works_inside_a_framework_or_is_refused_by_name() -> None:
     answers = {label: in_framework(label) for label in MODES}
     refused = {label: found for label, found in answers.items() if not found.supported}
     # Nodes that address each other, heights, and news of an update have no place there.
-    assert set(refused) == {"replay: challenge", "quantize", "secagg: bisect"}
+    assert set(refused) == {
+        "replay: challenge",
+        "quantize",
+        "secagg: bisect",
+        "dp: distributed, votes",
+    }
     for found in refused.values():
         assert {problem.code for problem in found.problems} == {"QRES-E322"}

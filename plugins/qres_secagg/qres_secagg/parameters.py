@@ -164,10 +164,9 @@ def _threshold(k: int, corrupt_holders: int) -> int:
 
 
 def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | None:
-    if not _connected(n, k, corrupt + dropped):
-        return None
     gone = _quantile(n, dropped, k, -CORRECTNESS_BITS - _pairs(n))
-    if k - gone <= corrupt_in_windows(n, k, corrupt):
+    together = _connected(n, k, corrupt + dropped)
+    if not together or k - gone <= corrupt_in_windows(n, k, corrupt):
         return None
     per_node = math.log2(n)
     held = _quantile(n - 1, corrupt, k, -(SECURITY_BITS + 1) - per_node)
@@ -236,13 +235,14 @@ def choose(
         enough = next(
             more for more in count(n) if more - dropped >= _threshold(more - 1, corrupt) + corrupt
         )
+        # A session always plans for one at least.
+        fewer = f"at most {n - need} dropouts, for " if n > need else ""
         raise CompatibilityError.of(
             "QRES-E314",
             "secagg",
             f"of {n} nodes with {corrupt} corrupt, {need} must stay to deal and open, "
             f"and {dropped} may drop out",
-            f"plan for at most {max(0, n - need)} dropouts, for fewer corrupt nodes, or for "
-            f"{enough} nodes",
+            f"plan for {fewer}fewer corrupt nodes, or for {enough} nodes",
         )
     return plan
 
