@@ -119,7 +119,8 @@ def test_an_actor_that_keeps_dying_is_named_with_what_ray_says(tmp_path: Path) -
     with pytest.raises(LabError, match=r"QRES-E804.*node-0, node-2, node-4 died 3 times") as named:
         play(task(traced.Mortal, folder=str(tmp_path), times=9), workers=2)
     assert "The actor" in str(named.value)
-    assert len(written(tmp_path)) == 3
+    # What node-0 did is taken before the first death or after it: then the row begins anew.
+    assert len(written(tmp_path)) in {3, 4}
 
 
 @pytest.mark.usefixtures("ray")
