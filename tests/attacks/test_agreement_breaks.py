@@ -281,7 +281,7 @@ def accepts_bent(harness: ModuleType, bent: Sequence[int]) -> bool:
         Member(who, bytes(32), 1 if index in bent else FULL_STANDING)
         for index, who in enumerate(net.ids)
     )
-    return bool(choice._accepts(CandidateSet(1, members), bytes(32), net.now))
+    return bool(choice._accepts(CandidateSet(1, members), bytes(32), choice.merger, net.now))
 
 
 def test_waivers_do_not_add_up_to_more_than_f_members(harness: ModuleType) -> None:
