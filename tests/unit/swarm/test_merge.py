@@ -32,7 +32,9 @@ class Hooks:
     calls: list[str] = attrs.field(factory=list)
     merges_in_ranges: ClassVar[bool] = False
     opens_shards: ClassVar[bool] = False
-    swarm: ClassVar[SwarmConfig] = SwarmConfig(name="ward", nodes=4, byzantine=1, quorum=3, insecure=True)
+    swarm: ClassVar[SwarmConfig] = SwarmConfig(
+        name="ward", nodes=4, byzantine=1, quorum=3, insecure=True
+    )
 
     def has(self, hook: str) -> bool:
         return hook in self.named
@@ -45,7 +47,7 @@ class Hooks:
         return tuple(item for item in made if item.sender not in self.hidden)
 
     def screen(self, updates: Any, held_out: Any, info: Any) -> Any:
-        del held_out, info
+        del updates, held_out, info
         self.calls.append("screen")
         return Screening(), ()
 

@@ -283,6 +283,14 @@ def test_what_no_swarm_has_is_no_model(wrong: dict[str, object]) -> None:
         SwarmModel(**{**fields, **wrong})  # type: ignore[arg-type]
 
 
+def test_what_another_program_wrote_is_told_apart_from_what_was_changed() -> None:
+    saved = io.BytesIO()
+    np.savez(saved, model=np.zeros(3))
+    for content in (saved.getvalue(), bytes(1000)):
+        with pytest.raises(ModelError, match="another program wrote it"):
+            decode(content, ".npz")
+
+
 def test_as_much_as_fits_is_a_model_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_file, "MAX_COORDINATES", VECTOR.size)
     monkeypatch.setattr(model_file, "MAX_VOUCHERS", 2)

@@ -39,9 +39,7 @@ def test_a_round_lacks_a_quorum_or_what_a_set_names(
 def test_a_kind_that_nobody_takes_is_refused(kind: str, *, relies: bool, refused: int) -> None:
     seen: list[Any] = []
     checks = some(attested=lambda _envelope: relies)
-    parts = some(
-        collector=some(checks=checks), outlet=some(refuse=lambda *what: seen.append(what))
-    )
+    parts = some(collector=some(checks=checks), outlet=some(refuse=lambda *what: seen.append(what)))
     running: Any = some(parts=parts, _number=1, begun=True)
     envelope = make_envelope(kind=kind)
     Round.take(running, envelope, 0.0)

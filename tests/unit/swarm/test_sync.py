@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import attrs
@@ -12,6 +12,7 @@ import pytest
 from qres_core import Envelope, Fault, Vector
 from qres_core.swarm.chain import Link, decode_links, encode_links
 from qres_core.swarm.effects import SendTo
+from qres_core.swarm.leaving import Leaving
 from qres_core.swarm.messages import (
     HEAD,
     LINKS,
@@ -181,6 +182,25 @@ def test_a_node_holds_its_own_model_and_none_that_it_was_not_given(net: Any) -> 
     machine = net.machine(BEHIND)
     assert machine.find_model(machine.model_digest) is machine.model
     assert machine.find_model(net.machine(0).model_digest) is None
+
+
+def test_who_was_removed_is_no_member(net: Any) -> None:
+    assert not net.machine(5).is_member
+    assert net.machine(BEHIND).is_member, "control"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_node_expects_its_removal_where_a_later_head_does_not_name_it(*, named: bool) -> None:
+    left: list[int] = []
+    machine: Any = SimpleNamespace(
+        node_id=b"me",
+        _context=SimpleNamespace(is_member=True),
+        _is_out=lambda height, _now: left.append(height),
+        _left=7,
+    )
+    after: Any = SimpleNamespace(roster=[b"me"] if named else [b"you"], height=9)
+    Leaving._expect_removal(machine, after, 0.0)
+    assert (machine._left, left) == ((None, []) if named else (7, [9]))
 
 
 # ── helping ───────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,14 @@ import pytest
 
 from qres_core import Envelope, Fault
 from qres_core.swarm.effects import SendTo
-from qres_core.swarm.messages import ENOUGH, STOP, decode_stop, encode_enough, encode_stop, goal_digest
+from qres_core.swarm.messages import (
+    ENOUGH,
+    STOP,
+    decode_stop,
+    encode_enough,
+    encode_stop,
+    goal_digest,
+)
 from qres_core.swarm.until import Until
 
 GOAL = goal_digest("loss < 1.0")
@@ -17,7 +24,7 @@ GOAL = goal_digest("loss < 1.0")
 
 @pytest.fixture(name="net")
 def _net(harness: ModuleType) -> Any:
-    """Four members, three of whom decide; the test speaks for all but node 0, and for a stranger."""
+    """Four members, three of whom decide; the test speaks for all but node 0, and a stranger."""
     made = harness.Net(
         5, members=4, byzantine=1, puppets=[1, 2, 3, 4], options={"until": "loss < 1"}
     )
@@ -32,7 +39,9 @@ def until(net: Any) -> Until:
     return found
 
 
-def word(net: Any, by: int, *, kind: str = ENOUGH, goal: bytes = GOAL, key: int | None = None) -> Any:
+def word(
+    net: Any, by: int, *, kind: str = ENOUGH, goal: bytes = GOAL, key: int | None = None
+) -> Any:
     head = net.machine(0).head.digest
     return net.forge(by, kind, encode_enough(1, goal), number=1, model=head, key=key)
 
