@@ -6,7 +6,7 @@ import math
 
 from qres_core.contract.faults import KERNEL
 from qres_core.contract.types import NodeId
-from qres_core.contract.verdict import ACCEPT, Blame
+from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
@@ -96,7 +96,7 @@ class Speaker:
         verdict, _plugin = context.kernel.authenticate(
             context.kernel.sign(probe), context.node_id, now
         )
-        return verdict is ACCEPT or verdict.blame is Blame.NOBODY
+        return verdict.blame is Blame.NOBODY
 
     def send(self, to: NodeId, envelope: Envelope) -> None:
         """To one node."""

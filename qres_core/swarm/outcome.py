@@ -144,21 +144,17 @@ class OutcomeVote(Instance):
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
-    def take(self, envelope: Envelope, now: float) -> bool:
-        """Take a message of this instance; whether it is one.
-
-        Raises WireError: QRES-E401 to QRES-E404.
-        """
+    def take(self, envelope: Envelope, now: float) -> None:
+        """Take a message of this instance. Raises WireError: QRES-E401 to QRES-E404."""
         if self.decision is not None:
-            return envelope.kind.startswith(self.prefix)
+            return
         if envelope.kind == OUTCOME_PROPOSAL:
             self._take_proposal(envelope, now)
         elif envelope.kind == OUTCOME_LOCK:
             self._take_lock(envelope, now)
-        elif not self.take_vote(envelope, now):
-            return False
+        else:
+            self.take_vote(envelope, now)
         self.look(now)
-        return True
 
     def _take_proposal(self, envelope: Envelope, now: float) -> None:
         proposal = OutcomeProposal.from_bytes(envelope.payload, len(self._context.roster))

@@ -81,7 +81,7 @@ class PendingChanges:
             fix = "remove files of changes that nobody wants any more"
             raise RosterError.of("QRES-E607", "change", what, fix)
         approvals = self._approvals.setdefault(change.digest, [])
-        if change.approval and change.approval not in approvals and len(approvals) < MAX_FILES:
+        if change.approval and change.approval not in approvals:
             approvals.append(change.approval)
         fresh = change.of_members(self.roster, authentic)
         self._held[change.digest] = fresh if held is None else merged(fresh, held)

@@ -291,7 +291,7 @@ class CatchingUp:
             steps[self.pending.last.next.model] = self.pending.last.next.step
         if wanted is not None:
             steps[wanted] = self._context.head.step + 1
-        if not steps or all(model in self.held for model in steps):
+        if all(model in self.held for model in steps):
             return False
         vector = decode_model(envelope.payload, int(self._position.model.size))
         for model, step in steps.items():
@@ -350,7 +350,7 @@ class CatchingUp:
     def tell_removed(self, before: Roster, now: float) -> None:
         """Tell those that are no members any more how it came: nobody hears them from now on."""
         last, after = self.last, self._context.head.roster
-        if last is None or before.digest == after.digest:
+        if last is None:
             return
         links = [link for link in self.links[:-1] if link.head.roster.epoch >= before.epoch]
         for peer in before.members:

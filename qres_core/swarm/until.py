@@ -113,7 +113,6 @@ class Until:
                 break
             if (
                 said.kind == ENOUGH
-                and said.sender in self._context.head.roster
                 and said.sender not in proven
                 and self._is_for_goal(said)
                 and self._context.kernel.authentic(said, now)

@@ -12,6 +12,7 @@ import pytest
 from qres_core import Envelope, Fault, NodeId, RoundStatus, Standing
 from qres_core.swarm.chain import SILENT
 from qres_core.swarm.choice import WAIVED, refusal
+from qres_core.swarm.known_sets import KnownSets
 from qres_core.swarm.messages import CandidateSet, Member, Proposal, encode_vote
 from qres_core.swarm.misbehaviour import Misbehaviour
 from qres_core.swarm.roster import RosterChange
@@ -400,3 +401,15 @@ def test_a_set_that_names_who_was_not_drawn_is_not_accepted(harness: ModuleType)
         merger: Any = SimpleNamespace(admits=lambda _members: True)
         said = refusal(machine._context, merger, candidate, lambda _judge: "")
         assert said == ("" if fits else "it names a member that was not drawn to train")
+
+
+def test_what_is_proposed_of_a_round_that_is_near_is_kept_and_the_rest_forgotten() -> None:
+    forgotten: list[bytes] = []
+    engine: Any = SimpleNamespace(
+        is_near=lambda number: number > 5, values=frozenset(), forget=forgotten.append
+    )
+    sets = KnownSets(b"head", engine, SimpleNamespace(complete=lambda _set: True))  # type: ignore[arg-type]
+    old, near = (sets.know(CandidateSet(number, ())) for number in (3, 7))
+    sets.proposed = {3: {old: None}, 7: {near: None}}  # type: ignore[dict-item]
+    sets.forget_old()
+    assert (list(sets.proposed), list(sets.known), forgotten) == ([7], [near], [old])

@@ -25,6 +25,7 @@ from qres_core import (
     WireError,
     reject,
 )
+from qres_core.contract import canonical
 from qres_core.contract.wire import ENVELOPE_OVERHEAD
 from qres_core.swarm import dialogues as room
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
@@ -32,6 +33,7 @@ from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
     DIALOGUE,
     HOLDING,
+    MAX_RELAYED,
     MAX_SAID,
     RELAY_BYTES,
     RELAYED,
@@ -962,6 +964,22 @@ def test_messages_of_the_round_that_a_set_was_made_in_are_given_in_a_later_one(
 @given(st.sets(st.binary(min_size=SAID_BYTES, max_size=SAID_BYTES), max_size=40))
 def test_names_come_back_as_they_were(names: set[bytes]) -> None:
     assert decode_holding(encode_holding(names), 1) == names
+
+
+def test_as_many_names_as_may_be_held_are_read_and_no_others() -> None:
+    names = [number.to_bytes(SAID_BYTES, "big") for number in range(MAX_SAID * 3)]
+    assert decode_holding(b"".join(names), 1) == frozenset(names)
+    for wrong in ((names[1], names[0]), (names[1], names[1]), (names[0], b"x")):
+        with pytest.raises(WireError, match=r"payload\.holding"):
+            decode_holding(b"".join(wrong), 1)
+
+
+def test_what_is_no_list_of_a_few_messages_is_no_relay() -> None:
+    frames = [make_envelope().to_bytes()] * MAX_RELAYED
+    assert [item.to_bytes() for item in decode_relayed(encode_relayed(frames), 1)] == frames
+    for wrong in ([5], [b""], {}, [*frames, frames[0]]):
+        with pytest.raises(WireError):
+            decode_relayed(canonical.dumps(wrong), 1)
 
 
 @given(st.binary(max_size=100))

@@ -540,6 +540,7 @@ BAD_SETS: list[tuple[Any, str]] = [
     (sound(2, [[Fault.UNPROVEN_LOCK.value, LATER[1]]]), "misbehaviour"),
     (sound(2, [[LATER[0], [b"\xff"]]]), "misbehaviour"),
     (sound(4, 1), "set.waits"),
+    ([*sound(2, [PROOF])[:4], 1], "set.waits"),
     (sound(4, True), "set.waits"),  # noqa: FBT003 - it carries nothing
 ]
 
@@ -550,6 +551,16 @@ def test_each_field_of_a_set_is_checked(kind: str, raw: Any, field: str) -> None
     with pytest.raises(WireError) as caught:
         DECODERS[kind](canonical.dumps([raw, 1, []]))
     assert caught.value.problems[0].where == f"payload.{field}"
+
+
+def test_a_set_quotes_evidence_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = sound(2, [PROOF])
+    octets = sum(map(len, PROOF[1]))
+    monkeypatch.setattr("qres_core.swarm.messages.EVIDENCE_BYTES", octets)
+    assert CandidateSet.from_raw(raw, NODES).evidence
+    monkeypatch.setattr("qres_core.swarm.messages.EVIDENCE_BYTES", octets - 1)
+    with pytest.raises(WireError, match=r"set\.evidence"):
+        CandidateSet.from_raw(raw, NODES)
 
 
 @pytest.mark.parametrize("kind", ["choice/proposal", "certificate"])

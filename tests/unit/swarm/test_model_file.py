@@ -14,6 +14,7 @@ import tracemalloc
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,6 +268,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     [
         {"swarm": "no name"},
         {"step": -1},
+        {"step": True},
+        {"step": 1.0},
         {"step": 2**63},
         {"scale": 33},
         {"vector": np.zeros(3, dtype=np.int64)},
@@ -278,6 +281,90 @@ def test_what_no_swarm_has_is_no_model(wrong: dict[str, object]) -> None:
     fields: dict[str, object] = {"swarm": "test", "step": 1, "scale": 0, "vector": VECTOR}
     with pytest.raises(ModelError, match="QRES-E605"):
         SwarmModel(**{**fields, **wrong})  # type: ignore[arg-type]
+
+
+def test_what_another_program_wrote_is_told_apart_from_what_was_changed() -> None:
+    saved = io.BytesIO()
+    np.savez(saved, model=np.zeros(3))
+    for content in (saved.getvalue(), bytes(1000)):
+        with pytest.raises(ModelError, match="another program wrote it"):
+            decode(content, ".npz")
+
+
+def test_as_much_as_fits_is_a_model_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "MAX_COORDINATES", VECTOR.size)
+    monkeypatch.setattr(model_file, "MAX_VOUCHERS", 2)
+    assert same(decode(encode(made(), KEPT), KEPT), made())
+    with pytest.raises(ModelError, match="coordinates, limit"):
+        SwarmModel("test", 7, 3, np.zeros(VECTOR.size + 1, dtype=np.int32))
+    with pytest.raises(ModelError, match="3 vouchers, limit 2"):
+        made(vouchers=3)
+
+
+ODD = [None, True, 7, "text", b"octets", [], [b"octets"], {}, {"key": b"octets"}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_a_field_of_another_kind_is_refused_by_name(odd: object) -> None:
+    fields = canonical.loads(encode(made(), KEPT), max_bytes=2**20, max_items=7)
+    for place in range(len(fields)):
+        changed = [*fields[:place], odd, *fields[place + 1 :]]
+        certificates = [odd] if place == 5 else []
+        if place == 5 and odd != b"octets":
+            certificates.append(canonical.dumps(odd))
+        for value in [changed, *([*fields[:5], item, fields[6]] for item in certificates)]:
+            if value != fields:
+                with pytest.raises(ModelError, match="QRES-E605"):
+                    decode(canonical.dumps(value), KEPT)
+    with pytest.raises(ModelError, match="QRES-E605"):
+        decode(canonical.dumps(odd), KEPT)
+
+
+@NO_SAFETENSORS
+@pytest.mark.parametrize("odd", ["true", "7e0", '\\"7\\"', "null", "[7]", "{}"])
+@pytest.mark.parametrize("field", ["step", "scale", "swarm", "data_offsets"])
+def test_metadata_of_another_kind_are_refused_by_name(field: str, odd: str) -> None:
+    content = encode(made(scale=7), ".safetensors")
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].decode()
+    if field == "data_offsets":
+        start = header.index('"vector"')
+        start = header.index("[", header.index(field, start)) + 1
+        changed = f"{header[:start]}{odd.replace(chr(92), '')}{header[header.index(',', start) :]}"
+    else:
+        was = '\\"test\\"' if field == "swarm" else "7"
+        changed = header.replace(f'\\"{field}\\": {was}', f'\\"{field}\\": {odd}')
+    assert changed != header
+    octets = changed.encode()
+    with pytest.raises(ModelError, match="QRES-E605"):
+        decode(len(octets).to_bytes(8, "little") + octets + content[8 + size :], ".safetensors")
+
+
+@NO_SAFETENSORS
+@pytest.mark.parametrize("size", [2**16, 2**16 + 1])
+def test_a_header_that_is_too_long_is_not_parsed(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    parsed: list[int] = []
+
+    def loads(text: bytes) -> dict[str, object]:
+        parsed.append(len(text))
+        return {}
+
+    monkeypatch.setattr(model_file, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    with pytest.raises(ModelError, match="QRES-E605"):
+        decode(size.to_bytes(8, "little") + bytes(2 * size), ".safetensors")
+    assert parsed == ([size] if size == 2**16 else [])
+
+
+def test_a_place_with_a_file_or_a_link_is_refused_early(tmp_path: Path) -> None:
+    there, link = tmp_path / "there.npz", tmp_path / "link.npz"
+    model_file.check_writable(there)
+    there.touch()
+    link.symlink_to(tmp_path / "nowhere.npz")
+    for path in (there, link):
+        with pytest.raises(LabError, match="QRES-E803"):
+            model_file.check_writable(path)
 
 
 # ── a node's folder ───────────────────────────────────────────────────────────────────────────

@@ -9,8 +9,23 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import ConfigError, Envelope, ModelError, PluginError, QresError, canonical
+from qres_core import (
+    ACCEPT,
+    Blame,
+    ConfigError,
+    Envelope,
+    ModelError,
+    PluginError,
+    QresError,
+    Verdict,
+    canonical,
+    hookimpl,
+    reject,
+)
 from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed
+from qres_core.swarm.mean import Mean
+from qres_core.swarm.memory import Memory
 from qres_core.swarm.messages import OUTCOME_PRECOMMIT, encode_conclusion
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.model_proof import Proof, _count, verify
@@ -167,7 +182,34 @@ def test_a_model_that_is_not_the_roster_s_is_refused_before_any_signature(
         verify(model, config(**changes), 0.0)
 
 
-def test_a_roster_that_its_liars_could_outvote_is_refused() -> None:
-    lenient = attrs.evolve(config(), swarm=attrs.evolve(config().swarm, byzantine=2))
-    with pytest.raises(ConfigError, match=r"QRES-E105.*4 nodes cannot agree with 2 liars"):
-        verify(signed(*THREE), lenient, 0.0)
+@pytest.mark.parametrize(("nodes", "byzantine"), [(4, 2), (3, 1), (6, 2)])
+def test_a_roster_that_its_liars_could_outvote_is_refused(nodes: int, byzantine: int) -> None:
+    roster = tuple((bytes([number]) * 32).hex() for number in range(nodes))
+    swarm = attrs.evolve(config().swarm, nodes=nodes, byzantine=byzantine, roster=roster)
+    said = f"QRES-E105.*{nodes} nodes cannot agree with {byzantine} liars"
+    with pytest.raises(ConfigError, match=said):
+        verify(signed(*THREE), attrs.evolve(config(), swarm=swarm), 0.0)
+
+
+@attrs.frozen
+class Signs:
+    """A plugin that checks signatures."""
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        return envelope.sender[:1]
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        return reject("wrong-signature", blame=Blame.LINK) if fault(envelope) else ACCEPT
+
+
+def test_the_plugins_of_the_roster_tell_who_signed() -> None:
+    read = config()
+    read = attrs.evolve(read, plugins={**read.plugins, "sign": {}})
+    found = {"sign": Signs, "mean": Mean, "memory": Memory}
+    installed = {name: Installed.local(name, made) for name, made in found.items()}
+    assert verify(signed(*THREE), read, 0.0, installed=installed).vouchers == 3
+    forged = voucher(NODES[2], auth={"sign": b"?"})
+    with pytest.raises(ModelError, match=r"does not hold: .*wrong signature"):
+        verify(signed(*THREE[:2], forged), read, 0.0, installed=installed)

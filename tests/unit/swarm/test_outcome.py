@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from qres_core import RoundStatus, Vector
+from qres_core import Envelope, RoundStatus, Vector
 from qres_core.contract.errors import HookError, QresError, RoundError
+from qres_core.swarm.effects import Broadcast
 from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import (
     Member,
@@ -18,6 +19,7 @@ from qres_core.swarm.messages import (
     encode_conclusion,
 )
 from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Conclusion, Merged, Void
+from qres_core.swarm.votes import Step
 
 REFUSED = "QRES-E508"
 merge = Merger.merge
@@ -247,6 +249,87 @@ def test_an_outcome_of_another_set_is_accepted_by_nobody(harness: ModuleType) ->
         outcome.take(sent, net.now)
     assert not outcome._accepts(foreign)
     assert outcome._accepts(outcome.own)
+
+
+# ── one question at a time ────────────────────────────────────────────────────────────────────────
+
+SET = b"s" * 32
+
+
+def alone(harness: ModuleType) -> tuple[Any, Any]:
+    """Node 0, which knows the decided set, and its second instance; the test speaks for others."""
+    net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
+    net.start()
+    outcome = net.machine(0)._outcome
+    outcome.begin(SET, 1, net.now)
+    return net, outcome
+
+
+def proposed(net: Any, outcome: Any, number: int, *, off: int = 0, **lock: Any) -> None:
+    """Give node 0 a proposal of an attempt, by whose turn it is or by somebody after it."""
+    others = [index for index in range(4) if net.ids[index] != outcome._proposer(number)]
+    by = others[off - 1] if off else net.index_of[outcome._proposer(number)]
+    payload = OutcomeProposal(Conclusion(SET, Void(REFUSED)), **lock).to_bytes()
+    head = net.machine(0).head.digest
+    made = net.forge(by, "outcome/proposal", payload, number=number, model=head)
+    outcome.take(made, net.now)
+
+
+def test_a_liar_s_attempts_far_ahead_are_not_kept(harness: ModuleType) -> None:
+    net, outcome = alone(harness)
+    for number in (2, 10**6, 10**6 + 1):
+        proposed(net, outcome, number)
+    assert list(outcome._proposals) == [2]
+    assert not net.nodes[0].refused
+    outcome._entered(1, net.now)
+    assert list(outcome._proposals) == [2], "it is still near"
+
+
+def test_who_may_not_propose_an_outcome_is_refused(harness: ModuleType) -> None:
+    net, outcome = alone(harness)
+    proposed(net, outcome, 2, off=3)
+    assert not outcome._proposals
+    assert net.nodes[0].refused["not-the-proposer"] == 1
+
+
+@pytest.mark.parametrize("voters", [2, 3])
+def test_an_outcome_is_locked_where_a_quorum_voted_for_it(harness: ModuleType, voters: int) -> None:
+    net, outcome = alone(harness)
+    vote, head = encode_conclusion(Conclusion(SET, Void(REFUSED))), net.machine(0).head.digest
+    prevotes = tuple(
+        net.forge(index, "outcome/prevote", vote, number=1, model=head)
+        for index in range(1, 1 + voters)
+    )
+    proposed(net, outcome, 2, lock_round=1, prevotes=prevotes)
+    assert list(outcome._proposals) == ([2] if voters == 3 else [])
+    assert net.nodes[0].refused["unproven-lock"] == (0 if voters == 3 else 1)
+
+
+def test_that_nobody_found_a_model_is_believed_of_more_than_f(harness: ModuleType) -> None:
+    net, outcome = alone(harness)
+    none, head = Conclusion(SET, Void(UNFINISHED)), net.machine(0).head.digest
+    for sender, code, common in ((1, REFUSED, False), (2, "QRES-E509", True)):
+        vote = encode_conclusion(Conclusion(SET, Void(code)))
+        made = net.forge(sender, "outcome/prevote", vote, number=1, model=head)
+        outcome.take(made, net.now)
+        assert outcome._is_common(none) is common
+
+
+def test_a_node_that_was_started_again_says_its_vote_again(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
+    net.start()
+    machine = net.machine(0)
+    outcome = machine._outcome
+    vote = encode_conclusion(Conclusion(SET, Void(REFUSED)))
+    outcome.restore(1, ((1, "outcome/prevote", vote), (1, "outcome/proposal", vote)), None)
+    machine._parts.outlet.take()
+    outcome.begin(SET, 1, net.now)
+    frames = [e.frame for e in machine._parts.outlet.take() if isinstance(e, Broadcast)]
+    said = [Envelope.from_bytes(frame, max_bytes=2**20) for frame in frames]
+    assert [(item.kind, item.round, item.payload) for item in said] == [
+        ("outcome/prevote", 1, vote)
+    ]
+    assert machine.node_id in outcome._heard[1, Step.PREVOTE]
 
 
 def test_the_errors_that_void_a_height_are_the_plugins_own() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from types import ModuleType
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
@@ -132,3 +133,11 @@ def of_all_but(drawn_by: Any, liar: NodeContext, everybody: Any) -> Any:
         return found
 
     return chosen
+
+
+def test_who_is_banned_is_in_no_sample() -> None:
+    at = head()
+    banned = at.roster.members[0]
+    assert any(banned in participants(at, number, 4) for number in range(40)), "control"
+    out = attrs.evolve(at, bans=(banned,))
+    assert not any(banned in participants(out, number, 4) for number in range(40))

@@ -43,7 +43,7 @@ from qres_core.swarm.proving import (
     proves,
 )
 from qres_core.swarm.results import Conclusion, Merged, Void
-from qres_core.testing import make_node_ids
+from qres_core.testing import make_envelope, make_node_ids
 
 NODES = 4
 IDS = make_node_ids(NODES)
@@ -782,3 +782,30 @@ def test_a_pool_is_bounded_whatever_is_put_in(
     assert len(pool) <= most
     assert subjects == sorted(set(subjects))
     assert sum(size_of(item) for item in chosen) <= limit
+
+
+@pytest.mark.parametrize(
+    "raw", [[[], []], [Fault.EQUIVOCATION.value, 5], [Fault.EQUIVOCATION.value, []]], ids=str
+)
+def test_what_is_no_fault_with_its_messages_is_refused_by_name(raw: Any) -> None:
+    with pytest.raises(WireError, match="misbehaviour"):
+        Misbehaviour.from_raw(raw)
+
+
+def test_a_fault_has_as_many_messages_as_prove_it() -> None:
+    one, other = make_envelope(sequence=1), make_envelope(sequence=2)
+    assert Misbehaviour.of(Fault.EQUIVOCATION, one, other)
+    assert Misbehaviour.of(Fault.MALFORMED_PAYLOAD, one)
+    for fault, messages in ((Fault.EQUIVOCATION, [one]), (Fault.MALFORMED_PAYLOAD, [one, other])):
+        with pytest.raises(WireError, match="the messages that prove it"):
+            Misbehaviour.of(fault, *messages)
+    with pytest.raises(WireError, match="transferable"):
+        Misbehaviour.of(Fault.UNPROVEN_LOCK, one)
+
+
+def test_a_message_as_large_as_may_be_quoted_is_kept_and_a_larger_one_is_not() -> None:
+    room = QUOTED_BYTES - len(make_envelope(payload=bytes(2**16)).to_bytes()) + 2**16
+    for octets, kept in ((room, True), (room + 1, False)):
+        message = make_envelope(payload=bytes(octets))
+        assert (len(message.to_bytes()) <= QUOTED_BYTES) is kept
+        assert MisbehaviourPool(1).add(Misbehaviour.of(Fault.MALFORMED_PAYLOAD, message)) is kept

@@ -218,6 +218,7 @@ def test_the_record_is_what_a_list_of_all_heights_says(data: st.DataObject) -> N
         [0, b"", b""],
         [0, b"", b"", b"", b""],
         [0, b"", b"", b"\7", b""],
+        [0, b"", b"\7", b"", b""],
         [0, b"", b"", node(9), b""],  # who came is not here
         [0, b"", node(1), b"", b""],  # who went is
         [0, b"\0\x10", b"", node(1), b""],  # three members before
@@ -232,6 +233,29 @@ def test_a_head_with_a_record_that_cannot_be_is_refused(raw: object) -> None:
     with pytest.raises(WireError) as caught:
         Record.from_raw(raw, nodes(1, 2, 3, 4))
     assert caught.value.problems[0].where.startswith("payload.head.record")
+
+
+def refused(raw: object, members: tuple[NodeId, ...]) -> bool:
+    try:
+        Record.from_raw(raw, members)
+    except WireError:
+        return True
+    return False
+
+
+def test_a_record_has_so_much_and_no_more() -> None:
+    """Each as large as may be, and a little more."""
+    seven, nine = nodes(*range(1, 8)), nodes(*range(1, 10))
+    marks = [bytes([0, mark]) for mark in range(1, MAX_VOID_SETS + 2)]
+    assert not refused([0, b"".join(marks[:-1])], seven)
+    assert refused([0, b"".join(marks)], seven)
+    assert not refused([0, b"\0\1\0"], nine)
+    assert refused([0, b"\0\1\0\0\2"], nine), "the second set is cut off"
+    went = [[node(20 + place), b"", b""] for place in range(MAX_CHANGES + 1)]
+    assert not refused([0, b"", *[part for change in went[1:] for part in change]], seven)
+    assert refused([0, b"", *[part for change in went for part in change]], seven)
+    assert not refused([0, b"", b"", node(1), b""], nodes(1, 2))
+    assert refused([0, b"", b"", node(1), b""], nodes(1)), "nobody was there before"
 
 
 def test_the_record_is_part_of_what_votes_are_bound_to() -> None:

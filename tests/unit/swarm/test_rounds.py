@@ -6,7 +6,7 @@ import random
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import attrs
@@ -38,7 +38,9 @@ from qres_core.swarm.messages import (
     encode_sync,
     goal_digest,
 )
+from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.sync import PAST_HEADS
+from qres_core.swarm.votes import Step
 
 
 def merged(harness: ModuleType, info: RoundInfo, indices: Sequence[int]) -> list[int]:
@@ -1298,6 +1300,57 @@ def test_nobody_waits_for_a_node_that_is_banned(harness: ModuleType, *, banned: 
     started = net.now
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=60)
     assert (net.now - started < harness.DEADLINE) == banned
+
+
+@pytest.mark.parametrize(
+    ("is_over", "number", "head", "is_of_now"),
+    [
+        (False, 3, b"here", True),
+        (True, 3, b"here", False),
+        (False, 2, b"here", False),
+        (False, 3, b"there", False),
+    ],
+)
+def test_what_was_trained_is_of_now_in_this_round_and_at_this_head(
+    number: int, head: bytes, *, is_over: bool, is_of_now: bool
+) -> None:
+    here = SimpleNamespace(head=SimpleNamespace(digest=b"here"))
+    machine: Any = SimpleNamespace(_is_over=is_over, number=3, _context=here)
+    assert RoundMachine._is_of_now(machine, number, head) is is_of_now
+
+
+def test_what_comes_back_to_its_author_is_nothing_new(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
+    net.start()
+    head = net.machine(0).head.digest
+    for index in (0, 1):
+        body = net.vote(index, "choice/prevote", None, number=9, model=head)
+        net.machine(0).receive(body.to_bytes(), net.ids[1], net.now)
+    assert net.machine(0)._parts.pace.at(head) == {net.ids[1]: 9}
+
+
+def test_what_is_of_another_head_counts_nothing_here(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
+    net.start()
+    for head in (bytes(32), net.machine(0).head.digest):
+        assert net.machine(0)._choice.engine.tally(1, Step.PREVOTE).counts() == {}
+        vote = net.vote(1, "choice/prevote", bytes(32), number=1, model=head)
+        net.machine(0).receive(vote.to_bytes(), net.ids[1], net.now)
+    assert net.machine(0)._choice.engine.tally(1, Step.PREVOTE).counts() == {bytes(32): 1}, (
+        "control"
+    )
+
+
+def test_what_is_malformed_is_refused_and_what_nobody_signed_too(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
+    net.start()
+    head = net.machine(0).head.digest
+    odd = net.forge(1, "sync", b"\xff", number=1, model=head)
+    forged = net.forge(2, "sync", b"\xff", number=1, model=head, key=1)
+    for envelope in (odd, forged):
+        effects = net.machine(0).receive(envelope.to_bytes(), net.ids[1], net.now)
+        assert [type(effect) for effect in effects] == [Refused]
+    assert net.nodes[0].refused == {"malformed-payload": 1, "mac:bad-tag": 1}
 
 
 GOAL = goal_digest("loss < 1.0")

@@ -146,6 +146,7 @@ BENT: list[tuple[str, Any]] = [
     ("held", [[], [[2, N16, b"\x01", [b""] * SEATS]]]),  # a block that there is not
     ("held", [[], [[1, N16, b"\x40", [b""] * SEATS]]]),  # a member that there is not
     ("held", [[], [[0, N16, b"", [b""] * SEATS]]]),  # nobody
+    ("held", [[], [[0, N16, b"\x01\x00", [b""] * SEATS]]]),  # another encoding of the first
     ("held", [[], [[0, N16, b"\x01", [b"\x02"] * SEATS]]]),  # of whom it does not speak
     ("held", [[], [[0, N16, b"\x01", [b""]]]]),
     ("held", [[], [[0, N16[1:], b"\x01", [b""] * SEATS]]]),

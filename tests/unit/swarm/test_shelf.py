@@ -20,7 +20,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, Member, contribution_digest
-from qres_core.swarm.shelf import FOLDER, Shelf
+from qres_core.swarm.shelf import FOLDER, Allowance, Shelf, ShelvedFile
 from qres_core.testing import make_round_info
 
 NODES, DIMENSION = 24, 20_000
@@ -210,3 +210,33 @@ def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path) -> None:
     (tmp_path / FOLDER).rmdir()
     with pytest.raises(RoundError, match=r"QRES-E602 .*swarm\.memory = 0"):
         shelf.lay(arrived(bytes([1]) * 32, make_round_info(DIMENSION)), 0)
+
+
+def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
+    file = ShelvedFile.write(tmp_path, np.arange(3, dtype=np.int32), b"payload")
+    assert file.payload() == b"payload", "control"
+    file._file.truncate(4 * 3 + 3)
+    with pytest.raises(RoundError, match=r"QRES-E602.*shorter than it was"):
+        file.payload()
+    assert file.rows(0, 3).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("budget", "asks", "granted"),
+    [
+        (0, ["a", "a", "a"], [True, True, True]),
+        (10, ["a", "a", "b", "c"], [True, False, True, True]),
+        (11, ["a", "a", "a"], [True, True, False]),
+    ],
+    ids=["no limit", "one message each", "more while something is left"],
+)
+def test_each_is_given_one_message_in_a_while_and_more_while_something_is_left(
+    budget: int, asks: list[str], granted: list[bool]
+) -> None:
+    allowance, found = Allowance(budget, 1.0), list[bool]()
+    for peer in asks:
+        found.append(allowance.grants(peer.encode(), 0.0))
+        if found[-1]:
+            allowance.gave(peer.encode(), 10)
+    assert found == granted
+    assert allowance.grants(asks[0].encode(), 1.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qres_core import RoundStatus
 from qres_core.kernel.config import SwarmConfig
-from qres_core.swarm.timeouts import HeightPace, Stopwatch, Times, next_asked
+from qres_core.swarm.timeouts import HeightPace, Stopwatch, Times, backoff, next_asked
 
 SWARM = SwarmConfig(name="waits", nodes=4, byzantine=1, quorum=3, deadline=10.0, vote_timeout=2.0)
 
@@ -73,6 +73,10 @@ def test_contributions_that_come_just_before_the_votes_are_over_cost_few_rounds(
     lost = [event.outcome.status is RoundStatus.ABORTED for event in net.nodes[0].ended][:8]
     assert not net.forks()
     assert (sum(lost) <= 4) is learns
+
+
+def test_the_vote_timeout_grows_with_aborts_up_to_its_most() -> None:
+    assert [backoff(aborts) for aborts in (0, 2, 14, 15, 1000)] == [1.0, 2.0, 8.0, 8.0, 8.0]
 
 
 def test_both_times_are_stretched() -> None:
