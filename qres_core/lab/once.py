@@ -22,6 +22,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Caller
+from qres_core.swarm.shard_merging import MERGES
 
 KEPT: Final = 65_536
 """Acceptances that are remembered."""
@@ -45,6 +46,8 @@ KEYS: Final[dict[str, KeyOf]] = {
     "verify": _contribution,
 }
 """What a verdict of a hook may rest on, for it to be shared."""
+NAMED: Final = sorted({*KEYS, *MERGES})
+"""Hooks of which it can be said that they tell all nodes the same."""
 
 
 class Once:
@@ -59,11 +62,13 @@ class Once:
 
     def __init__(self, named: Iterable[str]) -> None:
         self._named = frozenset(named)
+        pairs = (item.partition(".") for item in self._named)
+        self.named = frozenset((name, hook) for name, _dot, hook in pairs)
         self._accepted: dict[tuple[object, ...], None] = {}
         for item in sorted(self._named):
-            if item.partition(".")[2] not in KEYS:
+            if item.partition(".")[2] not in NAMED:
                 what = f"{item!r} does not name a verdict that can be shared"
-                fix = f"write PLUGIN.HOOK with one of the hooks {', '.join(sorted(KEYS))}"
+                fix = f"write PLUGIN.HOOK with one of the hooks {', '.join(NAMED)}"
                 raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
     def check(self, config: Config) -> None:
