@@ -78,9 +78,7 @@ class Statements:
     # by block: since when that is of more than f members, seconds
     _since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
     # by round and block: the members whose contributions are here, by bits
-    _came: dict[tuple[int, int], int] = attrs.field(
-        factory=dict[tuple[int, int], int], init=False
-    )
+    _came: dict[tuple[int, int], int] = attrs.field(factory=dict[tuple[int, int], int], init=False)
     _fresh: set[int] = attrs.field(factory=set[int], init=False)  # blocks of which some came
     # the contributions that some members of a block made, once they are all here
     _meant: dict[tuple[int, int], _Meant] = attrs.field(

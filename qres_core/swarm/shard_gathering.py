@@ -109,12 +109,13 @@ class ShardGathering:
 
     def cut(self, made: ContributionBody | bytes) -> tuple[bytes, CutVector | None]:
         """The header of a contribution, and its shards; a liar's own bytes may be neither."""
-        body = made
-        if isinstance(body, bytes):
+        if isinstance(made, bytes):
             try:
-                body = ContributionBody.from_bytes(body, self._plan.dimension)
+                body = ContributionBody.from_bytes(made, self._plan.dimension)
             except WireError:
-                return body, None
+                return made, None
+        else:
+            body = made
         shards = self._plan.cut(body.vector)
         self._cut = shards.root, body.vector
         header = ContributionHeader(body.weight, shards.root, body.proofs, body.companions)

@@ -188,10 +188,8 @@ class ShardMerging:
         name, sums = self._phases[place].name, self._sums[:place]
         what = SHARD_MERGED, name, index, *(hashlib.sha256(it.tobytes()).digest() for it in sums)
         find = partial(self._merged, place, members, info, index)
-        made = self._context.kernel.found(
-            what, lambda: MergedShard(name, index, find()), by=MERGES
-        )
-        return made
+        kernel = self._context.kernel
+        return kernel.found(what, lambda: MergedShard(name, index, find()), by=MERGES)
 
     def _merged(self, place: int, members: Sequence[Member], info: RoundInfo, index: int) -> bytes:
         weights = self._gathering.weights(members, self._context.swarm.weight_cap)

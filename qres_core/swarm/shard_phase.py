@@ -145,7 +145,9 @@ class ShardPhase:
         self.wake = math.inf
         return [self._results[index] for index in shards]
 
-    def work(self, members: Sequence[Member], compute: Callable[[int], MergedShard], now: float) -> None:
+    def work(
+        self, members: Sequence[Member], compute: Callable[[int], MergedShard], now: float
+    ) -> None:
         """Compute the shards that are this node's to compute, and say what was found.
 
         Also once this node has all: others may hear too little. Arguments as for :meth:`run`.
