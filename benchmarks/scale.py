@@ -100,12 +100,14 @@ class _Slice:
     numbers: Vector
     index: int
 
-    def fit(self, vector: Vector, _info: RoundInfo) -> Update:
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """As many of the numbers as the model has coordinates."""
+        del round_info
         return Update(self.numbers[self.index : self.index + vector.size])
 
-    def evaluate(self, _vector: Vector, _info: RoundInfo) -> Mapping[str, float]:
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """Nothing."""
+        del vector, round_info
         return {}
 
 

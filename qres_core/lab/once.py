@@ -5,8 +5,11 @@ checks each signature and each proof ``n`` times. Where a verdict rests on the m
 honest nodes come to the same, and one of them is enough. Which hooks of which plugins are such is
 for whoever sets up the simulation to say: ``[simulation] once = ["ed25519.authenticate"]``.
 
-Only acceptances are shared. A message that is refused is looked at by every node, and so is each
-different message, each other plugin class and each other option.
+In sharded rounds each of a committee merges the same shard. Where the rule and all its wrappers are
+named, ``"median.aggregate"``, one of them is enough (:meth:`WrappedKernel.found`).
+
+Of verdicts only acceptances are shared. A message that is refused is looked at by every node, and
+so is each different message, each other plugin class and each other option.
 """
 
 from __future__ import annotations

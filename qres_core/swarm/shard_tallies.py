@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import reduce
-from operator import and_
 
 from qres_core.contract.types import NodeId
 from qres_core.swarm.shard_messages import ShardResult, held_name
@@ -86,7 +85,10 @@ class Holders:
                 here = [0 if member in self.away else held for member, held in them]
                 self._there[index] = self._enough(here)
         self._changed.clear()
-        self._available, self._at_hand = reduce(and_, self._full), reduce(and_, self._there)
+        self._available, self._at_hand = (
+            reduce(int.__and__, self._full),
+            reduce(int.__and__, self._there),
+        )
 
     def _enough(self, said: Sequence[int]) -> int:
         """The contributions of which one that says that it holds a shard is honest.
@@ -97,7 +99,7 @@ class Holders:
         needed = self._plan.enough
         first = (1 << needed.bit_length()) - needed
         counts = [-(first >> place & 1) for place in range(needed.bit_length())]
-        found = reduce(and_, said[: self._plan.first])
+        found = reduce(int.__and__, said[: self._plan.first])
         for held in said:
             carry = held
             for place, count in enumerate(counts):
