@@ -20,6 +20,7 @@ from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import contribution_digest, encode_vote
 from qres_core.swarm.missed_shards import MissedShards
 from qres_core.swarm.results import UNFINISHED, Void
+from qres_core.swarm.roster import Roster
 from qres_core.swarm.shard_gathering import ShardGathering
 from qres_core.swarm.shard_messages import (
     ASK,
@@ -42,7 +43,6 @@ from qres_core.swarm.shard_messages import (
     held_name,
 )
 from qres_core.swarm.shard_phase import ShardPhase
-from qres_core.swarm.roster import Roster
 from qres_core.swarm.shard_tallies import Holders
 from qres_core.swarm.shards import CutVector, ShardPlan, pack_shard
 from qres_core.testing import make_node_ids
