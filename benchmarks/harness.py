@@ -96,6 +96,15 @@ def plot_option() -> Path | None:
     return found
 
 
+def whole_option() -> int:
+    """Take ``--whole N`` from the command line, as :func:`plot_option`; 0 if it is not there."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--whole", type=int, default=0)
+    mine, sys.argv[1:] = parser.parse_known_args()
+    found: int = mine.whole
+    return found
+
+
 def main(
     description: str, measure: Callable[[bool], Sequence[Record]], *, dists: Sequence[str]
 ) -> None:

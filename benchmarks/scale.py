@@ -4,18 +4,32 @@ Run ``python benchmarks/scale.py [--quick] [--json] [--plot FILE]``. The median 
 which do not pack, signed with Ed25519. One node is real, and the messages of the others are made by
 rule (``one_node.py``). "Times less" is against the same votes and all contributions whole. Without
 ``--quick`` it also measures 1,000 members with a million parameters, which takes minutes.
+
+``--whole N`` measures something else: a round of N nodes, all of which the simulator plays, f = 10
+and a million parameters. A thousand of them take most of an hour. What all nodes find alike is
+found once: whether a signature is right, and what a shard merges to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import resource
+import time
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from harness import Record, main, plot_option
+import attrs
+import numpy as np
+from harness import Record, main, plot_option, whole_option
 from one_node import OneNode, Path, config
 
+from qres_core import RoundInfo, Update, Vector
+from qres_core.kernel.discovery import scan
+from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import Task
 from qres_core.reporting import Axis, Chart, Line, svg_file
 
 CASES = ((20, 2), (100, 5), (1000, 10))
@@ -30,7 +44,10 @@ ANY, LEARNED = 2**31 - 1, 2**12 - 1
 """The largest number of updates that do not pack, and of updates of 13 bits, as learned ones are.
 The merged update is not rounded, so that the product is missed by more where it has more bits."""
 CURVE = (10, 20, 50, 100, 200)
-PLOT = plot_option()
+PLOT, WHOLE = plot_option(), whole_option()
+ONCE = "ed25519.authenticate", "median.aggregate"
+GIGABYTES = 12.0
+"""Of memory that a thousand nodes may take at most. Their updates are 4 GB."""
 
 
 def _played(n: int, f: int, d: int, largest: int = ANY, **swarm: Any) -> Path:
@@ -76,8 +93,60 @@ def _together(n: int, f: int) -> list[Record]:
     ]
 
 
+@attrs.frozen
+class _Slice:
+    """Trains nothing: its update begins at another place of the same random numbers."""
+
+    numbers: Vector
+    index: int
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """As many of the numbers as the model has coordinates."""
+        del round_info
+        return Update(self.numbers[self.index : self.index + vector.size])
+
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
+        """Nothing."""
+        del vector, round_info
+        return {}
+
+
+def _whole(n: int, f: int = 10, d: int = 1_000_000) -> list[Record]:
+    """A round of which every node and message is played."""
+    began = time.process_time()
+    rng = np.random.default_rng(n)
+    numbers = rng.integers(-ANY, ANY, d + n, dtype=np.int32, endpoint=True)
+    numbers.flags.writeable = False
+    initial = np.zeros(d, dtype=np.int32)
+    task = Task("slices", initial, tuple(_Slice(numbers, index) for index in range(n)))
+    patient: dict[str, Any] = {"quorum": n, "deadline": 600.0, "vote_timeout": 300.0}
+    swarm = config(n, f, aggregation="sharded", **patient)
+    engine = EventEngine(Experiment(swarm, Scenario(rounds=1, once=ONCE), task, scan()))
+    engine.run()
+    seconds = time.process_time() - began
+    (record,) = engine.recorder.records
+    rows = np.stack([numbers[index : index + 1000] for index in range(n)])
+    right = np.sort(rows, axis=0)[(n - 1) // 2 : n // 2 + 1]
+    low, high = right.min(axis=0), right.max(axis=0)
+    model = engine.observer.machine.model[:1000]
+    if not record.closed or record.accepted != n or np.any((model < low) | (model > high)):
+        raise RuntimeError(f"the round went wrong: {record}")
+    name, received = f"n = {n}, f = {f}, d = {d:,}, all nodes", sum(record.received.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return [
+        Record(f"{name}: received by a node", received / 1e6, "MB"),
+        Record(f"{name}: by the node with the most", record.received_most / 1e6, "MB"),
+        Record(f"{name}: messages", engine.network.messages / 1e6, "million"),
+        Record(f"{name}: processor", seconds, "s"),
+        Record(f"{name}: of that for each node", seconds / n, "s"),
+        Record(f"{name}: most memory", peak, "GB", GIGABYTES),
+    ]
+
+
 def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
-    """Bytes and processor time of one node and round."""
+    """Bytes and processor time of one node and round, or of all nodes of one round."""
+    if WHOLE:
+        return _whole(WHOLE)
     records: list[Record] = []
     largest: Path | None = None
     for n, f in CASES:

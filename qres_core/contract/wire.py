@@ -135,8 +135,10 @@ class Envelope:
         ]
 
     def with_auth(self, auth: Mapping[str, bytes]) -> Envelope:
-        """The same message with these authenticators."""
-        return attrs.evolve(self, auth=auth)
+        """The same message with these authenticators; the payload is not hashed again."""
+        made = object.__new__(Envelope)
+        made.__dict__.update(self.__dict__, auth=_frozen_auth(auth))  # no digest covers it
+        return made
 
     def to_bytes(self) -> bytes:
         """The frame to send. O(len(payload))."""

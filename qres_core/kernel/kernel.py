@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -73,6 +73,9 @@ _SLOWLY: Final = 16
 _NOTHING: Final = OwnContributions()
 _SAID_BY: Final[Mapping[str, frozenset[Fault]]] = {"replay_check": frozenset({Fault.REPLAYED})}
 """The faults of the kernel that a plugin may name, by hook. All others are the kernel's to find."""
+
+
+T = TypeVar("T")
 
 
 class Kernel:
@@ -521,6 +524,17 @@ class Kernel:
     def read(self, frame: bytes) -> Envelope:
         """:meth:`Envelope.from_bytes` with the swarm's limit."""
         return Envelope.from_bytes(frame, max_bytes=self.swarm.max_message_bytes)
+
+    def found(
+        self, what: tuple[Hashable, ...], find: Callable[[], T], *, by: Collection[str] = ()
+    ) -> T:
+        """What follows from ``what`` alone. A simulation finds it once for all of its nodes.
+
+        ``by``: the hooks that ``find`` asks, of which a simulation may know that all nodes are told
+        the same. Raises what ``find`` does.
+        """
+        del what, by
+        return find()
 
     def _compare_clocks(self, envelope: Envelope, now: float) -> None:
         """Note how far this node's clock is from a sender's: at most the way took the rest."""

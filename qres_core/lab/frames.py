@@ -9,8 +9,9 @@ same one. What cannot be decoded is looked at by every node.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -20,8 +21,11 @@ from qres_core.contract.types import Vector
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 from qres_core.swarm.machine_state import MadeModel
+from qres_core.swarm.shard_messages import ShardPart
 
-LARGE: Final = 65_536
+T = TypeVar("T")
+
+LARGE: Final = 8192
 """Bytes; of a longer frame only the envelope is kept while it is under way."""
 KEPT: Final = 4096
 """Shorter frames that are remembered."""
@@ -63,6 +67,7 @@ class SharedFrames:
         self._small = lru_cache(KEPT)(self._decode)
         # by digest, the message seen last that has a payload: all with the same share it
         self._holders: WeakValueDictionary[bytes, Envelope] = WeakValueDictionary()
+        self._shards: WeakValueDictionary[bytes, ShardPart] = WeakValueDictionary()
 
     def _decode(self, frame: bytes) -> Envelope:
         return Envelope.from_bytes(frame, max_bytes=self._limit)
@@ -90,11 +95,44 @@ class SharedFrames:
     def shared(self, envelope: Envelope) -> Envelope:
         """The message, with the very payload that others have that say the same."""
         if len(envelope.payload) > LARGE:
-            known = self._holders.get(envelope.payload_digest)
-            if known is not None:
+            digest = envelope.payload_digest
+            shard, known = self._shards.get(digest), self._holders.get(digest)
+            if shard is not None and isinstance(shard.octets, memoryview):
+                object.__setattr__(envelope, "payload", shard.octets.obj)
+            elif known is not None:
                 object.__setattr__(envelope, "payload", known.payload)
-            self._holders[envelope.payload_digest] = envelope
+            self._holders[digest] = envelope
         return envelope
+
+    def read_from(self, shard: ShardPart, digest: bytes) -> None:
+        """A node reads a shard in a payload of this digest: it keeps the payload with it."""
+        self._shards[digest] = shard
+
+
+class SharedFindings:
+    """What follows from something alone, found by whichever node needs it first.
+
+    What can be is kept for as long as a node holds it. Of the rest the newest are.
+    """
+
+    def __init__(self) -> None:
+        self._held: WeakValueDictionary[tuple[Hashable, ...], Any] = WeakValueDictionary()
+        self._kept: dict[tuple[Hashable, ...], Any] = {}
+
+    def found(self, what: tuple[Hashable, ...], find: Callable[[], T]) -> T:
+        """What ``find`` gives, or gave for the same ``what``. Raises what it does."""
+        known = self._held.get(what)
+        if known is None:
+            known = self._kept.get(what)
+        if known is None:
+            known = find()
+            try:
+                self._held[what] = known
+            except TypeError:  # of numbers, bytes and lists nobody knows whether they are held
+                self._kept[what] = known
+                if len(self._kept) > KEPT:
+                    del self._kept[next(iter(self._kept))]
+        return cast("T", known)
 
 
 class SharedVectors:

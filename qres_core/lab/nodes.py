@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import attrs
 
@@ -22,10 +22,12 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Caller, Kernel
 from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.lab.frames import SharedFrames, SharedVectors
+from qres_core.lab.frames import SharedFindings, SharedFrames, SharedVectors
 from qres_core.lab.once import Once
 from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.shard_messages import PART, ShardPart
 
+T = TypeVar("T")
 Wrap = Callable[[Enabled, str, Caller], Caller]
 """Given a plugin, the name of a hook of it and what calls it: what is to call it from now on."""
 
@@ -35,6 +37,7 @@ class WrappedKernel(Kernel):
 
     Attributes:
         against: by node, how often each fact was held against it.
+        told_alike: plugins and hooks of theirs that tell all nodes the same.
         frames: what it decodes with.
         vectors: what it shares of what it found.
     """
@@ -45,9 +48,11 @@ class WrappedKernel(Kernel):
         swarm: SwarmConfig,
         frames: SharedFrames,
         vectors: SharedVectors,
+        findings: SharedFindings,
     ) -> None:
         super().__init__(enabled, swarm)
-        self.frames, self.vectors = frames, vectors
+        self.frames, self.vectors, self._findings = frames, vectors, findings
+        self.told_alike: Collection[tuple[str, str]] = ()
         self.against: dict[NodeId, Counter[str]] = {}
 
     def read(self, frame: bytes) -> Envelope:
@@ -66,6 +71,19 @@ class WrappedKernel(Kernel):
 
     def _merged(self, name: str, hook: str, result: object, round_info: RoundInfo) -> Vector:
         return self.vectors.merged(super()._merged(name, hook, result, round_info))
+
+    def found(
+        self, what: tuple[Hashable, ...], find: Callable[[], T], *, by: Collection[str] = ()
+    ) -> T:
+        """Found once for all nodes, if no hook may say something else to one of them."""
+        if by:
+            asked = {(plugin.name, hook) for plugin in self.enabled for hook in plugin.hooks}
+            if any(hook in by and (name, hook) not in self.told_alike for name, hook in asked):
+                return find()
+        found = self._findings.found(what, find)
+        if what[0] == PART and isinstance(found, ShardPart) and type(what[1]) is bytes:
+            self.frames.read_from(found, what[1])
+        return found
 
     def wrap(self, wrap: Wrap) -> None:
         """Put something around every hook of every plugin.
@@ -138,15 +156,16 @@ def identify(
     tables = {name: table for name, table in config.plugins.items() if name not in gated}
     outside = attrs.evolve(config, plugins=tables)
     settings = shared_settings(config.swarm, everything)
-    frames, vectors = SharedFrames(config.swarm), SharedVectors()
+    shared = SharedFrames(config.swarm), SharedVectors(), SharedFindings()
     for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
         inside = index < config.swarm.nodes - outsiders
         found = installed if theirs is None else theirs.get(index, installed)
         enabled = assemble(config if inside else outside, found)
-        kernel = WrappedKernel(enabled, config.swarm, frames, vectors)
+        kernel = WrappedKernel(enabled, config.swarm, *shared)
         kernel.settings = settings
         if once is not None:
             kernel.wrap(once.wrap)
+            kernel.told_alike = once.named if found is installed else ()
         kernels.append(kernel)
         ids.append(kernel.identity(fallback) or fallback)
     return kernels, ids

@@ -5,8 +5,11 @@ checks each signature and each proof ``n`` times. Where a verdict rests on the m
 honest nodes come to the same, and one of them is enough. Which hooks of which plugins are such is
 for whoever sets up the simulation to say: ``[simulation] once = ["ed25519.authenticate"]``.
 
-Only acceptances are shared. A message that is refused is looked at by every node, and so is each
-different message, each other plugin class and each other option.
+In sharded rounds each of a committee merges the same shard. Where the rule and all its wrappers are
+named, ``"median.aggregate"``, one of them is enough (:meth:`WrappedKernel.found`).
+
+Of verdicts only acceptances are shared. A message that is refused is looked at by every node, and
+so is each different message, each other plugin class and each other option.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Caller
+from qres_core.swarm.shard_merging import MERGES
 
 KEPT: Final = 65_536
 """Acceptances that are remembered."""
@@ -45,6 +49,8 @@ KEYS: Final[dict[str, KeyOf]] = {
     "verify": _contribution,
 }
 """What a verdict of a hook may rest on, for it to be shared."""
+NAMED: Final = sorted({*KEYS, *MERGES})
+"""Hooks of which it can be said that they tell all nodes the same."""
 
 
 class Once:
@@ -59,11 +65,13 @@ class Once:
 
     def __init__(self, named: Iterable[str]) -> None:
         self._named = frozenset(named)
+        pairs = (item.partition(".") for item in self._named)
+        self.named = frozenset((name, hook) for name, _dot, hook in pairs)
         self._accepted: dict[tuple[object, ...], None] = {}
         for item in sorted(self._named):
-            if item.partition(".")[2] not in KEYS:
+            if item.partition(".")[2] not in NAMED:
                 what = f"{item!r} does not name a verdict that can be shared"
-                fix = f"write PLUGIN.HOOK with one of the hooks {', '.join(sorted(KEYS))}"
+                fix = f"write PLUGIN.HOOK with one of the hooks {', '.join(NAMED)}"
                 raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
     def check(self, config: Config) -> None:

@@ -69,7 +69,9 @@ class Scenario:
         metadata=_help(
             "Verdicts that are computed once for all nodes, to save time, as "
             "PLUGIN.HOOK; for plugins whose verdict depends only on the message: "
-            f'"{plugin_index().examples["prove"]}.verify".'
+            f'"{plugin_index().examples["prove"]}.verify". In sharded rounds also what shards '
+            f'merge to: "{plugin_index().examples["aggregate"]}.aggregate", and `wrap_aggregate` '
+            "of each wrapper."
         ),
     )
     engine: str = attrs.field(

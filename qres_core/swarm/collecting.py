@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -132,7 +132,7 @@ class Collector:
         A proposer leaves out what only members that have fallen silent hold, if enough others are
         left: such a set could not be merged.
         """
-        held = self.gathering.of_round(self._position.number)
+        held = self.gathering.firsts(self._position.number)
         if self.sharding is None:
             return set(held)
         holders = self.sharding.parts.holders
@@ -141,15 +141,15 @@ class Collector:
         here = {who for who in said if holders.at_hand(digests[who])} if holders.away else said
         return here if len(here) >= self._context.quorum else said
 
-    def check(self, now: float, times: Times, named: Collection[bytes]) -> None:
+    def check(self, now: float, times: Times, named: Callable[[], Collection[bytes]]) -> None:
         """Check contributions that wait, where something is about to depend on them.
 
-        ``named``: digests of those that sets in question name.
+        ``named``: tells the digests of those that sets in question name.
         """
         if self.checks:
             number = self._position.number
             all_here = lambda: self._context.nobody_is_missing(self.here(), number)  # noqa: E731
-            self.checks.advance(now, times, named, all_here=all_here)
+            self.checks.advance(now, times, named(), all_here=all_here)
 
     def stack(self, members: Sequence[Member]) -> Updates:
         """The members' updates with their weights, as the set gives them."""

@@ -124,7 +124,7 @@ class Consensus(Knowledge[Voter]):
     def see(self, voter: Voter, number: int) -> None:
         """Another node is known to be in a round, or past it (line 55)."""
         if voter in self.voters and voter != self.me and number > self._seen.get(voter, 0):
-            self._seen[voter] = number
+            self._seen[voter], self._furthest = number, max(number, self._furthest)
 
     def expire(self, step: Step, number: int) -> list[Action]:
         """The time of a step is over (lines 57 to 67)."""
@@ -178,6 +178,8 @@ class Consensus(Knowledge[Voter]):
 
     def _skip(self) -> bool:
         """Lines 55 and 56: more than ``f`` others are further, so an honest one is."""
+        if self._furthest <= self.round:  # most often, and asked after every vote
+            return False
         ahead = sorted(self._seen.values(), reverse=True)
         if len(ahead) <= self.byzantine or ahead[self.byzantine] <= self.round:
             return False

@@ -62,7 +62,9 @@ class Gathering:
         self._by_digest: dict[bytes, Held] = {}
         self._first: dict[tuple[int, NodeId], bytes] = {}
         self._count: dict[NodeId, int] = {}
-        self._of_round: dict[int, dict[NodeId, Held]] = {}  # found since anything was added
+        # the first of each sender by round: as they came, and by sender once that is asked for
+        self._firsts: dict[int, dict[NodeId, Held]] = {}
+        self._of_round: dict[int, dict[NodeId, Held]] = {}
         self._asked: CandidateSet | None = None  # of which _lacking was missing when last asked
         self._lacking: list[Member] = []
 
@@ -75,13 +77,16 @@ class Gathering:
         contribution = held.contribution
         key = (held.envelope.round, contribution.sender)
         first = self._first.setdefault(key, contribution.digest)
-        self._of_round = {}
         if contribution.digest not in self._by_digest:
             count = self._count.get(contribution.sender, 0)
             if count >= MAX_PER_SENDER and not named:
                 return False
             self._count[contribution.sender] = count + 1
             self._by_digest[contribution.digest] = held
+        if first == contribution.digest:
+            number, kept = held.envelope.round, self._by_digest[first]
+            self._firsts.setdefault(number, {})[contribution.sender] = kept
+            self._of_round.pop(number, None)
         return first == contribution.digest
 
     @property
@@ -94,7 +99,7 @@ class Gathering:
         wanted = set(digests)
         self._by_digest = {k: held for k, held in self._by_digest.items() if k in wanted}
         self._count = {held.contribution.sender: 1 for held in self._by_digest.values()}
-        self._first, self._of_round = {}, {}
+        self._first, self._firsts, self._of_round = {}, {}, {}
         self._asked = None
 
     def made_in(self, most: int, *, chosen: Callable[[int], bool]) -> set[bytes]:
@@ -105,6 +110,8 @@ class Gathering:
 
     def after(self, count: int) -> list[bytes]:
         """Digests of the contributions here, in the order they came, but for the first ones."""
+        if count >= len(self._by_digest):  # most often
+            return []
         return list(islice(self._by_digest, count, None))
 
     def get(self, digest: bytes) -> Held | None:
@@ -132,15 +139,16 @@ class Gathering:
         )
 
     def of_round(self, round_number: int) -> Mapping[NodeId, Held]:
-        """The first contribution of each sender in the round, by sender."""
+        """The first contribution of each sender in the round, by sender, ascending."""
         found = self._of_round.get(round_number)
         if found is None:
-            found = self._of_round[round_number] = {
-                sender: self._by_digest[digest]
-                for (number, sender), digest in sorted(self._first.items())
-                if number == round_number and digest in self._by_digest
-            }
+            firsts = self.firsts(round_number)
+            found = self._of_round[round_number] = {it: firsts[it] for it in sorted(firsts)}
         return found
+
+    def firsts(self, round_number: int) -> Mapping[NodeId, Held]:
+        """As :meth:`of_round`, in the order they came: O(1)."""
+        return self._firsts.get(round_number, {})
 
     def senders(self, round_number: int) -> set[NodeId]:
         """Who contributed to the round."""

@@ -212,8 +212,7 @@ class Heights(Leaving, ABC):
         merge = partial(current.merger.merge, members, made_in)
         sharding = self._parts.collector.sharding
         if sharding is not None:
-            chosen = certificate.candidate.digest(self._context.head.digest)
-            shards = sharding.merging.merge(chosen, members, made_in, now)
+            shards = sharding.merging.merge(self._outcome.chosen, members, made_in, now)
             if shards is None or isinstance(shards, Void):
                 return shards
             merge = partial(current.merger.merge_shards, members, shards, made_in)

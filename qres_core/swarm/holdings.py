@@ -14,7 +14,8 @@ name to the one that asks: else any liar could have it say that to all.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -26,6 +27,7 @@ from qres_core.swarm.context import NodeContext
 from qres_core.swarm.gathering import Gathering
 from qres_core.swarm.missed_shards import pause
 from qres_core.swarm.shard_messages import (
+    HELD,
     HELD_BLOCK,
     HeldBlock,
     block_digest,
@@ -38,6 +40,26 @@ from qres_core.swarm.shards import ShardPlan
 
 _MEANT: Final = 4
 """Choices of contributions that are remembered, for each member: more are found anew."""
+
+
+@attrs.define(eq=False)
+class _Meant:
+    """The contributions of members of a block."""
+
+    digest: bytes  # :func:`block_digest` of them
+    bits: Mapping[int, int]  # what stands for them at this node's :class:`Holders`, by place
+    # of what was said of them before: members by bits, and what these stand for
+    read: dict[int, int] = attrs.field(factory=dict[int, int])
+
+    def of(self, members: int) -> int:
+        """What stands for the contributions of some members, added up."""
+        found = self.read.get(members)
+        if found is None:
+            if len(self.read) >= HELD_BLOCK:  # most say the same
+                self.read.clear()
+            found = sum(bit for place, bit in self.bits.items() if members >> place & 1)
+            self.read[members] = found
+        return found
 
 
 @attrs.define(eq=False)
@@ -55,10 +77,12 @@ class Statements:
     )
     # by block: since when that is of more than f members, seconds
     _since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
-    _known: int = attrs.field(default=0, init=False)  # contributions here when last tried
+    # by round and block: the members whose contributions are here, by bits
+    _came: dict[tuple[int, int], int] = attrs.field(factory=dict[tuple[int, int], int], init=False)
+    _fresh: set[int] = attrs.field(factory=set[int], init=False)  # blocks of which some came
     # the contributions that some members of a block made, once they are all here
-    _meant: dict[tuple[int, int], tuple[bytes, ...]] = attrs.field(
-        factory=dict[tuple[int, int], tuple[bytes, ...]], init=False
+    _meant: dict[tuple[int, int], _Meant] = attrs.field(
+        factory=dict[tuple[int, int], "_Meant"], init=False
     )
     # by block, who mean other ones
     _others: dict[int, set[NodeId]] = attrs.field(factory=dict[int, set[NodeId]], init=False)
@@ -76,7 +100,7 @@ class Statements:
         ``named``: contributions that may still be merged, by digest.
         """
         self._unread, self._meant, self._others, self._since = {}, {}, {}, {}
-        self._known, self._disputed = 0, set()
+        self._came, self._fresh, self._disputed = {}, set(), set()
         self._here, self._seen, names = set(), 0, {held_name(digest) for digest in named}
         for member, early in list(self._early.items()):
             self._wait(member, {name: mask for name, mask in early.items() if name in names})
@@ -117,7 +141,10 @@ class Statements:
         """
         sender = envelope.sender
         seats, members = len(self._plan.seats(sender)), len(self._context.roster)
-        named, blocks = decode_held(envelope.payload, seats, self._most, members)
+        limits = seats, self._most, members
+        read = partial(decode_held, envelope.payload, *limits)
+        what = HELD, envelope.payload_digest, *limits
+        named, blocks = self._context.kernel.found(what, read)
         self._take_named(sender, named)
         if envelope.round != number:
             return  # the bits are about contributions of another round
@@ -148,7 +175,16 @@ class Statements:
     def _look_here(self) -> None:
         """See which contributions came, and what was said of them before."""
         fresh = self._gathering.after(self._seen)
+        if not fresh:  # most often
+            return
         self._seen += len(fresh)
+        roster = self._context.head.roster
+        for envelope in (held.envelope for held in map(self._gathering.get, fresh) if held):
+            if envelope.sender in roster:
+                block, place = divmod(roster.rank(envelope.sender), HELD_BLOCK)
+                key = envelope.round, block
+                self._came[key] = self._came.get(key, 0) | 1 << place
+                self._fresh.add(block)
         came = {held_name(digest) for digest in fresh}
         self._here |= came
         for sender, early in list(self._early.items()) if came else ():
@@ -162,12 +198,13 @@ class Statements:
         ones, or for a pause ones that are not here: what they hold of these is unknown here.
         """
         self._look_here()
-        known = len(self._gathering.of_round(number))
-        if known != self._known:
-            self._known = known
-            for unread in self._unread.values():
-                for sender, block in list(unread.items()):
-                    self._read(sender, block, number)
+        for at in self._fresh:
+            for sender, block in list(self._unread.get(at, {}).items()):
+                self._read(sender, block, number)
+        self._fresh.clear()
+        if not self._unread:  # most often
+            self._since.clear()
+            return ()
         few = self._context.byzantine
         many = {block for block, unread in self._unread.items() if len(unread) > few}
         self._since = {block: self._since.get(block, now) for block in many - self._disputed}
@@ -176,7 +213,7 @@ class Statements:
         self._disputed |= fresh
         self._since = {block: at for block, at in self._since.items() if block not in fresh}
         roster = self._context.roster
-        here = self._gathering.of_round(number)
+        here = self._gathering.firsts(number)
         return [
             here[sender].contribution.digest
             for block in fresh
@@ -193,29 +230,34 @@ class Statements:
         meant = self._contributions(block, number)
         if meant is None:
             return
-        if block_digest(meant) != block.digest:
+        if meant.digest != block.digest:
             self._others.setdefault(block.number, set()).add(sender)
             return
-        del self._unread[block.number][sender]
+        unread = self._unread[block.number]
+        del unread[sender]
+        if not unread:
+            del self._unread[block.number]
         self._others.get(block.number, set()).discard(sender)
-        masks = dict.fromkeys(meant, 0)
-        places = [place for place in range(HELD_BLOCK) if block.members >> place & 1]
-        for seat, held in enumerate(block.seats):
-            if held:
-                for place, digest in zip(places, meant, strict=True):
-                    masks[digest] |= (held >> place & 1) << seat
-        self.holders.take(sender, {held_name(digest): mask for digest, mask in masks.items()})
+        self.holders.note(sender, map(meant.of, block.seats))
 
-    def _contributions(self, block: HeldBlock, number: int) -> Sequence[bytes] | None:
+    def _contributions(self, block: HeldBlock, number: int) -> _Meant | None:
         """The first ones of the members that a block speaks of; ``None``: not all are here."""
         key = block.number, block.members
         if key not in self._meant:
-            here, first = self._gathering.of_round(number), block.number * HELD_BLOCK
-            row = self._context.roster[first : first + HELD_BLOCK]
-            senders = [who for place, who in enumerate(row) if block.members >> place & 1]
-            if any(sender not in here for sender in senders):
+            if block.members & ~self._came.get((number, block.number), 0):  # most often, if so
                 return None
             if len(self._meant) >= _MEANT * len(self._context.roster):
                 self._meant.clear()  # which members a block is about, its sender chooses
-            self._meant[key] = tuple(here[sender].contribution.digest for sender in senders)
+            here, first = self._gathering.firsts(number), block.number * HELD_BLOCK
+            row = self._context.roster[first : first + HELD_BLOCK]
+            digests = {
+                place: here[who].contribution.digest
+                for place, who in enumerate(row)
+                if who in here and block.members >> place & 1
+            }
+            if len(digests) < block.members.bit_count():
+                return None
+            bits = self.holders.bits(map(held_name, digests.values()))
+            meant = dict(zip(digests, bits, strict=True))
+            self._meant[key] = _Meant(block_digest(digests.values()), meant)
         return self._meant[key]

@@ -74,6 +74,7 @@ class Knowledge(Generic[Voter]):
         self._judged: dict[Value, bool | None] = {}
         self._waiting: set[tuple[int, Step]] = set()
         self._seen: dict[Voter, int] = {}
+        self._furthest = 0  # the highest round of these
         self._claim: Value | None = None
         self._shown = 0
         self._actions: list[Action] = []
@@ -179,8 +180,8 @@ class Knowledge(Generic[Voter]):
         where it is.
         """
         voted = self.tally(self.round, step).votes
-        if len(voted) >= self.threshold:  # most often, and asked after every vote
-            return True
+        if len(voted) >= self.threshold or self._furthest <= self.round:  # most often
+            return len(voted) >= self.threshold
         left = sum(n > self.round and voter not in voted for voter, n in self._seen.items())
         return len(voted) + left >= self.threshold
 

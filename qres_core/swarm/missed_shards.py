@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from operator import is_
 from typing import Final
 
@@ -71,6 +72,7 @@ class MissedShards:
     def open_round(self) -> None:
         """A round begins."""
         self._times, self._wanted, self._look_at = {}, {}, -math.inf
+        self._looked_at = 0, []
         self._unread = set()
         self._fetched, self.fetch_at = -math.inf, math.inf
 
@@ -121,18 +123,20 @@ class MissedShards:
 
         First the committee, and twice as many each time.
         """
-        self.wake, held = math.inf, self._gathering.of_round(number)
+        self.wake, held = math.inf, self._gathering.firsts(number)
         count, before = self._looked_at
         asked = list(sets)
         same = len(before) == len(asked) and all(map(is_, before, asked))
-        if now < self._look_at and same and count == len(held):
-            self.wake = self._look_at
-            return {}
-        self._looked_at, self._look_at = (len(held), asked), math.inf
         wait, own = patience(self._context), self._context.node_id
-        for item in held.values():
+        for item in islice(held.values(), count, None) if len(held) > count else ():
             if item.contribution.digest not in self._times:
                 self._ask_at(item.contribution.digest, now + 2 * wait)
+                self._look_at = min(self._look_at, now + 2 * wait)
+        self._looked_at = len(held), asked
+        if now < self._look_at and same:
+            self.wake = self._look_at
+            return {}
+        self._look_at = math.inf
         # A liar that whispers keeps others from voting for what an honest proposer counted in.
         for member in (member for candidate in asked for member in candidate.members):
             self._hurry(member.digest, now + wait / 2)

@@ -19,7 +19,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.gathering import Held
 from qres_core.swarm.missed_shards import ShardOf, patience
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.shard_messages import ShardPart
+from qres_core.swarm.shard_messages import SHARD, ShardPart
 from qres_core.swarm.shards import ShardPlan
 
 
@@ -54,15 +54,23 @@ class ShardChecks:
         return verdict, plugin
 
     def _judged(self, part: ShardPart, held: Held) -> tuple[Verdict, str]:
+        kernel, (start, stop) = self._speaker.context.kernel, self._plan.bounds(part.index)
+
+        def checked() -> ShardPart:
+            self._plan.unpack(part.index, part.octets)
+            return part
+
         try:
+            if not kernel.has("verify_shard"):
+                kernel.found((SHARD, part.leaf, start, stop), checked)
+                return ACCEPT, KERNEL
             shard = self._plan.unpack(part.index, part.octets)
         except WireError:
             return reject(Fault.MALFORMED_PAYLOAD, blame=Blame.SENDER), KERNEL
         except MemoryError:
             return reject(Fault.NO_ROOM), KERNEL
         info = attrs.evolve(self._speaker.position.info, number=held.envelope.round)
-        start, _stop = self._plan.bounds(part.index)
-        return self._speaker.context.kernel.verify_shard(held.contribution, shard, start, info)
+        return kernel.verify_shard(held.contribution, shard, start, info)
 
     def refuses(self, shard: ShardOf) -> bool:
         """Whether something was found against a shard, and is not to be looked at again."""

@@ -9,8 +9,10 @@ Who sees too few holders asks for the shard (:mod:`qres_core.swarm.missed_shards
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,7 +25,7 @@ from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.gathering import MAX_PER_SENDER, Gathering
 from qres_core.swarm.holdings import Statements
-from qres_core.swarm.merkle import leaf_hash, proves_leaf
+from qres_core.swarm.merkle import proves_leaf
 from qres_core.swarm.messages import CandidateSet, ContributionBody, Member
 from qres_core.swarm.missed_shards import MissedShards, ShardOf, patience, pause
 from qres_core.swarm.outbox import Speaker
@@ -85,8 +87,9 @@ class ShardGathering:
         self._largest = plan.most_bytes
         self.holders = Holders(plan, away)
         self._statements = Statements(self._context, gathering, plan, self._most, self.holders)
-        self._cut: CutVector | None = None  # of what this node made last
-        self._own: dict[bytes, CutVector] = {}  # by the contribution's digest
+        self._cut: tuple[bytes, Vector] | None = None  # root and vector of what it made last
+        # its shards, as they are sent, by the contribution's digest
+        self._own: dict[bytes, tuple[ShardPart, ...]] = {}
         self._made = b""  # the digest of the one to this round
         self._parts: dict[bytes, dict[int, ShardPart]] = {}
         self._masks: dict[bytes, int] = {}  # what is held of a contribution
@@ -104,33 +107,36 @@ class ShardGathering:
 
     # ── contributing ──────────────────────────────────────────────────────────────────────────
 
-    def cut(self, payload: bytes) -> tuple[bytes, CutVector | None]:
-        """The header of an encoded contribution, and its shards; a liar's own may be neither."""
-        try:
-            body = ContributionBody.from_bytes(payload, self._plan.dimension)
-        except WireError:
-            return payload, None
-        shards = self._cut = self._plan.cut(body.vector)
+    def cut(self, made: ContributionBody | bytes) -> tuple[bytes, CutVector | None]:
+        """The header of a contribution, and its shards; a liar's own bytes may be neither."""
+        if isinstance(made, bytes):
+            try:
+                body = ContributionBody.from_bytes(made, self._plan.dimension)
+            except WireError:
+                return made, None
+        else:
+            body = made
+        shards = self._plan.cut(body.vector)
+        self._cut = shards.root, body.vector
         header = ContributionHeader(body.weight, shards.root, body.proofs, body.companions)
         return header.to_bytes(), shards
 
     def own_vector(self, root: bytes) -> Vector | None:
         """The vector that this node cut into the shards of this root; ``None`` for another."""
         cut = self._cut
-        return self._plan.joined(cut.shards) if cut is not None and cut.root == root else None
+        return cut[1] if cut is not None and cut[0] == root else None
 
     def contribute(self, digest: bytes, shards: CutVector, now: float) -> None:
         """Give the shards of this node's contribution to those that serve first."""
-        self._made, self._turn, self._own[digest] = digest, 0, shards
+        made = (ShardPart(digest, *it, shards.path(it[0])) for it in enumerate(shards.shards))
+        sent = (part.to_bytes() for part in made)
+        parts = tuple(self._read(octets, hashlib.sha256(octets).digest()) for octets in sent)
+        self._made, self._turn, self._own[digest] = digest, 0, parts
         for index in self._bits:
-            self._keep(self._part_of_own(digest, index), now)
-        for index in range(len(self._plan)):
-            self._give(self._part_of_own(digest, index), self._plan.serving(index), now)
+            self._keep(parts[index], now)
+        for part in parts:
+            self._give(part, self._plan.serving(part.index), now)
         self._resends = now + patience(self._context)
-
-    def _part_of_own(self, digest: bytes, index: int) -> ShardPart:
-        shards = self._own[digest]
-        return ShardPart(digest, index, shards.shards[index], shards.path(index))
 
     def _give(self, part: ShardPart, members: Iterable[NodeId], now: float) -> None:
         payload = part.to_bytes()
@@ -146,13 +152,13 @@ class ShardGathering:
             holders = self.holders.of(self._made, index)
             serving = self._plan.serving(index, self._turn)
             lacking = (who for who in serving if who not in holders)
-            self._give(self._part_of_own(self._made, index), lacking, now)
+            self._give(self._own[self._made][index], lacking, now)
 
     # ── holding ───────────────────────────────────────────────────────────────────────────────
 
     def take_part(self, envelope: Envelope, now: float) -> None:
         """Take a shard of a contribution. Raises WireError: QRES-E401 to QRES-E404."""
-        part = ShardPart.from_bytes(envelope.payload, len(self._plan), self._largest)
+        part = self._read(envelope.payload, envelope.payload_digest)
         if part.index not in self._bits:
             return
         if self._gathering.get(part.contribution) is not None:
@@ -160,14 +166,19 @@ class ShardGathering:
         elif envelope.round >= self._speaker.position.number:
             self._waiting[envelope.sender, part.index] = part, envelope
 
+    def _read(self, payload: bytes, digest: bytes) -> ShardPart:
+        """The shard in a payload of this digest. Raises WireError: QRES-E401 to QRES-E404."""
+        limits = len(self._plan), self._largest
+        read = partial(ShardPart.from_bytes, payload, *limits)
+        return self._context.kernel.found((PART, digest, *limits), read)
+
     def _accept(self, part: ShardPart, envelope: Envelope, now: float) -> None:
         """Keep a shard, if its sender's signed header names it and proves about it."""
         held = self._gathering.get(part.contribution)
         if held is None or part.index in self._parts.get(part.contribution, ()):
             return
-        leaf, root = leaf_hash(part.octets), held.contribution.root
-        outlet = self._speaker.outlet
-        if not proves_leaf(root, leaf, part.index, len(self._plan), part.path):
+        outlet, root = self._speaker.outlet, held.contribution.root
+        if not proves_leaf(root, part.leaf, part.index, len(self._plan), part.path):
             outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, Blame.SENDER)
             return
         verdict, plugin = self._checks.judge(part, held, envelope, now)
@@ -229,7 +240,7 @@ class ShardGathering:
     def _is_full(self) -> bool:
         """Whether nothing is still to come of what this node serves."""
         number = self._speaker.position.number
-        held = self._gathering.of_round(number)
+        held = self._gathering.firsts(number)
         return self._context.nobody_is_missing(held, number) and all(
             self._masks.get(item.contribution.digest, 0) & self._serving == self._serving
             for item in held.values()
@@ -328,7 +339,7 @@ class ShardGathering:
         for digest, index in asked:
             part = self._parts.get(digest, {}).get(index)
             if part is None and digest in self._own:
-                part = self._part_of_own(digest, index)
+                part = self._own[digest][index]
             if part is None and index in self._bits and self._gathering.get(digest) is not None:
                 self._missed.note(peer, (digest, index))
             if part is None:

@@ -32,12 +32,20 @@ from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.products import encode_products, products_bytes, summed_products
 from qres_core.swarm.results import UNFINISHED, Void
 from qres_core.swarm.shard_gathering import ShardGathering
-from qres_core.swarm.shard_messages import MergedShard, decode_pull, decode_shard_results
+from qres_core.swarm.shard_messages import (
+    RESULT,
+    SHARD_MERGED,
+    MergedShard,
+    decode_pull,
+    decode_shard_results,
+)
 from qres_core.swarm.shard_phase import ShardPhase
 from qres_core.swarm.shard_sums import encode_sums, joined_sums, sums_bytes
 from qres_core.swarm.shard_tallies import ShardTally
 from qres_core.swarm.shards import ShardPlan, pack_shard
 
+MERGES: Final = frozenset({"aggregate", "wrap_aggregate", "reveal_shard"})
+"""The hooks that committees ask what a shard merges to."""
 _PRODUCTS: Final = b"qres/shard-products/v1\0"
 
 
@@ -103,7 +111,10 @@ class ShardMerging:
 
     def take_result(self, envelope: Envelope) -> None:
         """Keep a result that is settled. Raises WireError: QRES-E401 to QRES-E404."""
-        made = MergedShard.from_bytes(envelope.payload, len(self._plan), self._most)
+        limits = len(self._plan), self._most
+        read = partial(MergedShard.from_bytes, envelope.payload, *limits)
+        what = RESULT, envelope.payload_digest, *limits
+        made = self._context.kernel.found(what, read)
         for phase in self._phases:
             if phase.name == made.chosen:
                 phase.take_result(made, envelope)
@@ -139,25 +150,27 @@ class ShardMerging:
         known = len(self._sums)
         self._work(known, members, info, now)
         for place in range(known, len(self._phases)):
-            name = products_name(place, chosen)
             is_last = place == len(self._phases) - 1
+            name = chosen if is_last else products_name(place, chosen)
             compute = partial(self._computed, place, members, info)
-            found = self._phases[place].run(chosen if is_last else name, members, compute, now)
+            found = self._phases[place].run(name, members, compute, now)
             if found is None or isinstance(found, Void):
                 return found
             if is_last:
                 return self._all(found)
-            self._sums.append(summed_products(found))
+            self._sums.append(summed_products([made.octets for made in found]))
         raise AssertionError  # pragma: no cover - the last phase returns
 
-    def _all(self, found: Sequence[bytes | memoryview]) -> NDArray[Any] | Void:
+    def _all(self, results: Sequence[MergedShard]) -> NDArray[Any] | Void:
         """What was found of all shards, as one."""
+        found = [result.octets for result in results]
         if self._found is None and self._opens:
             widths = [self._plan.width(index) for index in range(len(self._plan))]
             self._found = joined_sums(found, widths, len(self._context.roster))
         elif self._found is None:
             with suppress(WireError):  # more than f liars settled on what is no shard
-                self._found = self._plan.joined(found)
+                what = RESULT, self._plan.dimension, *(result.leaf for result in results)
+                self._found = self._context.kernel.found(what, partial(self._plan.joined, found))
         return Void(UNFINISHED) if self._found is None else self._found
 
     def work(self, members: Sequence[Member], info: RoundInfo, now: float) -> None:
@@ -170,8 +183,15 @@ class ShardMerging:
 
     def _computed(
         self, place: int, members: Sequence[Member], info: RoundInfo, index: int
-    ) -> bytes:
+    ) -> MergedShard:
         """What a phase finds of a shard. Raises QresError: what a wrapper or the rule refused."""
+        name, sums = self._phases[place].name, self._sums[:place]
+        what = SHARD_MERGED, name, index, *(hashlib.sha256(it.tobytes()).digest() for it in sums)
+        find = partial(self._merged, place, members, info, index)
+        kernel = self._context.kernel
+        return kernel.found(what, lambda: MergedShard(name, index, find()), by=MERGES)
+
+    def _merged(self, place: int, members: Sequence[Member], info: RoundInfo, index: int) -> bytes:
         weights = self._gathering.weights(members, self._context.swarm.weight_cap)
         senders = tuple(member.sender for member in members)
         updates = Updates(self._parts.rows(members, index), senders, weights)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -34,6 +35,7 @@ from qres_core.contract import canonical
 from qres_core.contract.companion import Companion
 from qres_core.contract.types import DIGEST_BYTES
 from qres_core.swarm.fields import Fields
+from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import decode_contribution, encode_contribution
 
 SHARD: Final = "shard/"
@@ -82,8 +84,19 @@ class ContributionHeader:
         return cls(weight, _digest(root, "root"), proofs, companions)
 
 
-@attrs.frozen(eq=False)
-class ShardPart:
+class Shard:
+    """Some octets, packed, and their digest."""
+
+    octets: bytes | memoryview
+
+    @cached_property
+    def leaf(self) -> bytes:
+        """The digest of the octets, 32 bytes."""
+        return leaf_hash(self.octets)
+
+
+@attrs.frozen(eq=False, slots=False)
+class ShardPart(Shard):
     """A shard of a contribution."""
 
     contribution: bytes  # its digest, 32 bytes
@@ -265,8 +278,8 @@ def named_set(payload: bytes) -> bytes:
     return payload[3:35] if payload[1:3] == b"\x58\x20" else b""
 
 
-@attrs.frozen(eq=False)
-class MergedShard:
+@attrs.frozen(eq=False, slots=False)
+class MergedShard(Shard):
     """What a shard of a set merges to."""
 
     chosen: bytes  # digest of the set, 32 bytes

@@ -22,7 +22,6 @@ from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import Member
 from qres_core.swarm.missed_shards import patience, pause
 from qres_core.swarm.outbox import Speaker
@@ -63,7 +62,7 @@ class ShardPhase:
         self._tried: set[int] = set()  # shards that this node computed, or could not
         # by shard of its committees, who hears too little of it
         self._doubted: dict[int, set[NodeId]] = {}
-        self._octets: dict[int, bytes | memoryview] = {}  # results that are here
+        self._results: dict[int, MergedShard] = {}  # those that are here
         self._pulled: dict[int, tuple[int, float]] = {}  # how often one was asked for, and when
         self._blamed: set[tuple[NodeId, int]] = set()
         self.heard = False  # whether results came since who said wrong ones was looked for
@@ -80,12 +79,12 @@ class ShardPhase:
     def take_result(self, made: MergedShard, envelope: Envelope) -> None:
         """Keep a result that is settled."""
         settled = self._tally.settled(self.name, made.index)
-        if settled is None or settled == RAISED or made.index in self._octets:
+        if settled is None or settled == RAISED or made.index in self._results:
             return
-        if leaf_hash(made.octets) != settled:
+        if made.leaf != settled:
             self._speaker.outlet.refuse(envelope, Fault.WRONG_SHARD, Blame.SENDER)
         else:
-            self._octets[made.index] = made.octets
+            self._results[made.index] = made
 
     def answer(self, peer: NodeId, indices: Sequence[int], now: float) -> None:
         """Give a member the results that it asks for; compute those that it hears too little of."""
@@ -94,12 +93,11 @@ class ShardPhase:
             if index in seats:
                 self._doubted.setdefault(index, set()).add(peer)
         for index in indices:
-            octets = self._octets.get(index)
-            if octets is None or (index in seats and index not in self._tried):
+            result = self._results.get(index)
+            if result is None or (index in seats and index not in self._tried):
                 continue
             if self._answers.due((peer, index), now):
-                payload = MergedShard(self.name, index, octets).to_bytes()
-                self._speaker.send(peer, self._speaker.make(RESULT, payload, now))
+                self._speaker.send(peer, self._speaker.make(RESULT, result.to_bytes(), now))
 
     # ── computing ─────────────────────────────────────────────────────────────────────────────
 
@@ -107,9 +105,9 @@ class ShardPhase:
         self,
         name: bytes,
         members: Sequence[Member],
-        compute: Callable[[int], bytes],
+        compute: Callable[[int], MergedShard],
         now: float,
-    ) -> list[bytes | memoryview] | Void | None:
+    ) -> list[MergedShard] | Void | None:
         """The results of all shards, in their order.
 
         Args:
@@ -136,18 +134,20 @@ class ShardPhase:
         digests = {index: it for index, it in settled.items() if type(it) is bytes}
         for index, digest in digests.items():
             if self._mine.get(index, digest) != digest:  # its software differs
-                self._octets.pop(index, None)
+                self._results.pop(index, None)
                 del self._mine[index]
         self._pull(digests, now)
         refused = [result for result in settled.values() if type(result) is str]
         if is_settled and refused:  # in the order of the shards, which is the same for all
             return Void(refused[0])
-        if not is_settled or len(self._octets) < len(self._plan):
+        if not is_settled or len(self._results) < len(self._plan):
             return None
         self.wake = math.inf
-        return [self._octets[index] for index in shards]
+        return [self._results[index] for index in shards]
 
-    def work(self, members: Sequence[Member], compute: Callable[[int], bytes], now: float) -> None:
+    def work(
+        self, members: Sequence[Member], compute: Callable[[int], MergedShard], now: float
+    ) -> None:
         """Compute the shards that are this node's to compute, and say what was found.
 
         Also once this node has all: others may hear too little. Arguments as for :meth:`run`.
@@ -189,17 +189,17 @@ class ShardPhase:
         late = self._since + patience(self._context)  # exactly when :attr:`wake` says
         return 0 if now < late else 1 + int((now - late) / pause(self._context))
 
-    def _find(self, index: int, compute: Callable[[int], bytes]) -> None:
+    def _find(self, index: int, compute: Callable[[int], MergedShard]) -> None:
         self._tried.add(index)
         try:
-            octets = compute(index)
+            made = compute(index)
         except MemoryError:
             return
         except QresError as error:
             if not is_own_trouble(error):
                 self._mine[index] = error.code
         else:
-            self._mine[index], self._octets[index] = leaf_hash(octets), octets
+            self._mine[index], self._results[index] = made.leaf, made
 
     def _blame(self, settled: Mapping[int, ShardResult | None]) -> None:
         """Blame who said otherwise than what is settled, once for each shard.
@@ -241,7 +241,7 @@ class ShardPhase:
         questions: dict[NodeId, list[int]] = {}
         turn = self._context.roster.index(self._me)
         for index, digest in digests.items():
-            if index in self._octets:
+            if index in self._results:
                 continue
             count, at = self._pulled.get(index, (0, -math.inf))
             if now >= at + pause(self._context):

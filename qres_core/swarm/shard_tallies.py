@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 
 from qres_core.contract.types import NodeId
 from qres_core.swarm.shard_messages import ShardResult, held_name
@@ -16,9 +17,9 @@ class Holders:
     What a member said once it has said: to take it back would only help liars. But who repeats it
     no more may have fallen silent, so that others had better hold the shards too.
 
-    For each contribution there is one integer. Its bit ``s c + p`` tells that the member at place
-    ``p`` of the ``c`` of shard ``s`` holds the shard. So what 1,000 members say of 1,000
-    contributions takes less than a megabyte.
+    For each seat there is one integer. Its bit ``i`` tells that the member there holds the shard of
+    the contribution with number ``i``. So a statement about many contributions is noted at once.
+    What 1,000 members say of 1,000 contributions takes less than a megabyte.
 
     Args:
         plan: the committees.
@@ -29,59 +30,91 @@ class Holders:
     """
 
     def __init__(self, plan: ShardPlan, away: Collection[NodeId] = ()) -> None:
-        self._plan, self._size = plan, len(plan.committees[0])
-        self._all = (1 << len(plan)) - 1
-        self._said: dict[bytes, int] = {}  # by name
-        self._full: dict[bytes, int] = {}  # bit s: enough hold shard s; by name
+        self._plan = plan
+        self._numbers: dict[bytes, int] = {}  # of contributions, by name
+        self._free: list[int] = []  # numbers of those that were forgotten
+        # for each shard what its members hold, in the order in which they serve
+        self._said = [[0] * len(committee) for committee in plan.committees]
+        # for each shard the contributions of which enough hold it, and enough that are not away
+        self._full, self._there = [0] * len(plan), [0] * len(plan)
+        self._available = self._at_hand = 0  # and of all shards
+        self._changed: set[int] = set()  # shards for which these are to be found anew
         self._heard: dict[NodeId, float] = {}  # when who said something last, seconds
         self._look_at = -math.inf
         self.away: set[NodeId] = set(away)
-        self._gone = self._bits(self.away)
-        self._at_hand: set[bytes] = set()  # names that were found so since somebody went away
         self._is_new = False  # whether a round was opened, and nobody looked since
 
     def __len__(self) -> int:
         """Contributions of which somebody said something."""
-        return len(self._said)
+        return len(self._numbers)
 
-    def _places(self, member: NodeId) -> list[int]:
-        """Which bits tell of a member's seats."""
-        plan = self._plan
-        return [s * self._size + plan.committees[s].index(member) for s in plan.seats(member)]
+    def bits(self, names: Iterable[bytes]) -> list[int]:
+        """What stands for contributions, by name, until a round is opened: one bit each."""
+        found: list[int] = []
+        for name in names:
+            number = self._numbers.get(name)
+            if number is None:
+                number = self._free.pop() if self._free else len(self._numbers)
+                self._numbers[name] = number
+            found.append(1 << number)
+        return found
 
     def take(self, member: NodeId, held: Mapping[bytes, int]) -> None:
         """Note what a member says. ``held``: as it was decoded for that member's seats."""
-        places, seats = self._places(member), self._plan.seats(member)
-        spread: dict[int, int] = {}  # most masks are alike
-        for name, mask in held.items():
-            if mask not in spread:
-                said = (1 << bit for place, bit in enumerate(places) if mask >> place & 1)
-                spread[mask] = sum(said)
-            before = self._said.get(name, 0)
-            now = before | spread[mask]
-            if now == before:
-                continue
-            self._said[name], full = now, self._full.get(name, 0)
-            for index in seats:
-                if not full >> index & 1 and self._suffices(now, index):
-                    full |= 1 << index
-            self._full[name] = full
+        said = {name: mask for name, mask in held.items() if mask}
+        bits = list(zip(self.bits(said), said.values(), strict=True))
+        seats = range(len(self._plan.seats(member)))
+        self.note(member, [sum(bit for bit, mask in bits if mask >> seat & 1) for seat in seats])
 
-    def _suffices(self, said: int, index: int) -> bool:
-        """Whether one of those that say that they hold a shard is honest."""
-        them = said >> index * self._size & (1 << self._size) - 1
-        first = (1 << self._plan.first) - 1
-        return them.bit_count() >= self._plan.enough or them & first == first
+    def note(self, member: NodeId, seats: Iterable[int]) -> None:
+        """Note what a member holds. ``seats``: for each of its seats the :meth:`bits`, added up."""
+        for index, held in zip(self._plan.seats(member), seats, strict=True):
+            said, place = self._said[index], self._plan.committees[index].index(member)
+            if held & ~said[place]:
+                said[place] |= held
+                self._changed.add(index)
+
+    def _look_at_changes(self) -> None:
+        if not self._changed:
+            return
+        for index in self._changed:
+            said = self._said[index]
+            self._full[index] = self._there[index] = self._enough(said)
+            if self.away:
+                them = zip(self._plan.committees[index], said, strict=True)
+                here = [0 if member in self.away else held for member, held in them]
+                self._there[index] = self._enough(here)
+        self._changed.clear()
+        self._available, self._at_hand = (
+            reduce(int.__and__, self._full),
+            reduce(int.__and__, self._there),
+        )
+
+    def _enough(self, said: Sequence[int]) -> int:
+        """The contributions of which one that says that it holds a shard is honest.
+
+        The members are counted for all contributions at once. Bit ``i`` of ``counts[j]`` is bit
+        ``j`` of the count for contribution ``i``, which overflows when enough said so.
+        """
+        needed = self._plan.enough
+        first = (1 << needed.bit_length()) - needed
+        counts = [-(first >> place & 1) for place in range(needed.bit_length())]
+        found = reduce(int.__and__, said[: self._plan.first])
+        for held in said:
+            carry = held
+            for place, count in enumerate(counts):
+                if not carry:
+                    break
+                counts[place], carry = count ^ carry, count & carry
+            found |= carry
+        return found
 
     def hear(self, member: NodeId, now: float) -> None:
         """A member says what it holds, whatever that is."""
         self._heard[member] = now
         if member in self.away:
             self.away.discard(member)
-            self._gone &= ~self._bits([member])
-
-    def _bits(self, members: Iterable[NodeId]) -> int:
-        return sum(1 << bit for member in members for bit in self._places(member))
+            self._changed.update(self._plan.seats(member))
 
     def look(self, now: float, patience: float) -> bool:
         """Look who was not heard for so many seconds; whether somebody else is away now.
@@ -95,34 +128,33 @@ class Holders:
             self._is_new, self._heard = False, dict.fromkeys(self._heard, now)
         late = {who for who, at in self._heard.items() if now > at + patience} - self.away
         self.away |= late
-        self._gone |= self._bits(late)
-        if late:
-            self._at_hand.clear()
+        self._changed.update(index for member in late for index in self._plan.seats(member))
         return bool(late)
 
     def available(self, contribution: bytes) -> bool:
         """Whether ``f + 1`` of each committee say that they hold its shard: one is honest."""
-        return self._full.get(held_name(contribution)) == self._all
+        self._look_at_changes()
+        number = self._numbers.get(held_name(contribution))
+        return number is not None and bool(self._available >> number & 1)
 
     def at_hand(self, contribution: bytes) -> bool:
         """Whether it is available without those that are away."""
-        if not self._gone or not self.available(contribution):
-            return self.available(contribution)
-        name = held_name(contribution)
-        if name not in self._at_hand and not self.short(contribution):
-            self._at_hand.add(name)
-        return name in self._at_hand
+        self._look_at_changes()
+        number = self._numbers.get(held_name(contribution))
+        return number is not None and bool(self._at_hand >> number & 1)
 
     def short(self, contribution: bytes) -> list[int]:
         """The shards that fewer than ``f + 1`` of their committee hold and are not away."""
-        said = self._said.get(held_name(contribution), 0) & ~self._gone
-        return [index for index in range(len(self._plan)) if not self._suffices(said, index)]
+        self._look_at_changes()
+        number = self._numbers.get(held_name(contribution))
+        shards = enumerate(self._there)
+        return [index for index, them in shards if number is None or not them >> number & 1]
 
     def of(self, contribution: bytes, index: int) -> list[NodeId]:
         """Those of a shard's committee that hold it of a contribution, in the order they serve."""
-        said = self._said.get(held_name(contribution), 0) >> index * self._size
-        them = enumerate(self._plan.committees[index])
-        return [member for place, member in them if said >> place & 1]
+        number = self._numbers.get(held_name(contribution))
+        them = zip(self._plan.committees[index], self._said[index], strict=True)
+        return [member for member, held in them if number is not None and held >> number & 1]
 
     def open_round(self, named: Collection[bytes]) -> None:
         """A round begins: forget all but some contributions, named by digest.
@@ -130,10 +162,12 @@ class Holders:
         Who was away still is, until it is heard, and the others have to be heard again.
         """
         self._look_at, self._is_new = -math.inf, True
-        self._at_hand.clear()
         names = {held_name(digest) for digest in named}
-        self._said = {name: it for name, it in self._said.items() if name in names}
-        self._full = {name: it for name, it in self._full.items() if name in names}
+        gone = [name for name in self._numbers if name not in names]
+        self._free += [self._numbers.pop(name) for name in gone]
+        kept = sum(1 << number for number in self._numbers.values())
+        self._said = [[held & kept for held in said] for said in self._said]
+        self._changed.update(range(len(self._plan)))
 
 
 class ShardTally:

@@ -141,7 +141,7 @@ class Round:
         self._begin_if_due(now)
         if self.begun:
             self._contribute(now)
-            parts.collector.check(now, self.times, self._named())
+            parts.collector.check(now, self.times, self._named)
             if parts.collector.sharding is not None:
                 is_decided, sets = self.decided is not None, self.choice.sets()
                 parts.collector.sharding.parts.advance(now, sets, decided=is_decided)
@@ -290,16 +290,17 @@ class Round:
         # A restarted node must not contribute to the round again, and otherwise.
         parts.journal.record_vote(info.number, CONTRIBUTION, None)
         weight = min(update.weight, parts.context.swarm.weight_cap)
-        body = ContributionBody(weight, update.vector, proofs, update.companions)
         self.update = None  # the contribution holds it from now on
-        self.publish(body.to_bytes(), now)
+        self.publish(ContributionBody(weight, update.vector, proofs, update.companions), now)
 
-    def publish(self, payload: bytes, now: float) -> None:
-        """Send an encoded contribution."""
+    def publish(self, made: ContributionBody | bytes, now: float) -> None:
+        """Send a contribution, which may be encoded already."""
         self.contributed = True
         sharding, shards = self.parts.collector.sharding, None
         if sharding is not None:
-            payload, shards = sharding.parts.cut(payload)
+            payload, shards = sharding.parts.cut(made)
+        else:
+            payload = made if isinstance(made, bytes) else made.to_bytes()
         envelope = self.parts.speaker.broadcast(CONTRIBUTION, payload, now)
         try:
             self._take_contribution(envelope)
@@ -369,7 +370,8 @@ class Round:
 
     def made_in(self, certificate: Certificate) -> RoundInfo:
         """The round that the set's contributions were made in, which may be an earlier one."""
-        return attrs.evolve(self.parts.position.info, number=certificate.candidate.origin)
+        info, origin = self.parts.position.info, certificate.candidate.origin
+        return info if info.number == origin else attrs.evolve(info, number=origin)
 
     def due(self, after: float) -> float:
         """When the clock next matters to the node after a moment, seconds."""

@@ -16,6 +16,7 @@ from qres_core.lab.frames import (
     KEPT,
     LARGE,
     VECTORS,
+    SharedFindings,
     SharedFrames,
     SharedVectors,
     opened,
@@ -32,9 +33,12 @@ NODES = 12
 DIMENSION = 50_000
 
 
-def swarm(nodes: int = NODES) -> Any:
+def swarm(nodes: int = NODES, **more: Any) -> Any:
     table = {"name": "frames", "nodes": nodes, "byzantine": 0, "quorum": nodes, "insecure": True}
+    table |= more
     plugins: dict[str, Any] = {"memory": {}, "mean": {"unprotected": True}}
+    if "aggregation" in more:  # what members of committees say is signed
+        plugins["ed25519"] = {}
     return parse({"swarm": table, "plugins": plugins}, source="test")
 
 
@@ -127,13 +131,46 @@ def test_equal_vectors_become_one() -> None:
     assert vectors.made(model, 1, merged) is not made  # old ones are forgotten
 
 
-def held(nodes: int, **scenario: Any) -> tuple[float, list[str]]:
+def test_what_is_found_is_found_again_while_somebody_holds_it_or_it_is_new() -> None:
+    findings, found = SharedFindings(), list[object]()
+
+    def find() -> Any:
+        found.append(None)
+        return np.zeros(1) if len(found) % 2 else [len(found)]
+
+    array = findings.found(("a",), find)
+    listed = findings.found(("b",), find)
+    assert findings.found(("a",), find) is array
+    assert findings.found(("b",), find) is listed
+    del array
+    gc.collect()
+    findings.found(("a",), find)  # nobody held it any more
+    for number in range(2 * KEPT):
+        findings.found(("c", number), find)
+    assert findings.found(("b",), find) is not listed
+
+
+def test_what_cannot_be_found_is_tried_by_every_node() -> None:
+    findings, tried = SharedFindings(), list[object]()
+
+    def fail() -> Any:
+        tried.append(None)
+        raise WireError.of("QRES-E404", "payload", "nothing")
+
+    for _node in range(3):
+        with pytest.raises(WireError):
+            findings.found(("a",), fail)
+    assert len(tried) == 3
+
+
+def held(nodes: int, most_of: Any = None, **scenario: Any) -> tuple[float, list[str]]:
     """The most memory of a simulation, in vectors of its model; and its models."""
     task = make_task(TaskConfig(name="quadratic", dimension=DIMENSION), nodes=nodes, seed=1)
     gc.collect()
     tracemalloc.start()
     try:
-        result = simulate(swarm(nodes), Scenario(rounds=2, seed=1, **scenario), task=task)
+        config = swarm(nodes, **(most_of or {}))
+        result = simulate(config, Scenario(rounds=2, seed=1, **scenario), task=task)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -152,6 +189,42 @@ def test_contributions_are_held_once_however_many_nodes_hold_them(
     # A contribution, as it was sent too, and its row while they are merged; and answers under way
     # where messages are lost.
     assert many - few < most * (NODES // 2)
+
+
+SHARDED: dict[str, Any] = {"aggregation": "sharded", "byzantine": 2}
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_shards_are_held_once_however_many_nodes_hold_them(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Control: where each node reads by itself, all of a committee have shards of their own."""
+    if not guarded:
+        unshare(monkeypatch)
+        monkeypatch.setattr(WrappedKernel, "found", Kernel.found)
+    few, _models = held(8, SHARDED)
+    many, _models = held(14, SHARDED)
+    # What a node trained in two rounds, and its shards, which three members serve first.
+    assert (many - few < 4.0 * (14 - 8)) is guarded
+
+
+@pytest.mark.parametrize("named", [(), ("mean.aggregate",)])
+def test_what_shards_merge_to_is_found_once_if_the_rule_is_named(
+    monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    asked, merge = list[object](), Kernel.aggregate_shard
+
+    def counted(*arguments: Any) -> Any:
+        asked.append(None)
+        return merge(*arguments)
+
+    monkeypatch.setattr(Kernel, "aggregate_shard", counted)
+    task = make_task(TaskConfig(name="quadratic", dimension=240), nodes=NODES, seed=1)
+    result = simulate(swarm(**SHARDED), Scenario(rounds=1, seed=1, once=named), task=task)
+    assert result.unanimous
+    assert len(asked) == (4 if named else 4 * 3), "of four shards, each of which three serve"
+    alone = simulate(swarm(byzantine=2), Scenario(rounds=1, seed=1), task=task)
+    assert alone.model_digests == result.model_digests
 
 
 class Forgetful(dict[object, object]):

@@ -20,6 +20,7 @@ from qres_core.swarm.merkle import leaf_hash
 from qres_core.swarm.messages import contribution_digest, encode_vote
 from qres_core.swarm.missed_shards import MissedShards
 from qres_core.swarm.results import UNFINISHED, Void
+from qres_core.swarm.roster import Roster
 from qres_core.swarm.shard_gathering import ShardGathering
 from qres_core.swarm.shard_messages import (
     ASK,
@@ -289,7 +290,8 @@ def loose_shards(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | No
     if envelope.kind not in {"contribution", PART}:
         return None
     machine = net.machine(net.index_of[envelope.sender])
-    cut = machine._parts.collector.sharding.parts._cut
+    parts = machine._parts.collector.sharding.parts
+    cut = parts._plan.cut(parts._cut[1])
     loose = CutVector(tuple(shard + b"\0" for shard in cut.shards))
     if envelope.kind == "contribution":
         header = attrs.evolve(ContributionHeader.from_bytes(envelope.payload), root=loose.root)
@@ -647,16 +649,19 @@ def test_a_node_that_decided_takes_shards_from_members_that_are_in_later_rounds(
 
 
 def test_what_a_liars_blocks_mean_is_not_remembered_without_end() -> None:
-    context: Any = SimpleNamespace(roster=make_node_ids(4))
-    nobody: Any = SimpleNamespace(of_round=lambda _number: {})
-    statements = Statements(context, nobody, cast("Any", None), 1, cast("Any", None))
+    members = make_node_ids(8)
+    context: Any = SimpleNamespace(roster=members)
+    made: Any = SimpleNamespace(contribution=SimpleNamespace(digest=bytes(32)))
+    all_here: Any = SimpleNamespace(firsts=lambda _number: dict.fromkeys(members, made))
+    holders = Holders(ShardPlan.of(bytes(32), members, 1, 8))
+    statements = Statements(context, all_here, cast("Any", None), 1, holders)
+    statements._came[1, 0] = 255
     sizes: list[int] = []
-    for mask in range(1000):  # of members that there are not
-        block = HeldBlock(0, bytes(32), mask << 4, ())
-        assert statements._contributions(block, 1) == ()
+    for mask in range(1, 256):
+        assert statements._contributions(HeldBlock(0, bytes(32), mask, ()), 1) is not None
         sizes.append(len(statements._meant))
-    assert max(sizes) == 16
-    assert sizes[:16] == list(range(1, 17)), "control: they are remembered"
+    assert max(sizes) == 32
+    assert sizes[:32] == list(range(1, 33)), "control: they are remembered"
 
 
 def test_who_copies_the_root_of_a_node_does_not_have_it_hold_its_vector_again(
@@ -679,20 +684,29 @@ def test_bits_about_other_contributions_than_those_here_say_nothing(
     """A member that signed two gave one of them here, and the other to who speaks."""
     roster = tuple(sorted(make_node_ids(4)))
     digest = bytes([7]) * 32
-    held: Any = {roster[1]: SimpleNamespace(contribution=SimpleNamespace(digest=digest))}
+    envelope = SimpleNamespace(sender=roster[1], round=1)
+    held = SimpleNamespace(contribution=SimpleNamespace(digest=digest), envelope=envelope)
     gathering: Any = SimpleNamespace(
-        of_round=lambda _number: held, after=lambda count: [digest][count:]
+        firsts=lambda _number: {roster[1]: held},
+        after=lambda count: [digest][count:],
+        get=lambda _digest: held,
     )
     plan: Any = SimpleNamespace(seats=lambda _member: range(1))
-    context: Any = SimpleNamespace(roster=roster, byzantine=1)
-    told: list[dict[bytes, int]] = []
-    holders: Any = SimpleNamespace(take=lambda _sender, masks: told.append(dict(masks)))
+    head: Any = SimpleNamespace(roster=Roster(roster, 1, 3))
+    kernel: Any = SimpleNamespace(found=lambda _what, find: find())
+    context: Any = SimpleNamespace(roster=roster, byzantine=1, head=head, kernel=kernel)
+    told: list[list[int]] = []
+    holders: Any = SimpleNamespace(
+        take=lambda _sender, _named: None,
+        bits=lambda names: [1 << 5 for _name in names],
+        note=lambda _sender, seats: told.append(list(seats)),
+    )
     statements = Statements(context, gathering, plan, 9, holders)
     meant = digest if same else bytes([8]) * 32
     block = HeldBlock(0, block_digest([meant]), 0b10, (0b10,))
     said = Envelope("s", HELD, 1, bytes(32), roster[2], 1, 0, encode_held({}, [block]))
     statements.take(said, 1)
-    assert [masks for masks in told if masks] == ([{held_name(digest): 1}] if same else [])
+    assert told == ([[1 << 5]] if same else [])
     assert (roster[2] in statements._others.get(0, ())) is not same
 
 
