@@ -237,7 +237,7 @@ def _from_npz(content: bytes) -> SwarmModel:
         head = content[at : at + 30]
         at += 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
         end = at + int.from_bytes(head[22:26], "little")
-        if not head.startswith(b"PK\x03\x04") or end > len(content):
+        if not head.startswith(b"PK\x03\x04"):
             raise unusable(
                 "is not an npz file as QRES writes it: another program wrote it, or it is damaged"
             )

@@ -33,6 +33,14 @@ def candidate(*members: Member, origin: int = 1) -> CandidateSet:
     return CandidateSet(origin, members)
 
 
+def test_what_came_since_is_told_in_its_order() -> None:
+    gathering, three = Gathering(), [held(3), held(1), held(2)]
+    for item in three:
+        gathering.add(item)
+    digests = [item.contribution.digest for item in three]
+    assert [gathering.after(count) for count in range(4)] == [digests[n:] for n in range(4)]
+
+
 class TestEquivocation:
     @pytest.mark.claim("C-agreement-3")
     def test_the_first_counts_and_a_second_is_told_apart(self) -> None:

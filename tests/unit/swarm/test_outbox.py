@@ -19,7 +19,7 @@ from qres_core.swarm.outbox import Speaker
         (reject("revoked", blame=Blame.SENDER), False),
         (reject("bad-tag", blame=Blame.LINK), False),
     ],
-    ids=str,
+    ids=["accepted", "of an own view", "against the sender", "against the link"],
 )
 def test_a_node_says_what_others_would_not_hold_against_it(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: Any, *, may: bool

@@ -90,8 +90,8 @@ def settled(result: Any = None, by: int = 3) -> ShardTally:
     return tally
 
 
-def computes(index: int) -> bytes:
-    return b"right" + bytes([index])
+def computes(index: int) -> MergedShard:
+    return MergedShard(NAME, index, b"right")
 
 
 # ── results ───────────────────────────────────────────────────────────────────────────────────────
@@ -104,24 +104,25 @@ def test_a_result_is_kept_if_it_is_the_one_that_is_settled() -> None:
     wrong, envelope = MergedShard(NAME, INDEX, b"wrong"), make_envelope()
     phase.take_result(wrong, envelope)
     assert stage.refused == [(envelope, Fault.WRONG_SHARD, Blame.SENDER)]
-    assert not phase._octets
+    assert not phase._results
     phase.take_result(MergedShard(NAME, INDEX, b"right"), envelope)
-    assert phase._octets == {INDEX: b"right"}
+    assert [made.octets for made in phase._results.values()] == [b"right"]
     assert len(stage.refused) == 1
 
 
 def test_what_a_node_found_otherwise_than_the_rest_is_replaced() -> None:
     stage = Stage()
     phase = stage.phase(settled(leaf_hash(b"right")))
-    phase._mine, phase._octets, phase._tried = {INDEX: leaf_hash(b"own")}, {INDEX: b"own"}, {INDEX}
+    own = MergedShard(NAME, INDEX, b"own")
+    phase._mine, phase._results, phase._tried = {INDEX: own.leaf}, {INDEX: own}, {INDEX}
     phase.run(NAME, (), computes, 0.0)
-    assert INDEX not in phase._octets
+    assert INDEX not in phase._results
     assert INDEX not in phase._mine
     assert PULL in {kind for _to, kind, _payload in stage.said}
     same = Stage().phase(settled(leaf_hash(b"own")))
-    same._mine, same._octets, same._tried = {INDEX: leaf_hash(b"own")}, {INDEX: b"own"}, {INDEX}
+    same._mine, same._results, same._tried = {INDEX: own.leaf}, {INDEX: own}, {INDEX}
     same.run(NAME, (), computes, 0.0)
-    assert same._octets[INDEX] == b"own", "control"
+    assert same._results[INDEX] is own, "control"
 
 
 def test_who_said_otherwise_than_what_is_settled_is_blamed_once() -> None:
@@ -222,7 +223,7 @@ def _parts() -> Parts:
         envelope=make_envelope(sender=IDS[1]),
     )
     here: dict[bytes, Any] = {MADE: held}
-    gathering: Any = SimpleNamespace(get=here.get, of_round=lambda _number: {IDS[1]: held})
+    gathering: Any = SimpleNamespace(get=here.get, firsts=lambda _number: {IDS[1]: held})
     stage = Stage()
     return Parts(stage, ShardGathering(stage.speaker, gathering, PLAN), here)
 
@@ -304,7 +305,7 @@ def test_what_was_not_refused_is_looked_at() -> None:
 
 
 def missed(me: NodeId, here: Callable[[bytes], Any], *, at_hand: bool = False) -> MissedShards:
-    gathering: Any = SimpleNamespace(get=here, of_round=lambda _number: {})
+    gathering: Any = SimpleNamespace(get=here, firsts=lambda _number: {})
     holders: Any = SimpleNamespace(
         at_hand=lambda _digest: at_hand,
         short=lambda _digest: [INDEX],

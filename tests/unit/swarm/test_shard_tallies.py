@@ -25,6 +25,7 @@ def test_a_contribution_is_available_once_f_plus_1_of_each_committee_hold_its_sh
     assert holders.short(FIRST) == list(range(7))
     for number, member in enumerate(MEMBERS, start=1):
         assert not holders.available(FIRST)
+        assert not holders.at_hand(FIRST)
         holders.take(member, {held_name(FIRST): ALL[member]})
         said = set(MEMBERS[:number])
         expected = [i for i, them in enumerate(PLAN.committees) if len(said & {*them}) < 3]
@@ -32,7 +33,9 @@ def test_a_contribution_is_available_once_f_plus_1_of_each_committee_hold_its_sh
         if not expected:
             break
     assert holders.available(FIRST)
+    assert holders.at_hand(FIRST)
     assert not holders.available(SECOND)
+    assert not holders.at_hand(SECOND)
 
 
 def test_where_fewer_serve_first_their_word_is_enough_if_all_of_them_say_it() -> None:
