@@ -137,7 +137,8 @@ class Envelope:
     def with_auth(self, auth: Mapping[str, bytes]) -> Envelope:
         """The same message with these authenticators; the payload is not hashed again."""
         made = object.__new__(Envelope)
-        made.__dict__.update(self.__dict__, auth=_frozen_auth(auth))  # no digest covers it
+        kept = self.__dict__  # no digest covers the authenticators
+        made.__dict__.update(kept, payload=self.payload, auth=_frozen_auth(auth))
         return made
 
     def to_bytes(self) -> bytes:

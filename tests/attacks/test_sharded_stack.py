@@ -278,7 +278,8 @@ def test_a_node_states_no_set_with_an_input_that_it_did_not_mask(
             header, shards = cut(payload)
             vector = sharding.parts.own_vector(shards.root).copy()
             vector[0] ^= 1
-            sharding.parts._cut = shards = sharding.parts._plan.cut(vector)
+            shards = sharding.parts._plan.cut(vector)
+            sharding.parts._cut = shards.root, vector
             return attrs.evolve(type_of(header), root=shards.root).to_bytes(), shards
 
         sharding.parts.cut = bent

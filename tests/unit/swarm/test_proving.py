@@ -793,14 +793,17 @@ def test_what_is_no_fault_with_its_messages_is_refused_by_name(raw: Any) -> None
 
 
 def test_a_fault_has_as_many_messages_as_prove_it() -> None:
-    one, other = make_envelope(sequence=1), make_envelope(sequence=2)
-    assert Misbehaviour.of(Fault.EQUIVOCATION, one, other)
-    assert Misbehaviour.of(Fault.MALFORMED_PAYLOAD, one)
-    for fault, messages in ((Fault.EQUIVOCATION, [one]), (Fault.MALFORMED_PAYLOAD, [one, other])):
+    first, other = make_envelope(sequence=1), make_envelope(sequence=2)
+    assert Misbehaviour.of(Fault.EQUIVOCATION, first, other)
+    assert Misbehaviour.of(Fault.MALFORMED_PAYLOAD, first)
+    for fault, messages in (
+        (Fault.EQUIVOCATION, [first]),
+        (Fault.MALFORMED_PAYLOAD, [first, other]),
+    ):
         with pytest.raises(WireError, match="the messages that prove it"):
             Misbehaviour.of(fault, *messages)
     with pytest.raises(WireError, match="transferable"):
-        Misbehaviour.of(Fault.UNPROVEN_LOCK, one)
+        Misbehaviour.of(Fault.UNPROVEN_LOCK, first)
 
 
 def test_a_message_as_large_as_may_be_quoted_is_kept_and_a_larger_one_is_not() -> None:

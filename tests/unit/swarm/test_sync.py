@@ -152,7 +152,7 @@ def test_another_decision_stops_a_node_if_it_is_proven(net: Any, *, proven: bool
         vote = encode_conclusion(other.decision)
         where = {"number": other.round, "model": other.head.digest}
         votes = [net.forge(index, OUTCOME_PRECOMMIT, vote, **where) for index in OTHERS]
-        other = attrs.evolve(other, precommits=tuple(sorted(votes, key=lambda one: one.sender)))
+        other = attrs.evolve(other, precommits=tuple(sorted(votes, key=lambda vote: vote.sender)))
     assert told(net, 4, other) is None
     assert catching_up(net).diverged is proven
     assert blamed(net) == (set() if proven else {net.ids[4]})
