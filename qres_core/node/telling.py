@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import structlog
 
-from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.contract.types import NodeId
@@ -47,7 +47,7 @@ class Teller:
                     f"round {outcome.status.value}",
                     round=outcome.round_info.number,
                     height=outcome.round_info.height,
-                    step=step,
+                    step=_step_after(outcome, step),
                     members=len(outcome.members),
                     model_digest=outcome.model_digest.hex(),
                     **({"reason": outcome.reason} if outcome.reason else {}),
@@ -115,3 +115,13 @@ class Teller:
         if held_back is not None:
             more = {"not_logged": held_back} if held_back else {}
             self.log.warning(event, **fields, **more)
+
+
+def _step_after(outcome: Outcome, step: int | None) -> int | None:
+    """Number of the model after a round.
+
+    ``step``: that of the node's model. It may be further: several rounds can end at once.
+    """
+    if not outcome.members:  # it caught up, or there is no other model
+        return step
+    return outcome.round_info.step + (outcome.status is RoundStatus.CLOSED)

@@ -8,6 +8,7 @@ step of that length in the one direction that harms is nearer to all than they a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import attrs
@@ -96,7 +97,7 @@ def test_without_validation_the_accuracy_is_halved(monkeypatch: pytest.MonkeyPat
         assert np.array_equal(krum(rows, LIARS), rows[-1])
         tightest = mda(np.vstack([rows, rows[-1:]]), LIARS)
         assert not np.array_equal(tightest, mda(rows[:-LIARS], 0))
-        assert oversized(rows, 2).size == 0
+        assert oversized(rows, Fraction(2), LIARS) == []
 
 
 @pytest.mark.claim("C-validation-1")

@@ -25,7 +25,7 @@ from qres_core.swarm.effects import (
 from qres_core.swarm.node import Event
 
 NODE = b"n" * 32
-INFO = RoundInfo("s", 3, bytes(32), 2, 0, (NODE,), 1)
+INFO = RoundInfo("s", 3, bytes(32), 2, 0, (NODE,), 1, step=3)
 CLOSED = Outcome(INFO, RoundStatus.CLOSED, b"d" * 32, (NODE,))
 ABORTED = Outcome(INFO, RoundStatus.ABORTED, b"d" * 32, (), "no quorum", "QRES-E505")
 MODEL = np.zeros(2, np.int32)
@@ -54,6 +54,13 @@ def test_a_round_that_closed_is_news_and_one_that_did_not_is_a_warning() -> None
     assert aborted[:2] == ("warning", "round aborted")
     assert aborted[2]["reason"] == "no quorum"
     assert aborted[2]["saturated"] == 2
+
+
+def test_of_rounds_that_end_at_once_each_is_told_with_its_own_step() -> None:
+    """The node has the model of the last one by the time it tells of the first."""
+    first = attrs.evolve(CLOSED, round_info=attrs.evolve(INFO, step=2))
+    told = said(RoundEnded(first, MODEL), RoundEnded(CLOSED, MODEL), RoundEnded(ABORTED, MODEL))
+    assert [fields["step"] for _level, _event, fields in told] == [3, 4, 4]
 
 
 def test_a_void_height_is_a_warning_with_the_code_that_was_agreed_on() -> None:
