@@ -17,7 +17,6 @@ from qres_core.contract.dialogue import (
 from qres_core.contract.errors import CompatibilityError, RoundError, WireError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import NodeId
-from qres_core.contract.verdict import ACCEPT
 from qres_core.contract.wire import Envelope
 from qres_core.hosting.fitting import speaks
 from qres_core.hosting.retold import Happening, Heard, Retold
@@ -123,7 +122,7 @@ class Partaking:
             said = self._said(envelope)
             if said is None or envelope.sender == me or not kernel.authentic(envelope, now):
                 continue
-            if kernel.authenticate(envelope, envelope.sender, now)[0] is ACCEPT:
+            if kernel.takes_part(envelope, now):
                 found.append((said.plugin, envelope.sender, said.step, bytes(envelope.payload)))
         return tuple(found)
 

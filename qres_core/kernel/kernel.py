@@ -574,6 +574,13 @@ class Kernel:
         arguments = {"envelope": envelope, "source": source, "now": now, "quoted": quoted}
         return self._verdict("authenticate", arguments)
 
+    def takes_part(self, envelope: Envelope, now: float) -> bool:
+        """Whether the author of a message that somebody quotes may take part now.
+
+        A quote is no way in for who was revoked. Whoever hands it on may not have heard of that.
+        """
+        return self.authenticate(envelope, envelope.sender, now)[0] is ACCEPT
+
     def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
         """The first refusing verdict on whether a message is new, and its author."""
         return self._verdict("replay_check", {"envelope": envelope, "now": now})

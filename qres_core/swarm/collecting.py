@@ -270,10 +270,7 @@ class Collector:
             named = any(_names(known, contribution_digest(quoted)) for known in proven)
             if quoted.round > self._position.number and not named:
                 return None  # of a round to come: it is not kept, and comes again
-            if verdict is ACCEPT and not named:
-                verdict, _plugin = kernel.authenticate(quoted, quoted.sender, now)
-                blame = Blame.NOBODY  # who helps out may not have heard what became of the author
-            if verdict is ACCEPT:
+            if verdict is ACCEPT and (named or kernel.takes_part(quoted, now)):
                 return quoted
             if verdict.blame is Blame.NOBODY:  # whoever helps out may see it otherwise
                 blame = Blame.NOBODY

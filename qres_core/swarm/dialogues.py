@@ -30,7 +30,6 @@ from qres_core.contract.rounds import OwnContributions, RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
-from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
@@ -167,7 +166,7 @@ class Dialogues:
 
     def _on_relayed(self, envelope: Envelope, now: float) -> None:
         """Take what a node sends that was told what this one holds."""
-        log, peer = self._logs.get(envelope.round), envelope.sender
+        kernel, log, peer = self._context.kernel, self._logs.get(envelope.round), envelope.sender
         wanted = (self._position.number, self._origin)
         if log is None or not log.is_of(envelope) or log.number not in wanted:
             return  # late
@@ -180,12 +179,12 @@ class Dialogues:
             if said is None or not self._is_for_us(said, log, peer):
                 proven = False
             elif said.id not in log and said.plugin in self._by_plugin:
-                verdict = self._context.kernel.quoted(said.envelope, now)
+                verdict = kernel.quoted(said.envelope, now)
                 if verdict is not ACCEPT:
                     # A clock or a list of revoked certificates decided otherwise elsewhere: who
                     # hands on in good faith what an author says to it alone must not pay for that.
                     proven &= verdict.blame is Blame.NOBODY
-                elif _takes_part(self._context.kernel, said, now) and self._keep(said, log, now):
+                elif kernel.takes_part(said.envelope, now) and self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
         if not proven:
             self._outlet.refuse(envelope, Fault.UNPROVEN_DIALOGUE_MESSAGE, Blame.SENDER)
@@ -369,11 +368,3 @@ def _bundles(lacking: Iterable[Said], most: int) -> Iterator[list[Said]]:
         size += octets
     if bundle:
         yield bundle
-
-
-def _takes_part(kernel: Kernel, said: Said, now: float) -> bool:
-    """Whether a message counts that another node hands on, and its author surely made.
-
-    A quote is no way in for who was revoked. Whoever hands it on may not have heard of that.
-    """
-    return kernel.authenticate(said.envelope, said.envelope.sender, now)[0] is ACCEPT

@@ -27,6 +27,7 @@ from qres_core import (
 )
 from qres_core.contract import canonical
 from qres_core.contract.wire import ENVELOPE_OVERHEAD
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm import dialogues as room
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
@@ -788,7 +789,7 @@ def test_who_was_revoked_speaks_through_nobody(
 
         monkeypatch.setattr(kernel, "authenticate", authenticate)
     if not guarded:
-        monkeypatch.setattr(room, "_takes_part", lambda *_: True)
+        monkeypatch.setattr(Kernel, "takes_part", lambda *_: True)
     fresh = net.forge(LIAR, "dialogue/talk/0", b"after it went", number=1, model=model)
     net.inject(fresh, [0, 1, 2], link=LIAR)
     net.run(seconds=6.0)
