@@ -502,7 +502,11 @@ def test_nodes_that_share_a_ledger_share_its_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.claim("C-dp-11")
-def test_many_processes_charge_one_ledger_and_lose_nothing(tmp_path: Path) -> None:
+def test_many_processes_charge_one_ledger_and_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the disk is.
+    monkeypatch.setattr("qres_core.contract.stores.database.BUSY_SECONDS", 600.0)
     PrivacyLedger.begin(tmp_path, SHARED).close()
 
     def work(name: str) -> None:
@@ -521,6 +525,51 @@ def test_many_processes_charge_one_ledger_and_lose_nothing(tmp_path: Path) -> No
         (name, number) for name in "abcd" for number in range(1, 9)
     ]
     assert records[-1].epsilon == accounting.epsilon(200.0, 32, 1e-5)
+
+
+@pytest.mark.claim("C-dp-11")
+def test_who_opens_a_ledger_takes_no_anchor_away_that_another_is_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_locked() -> bool:
+        other = sqlite3.connect(tmp_path / FILE, timeout=0, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True  # by whoever sweeps: anchors are written under this lock
+        finally:
+            other.close()
+        return False
+
+    held: list[bool] = []
+
+    def sweep(folder: Path) -> None:
+        held.append(is_locked())
+        anchor_sweep(folder)
+
+    anchor_sweep = anchor.sweep
+    fill(tmp_path, 3)
+    monkeypatch.setattr(anchor, "sweep", sweep)
+    PrivacyLedger.open(tmp_path, OWNER).close()
+    assert held == [True]
+
+
+def test_an_anchor_swept_while_it_is_written_loses_the_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Control: what opening did when it swept without the lock.
+    fill(tmp_path, 3)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
+    rename = Path.replace
+
+    def swept_before(new: Path, path: Path) -> Path:
+        anchor.sweep(tmp_path)
+        return rename(new, path)
+
+    monkeypatch.setattr(Path, "replace", swept_before)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        ledger.charge(charge(4, 50.0), BUDGET)
+    ledger.close()
 
 
 def test_a_ledger_that_is_changed_while_it_is_open_takes_no_charge(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ class LedgerStore:
         self._begins = self._last = genesis(self._key, row)
         self.refresh()
         self._hold_to(found)
-        anchors.sweep(self._folder)
+        with self._db.transaction():  # nobody is writing an anchor now, whose beginning this is
+            anchors.sweep(self._folder)
 
     def refresh(self) -> Sequence[LedgerEntry]:
         """Read what other processes wrote since, checked; all of it the first time.
