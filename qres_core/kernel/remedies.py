@@ -39,7 +39,7 @@ def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
     least = max(1, plugin.claims.needs.min_updates)
     size = quorum // least
     rows = "1 group" if least == 1 else f"{least} groups"
-    if size < 2:  # a group of one hides nothing
+    if size < 3:  # of two members each computes the other's update from their sum
         return (
             f"let {hider.name} work in groups, with a larger swarm: {plugin.name} needs {rows}, "
             f"more than swarm.quorum = {quorum} allows"

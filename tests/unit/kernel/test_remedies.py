@@ -93,6 +93,8 @@ def test_groups_are_proposed_only_where_one_hides_something() -> None:
     assert said == (
         "let hider work in groups of at most 3 nodes: rule needs 3 groups, and swarm.quorum = 10"
     )
+    # In a group of two each member knows the other's update.
+    assert "with a larger swarm" in work_in_groups(enabled(Rule(f=0)), hider, 8)
     said = work_in_groups(enabled(Rule(f=3)), hider, 10)
     assert "with a larger swarm: rule needs 9 groups, more than swarm.quorum = 10 allows" in said
 
