@@ -37,7 +37,7 @@ def refusal(kernel: Kernel, frame: bytes, now: float = NOW) -> tuple[str, Blame]
 # ── replays through the kernel ────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.control("C-replay-11", "C-trust-7")
+@pytest.mark.control("C-trust-7")
 def test_control_without_the_plugin_a_replay_is_admitted(
     make_kernel: Callable[..., Kernel], signed: Callable[[Envelope], bytes]
 ) -> None:
@@ -189,6 +189,31 @@ def test_one_of_another_model_is_not_counted(
     before = set(machine.contributions)
     net.deliver(0, signed(other), source=1)
     assert set(machine.contributions) == before
+
+
+@pytest.mark.claim("C-replay-11")
+@pytest.mark.control("C-replay-11")
+@pytest.mark.parametrize("case", ["this round", "another round", "another model"])
+def test_one_that_did_not_come_counts_for_the_round_and_the_model_it_names(
+    make_net: Callable[..., Any], signed: Callable[[Envelope], bytes], case: str
+) -> None:
+    """A message signed for this round and model is the control."""
+    net = make_net(4, {})
+    net.hold = lambda sender, receiver, envelope: (
+        (sender, receiver, envelope.kind) == (1, 0, "contribution") and envelope.round > 1
+    )
+    assert net.run(lambda: net.machines[0].number == 2)
+    machine = net.machines[0]
+    before = set(machine.contributions)
+    made = attrs.evolve(
+        Envelope.from_bytes(contribution_of(net, 1, 1), max_bytes=2**20),
+        round=1 if case == "another round" else machine.number,
+        head=bytes(32) if case == "another model" else machine.head.digest,
+        sequence=500,
+        time_ms=int(net.now * 1000),
+    )
+    net.deliver(0, signed(made), source=1)
+    assert set(machine.contributions) - before == ({net.ids[1]} if case == "this round" else set())
 
 
 # ── honest networks ───────────────────────────────────────────────────────────────────────────────

@@ -153,7 +153,7 @@ def test_who_sends_beyond_its_window_is_cut_off(
     trio.run(main)
 
 
-@pytest.mark.control("C-flood-1", "C-libp2p-8", "C-transport-3")
+@pytest.mark.control("C-libp2p-8", "C-transport-3")
 def test_control_libp2p_keeps_whatever_comes(lab: SimpleNamespace) -> None:
     """When this fails, libp2p enforces its windows, and ``windows.py`` may be smaller."""
     me, evil = lab.members(2)

@@ -509,6 +509,22 @@ def test_a_link_that_announces_too_much_is_cut_short() -> None:
     play(scene, end(A), end(B, hangs=(A,)))
 
 
+@pytest.mark.control("C-flood-1")
+def test_a_link_without_a_bound_has_all_that_it_announces_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(carrier_module, "PENDING", 10 * PENDING)
+
+    async def scene(a: Listener, b: Listener) -> None:
+        for number in range(PENDING + 5):
+            ref = BlobRef(1, (bytes([number]) * 32,))
+            await a.end.send(B, Announce(ref, private=True).to_bytes())
+        await until(lambda: sum(map(len, b.carrier._queues.values())) == PENDING + 5)
+        assert b.carrier.pulls.dropped == 0
+
+    play(scene, end(A), end(B, hangs=(A,)))
+
+
 def test_a_link_that_gives_nothing_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by announcements of its own, nor by repeating those of another."""
     monkeypatch.setattr(carrier_module, "PULLS", 1)

@@ -52,6 +52,15 @@ class TestEquivocation:
         assert gathering.of_round(1) == {first.envelope.sender: first}
         assert gathering.get(second.contribution.digest) is second
 
+    @pytest.mark.control("C-agreement-3")
+    def test_a_node_that_forgot_the_first_would_count_the_second(self) -> None:
+        gathering = Gathering()
+        first, second = held(1, 1), held(1, 2)
+        gathering.add(first)
+        gathering._first.clear()
+        assert gathering.add(second)
+        assert gathering.of_round(1) == {first.envelope.sender: second}
+
     def test_one_sender_cannot_make_a_node_hold_without_bound(self) -> None:
         gathering = Gathering()
         for value in range(100):

@@ -91,7 +91,7 @@ def test_of_two_survivor_sets_at_most_one_is_opened(n: int, opened: int, *, atta
 
 
 @pytest.mark.claim("C-secagg-6")
-@pytest.mark.control("C-agreement-3", "C-secagg-6")
+@pytest.mark.control("C-secagg-6")
 @pytest.mark.parametrize("agreed", [False, True])
 def test_who_sends_two_contributions_costs_no_round(*, agreed: bool) -> None:
     """All state the one that was agreed on, whichever they saw first.
