@@ -31,7 +31,8 @@ A plugin that keeps something from round to round may have ``remember() -> bytes
 ``recall(memory: bytes) -> None`` besides: a simulation that goes on gives it back what it kept,
 after ``setup``. What follows from nothing but what the swarm agreed on is the same on every node.
 A plugin that keeps this has ``recall_agreed(memory: bytes) -> None`` in place of ``recall``. All
-nodes are given what the first one kept: the others may not yet have seen how its last height ended.
+nodes are given what one kept that made the last model itself: others may not have seen yet how the
+height ended, or took the model from others.
 """
 
 from __future__ import annotations

@@ -381,13 +381,13 @@ class Kernel:
             msg = "teardown failed"
             raise ExceptionGroup(msg, errors)
 
-    def remember(self, *, agreed: bool = True) -> dict[str, bytes]:
+    def remember(self, *, agreed: bool) -> dict[str, bytes]:
         """What plugins keep from round to round, by plugin, of those that keep something.
 
-        ``agreed``: also what every node keeps alike. Raises PluginError: QRES-E206 for a plugin
-        that does not say it properly.
+        ``agreed``: what every node keeps alike, or else what is this node's own. Raises
+        PluginError: QRES-E206 for a plugin that does not say it properly.
         """
-        asked = [plugin for plugin in self.enabled if agreed or not plugin.keeps_agreed]
+        asked = [plugin for plugin in self.enabled if plugin.keeps_agreed is agreed]
         kept = {plugin.name: plugin.remember() for plugin in asked}
         return {name: memory for name, memory in kept.items() if memory}
 

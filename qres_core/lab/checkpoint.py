@@ -141,14 +141,18 @@ def memories(trainers: Sequence[Trainer], number: int) -> tuple[bytes, ...]:
     return tuple(kept) if any(kept) else ()
 
 
-def plugin_memories(kernels: Sequence[Kernel]) -> tuple[Mapping[str, bytes], ...]:
+def plugin_memories(kernels: Sequence[Kernel], agreed: Kernel) -> tuple[Mapping[str, bytes], ...]:
     """What plugins keep from round to round, for those that say it.
 
-    ``kernels``: of all nodes, the observer's first; what all keep alike is that one's. It has seen
-    how the last height ended. Raises PluginError: QRES-E206.
+    Args:
+        kernels: of all nodes.
+        agreed: that of a node which has what all keep alike; it is kept with the first.
+
+    Raises:
+        PluginError: QRES-E206.
     """
-    first, *others = _different(kernels)
-    return (first.remember(), *(kernel.remember(agreed=False) for kernel in others))
+    first, *others = (kernel.remember(agreed=False) for kernel in _different(kernels))
+    return ({**first, **agreed.remember(agreed=True)}, *others)
 
 
 def _different(kernels: Sequence[Kernel]) -> Sequence[Kernel]:

@@ -269,8 +269,11 @@ class EventEngine:
                     self._send(node, self._by_id[to], node.kernel.frames.carried(frame))
                 case Train():
                     self._open(node, effect)
-                case RoundEnded() if node is self.observer:
-                    self._ended(effect)
+                case RoundEnded():
+                    if effect.outcome.status is RoundStatus.CLOSED:
+                        node.merged = effect.merged is not None
+                    if node is self.observer:
+                        self._ended(effect)
                 case Refused() if node is self.observer:
                     self.recorder.refused[effect.reason] += 1
                 case Diverged(error) if node.attacker is None:
@@ -346,10 +349,25 @@ class EventEngine:
         # Only attackers ask again for what others trained in a round that the observer has left.
         over = self.adversary.attack is None
         self.adversary.forget(outcome.round_info.number + over)
-        self.recorder.tell(self.model, self._checkpoint if decided else None)
+        agreed = self._agreed if decided else None
+        made = None if agreed is None else partial(self._checkpoint, agreed)
+        self.recorder.tell(self.model, made)
 
-    def _checkpoint(self) -> Checkpoint:
-        """The simulation as it goes on from here."""
+    @property
+    def _agreed(self) -> Kernel | None:
+        """The kernel of a node that has what all keep alike; ``None`` where no node has.
+
+        A node that took its model from others lacks what its rule would have kept.
+        """
+        first = self.observer
+        if not any(plugin.keeps_agreed for plugin in first.kernel.enabled):
+            return first.kernel
+        head = first.machine.head.digest
+        found = (node for node in self.honest if node.merged and node.machine.head.digest == head)
+        return next((node.kernel for node in found), None)
+
+    def _checkpoint(self, agreed: Kernel) -> Checkpoint:
+        """The simulation as it goes on from here. ``agreed``: has what all nodes keep alike."""
         number = self.recorder.records[-1].number
         return Checkpoint(
             model=attrs.evolve(self.model(), vouchers=()),
@@ -360,7 +378,7 @@ class EventEngine:
             counts={"messages": self.network.messages},
             records=tuple(self.recorder.records),
             memories=memories(self.recorder.trainings.task.trainers, number),
-            plugins=plugin_memories(self.kernels),
+            plugins=plugin_memories(self.kernels, agreed),
         )
 
     def model(self) -> SwarmModel:

@@ -123,6 +123,7 @@ class SimulatedNode:
     attacker: int | None  # its number among the attackers, from 0; ``None`` if it is honest
     online: bool = True  # whether it hears, speaks and works
     tick_due: float = float("inf")  # when it next looks at its clock
+    merged: bool = True  # whether it made its model itself, or begins: it took none from others
 
 
 def node_ids(count: int, seed: int) -> list[NodeId]:

@@ -166,7 +166,7 @@ class VectorisedEngine:
             counts={"messages": self._messages, "sequence": self._sequence},
             records=tuple(self.recorder.records),
             memories=memories(self.recorder.trainings.task.trainers, number),
-            plugins=plugin_memories(self.kernels),
+            plugins=plugin_memories(self.kernels, self.kernels[0]),
         )
 
     def result(self) -> SimulationResult:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from qres_core import (
     canonical,
 )
 from qres_core.kernel.config import Config, parse
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.checkpoint import CHECKPOINT, MODEL
+from qres_core.lab.events import EventEngine
 from qres_core.lab.momentum import with_momentum
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
@@ -271,6 +273,34 @@ def test_what_the_deadline_decided_is_told(tmp_path: Path) -> None:
         told.append(simulate(config, scene, task=task, resume=folder).notices)
     assert not any("arrived in time" in note for note in told[0])
     assert any("arrived in time" in note for note in told[1])
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_all_keep_alike_is_not_taken_from_a_node_that_lacks_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """The first node took the last model from others. In the control its memory is kept."""
+    clipping: dict[str, Any] = {"memory": {}, "centred_clipping": {"f": 1, "radius": 2.0}}
+    clipping["centred_clipping"]["history"] = True
+    lacks: list[bool] = []
+
+    def agreed(engine: EventEngine) -> Kernel | None:
+        lacks.append(not engine.observer.merged)
+        return choose(engine) if mended else engine.observer.kernel
+
+    chosen: Any = EventEngine._agreed
+    choose: Callable[[EventEngine], Kernel | None] = chosen.fget
+    monkeypatch.setattr(EventEngine, "_agreed", property(agreed))
+    lossy: dict[str, Any] = {"loss": 0.25, "jitter": 0.3}
+    for seed in range(40):
+        played(clipping, save=tmp_path / str(seed), seed=seed, rounds=3, **lossy)
+        if lacks[-1]:
+            break
+    assert lacks[-1]
+    again = played(clipping, resume=tmp_path / str(seed), seed=seed, **lossy)
+    assert len(again.closed) == (5 if mended else 3)
 
 
 # ── folders ───────────────────────────────────────────────────────────────────────────────────

@@ -59,7 +59,14 @@ class Keeping:
             what = f"no privacy ledger, and the swarm has {behind} heights behind it"
             fix = "bring it back; for a node that is new in the swarm, new_ledger = true"
             raise RoundError.of("QRES-E602", str(folder), what, fix)
-        return PrivacyLedger.begin(folder, self.owner)
+        try:
+            return PrivacyLedger.begin(folder, self.owner)
+        except RoundError:
+            # Of a node's own folder it is refused: two processes would be one node.
+            found = self.found() if self.dataset else None
+            if found is None:
+                raise
+            return found
 
 
 @attrs.define

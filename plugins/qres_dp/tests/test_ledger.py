@@ -17,19 +17,23 @@ import attrs
 import pytest
 from qres_dp import accounting
 from qres_dp.accounting.composition import spent
+from qres_dp.keeping import Keeping
 from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger, anchor, key
 from qres_dp.ledger.record import Charge
 from qres_dp.ledger.store import FILE, LedgerStore
+from qres_dp.modes import Relation, Unit
 from qres_dp.places import ledger_place
 
 from qres_core import (
     ConfigError,
     NodeId,
+    NodeInfo,
     OwnContributions,
     RoundError,
     ValueRefusedError,
     canonical,
 )
+from qres_core.testing import make_round_info
 
 OWNER: Final = Owner("lab", NodeId(bytes(range(32))), "add-remove", "node")
 SHARED: Final = Owner.of_data_set("add-remove", "node")
@@ -528,30 +532,74 @@ def test_many_processes_charge_one_ledger_and_lose_nothing(
 
 
 @pytest.mark.claim("C-dp-11")
-def test_who_opens_a_ledger_takes_no_anchor_away_that_another_is_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["read", "sweep"])
+def test_nobody_writes_an_anchor_while_a_ledger_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    """Its anchor may be read before its first record, and swept away before it has its name."""
+
     def is_locked() -> bool:
         other = sqlite3.connect(tmp_path / FILE, timeout=0, isolation_level=None)
         try:
             other.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            return True  # by whoever sweeps: anchors are written under this lock
+            return True
         finally:
             other.close()
         return False
 
     held: list[bool] = []
+    original = getattr(anchor, step)
 
-    def sweep(folder: Path) -> None:
+    def watched(*arguments: Any) -> Any:
         held.append(is_locked())
-        anchor_sweep(folder)
+        return original(*arguments)
 
-    anchor_sweep = anchor.sweep
     fill(tmp_path, 3)
-    monkeypatch.setattr(anchor, "sweep", sweep)
+    assert not is_locked()
+    monkeypatch.setattr(anchor, step, watched)
     PrivacyLedger.open(tmp_path, OWNER).close()
     assert held == [True]
+
+
+def test_leftovers_that_cannot_be_removed_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    fill(tmp_path, 3)
+    monkeypatch.setattr("qres_dp.ledger.anchor.stores.clear_leftovers", refuse)
+    with pytest.raises(RoundError, match=r"QRES-E602.*cannot be removed: Permission denied"):
+        PrivacyLedger.open(tmp_path, OWNER)
+
+
+@pytest.mark.claim("C-dp-11")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_node_takes_the_ledger_that_another_begins_at_the_same_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared: bool,  # noqa: FBT001 - the case
+) -> None:
+    """That of the data set. Its own folder is for one node alone, and the control."""
+    place = tmp_path / ("data" if shared else "node")
+    info = NodeInfo(OWNER.node, OWNER.swarm, (OWNER.node,), 0, data_dir=str(tmp_path / "node"))
+    keeping = Keeping(info, str(place) if shared else "", Relation.ADD_REMOVE, Unit.NODE)
+    exists = PrivacyLedger.exists
+
+    def another_was_faster(folder: Path) -> bool:
+        monkeypatch.setattr(PrivacyLedger, "exists", exists)
+        PrivacyLedger.begin(folder, keeping.owner).close()
+        return False
+
+    monkeypatch.setattr(PrivacyLedger, "exists", another_was_faster)
+    if shared:
+        ledger = keeping.begun(make_round_info(3), is_new=False)
+        assert ledger.owner == SHARED
+        ledger.close()
+    else:
+        with pytest.raises(RoundError, match=r"QRES-E602.*there is one already"):
+            keeping.begun(make_round_info(3), is_new=False)
 
 
 def test_an_anchor_swept_while_it_is_written_loses_the_charge(

@@ -53,7 +53,7 @@ def counting(*counts: Any) -> tuple[Kernel, list[Counting]]:
 
 def test_each_plugin_is_given_back_its_own() -> None:
     before, _plugins = counting(b"7", b"", b"9")
-    kept = before.remember()
+    kept = before.remember(agreed=False)
     assert kept == {"counting-0": b"7", "counting-2": b"9"}
     after, plugins = counting(b"", b"", b"")
     after.recall(kept)
@@ -79,8 +79,8 @@ class Agreeing:
         self.count = memory
 
 
-def test_what_follows_from_agreement_is_the_first_nodes() -> None:
-    """It has seen how the last height ended, and the others may not have."""
+def test_what_follows_from_agreement_is_that_of_a_node_which_has_it() -> None:
+    """Others may not have seen how the last height ended, or took its model from others."""
     swarm = SwarmConfig(name="s", nodes=3, byzantine=0, quorum=3, insecure=True)
 
     def node(agreed: bytes, own: bytes) -> tuple[Kernel, Agreeing, Counting]:
@@ -90,8 +90,8 @@ def test_what_follows_from_agreement_is_the_first_nodes() -> None:
         named = {**parts, "mean": Mean(unprotected=True)}
         return Kernel([enable(plugin, name) for name, plugin in named.items()], swarm), common, mine
 
-    before = [node(b"5", b"1"), node(b"4", b"2"), node(b"", b"3")]
-    kept = plugin_memories([kernel for kernel, _common, _mine in before])
+    before = [node(b"", b"1"), node(b"5", b"2"), node(b"4", b"3")]
+    kept = plugin_memories([kernel for kernel, _common, _mine in before], before[1][0])
     assert kept == ({"common": b"5", "mine": b"1"}, {"mine": b"2"}, {"mine": b"3"})
     vector = np.zeros(1, dtype=np.int32)
     model = SwarmModel("s", 0, 0, vector)
@@ -119,4 +119,4 @@ def test_what_a_plugin_does_not_take_is_refused_by_name() -> None:
 @pytest.mark.parametrize("bad", [None, 7, "text", bytearray(b"7")])
 def test_what_is_no_memory_is_refused_by_name(bad: Any) -> None:
     with pytest.raises(PluginError, match=r"QRES-E206 plugins\.counting-0: 'remember' returned"):
-        counting(bad)[0].remember()
+        counting(bad)[0].remember(agreed=False)

@@ -66,8 +66,17 @@ def read(folder: Path, key: bytes) -> Anchor | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a node killed while it wrote an anchor left behind."""
-    stores.clear_leftovers(folder / FILE)
+    """Remove what a node killed while it wrote an anchor left behind, while nobody writes one.
+
+    Raises RoundError: QRES-E602 when the disk refuses.
+    """
+    path = folder / FILE
+    try:
+        stores.clear_leftovers(path)
+    except OSError as error:
+        what = f"what is left beside it cannot be removed: {error.strerror or error}"
+        fix = "let the node's user change the folder"
+        raise RoundError.of("QRES-E602", str(path), what, fix) from error
 
 
 def _tag(key: bytes, body: bytes) -> bytes:

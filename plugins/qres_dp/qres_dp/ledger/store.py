@@ -74,9 +74,9 @@ class LedgerStore:
         self._db = stores.PrivateDatabase.open(folder, _KIND)
         try:
             self._key = keys.read(folder)
-            found = anchors.read(folder, self._key)  # before the records, which only get more
             self.records: list[LedgerEntry] = []
-            self._open(found)
+            with self._db.transaction():  # in which nobody writes a record or an anchor
+                self._open()
         except BaseException:
             self._db.close()
             raise
@@ -113,16 +113,15 @@ class LedgerStore:
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
-    def _open(self, found: Anchor | None) -> None:
+    def _open(self) -> None:
         row = self._db.row("SELECT swarm, node, relation, unit FROM owner")
         if row is None or tuple(map(type, row)) != (str, bytes, str, str):
             raise self.unusable("the file does not say whose it is")
         self.owner = Owner(*row)
         self._begins = self._last = genesis(self._key, row)
         self.refresh()
-        self._hold_to(found)
-        with self._db.transaction():  # nobody is writing an anchor now, whose beginning this is
-            anchors.sweep(self._folder)
+        self._hold_to(anchors.read(self._folder, self._key))
+        anchors.sweep(self._folder)
 
     def refresh(self) -> Sequence[LedgerEntry]:
         """Read what other processes wrote since, checked; all of it the first time.
@@ -195,14 +194,14 @@ class LedgerStore:
             self._db.execute("INSERT INTO record VALUES (?, ?, ?)", (record.index, body, tag))
         self.records.append(record)
         self._last = tag
-        self._write_anchor()
+        with self._db.transaction():
+            self.refresh()
+            self._write_anchor()
         return record
 
     def _write_anchor(self) -> None:
-        """Write it under the lock, so that no slower process puts back an older one."""
-        with self._db.transaction():
-            self.refresh()
-            anchors.write(self._folder, Anchor(len(self.records), self._last), self._key)
+        """Write it, under the lock, so that no slower process puts back an older one."""
+        anchors.write(self._folder, Anchor(len(self.records), self._last), self._key)
 
     def close(self) -> None:
         """Let go of the file; idempotent."""
