@@ -163,7 +163,8 @@ class CommitteeChecks(Checks):
         self.check(named)
         self._attestations = self._of_head()
         self._attestations.open_round(self._position.number)
-        self._charges = self._attestations.charges(self._context.node_id)
+        drawn = self._context.drawn(self._position.number)  # nobody else contributes
+        self._charges = self._attestations.charges(self._context.node_id) & drawn
         self._here = set()
         self._named_at = math.inf
 

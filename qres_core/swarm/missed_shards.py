@@ -142,8 +142,13 @@ class MissedShards:
             self._hurry(member.digest, now + wait / 2)
         questions: dict[NodeId, list[ShardOf]] = {}
         for digest, (at, turn) in list(self._times.items()):
-            # A liar proposes what nobody made; to ask for that would cost n² questions.
-            if self._gathering.get(digest) is None or self._holders.at_hand(digest):
+            if self._holders.at_hand(digest):
+                continue
+            # A liar proposes what nobody made; to ask for that would cost n² questions. What was
+            # made comes late, because a set names it.
+            if self._gathering.get(digest) is None:
+                soon = now + pause(self._context)
+                self._look_at = min(self._look_at, max(at, soon))
                 continue
             if now >= at:
                 is_unread = digest in self._unread

@@ -19,6 +19,10 @@ CANNOT_MERGE: Final = "QRES-E608"
 so the node claims what others found."""
 RAISED: Final = "QRES-E701"
 """Code of a hook that raised what no plugin raises on purpose. It may be one node's own trouble."""
+MAY_BE_OWN: Final = frozenset((UNFINISHED, RAISED))
+"""Codes that may be true of one node alone: its dialogue did not finish, its hook raised."""
+NOT_STORED: Final = "QRES-E602"
+"""Code of a node whose own store is lost or damaged."""
 _MAX_CODE: Final = 32
 
 

@@ -25,7 +25,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.messages import Member
 from qres_core.swarm.missed_shards import patience, pause
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.results import CANNOT_MERGE, RAISED, Void
+from qres_core.swarm.results import CANNOT_MERGE, MAY_BE_OWN, NOT_STORED, RAISED, Void
 from qres_core.swarm.shard_gathering import ShardGathering
 from qres_core.swarm.shard_messages import (
     PULL,
@@ -79,7 +79,7 @@ class ShardPhase:
     def take_result(self, made: MergedShard, envelope: Envelope) -> None:
         """Keep a result that is settled."""
         settled = self._tally.settled(self.name, made.index)
-        if settled is None or settled == RAISED or made.index in self._results:
+        if settled is None or settled in MAY_BE_OWN or made.index in self._results:
             return
         if made.leaf != settled:
             self._speaker.outlet.refuse(envelope, Fault.WRONG_SHARD, Blame.SENDER)
@@ -204,20 +204,21 @@ class ShardPhase:
     def _blame(self, settled: Mapping[int, ShardResult | None]) -> None:
         """Blame who said otherwise than what is settled, once for each shard.
 
-        That a hook raised may be true of one node alone. So who says it made up no result, and
-        where liars settle it with such a node, the others said what they found.
+        That a hook raised, or a dialogue did not finish, may be true of one node alone. So who says
+        it made up no result, and where liars settle it with such a node, the others said what they
+        found.
         """
         if not self.heard:
             return
         self.heard, kernel = False, self._context.kernel
         number = self._speaker.position.number
         for index, result in settled.items():
-            if result is None or result == RAISED:
+            if result is None or result in MAY_BE_OWN:
                 continue
             against = self._tally.against(self.name, index, result)
             for member in against:
                 said = self._tally.said(self.name, index, member)
-                if member == self._me or said == RAISED:
+                if member == self._me or said in MAY_BE_OWN:
                     continue
                 if (member, index) not in self._blamed:
                     self._blamed.add((member, index))
@@ -264,7 +265,7 @@ class ShardPhase:
 def is_own_trouble(error: QresError) -> bool:
     """Whether an error says nothing of the set: this node alone cannot merge it.
 
-    Its plugin says so, or ran out of memory, or found no file.
+    Its plugin says so, or lost its store, or ran out of memory, or found no file.
     """
     own = error.code == RAISED and isinstance(error.__cause__, MemoryError | OSError)
-    return own or error.code == CANNOT_MERGE
+    return own or error.code in (CANNOT_MERGE, NOT_STORED)

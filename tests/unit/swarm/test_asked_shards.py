@@ -222,6 +222,33 @@ def test_shards_that_are_missed_are_fetched_as_soon_as_if_all_were_looked_at_eac
         assert max(8.0, noted) - 0.01 <= fetched <= max(8.0, noted) + pause(context) / 4 + 0.06
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_gets_a_header_after_the_set_that_names_it_asks_who_holds_its_shards(
+    *, guarded: bool
+) -> None:
+    """A liar sends it to some nodes alone, and tells them alone what it holds.
+
+    In the control nobody looks again at what was not here when a set named it.
+    """
+    members = make_node_ids(10)
+    plan = ShardPlan.of(bytes(32), members, 1, 99)
+    digest, found = bytes(32), list[object]()
+    gathering: Any = SimpleNamespace(
+        firsts=lambda _number: {}, get=lambda _digest: found[0] if found else None
+    )
+    missed = MissedShards(a_context(plan, members[0]), gathering, plan, Holders(plan))
+    named: Any = SimpleNamespace(members=[SimpleNamespace(digest=digest)])
+    assert not missed.questions([named], 1, 0.0)
+    assert missed.wake <= 2.0
+    for now in (2.1, 2.5):
+        assert not missed.questions([named], 1, now), "nobody may have made it"
+    if not guarded:
+        missed._look_at = math.inf
+    found.append(object())  # no first one of its sender: the round's others are as many as before
+    asked = missed.questions([named], 1, 3.2)
+    assert ({index for pairs in asked.values() for _name, index in pairs} != set()) is guarded
+
+
 def test_a_shard_that_could_not_be_checked_here_is_checked_again() -> None:
     """And what a plugin refused is not: to send it again would cost nothing."""
     members = make_node_ids(4)

@@ -11,7 +11,7 @@ import pytest
 from qres_core import Envelope, RoundStatus
 from qres_core.contract import canonical
 from qres_core.swarm import checking
-from qres_core.swarm.checking import committees
+from qres_core.swarm.checking import CommitteeChecks, committees
 from qres_core.swarm.messages import (
     CandidateSet,
     ContributionBody,
@@ -216,6 +216,25 @@ def test_where_some_are_missing_checkers_do_not_wait_for_them(harness: ModuleTyp
     assert max(checked(net, index) for index in range(9)) <= 3
     first = min(frame.now for frame in net.sent if frame.kind == "attestation")
     assert first < harness.START + harness.DEADLINE
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_checkers_do_not_wait_for_who_was_not_drawn(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, mended: bool
+) -> None:
+    """``swarm.participants``: the others contribute nothing. The control waits for half a round."""
+    if not mended:
+        original = CommitteeChecks.open_round
+
+        def open_round(checks: Any, named: Any) -> None:
+            original(checks, named)
+            checks._charges = checks._attestations.charges(checks._context.node_id)
+
+        monkeypatch.setattr(CommitteeChecks, "open_round", open_round)
+    net = make(harness, 8, 1, quorum=5, options={"participants": 6})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    assert (net.now < harness.START + harness.DEADLINE / 2) is mended
 
 
 def test_a_charge_that_others_attested_first_is_not_waited_for(harness: ModuleType) -> None:

@@ -183,6 +183,8 @@ def test_only_silent_members_that_serve_are_asked_and_never_oneself() -> None:
     ("code", "cause", "own"),
     [
         (CANNOT_MERGE, None, True),
+        ("QRES-E602", None, True),
+        ("QRES-E604", None, False),
         (RAISED, MemoryError(), True),
         (RAISED, ValueError(), False),
         ("QRES-E508", None, False),

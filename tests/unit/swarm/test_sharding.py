@@ -1025,7 +1025,7 @@ def test_who_cannot_compute_a_shard_blames_nobody_and_is_not_blamed(
     """A rule raises at node 0 alone. The others merge, and node 0 takes what they found."""
     if not guarded:
         monkeypatch.setattr("qres_core.swarm.shard_phase.is_own_trouble", lambda _error: False)
-        monkeypatch.setattr("qres_core.swarm.shard_phase.RAISED", "")
+        monkeypatch.setattr("qres_core.swarm.shard_phase.MAY_BE_OWN", ())
     net = swarm(harness, 7, 2)
     rule = net.machine(0).kernel
 
@@ -1042,26 +1042,30 @@ def test_who_cannot_compute_a_shard_blames_nobody_and_is_not_blamed(
     assert not accused(net, 0)
 
 
+@pytest.mark.parametrize("code", ["QRES-E604", "QRES-E701"])
 @pytest.mark.parametrize("guarded", [True, False])
 def test_liars_that_say_with_one_node_that_a_hook_raised_have_nobody_blamed(
-    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str, *, guarded: bool
 ) -> None:
-    """It is true of one node, so the others of its committee are right as well."""
+    """It is true of one node, so the others of its committee are right as well.
+
+    So it is where the dialogue of one node alone did not finish: its plugin did not open the round.
+    """
     if not guarded:
-        monkeypatch.setattr("qres_core.swarm.shard_phase.RAISED", "")
+        monkeypatch.setattr("qres_core.swarm.shard_phase.MAY_BE_OWN", ())
     net = swarm(harness, 4, 1)
     head = net.machine(0).head
     lying, sick = (net.index_of[who] for who in ShardPlan.at(head, D).committees[0][:2])
     right = [index for index in range(4) if index not in (lying, sick)]
 
     def raising(*_arguments: Any, **_named: Any) -> Any:
-        raise HookError.of("QRES-E701", "plugins.mean.aggregate", "raised")
+        raise HookError.of(code, "plugins.mean.aggregate", "raised")
 
     def lie(_net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | None:
         if envelope.kind != SHARD_MERGED:
             return None
         chosen, results = decode_shard_results(envelope.payload, 1000)
-        return (encode_shard_results(chosen, dict.fromkeys(results, "QRES-E701")),)
+        return (encode_shard_results(chosen, dict.fromkeys(results, code)),)
 
     net.machine(sick).kernel.aggregate_shard = raising
     net.rule = Lying(net, [lying], lie)
