@@ -103,6 +103,8 @@ class Trainings:
     def forget(self, before: int) -> None:
         """Forget the rounds before one."""
         self._made = {key: made for key, made in self._made.items() if key[0] >= before}
+        if self._pool is not None:
+            self._pool.forget(before)
 
     def _trained(self, node: int, info: RoundInfo, model: Vector) -> tuple[Update, bool]:
         made = self._made.setdefault((info.number, info.model_digest), {})

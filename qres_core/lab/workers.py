@@ -253,6 +253,16 @@ class TrainingPool:
             raise TrainerError.about(made, f"node-{node}")
         return made
 
+    def forget(self, before: int) -> None:
+        """Let go of what was asked for in rounds before one, and is taken by nobody.
+
+        A node may drop out, or a round end without it.
+        """
+        for node, jobs in self._jobs.items():
+            for key in [key for key in jobs if key[0] < before]:
+                jobs.pop(key).future.cancel()
+                self._known.pop(node, None)  # its worker may have trained, and keep more by now
+
     def _result(self, node: int, key: _Key) -> Made:
         worker = self._of(node)
         while True:

@@ -246,6 +246,23 @@ def test_results_taken_in_another_order_than_asked_for_are_those_of_one_process(
         pool.close()
 
 
+@pytest.mark.parametrize("forgets", [True, False])
+def test_what_nobody_takes_is_forgotten_with_its_round(*, forgets: bool) -> None:
+    """And what the worker's trainer came to keep by it does not count. The control keeps it."""
+    one_process, elsewhere = trainers.Counting(0), trainers.Counting(0)
+    pool = TrainingPool([elsewhere], 1, worker)
+    try:
+        assert first(pool.take(0, info(3), MODEL)) == first(one_process.fit(MODEL, info(3)))
+        pool.begin(0, info(4), MODEL)  # its round ends without this node
+        if forgets:
+            pool.forget(5)
+        assert bool(pool._jobs[0]) is not forgets
+        assert first(pool.take(0, info(5), MODEL)) == first(one_process.fit(MODEL, info(5)))
+        assert elsewhere == one_process
+    finally:
+        pool.close()
+
+
 @attrs.define
 class Around:
     """A trainer around another, which says what is kept."""
