@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, TypeAlias
@@ -410,7 +411,9 @@ class TransportContract:
         self._anyio_run(main)  # a library may start a thread once for the whole process
         threads = threading.active_count()
         self._anyio_run(main)
-        left = threading.active_count() - threads
+        end = time.monotonic() + self.patience
+        while (left := threading.active_count() - threads) > 0 and time.monotonic() < end:
+            time.sleep(0.01)  # it may be about to end
         if left > 0:
             broken("QRES-TRN-13", f"{left} threads are left: {threading.enumerate()}")
 

@@ -151,7 +151,8 @@ def test_keys_of_the_page_stand_for_those_made(play: Callable[[str], int]) -> No
 def test_what_runs_beside_a_page_is_stopped_and_compared(
     pages: ModuleType, play: Callable[[str], int]
 ) -> None:
-    program = "import time, sys\nprint('up', flush=True)\ntry:\n    time.sleep(60)\n"
+    # It may be told to end as soon as it has said that it is up.
+    program = "import time\ntry:\n    print('up', flush=True)\n    time.sleep(600)\n"
     program += "except KeyboardInterrupt:\n    print('bye')\n"
     page = f"<!-- file: serve.py -->\n```py\n{program}```\n"
     mark = "background: up; it serves until ctrl-C"

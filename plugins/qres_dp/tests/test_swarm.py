@@ -237,10 +237,11 @@ def test_what_changes_shares_of_noise_is_refused_and_would_leave_too_little_nois
     # The control: what such a plugin makes of shares adds up to less noise than is accounted for.
     roster, plugin = make_node_ids(7), Dp(**{**dp, "rounds": 60})
     plugin.setup(NodeInfo(roster[0], "lab", roster))
-    info = RoundInfo("lab", 1, bytes(32), 4000, -6, roster, 6)
+    size = 16_000  # a tenth of the variance is nine deviations of what is measured
+    info = RoundInfo("lab", 1, bytes(32), size, -6, roster, 6)
     plugin.round_opened(info, OwnContributions())
     mechanism = plugin._release.fitted(info)
-    shares = [plugin.privatize(Update(np.zeros(4000, np.int32)), info) for _ in range(5)]
+    shares = [plugin.privatize(Update(np.zeros(size, np.int32)), info) for _ in range(5)]
     stunt = Stunt(most=int(mechanism.share**0.5))
     for found, is_enough in ((shares, True), ([stunt.privatize(s, info) for s in shares], False)):
         total = np.sum([item.vector.astype(np.float64) for item in found], axis=0)

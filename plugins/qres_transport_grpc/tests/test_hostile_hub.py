@@ -136,6 +136,11 @@ def is_wrong(seen: Heard) -> bool:
     )
 
 
+def came_twice(seen: Heard) -> bool:
+    """Whether a frame came to a node more than once."""
+    return any(len(heard) > len(set(heard)) for heard in seen.values())
+
+
 def frame_of(sender: NodeId, to: NodeId, number: int) -> bytes:
     return sender + to + number.to_bytes(4, "big")
 
@@ -211,8 +216,7 @@ def test_without_the_window_a_frame_comes_twice(
     hub: Callable[..., Any], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OnceWindow, "fresh", lambda _self, _number: True)
-    seen = play(hub, lab, Doubling, only_frames=True)
-    assert any(len(heard) > len(set(heard)) for heard in seen.values())
+    assert came_twice(play(hub, lab, Doubling, only_frames=True, until=came_twice))
 
 
 def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,8 +336,11 @@ def test_without_the_seal_and_the_window_it_comes_again(
     assert b"before" in heard
 
 
-def withheld(hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace) -> bool:
-    """What a node said in an earlier start comes once it has begun anew: is it still linked?"""
+def withheld(hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace, patience: float) -> bool:
+    """What a node said in an earlier start comes once it has begun anew: is it still linked?
+
+    ``patience``: seconds that its link may take to go down.
+    """
     roster = lab.members(2)
     server = hub(roster, kind=Keeping)
     # The first start is seen by a hub that passes all on but its credential and what follows.
@@ -366,8 +373,8 @@ def withheld(hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace) -> bo
                     passed(*message)
 
             await anyio.to_thread.run_sync(hub_loop.run, release())
-            with anyio.move_on_after(2.0):
-                while True:
+            with anyio.move_on_after(patience):
+                while not down:
                     event = await stays.event()
                     if event.change is PeerChange.DOWN:
                         down.append(event)
@@ -381,7 +388,7 @@ def withheld(hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace) -> bo
 def test_a_start_that_was_kept_back_does_not_take_the_place_of_the_newest(
     hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
 ) -> None:
-    assert withheld(hub, hub_loop, lab)
+    assert withheld(hub, hub_loop, lab, 2.0)
 
 
 @pytest.mark.control("C-grpc-3")
@@ -398,7 +405,7 @@ def test_without_the_proof_of_being_there_it_does(
         decide(self, peer, candidate)
 
     monkeypatch.setattr(GrpcNetwork, "_perhaps_up", anyway)
-    assert not withheld(hub, hub_loop, lab)
+    assert not withheld(hub, hub_loop, lab, lab.PATIENCE)
 
 
 # ── two hubs, of which one is hostile ─────────────────────────────────────────────────────────────

@@ -188,15 +188,15 @@ async def heard(libp2p_transport: Libp2pTransport, frame: bytes) -> Delivery:
                 return delivery
 
 
-async def reaches(sender: Libp2pTransport, to: Libp2pTransport, words: bytes) -> None:
+async def reaches(sender: Libp2pTransport, to: Libp2pTransport, words: bytes) -> Delivery:
     """Broadcast until something of it is heard: what is sent while a stream is away gets lost."""
     with anyio.fail_after(PATIENCE):
         for attempt in itertools.count():
             frame = words + b", %d" % attempt
             await sender.broadcast(frame)
             with anyio.move_on_after(1 + attempt):
-                await heard(to, frame)
-                return
+                return await heard(to, frame)
+    raise AssertionError
 
 
 async def noticed(libp2p_transport: Libp2pTransport, change: PeerChange) -> Any:
@@ -312,6 +312,13 @@ def no_socket_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("long"):
         gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_socket_is_left_to_another_module() -> Iterator[None]:
+    """Elsewhere a socket that is left is an error of whichever test runs when it is collected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

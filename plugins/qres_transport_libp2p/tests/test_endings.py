@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from types import SimpleNamespace
@@ -114,7 +115,8 @@ def test_a_peer_that_says_no_hello_let_its_deadline_pass(lab: SimpleNamespace) -
         async with lab.Swarm() as swarm, lab.stock_host(peer) as host:
             transport = lab.transport(me, [me, peer], dial=[], hello_seconds=0.5)
             await swarm.start(transport)
-            await lab.dial(host, me)
+            with contextlib.suppress(Exception):  # its time may pass while the dial goes on
+                await lab.dial(host, me)
             told = await why(lab, transport, peer.node_id)
             assert told == (PeerChange.FAILED, LinkReason.TIMED_OUT)
 

@@ -175,7 +175,8 @@ def test_a_request_that_is_never_finished_is_given_up(lab: SimpleNamespace) -> N
             assert await lab.greet(host, me) == hello.WELCOME
             peer = await lab.dial(host, me)
             stream = await host.new_stream(peer, [requests.PROTOCOL])
-            await stream.write(b"\0\0\0\x03ask\0\0")
+            with contextlib.suppress(Exception):  # on a busy machine it is given up before that
+                await stream.write(b"\0\0\0\x03ask\0\0")
             with trio.fail_after(lab.PATIENCE):
                 assert await lab.last_words(stream) == b""
             assert len(transport.peers()) == 1  # slow is not malformed

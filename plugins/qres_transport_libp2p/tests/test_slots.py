@@ -783,7 +783,7 @@ def test_a_stream_that_is_cancelled_while_it_opens_keeps_no_place(
         assert muxed.stream_backlog_semaphore.value == whole - lost
         assert len(muxed.streams) == lost
 
-    trio.run(main)
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_a_place_for_a_stream_is_waited_for() -> None:
@@ -798,4 +798,4 @@ def test_a_place_for_a_stream_is_waited_for() -> None:
         await first.reset()
         await muxed.open_stream()
 
-    trio.run(main)
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
