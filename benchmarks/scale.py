@@ -46,7 +46,7 @@ The merged update is not rounded, so that the product is missed by more where it
 CURVE = (10, 20, 50, 100, 200)
 PLOT, WHOLE = plot_option(), whole_option()
 ONCE = "ed25519.authenticate", "median.aggregate"
-GIGABYTES = 12.0
+GIGABYTES = 24.0
 """Of memory that a thousand nodes may take at most. Their updates are 4 GB."""
 
 

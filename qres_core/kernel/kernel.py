@@ -50,7 +50,7 @@ from qres_core.contract.types import (
     check_vector,
 )
 from qres_core.contract.verdict import ACCEPT, UNSTATED, Blame, Decision, Verdict, reject
-from qres_core.contract.wire import MAX_AUTHENTICATOR, MAX_KEYS, Envelope
+from qres_core.contract.wire import MAX_AUTHENTICATOR, MAX_KEYS, NUMBERS_PER_KEY, Envelope
 from qres_core.kernel import inbound
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.by_products import Products, ProductSeats, ReachedError, not_once
@@ -274,6 +274,13 @@ class Kernel:
         if known is None:
             known = self._key_indices[node_id] = self._asked_key_index(node_id)
         return known
+
+    def is_of_old_key(self, envelope: Envelope) -> bool:
+        """Whether its author has replaced the key that signed it since.
+
+        Nobody can tell any more whether it is authentic, so who hands it on is not to blame.
+        """
+        return envelope.sequence // NUMBERS_PER_KEY < self.key_index(envelope.sender)
 
     def _asked_key_index(self, node_id: NodeId) -> int:
         for name, caller in self._callers["key_index"]:

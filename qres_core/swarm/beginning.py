@@ -78,7 +78,7 @@ def begin(
     model = check_vector(model, "model")
     kernel.fit(int(model.size))
     context = NodeContext(node_id, kernel, swarm, head, first.model)
-    position = Position(model)
+    position = Position(model, 0 if record is None else record.last_round)
     speaker = Speaker(context, position, journal, Outlet(kernel))
     waiting = PendingChanges(swarm.name, head.roster) if changes is None else changes
     waiting.settle(head.roster)

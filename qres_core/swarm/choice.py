@@ -328,7 +328,7 @@ class Choice(Instance):
             proposal = Proposal(self.known_sets.known[valid.value], valid.round, prevotes)
         self._asked_for = None
         value = self.known_sets.know(proposal.candidate)
-        self._journal.record_vote(asked.round, PROPOSAL, value)
+        self._speaker.bind(asked.round, PROPOSAL, value)
         envelope = self._speaker.say(PROPOSAL, proposal.to_bytes(), now, round_number=asked.round)
         self.known_sets.proposed.setdefault(asked.round, {})[value] = envelope
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)

@@ -272,7 +272,8 @@ class Collector:
                 return None  # of a round to come: it is not kept, and comes again
             if verdict is ACCEPT and (named or kernel.takes_part(quoted, now)):
                 return quoted
-            if verdict.blame is Blame.NOBODY:  # whoever helps out may see it otherwise
+            # Whoever helps out may see it otherwise.
+            if verdict.blame is Blame.NOBODY or kernel.is_of_old_key(quoted):
                 blame = Blame.NOBODY
         self._outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, blame)
         return None

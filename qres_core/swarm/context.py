@@ -23,6 +23,10 @@ def vote_threshold(nodes: int, byzantine: int) -> int:
     return (nodes + byzantine) // 2 + 1
 
 
+def _nobody(_number: int) -> Collection[NodeId]:
+    return ()
+
+
 @attrs.define(eq=False)
 class NodeContext:
     """A node among the others. Members, f and the quorum are those of its head.
@@ -41,6 +45,8 @@ class NodeContext:
     waits: HeightPace = attrs.field(init=False)
     # whose large messages are on their way here; a real node's transport knows
     arriving: Callable[[], Collection[NodeId]] = attrs.field(default=tuple, init=False)
+    # who goes on past a round of this head and contributes to it no more, as they say themselves
+    past: Callable[[int], Collection[NodeId]] = attrs.field(default=_nobody, init=False)
     # who was drawn, of the head and the round that was asked for last
     _drawn: tuple[bytes, int, frozenset[NodeId]] | None = attrs.field(default=None, init=False)
 
@@ -96,11 +102,14 @@ class NodeContext:
     def nobody_is_missing(self, held: Collection[NodeId], number: int) -> bool:
         """Whether waiting longer can bring nothing: what banned nodes send is never proposed.
 
-        ``held``: whose contributions to round ``number`` are here.
+        Nor is a node waited for that began this round at another head, or a later one: it may not
+        contribute twice. ``held``: whose contributions to round ``number`` are here.
         """
-        return len(held) >= self.quorum and all(
-            peer in held or self.kernel.standing(peer).banned for peer in self.drawn(number)
-        )
+        if len(held) < self.quorum:
+            return False
+        missing = [peer for peer in self.drawn(number) if peer not in held]
+        past = self.past(number) if missing else ()
+        return all(peer in past or self.kernel.standing(peer).banned for peer in missing)
 
 
 @attrs.define(eq=False)
@@ -111,6 +120,7 @@ class Position:
     """
 
     model: Vector  # int32, shape ``(d,)``
+    voted: int = 0  # the last round that it voted, proposed or contributed in
     info: RoundInfo = attrs.field(init=False)  # the current round
 
     @property

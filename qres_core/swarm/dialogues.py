@@ -88,11 +88,13 @@ class Dialogues:
     def __bool__(self) -> bool:
         return bool(self._by_plugin)
 
-    def open_round(self, info: RoundInfo, contributed: OwnContributions, now: float) -> None:
+    def open_round(
+        self, info: RoundInfo, contributed: OwnContributions, now: float, *, speak: bool = True
+    ) -> None:
         """Open the round with the plugins and start what they want to talk about.
 
-        ``contributed``: what the node knows of its contributions so far. Raises QresError: a
-        plugin refuses the round.
+        ``contributed``: what the node knows of its contributions so far; ``speak``: whether
+        anything is started. Raises QresError: a plugin refuses the round.
         """
         self._by_plugin = {}
         self._reset(now)
@@ -101,7 +103,7 @@ class Dialogues:
         for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
             del self._logs[number]
         self._by_plugin = self._context.kernel.round_opened(info, contributed)
-        for plugin, dialogue in self._by_plugin.items():
+        for plugin, dialogue in self._by_plugin.items() if speak else ():
             self._send(plugin, dialogue.start(), now)
 
     def _log_of(self, number: int, head: bytes) -> DialogueLog:
@@ -183,7 +185,7 @@ class Dialogues:
                 if verdict is not ACCEPT:
                     # A clock or a list of revoked certificates decided otherwise elsewhere: who
                     # hands on in good faith what an author says to it alone must not pay for that.
-                    proven &= verdict.blame is Blame.NOBODY
+                    proven &= verdict.blame is Blame.NOBODY or kernel.is_of_old_key(said.envelope)
                 elif kernel.takes_part(said.envelope, now) and self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
         if not proven:

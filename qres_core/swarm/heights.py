@@ -25,12 +25,13 @@ from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
 )
+from qres_core.swarm.numbers import is_ahead_alone, next_number
 from qres_core.swarm.opinions import PATIENCE_TO_JUDGE
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.participants import participants
 from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
 from qres_core.swarm.steps import Round
-from qres_core.swarm.timeouts import backoff
+from qres_core.swarm.timeouts import Times, backoff
 
 
 class Heights(Leaving, ABC):
@@ -253,11 +254,8 @@ class Heights(Leaving, ABC):
 
     @property
     def _next_number(self) -> int:
-        """The first round of the next height: later than all that the node may have voted in.
-
-        Who skips a round may vote and decide in it at once, before its own round is that one.
-        """
-        return max(self.number, self._choice.engine.round) + 1
+        """The first round of the next height."""
+        return next_number(self._round, self._choice, self._parts.position)
 
     def _conclude(self, now: float) -> None:
         """Go to the next head, if it is decided and its model is here."""
@@ -303,6 +301,9 @@ class Heights(Leaving, ABC):
         outcome = self._outcome_of(last, vector, made=made is not None)
         for sender in outcome.members if vector is not None else ():
             self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
+        number, wait = self._next_number, self.swarm.interval
+        if is_ahead_alone(number, last, self._choice, self._context, parts.pace):
+            wait = max(wait, Times.most(self.swarm, self._aborts, self._context.waits.stretch))
         self._round.close(outcome, now)
         parts.collector.leave()
         was_member, before = self._context.is_member, self._context.head.roster
@@ -327,4 +328,4 @@ class Heights(Leaving, ABC):
         elif was_member:
             self._is_out(after.height, now)
         if not self._is_over:
-            self._open_height(self._next_number, now, wait=self.swarm.interval)
+            self._open_height(number, now, wait=wait)

@@ -16,7 +16,7 @@ from typing import ClassVar
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
-from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
+from qres_core.contract.wire import Envelope
 from qres_core.swarm.consensus import Consensus
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.misbehaviour import MisbehaviourPool
@@ -200,8 +200,7 @@ class Instance(ABC):
 
         A key may have been replaced after an honest node kept a vote that it signed.
         """
-        key_index = self._context.kernel.key_index
-        old = any(vote.sequence // NUMBERS_PER_KEY < key_index(vote.sender) for vote in votes)
+        old = any(map(self._context.kernel.is_of_old_key, votes))
         return Blame.NOBODY if old else Blame.SENDER
 
     def quorum(self, step: Step, number: int, value: Value) -> tuple[Envelope, ...]:
@@ -249,7 +248,7 @@ class Instance(ABC):
         lock = self.engine.lock
         if step is Step.PRECOMMIT and lock is not None and lock.value == value:
             self._record_lock(lock, self.quorum(Step.PREVOTE, lock.round, lock.value))
-        self._journal.record_vote(number, kind, self._noted(value))
+        self._speaker.bind(number, kind, self._noted(value))
         slot = f"{kind} 1" if number == 1 and self.engine.claims else kind
         said = self._speaker.say(kind, self._write(value), now, round_number=number, slot=slot)
         self._heard.setdefault((number, step), {})[self._context.node_id] = value, said

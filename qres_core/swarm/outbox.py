@@ -12,7 +12,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Broadcast, Effect, Refused, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
-from qres_core.swarm.messages import CHOICE, FETCH_MODEL, LINKS, MODEL, SYNC
+from qres_core.swarm.messages import CHOICE, FETCH_MODEL, LINKS, MODEL, OUTCOME, SYNC
 
 
 class Speaker:
@@ -34,6 +34,15 @@ class Speaker:
         self.pause = math.inf  # seconds between repetitions
         self.repeat_at = math.inf  # when :meth:`repeat` is due, seconds
         self.repeats = 0  # how often the round's messages were repeated
+
+    def bind(self, number: int, kind: str, choice: bytes | None) -> None:
+        """Keep a vote, a proposal or a contribution to a round before it is said.
+
+        Arguments and errors as for :meth:`~qres_core.swarm.journal.Journal.record_vote`.
+        """
+        self._journal.record_vote(number, kind, choice)
+        if not kind.startswith(OUTCOME):  # which counts attempts
+            self.position.voted = max(self.position.voted, number)
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 

@@ -254,7 +254,7 @@ class OutcomeVote(Instance):
         self._asked_for = None
         payload = proposal.to_bytes()
         noted = encode_conclusion(proposal.decision)
-        self._journal.record_vote(asked.round, OUTCOME_PROPOSAL, noted)
+        self._speaker.bind(asked.round, OUTCOME_PROPOSAL, noted)
         self._speaker.say(OUTCOME_PROPOSAL, payload, now, round_number=asked.round)
         value = self._know(proposal.decision)
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)

@@ -77,6 +77,7 @@ class Parts:
         self.pool = MisbehaviourPool(len(context.roster))
         self.waivers = Waivers(context)
         self.pace = Pace()
+        context.past = lambda number: self.pace.past(number, context.head.digest)
         self.until = Until(self.speaker)
         self.ahead = TrainingAhead()
         # what takes messages that are answered whatever head they are about, by kind
@@ -115,6 +116,7 @@ class Round:
     times: Times = attrs.field(init=False)
     merger: Merger = attrs.field(init=False)  # the data path of the round
     begun: bool = attrs.field(default=False, init=False)  # whether it has begun
+    followed: bool = attrs.field(default=False, init=False)  # whether nobody heard of it
     _watch: Stopwatch | None = attrs.field(default=None, init=False)
     _opened: bool = attrs.field(default=False, init=False)  # whether the plugins know of it
     update: Update | None = attrs.field(default=None, init=False)  # what training gave
@@ -123,12 +125,10 @@ class Round:
     tried: bool = attrs.field(default=False, init=False)  # whether it was merged, or refused
 
     def __attrs_post_init__(self) -> None:
-        parts, here = self.parts, self.parts.position
-        context = parts.context
+        parts, here, context = self.parts, self.parts.position, self.parts.context
         self.times = Times.of(context.swarm, self.begins, self.aborts, context.waits.stretch)
         held_out = parts.opinions.held_out(here.model, here.info)
-        kernel, gathering = parts.context.kernel, parts.collector.gathering
-        self.merger = Merger(kernel, gathering, here.info, held_out)
+        self.merger = Merger(context.kernel, parts.collector.gathering, here.info, held_out)
         self.choice.merger = self.merger
 
     @property
@@ -139,14 +139,14 @@ class Round:
         """Take every step whose condition holds."""
         parts = self.parts
         self._begin_if_due(now)
+        self._contribute(now)
+        parts.collector.check(now, self.times, self._named)
+        if parts.collector.sharding is not None:
+            is_decided, sets = self.decided is not None, self.choice.sets()
+            parts.collector.sharding.parts.advance(now, sets, decided=is_decided)
         if self.begun:
-            self._contribute(now)
-            parts.collector.check(now, self.times, self._named)
-            if parts.collector.sharding is not None:
-                is_decided, sets = self.decided is not None, self.choice.sets()
-                parts.collector.sharding.parts.advance(now, sets, decided=is_decided)
             self.choice.propose_if_asked(now, lambda: self._fresh(now))
-            self.choice.look(now)
+        self.choice.look(now)  # also before it has begun: others may decide in an earlier round
         if parts.context.waits.adapts and self._watch is not None:
             proposed = self.choice.engine.proposal(self._number) is not None
             self._watch.look(now, len(parts.collector.proposable()), proposed=proposed)
@@ -228,7 +228,7 @@ class Round:
             self.choice.expect(self.times.vote)
         if not context.is_member:
             self.begun = self.contributed = True
-        elif self._open_plugins(now) and self.choice.certificate is None:
+        elif self._open_plugins(now, speak=not self.followed) and self.choice.certificate is None:
             self._train()
         self._take_early(now)
 
@@ -255,12 +255,12 @@ class Round:
             if envelope.sender not in self.parts.context.head.bans:
                 self.dispatch(envelope, now)
 
-    def _open_plugins(self, now: float) -> bool:
-        """Open the round with the plugins; whether they take it."""
+    def _open_plugins(self, now: float, *, speak: bool = True) -> bool:
+        """Open the round with the plugins; whether they take it. ``speak``: begin dialogues."""
         self.begun = self._opened = True
         try:
             info, own = self.parts.position.info, self.parts.contributed()
-            self.parts.dialogues.open_round(info, own, now)
+            self.parts.dialogues.open_round(info, own, now, speak=speak)
         except QresError as error:
             self.sit_out(f"round_opened: {error.problems[0]}")
             return False
@@ -270,7 +270,7 @@ class Round:
 
     def _contribute(self, now: float) -> None:
         parts, info = self.parts, self.parts.position.info
-        if self.contributed or self.update is None or self.decided is not None:
+        if self.contributed or self.update is None or self.decided is not None or not self.begun:
             return
         if self.choice.engine.round > self._number:
             return  # it may have voted there, and the journal takes nothing of an earlier round
@@ -288,7 +288,7 @@ class Round:
             self.sit_out(str(error.problems[0]))
             return
         # A restarted node must not contribute to the round again, and otherwise.
-        parts.journal.record_vote(info.number, CONTRIBUTION, None)
+        parts.speaker.bind(info.number, CONTRIBUTION, None)
         weight = min(update.weight, parts.context.swarm.weight_cap)
         self.update = None  # the contribution holds it from now on
         self.publish(ContributionBody(weight, update.vector, proofs, update.companions), now)
@@ -355,7 +355,8 @@ class Round:
         if self.decided is not None or certificate is None:
             return
         parts = self.parts
-        if not self.begun:  # the others were quicker
+        if not self.begun:  # the others were quicker, or are in an earlier round
+            self.followed = certificate.round < self._number
             self._begin(now)
         self.decided = certificate
         parts.opinions.leave()
@@ -400,7 +401,7 @@ class Round:
         """Tell the plugins how it ended. What is closed was opened, and asks no trainer."""
         self.parts.opinions.leave()
         if not self.begun and self.parts.context.is_member:
-            self._open_plugins(now)
+            self._open_plugins(now, speak=False)
         self.parts.dialogues.close()
         if self._opened:
             self.parts.context.kernel.round_closed(outcome)

@@ -404,6 +404,19 @@ class Pace:
             1 for highest, held in self._begun.values() if highest >= number and held == head
         )
 
+    def past(self, number: int, head: bytes) -> set[NodeId]:
+        """Who began a round later than one of this head, or the same round at another head.
+
+        Nobody contributes twice under one number, or to a round that is over for it.
+        """
+        said = self._begun.items()
+        return {peer for peer, (at, of) in said if at > number or (at == number and of != head)}
+
+    def went_on(self, number: int, head: bytes) -> int:
+        """How many others began a round of this head later than one, or one two rounds later."""
+        said = self._begun.values()
+        return sum(at > number + 1 or (at > number and of == head) for at, of in said)
+
     def at(self, head: bytes) -> dict[NodeId, int]:
         """The highest round of each of those that speak of this head."""
         return {peer: highest for peer, (highest, of) in self._highest.items() if of == head}

@@ -168,6 +168,12 @@ class Times:
         timeout = swarm.vote_timeout * stretch * backoff(aborts)
         return cls(begun + deadline / 2, gathered, gathered + timeout)
 
+    @classmethod
+    def most(cls, swarm: SwarmConfig, aborts: int, stretch: float) -> float:
+        """Seconds after which a round of others is over that began at about this time."""
+        times = cls.of(swarm, 0.0, aborts, stretch)
+        return 2 * times.vote - times.propose
+
     def decide(self, now: float, deadline: float) -> None:
         """The set is decided."""
         self.result = now + deadline

@@ -93,7 +93,8 @@ class Until:
             )
             proven = self._proven(quoted, now)
             if len(proven) < self._context.threshold:
-                blame = Blame.SENDER if here else Blame.NOBODY
+                old = any(map(self._context.kernel.is_of_old_key, quoted))
+                blame = Blame.SENDER if here and not old else Blame.NOBODY
                 self._outlet.refuse(envelope, Fault.UNPROVEN_STOP, blame)
                 return
             self._stopping.add(envelope.sender)

@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 from qres_transport_grpc.identity import HubIdentity
 
-from qres_core.node.box import free_ports
-
 PATIENCE = 900.0
 """Seconds for what takes thirty on an idle machine."""
 NODES = 5
@@ -194,9 +192,15 @@ def test_rounds_close_while_hubs_fail(tmp_path: Path, free_places: list[str]) ->
 
 
 @pytest.fixture
-def free_places() -> list[str]:
+def free_places() -> Iterator[list[str]]:
     """Kept from others while a hub is not there."""
-    return [f"127.0.0.1:{port}" for port in free_ports(2)]
+    import socket  # noqa: PLC0415
+
+    with socket.socket() as first, socket.socket() as second:
+        for item in (first, second):
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for the hub, too
+            item.bind(("127.0.0.1", 0))
+        yield [f"127.0.0.1:{item.getsockname()[1]}" for item in (first, second)]
 
 
 # ── in namespaces ─────────────────────────────────────────────────────────────────────────────────

@@ -61,7 +61,7 @@ def test_more_than_f_others_begin_a_round_early(others: int, *, begins: bool) ->
 def test_a_round_that_plugins_do_not_open_is_sat_out() -> None:
     reasons: list[str] = []
 
-    def refuses(*_what: Any) -> None:
+    def refuses(*_what: Any, **_how: Any) -> None:
         raise RoundError.of("QRES-E508", "plugins.toy", "not this one")
 
     parts = some(
@@ -70,7 +70,7 @@ def test_a_round_that_plugins_do_not_open_is_sat_out() -> None:
     opening: Any = some(parts=parts, sit_out=reasons.append)
     assert Round._open_plugins(opening, 0.0) is False
     assert "not this one" in reasons[0]
-    parts.dialogues.open_round = lambda *_what: None
+    parts.dialogues.open_round = lambda *_what, **_how: None
     assert Round._open_plugins(opening, 0.0) is True
 
 
