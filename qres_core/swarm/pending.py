@@ -251,7 +251,10 @@ class RosterFolder(PendingChanges):
     _written: bytes = attrs.field(default=b"", init=False)  # digest of the roster in the folder
 
     def refresh(self, authentic: Authentic) -> None:
-        """Read the files again if any of them is new, other or gone. Refuses none with an error."""
+        """Read the files again if any of them is new, other or gone. Refuses none with an error.
+
+        All are read at the next look too if the system kept one of them from being read.
+        """
         found = {
             path: stamp for path in change_files(self.home) if (stamp := _stamp(path)) is not None
         }
@@ -266,6 +269,8 @@ class RosterFolder(PendingChanges):
                 self._take(path, authentic)
             except (QresError, OSError) as error:
                 self.problems[path.name] = str(error)
+                if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+                    del seen[path.name]  # the next look finds it new: what is in it did not show
 
     def _take(self, path: Path, authentic: Authentic) -> None:
         change = read_change(path)
