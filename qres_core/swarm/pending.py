@@ -25,6 +25,7 @@ from qres_core.contract.errors import (
     WireError,
 )
 from qres_core.contract.stores import make_folder, read_file, replace_file
+from qres_core.contract.stores.system import alone_in
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.roster import MAX_CHANGE_BYTES, MAX_MEMBERS, Roster, RosterChange, authorised
 
@@ -167,9 +168,10 @@ def hand_over(home: Path, change: RosterChange) -> Path:
     """
     path = home / FOLDER / f"{change.digest.hex()}{SUFFIX}"
     _make(path.parent)
-    if path.exists():
-        change = merged(change, read_change(path))
-    replace_file(path, change.to_bytes())
+    with alone_in(path.parent):  # of two operators at once, neither replaces what the other signed
+        if path.exists():
+            change = merged(change, read_change(path))
+        replace_file(path, change.to_bytes())
     return path
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import attrs
@@ -173,6 +175,30 @@ def test_files_are_read_when_they_come_change_and_go(tmp_path: Path) -> None:
     folder.refresh(is_good)
     assert folder.waiting == (signed(ADD, 4),), "what is taken away is no longer proposed"
     assert folder.problems == {}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_of_two_who_sign_at_once_both_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    pytest.importorskip("fcntl")
+    path = hand_over(tmp_path, signed(ADD, 1))
+    if not alone:
+        monkeypatch.setattr(pending, "alone_in", lambda _folder: nullcontext())
+    second = Thread(target=hand_over, args=(tmp_path, signed(ADD, 3)))
+
+    def meanwhile(path: Path) -> RosterChange:
+        found = read_change(path)
+        if second.ident is None:
+            second.start()
+            second.join(0.2 if alone else None)  # it waits for the first to end
+        return found
+
+    monkeypatch.setattr(pending, "read_change", meanwhile)
+    hand_over(tmp_path, signed(ADD, 2))
+    second.join()
+    both = signed(ADD, 1, 2, 3)
+    assert read_change(path) == (both if alone else signed(ADD, 1, 2)), "control: it is lost"
 
 
 def test_files_that_did_not_change_are_not_read_again(
