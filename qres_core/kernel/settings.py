@@ -254,11 +254,14 @@ def _number(field: attrs.Attribute[Any], value: object) -> object:
 
 def _content(path: object, reads: Callable[[bytes], bytes] | None) -> Setting:
     """What stands for a file. One that cannot be read is for the plugin's ``setup`` to refuse."""
+    file = Path(str(path))
     try:
-        with Path(str(path)).open("rb") as file:
+        if not file.is_file():  # opening a pipe waits, and a device may have no end
+            return "unreadable"
+        with file.open("rb") as opened:
             if reads is None:
-                return hashlib.file_digest(file, "sha256").digest()
-            octets = file.read(_MOST_READ + 1)
+                return hashlib.file_digest(opened, "sha256").digest()
+            octets = opened.read(_MOST_READ + 1)
         if len(octets) <= _MOST_READ:
             return hashlib.sha256(reads(octets)).digest()
     except (OSError, ValueError):

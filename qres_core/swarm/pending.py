@@ -25,6 +25,7 @@ from qres_core.contract.errors import (
     WireError,
 )
 from qres_core.contract.stores import make_folder, read_file, replace_file
+from qres_core.contract.stores.system import alone_in
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.roster import MAX_CHANGE_BYTES, MAX_MEMBERS, Roster, RosterChange, authorised
 
@@ -167,9 +168,10 @@ def hand_over(home: Path, change: RosterChange) -> Path:
     """
     path = home / FOLDER / f"{change.digest.hex()}{SUFFIX}"
     _make(path.parent)
-    if path.exists():
-        change = merged(change, read_change(path))
-    replace_file(path, change.to_bytes())
+    with alone_in(path.parent):  # of two operators at once, neither replaces what the other signed
+        if path.exists():
+            change = merged(change, read_change(path))
+        replace_file(path, change.to_bytes())
     return path
 
 
@@ -251,7 +253,10 @@ class RosterFolder(PendingChanges):
     _written: bytes = attrs.field(default=b"", init=False)  # digest of the roster in the folder
 
     def refresh(self, authentic: Authentic) -> None:
-        """Read the files again if any of them is new, other or gone. Refuses none with an error."""
+        """Read the files again if any of them is new, other or gone. Refuses none with an error.
+
+        All are read at the next look too if the system kept one of them from being read.
+        """
         found = {
             path: stamp for path in change_files(self.home) if (stamp := _stamp(path)) is not None
         }
@@ -266,6 +271,8 @@ class RosterFolder(PendingChanges):
                 self._take(path, authentic)
             except (QresError, OSError) as error:
                 self.problems[path.name] = str(error)
+                if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+                    del seen[path.name]  # the next look finds it new: what is in it did not show
 
     def _take(self, path: Path, authentic: Authentic) -> None:
         change = read_change(path)

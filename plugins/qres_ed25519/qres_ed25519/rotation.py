@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import ConfigError, NodeId, WireError, canonical
+from qres_core import ConfigError, NodeId, WireError, canonical, stores
 from qres_ed25519.signature import SigningKey, key_fault, verify
 
 VERSION: Final = 1
 DOMAIN: Final = b"qres/ed25519/rotation/v1\0"
 MAX_STATEMENT_BYTES: Final = 512
+_MAX_READ: Final = 2**16  # a file somewhat too large is no statement; a larger one is not read
 _U63: Final = 2**63 - 1
 _KEYS: Final = list(range(6))
 
@@ -97,12 +98,11 @@ def read_statement(path: Path, where: str) -> KeyRotation:
     QRES-E101 if it cannot be read, QRES-E105 if it is not a valid statement.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_STATEMENT_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        fix = "name a readable file"
-        raise ConfigError.of("QRES-E101", f"{where}: {path}", reason, fix) from error
+        data = stores.read_file(path, _MAX_READ)
+    except ConfigError as error:
+        problem = error.problems[0]
+        at = f"{where}: {path}"
+        raise ConfigError.of(problem.code, at, problem.what, problem.fix) from error
     try:
         return KeyRotation.from_bytes(data)
     except WireError as error:

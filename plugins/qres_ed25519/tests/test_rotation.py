@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,7 +21,6 @@ from qres_core.testing import make_envelope, make_round_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from qres_core import Envelope, RoundInfo
 
@@ -202,6 +203,21 @@ def test_files_that_cannot_be_read(tmp_path: Path, pairs: list[SigningKey]) -> N
         assert refusal.value.code == "QRES-E105"
     path.write_bytes(good)
     assert read_statement(path, "x").old == pairs[0].public
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe would keep a node from starting until somebody wrote to it."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(bytes(2**16 + 1))
+    for path, what in (
+        (tmp_path / "pipe", "is a pipe"),
+        (tmp_path, "is a folder"),
+        (Path("/dev/zero"), "is a device"),
+        (tmp_path / "large", "larger than"),
+    ):
+        with pytest.raises(ConfigError, match=f"QRES-E101 rotations: {path}.*{what}"):
+            read_statement(path, "rotations")
 
 
 # ── chains ────────────────────────────────────────────────────────────────────────────────────

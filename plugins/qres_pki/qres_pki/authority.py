@@ -64,8 +64,18 @@ def _refuse(where: str, what: str, fix: str = "") -> ConfigError:
     return ConfigError.of("QRES-E105", where, what, fix)
 
 
+def _make(folder: Path) -> None:
+    try:
+        stores.make_folder(folder)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise RoundError.of("QRES-E602", str(folder), what, "name another folder") from error
+
+
 def _period(start: int, days: int) -> tuple[int, int]:
     end = start + days * DAY
+    if start < -631_152_000:  # 1950, the first year that the library writes
+        raise _refuse("--valid-from", f"{_moment(start):%Y-%m-%d}", "1950-01-01 or later")
     if days < 1 or end >= 253_402_300_800:  # the year 10000, which X.509 cannot write
         raise _refuse("--days", f"{days} days", "at least 1, and before the year 10000")
     return start, end
@@ -167,7 +177,8 @@ class Authority:
 
         ``folder``: made if it is not there; ``crl_days``: how long each CRL may be relied on;
         ``start``: first second of validity, seconds since 1970. Raises ConfigError: QRES-E105 names
-        the argument. Raises LabError: QRES-E803, there is a CA in the folder.
+        the argument. Raises LabError: QRES-E803, there is a CA in the folder. Raises RoundError:
+        QRES-E602, the folder cannot be made.
         """
         if not SWARM.fullmatch(swarm):
             raise _refuse("--swarm", f"{swarm!r}", "1..64 of A-Za-z0-9._/-")
@@ -182,7 +193,7 @@ class Authority:
             if (folder / file).exists():
                 what = "exists: there is a CA in this folder"
                 raise LabError.of("QRES-E803", str(folder / file), what, "name another folder")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(folder)
         key = Ed25519PrivateKey.generate()
         name = subject(AUTHORITY_NAME, swarm)
         certificate = (
@@ -269,7 +280,8 @@ class Authority:
         Raises:
             ConfigError: QRES-E105 names the argument.
             LabError: QRES-E803, the file exists.
-            RoundError: QRES-E602, the CA is damaged or its key open to others.
+            RoundError: QRES-E602, the CA is damaged or its key open to others, or the folder
+                cannot be made.
         """
         if not NAME.fullmatch(name):
             raise _refuse("--name", f"{name!r}", "1..64 of A-Za-z0-9._-")
@@ -281,6 +293,7 @@ class Authority:
             raise _refuse("--days", what, "fewer days")
         path = out / f"{public_key.hex()}.pem"
         key = self._key()
+        _make(out)  # before the index says that there is a certificate
         with self.index.changing():
             self._refuse_double(public_key, name, now, renew=renew)
             if path.exists() and not renew:
@@ -296,7 +309,6 @@ class Authority:
                 certificate.public_bytes(Encoding.DER),
             )
             self.index.add(issued)
-        out.mkdir(parents=True, exist_ok=True)
         write = stores.replace_file if renew else stores.create_file
         write(path, certificate.public_bytes(Encoding.PEM), mode=0o644)
         self.publish()

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from qres_core import ACCEPT, RoundError, Verdict
+from qres_core import ACCEPT, ConfigError, RoundError, Verdict, stores
 from qres_pki.high_water import HighWater
 from qres_pki.issuer import CertificateFields, Issuer, Revocations
 from qres_pki.members import parse_members
@@ -53,16 +53,15 @@ class Sources:
 
 
 def read_file(path: str, option: str) -> bytes:
-    """The content of a file. Raises UnusableError: missing, unreadable or over :data:`MAX_FILE`."""
+    """The content of a file.
+
+    Raises UnusableError: missing, unreadable, no regular file or over :data:`MAX_FILE` bytes.
+    """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except OSError as error:
-        what = f"{path}: {error.strerror}"
-        raise UnusableError(option, what, "name a readable file") from error
-    if len(content) > MAX_FILE:
-        raise UnusableError(option, f"{path}: over {MAX_FILE} bytes", "name the right file")
-    return content
+        return stores.read_file(Path(path), MAX_FILE)
+    except ConfigError as error:
+        problem = error.problems[0]
+        raise UnusableError(option, f"{path}: {problem.what}", problem.fix) from error
 
 
 @attrs.define(eq=False)

@@ -46,6 +46,10 @@ from qres_pki.refusal import (
 NAME: Final = "pki"
 """Name of the plugin's table, and so of its place in ``envelope.auth``."""
 
+AGAIN_SECONDS: Final = 1.0
+"""How soon files that could not be used are read again, though they look the same: what kept them
+from being read may be over, as a lack of file descriptors or a full disk is."""
+
 _Stamp = tuple[int, int, int, int] | None
 
 
@@ -77,7 +81,8 @@ class Pki:
     checks signatures, and it never blames the claimed sender.
 
     The files are read again when they change. One that cannot be read, a CA of another key, or a
-    CRL older than one seen before lets nobody in until it is put right.
+    CRL older than one seen before lets nobody in until it is put right; it is read again at the
+    next look, at most once a second.
 
     Attributes:
         members: whitelist: public keys, 64 hex digits, or PeerIds.
@@ -143,6 +148,7 @@ class Pki:
     _closed: Verdict = attrs.field(default=NOT_SET_UP, init=False)
     _stamps: tuple[_Stamp, ...] = attrs.field(default=(), init=False)
     _looked: float = attrs.field(default=-math.inf, init=False)
+    _again: float = attrs.field(default=math.inf, init=False)  # when to read without a change
     _node: NodeInfo | None = attrs.field(default=None, init=False)
     _high_water: HighWater | None = attrs.field(default=None, init=False)
     _authority: bytes | None = attrs.field(default=None, init=False)  # fingerprint of its key
@@ -219,7 +225,7 @@ class Pki:
         self._high_water = HighWater(node_info.data_dir, node_info.swarm)
         if self.ca and not node_info.observer:
             self._own_path = str(Path(self.certificates) / f"{node_info.node_id.hex()}.pem")
-        self._stamps, self._looked = self._look(), self.monotonic()
+        self._stamps, self._looked, self._again = self._look(), self.monotonic(), math.inf
         try:
             membership = load(self._sources, node_info.swarm, self._high_water)
             own = self._read_own()
@@ -307,7 +313,7 @@ class Pki:
         return tuple(_stamp(path) for path in (*self._sources.paths, *own))
 
     def _refresh(self) -> None:
-        """Read the files again if they changed; let nobody in if they cannot be read."""
+        """Read the files again if they changed or could not be read; meanwhile let nobody in."""
         if self._node is None or self._high_water is None:
             return
         moment = self.monotonic()
@@ -316,9 +322,9 @@ class Pki:
         self._looked = moment
         # Looked at before they are read: what changes meanwhile shows at the next look.
         stamps = self._look()
-        if stamps == self._stamps:
+        if stamps == self._stamps and moment < self._again:
             return
-        self._stamps = stamps
+        self._stamps, self._again = stamps, moment + AGAIN_SECONDS
         # Closed first: an error nobody thought of must not leave the last reading in force.
         self._membership, self._closed = None, reject(UNREADABLE)
         try:
@@ -332,6 +338,8 @@ class Pki:
             # What this node shows for itself lets nobody in here, and the others judge it: a bad
             # renewal must not cut off a node whose certificate still holds.
             return
+        if self._membership is not None:
+            self._again = math.inf
 
     # ── this node ─────────────────────────────────────────────────────────────────────────────
 

@@ -293,6 +293,27 @@ def test_arguments_that_cannot_work(folder: Path, tmp_path: Path) -> None:
     issue(new, A, "a" * 64)
 
 
+def test_a_folder_that_cannot_be_made(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    inside = tmp_path / "file" / "x"
+    refused("QRES-E602", str(inside), "init", inside, "--swarm", "s")
+    node = ("--public-key", A, "--name", "alice", "--role", "train")
+    refused("QRES-E602", str(inside), "issue", folder, *node, "--out", inside)
+    assert json.loads(run("list", folder, "--json"))["certificates"] == []  # nothing is on record
+    run("issue", folder, *node, "--out", tmp_path / "out" / "there")
+    assert (tmp_path / "out" / "there" / f"{A}.pem").exists()
+
+
+def test_the_first_day_that_a_certificate_can_name(tmp_path: Path) -> None:
+    made = tmp_path / "old"
+    for day in ("1949-12-31", "1900-01-01", "0001-01-01"):
+        refused("QRES-E105", "--valid-from", "init", made, "--swarm", "s", "--valid-from", day)
+    assert not made.exists()
+    run("init", made, "--swarm", "s", "--valid-from", "1950-01-01", "--days", "40000")
+    issue(made, A, "alice", "--valid-from", "1900-01-01")  # not before that of the CA
+    assert "alice" in run("list", made)
+
+
 def test_a_passphrase(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QRES_CA_PASSPHRASE", "correct horse")
     refused("QRES-E602", "unset it", "renew-crl", folder)

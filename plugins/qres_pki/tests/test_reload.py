@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from qres_pki import Pki
 from qres_pki.high_water import FILE, HighWater
 from qres_pki.issuer import Revocations
+from qres_pki.plugin import AGAIN_SECONDS
+from qres_pki.refusal import UnusableError
 
 from qres_core import ACCEPT, NodeInfo, RoundError, reject
 
@@ -97,6 +99,54 @@ def test_whitelist_changes_and_half_written_files(swarm: Any, tmp_path: Path) ->
     file.write_text(f"{swarm.a.hex()}\n")
     assert swarm.ask(plugin, swarm.a, None) is ACCEPT
     assert swarm.ask(plugin, swarm.b, None).reason == "not-a-member"
+
+
+@pytest.mark.parametrize("which", ["list", "store", "own"])
+def test_a_file_that_could_not_be_read_is_read_again(
+    swarm: Any, b: bytes, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without a file descriptor, with a full disk, or while another process writes."""
+    plugin = swarm.pki()
+    moment = plugin.monotonic()
+    plugin.monotonic = lambda: moment
+    old = plugin.sign(swarm.envelope(swarm.a, None))
+    new = swarm.issue(swarm.a, days=60, renew=True).certificate
+    swarm.renew_crl(NOW + 1)
+    reads = 0
+
+    def unreadable(path: str, option: str) -> bytes:
+        nonlocal reads
+        reads += 1
+        raise UnusableError(option, f"{path}: Too many open files", "name a readable file")
+
+    def busy(*_arguments: object) -> bool:
+        nonlocal reads
+        reads += 1
+        raise RoundError.of("QRES-E602", FILE, "another process kept it locked", "wait")
+
+    with monkeypatch.context() as broken:
+        if which == "store":
+            broken.setattr(HighWater, "advance", busy)
+        else:
+            module = {"list": "membership", "own": "plugin"}[which]
+            broken.setattr(f"qres_pki.{module}.read_file", unreadable)
+        expected = ACCEPT if which == "own" else UNREADABLE
+        for _ in range(3):
+            assert swarm.ask(plugin, swarm.b, b) == expected
+        assert reads == 1  # not with every message
+        moment += AGAIN_SECONDS
+        for _ in range(3):
+            assert swarm.ask(plugin, swarm.b, b) == expected
+        assert reads == 2
+    assert swarm.ask(plugin, swarm.b, b) == expected
+    assert plugin.sign(swarm.envelope(swarm.a, None)) == (old if which == "own" else new)
+    moment += AGAIN_SECONDS
+    assert swarm.ask(plugin, swarm.b, b) is ACCEPT
+    assert plugin.sign(swarm.envelope(swarm.a, None)) == new
+    whole = plugin._membership
+    moment += AGAIN_SECONDS
+    assert swarm.ask(plugin, swarm.b, b) is ACCEPT
+    assert plugin._membership is whole  # what was read is not read again
 
 
 @pytest.mark.claim("C-pki-6")
@@ -404,6 +454,7 @@ def test_an_error_nobody_thought_of_leaves_nobody_in(
     swarm: Any, b: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = swarm.pki()
+    plugin.monotonic = lambda: plugin._looked  # no time passes
     with monkeypatch.context() as broken:
         broken.setattr("qres_pki.plugin.load", lambda *_arguments: 1 / 0)
         swarm.renew_crl(NOW + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +162,8 @@ def test_the_files_must_do(
     for option in ("ca", "crl", "members_file"):
         refuses(swarm, option, "No such file", **{option: str(missing)})
         refuses(swarm, option, str(garbage), **{option: str(garbage)})
-        refuses(swarm, option, "over 8388608 bytes", **{option: str(big)})
-        refuses(swarm, option, "Is a directory", **{option: str(tmp_path)})
+        refuses(swarm, option, "larger than 8388608 bytes", **{option: str(big)})
+        refuses(swarm, option, "is a folder", **{option: str(tmp_path)})
     big.write_bytes(b"#" * (8 * 2**20 - 65) + b"\n" + swarm.a.hex().encode())
     swarm.start(swarm.a, **swarm.options(members_file=str(big)))
     stranger = make_swarm("stranger", "other-swarm")
@@ -175,6 +176,19 @@ def test_the_files_must_do(
     two = tmp_path / "two.pem"
     two.write_bytes(swarm.ca.read_bytes() + impostor.ca.read_bytes())
     refuses(swarm, "ca", "2 certificates in it", ca=str(two))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_refused_at_once(swarm: Any, tmp_path: Path) -> None:
+    """It would keep a node from starting until somebody wrote to it."""
+    swarm.issue(swarm.a)
+    os.mkfifo(tmp_path / "pipe")
+    for option in ("ca", "crl", "members_file"):
+        refuses(swarm, option, "is a pipe", **{option: str(tmp_path / "pipe")})
+    own = swarm.certificates / f"{swarm.a.hex()}.pem"
+    own.unlink()
+    os.mkfifo(own)
+    refuses(swarm, "certificates", "is a pipe")
 
 
 def test_an_expired_crl_stops_the_start(swarm: Any) -> None:

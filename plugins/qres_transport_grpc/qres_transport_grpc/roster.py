@@ -36,18 +36,18 @@ class HubRoster:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = self._now()
+        self._stamp = self._warned = self._now()
         self.swarm, self.keys = self._read()
 
     def refresh(self) -> bool:
         """Read the file again if it has changed; whether the members may have.
 
-        A file that cannot be used changes nothing.
+        A file that cannot be used changes nothing, and is read again at the next look: what kept it
+        from being read may be over.
         """
         stamp = self._now()
         if stamp == self._stamp:
             return False
-        self._stamp = stamp
         try:
             swarm, keys = self._read()
             if swarm != self.swarm:
@@ -55,8 +55,11 @@ class HubRoster:
                 raise ConfigError.of("QRES-E105", str(self._path), what, "run another hub for it")
             self.keys = keys
         except QresError as error:
-            _LOG.warning("the members stay as they were: %s", error)
+            if stamp != self._warned:
+                _LOG.warning("the members stay as they were: %s", error)
+            self._warned = stamp
             return False
+        self._stamp = self._warned = stamp
         return True
 
     def _now(self) -> tuple[int, int, int] | None:

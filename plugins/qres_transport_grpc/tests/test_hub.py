@@ -724,6 +724,33 @@ def test_a_roster_that_breaks_changes_nothing(
     assert roster.keys == {b"\x11" * 32: b"\x11" * 32}
 
 
+def test_a_roster_that_could_not_be_read_is_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that was removed must not stay because no file descriptor was free at that look."""
+    path = tmp_path / "swarm.toml"
+    path.write_text(f'[swarm]\nname = "s"\nroster = ["{"3" * 64}", "{"1" * 64}"]\n', "utf-8")
+    roster = HubRoster(path)
+    path.write_text(f'[swarm]\nname = "s"\nroster = ["{"3" * 64}"]\n', "utf-8")
+
+    def refused(path: Path, limit: int) -> str:
+        raise ConfigError.of("QRES-E101", str(path), "Too many open files", f"{limit} at most")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("qres_core.stores.read_text", refused)
+        for _ in range(3):
+            assert not roster.refresh()
+    assert caplog.text.count("stay as they were") == 1  # not with every look
+    assert len(roster.keys) == 2
+    assert roster.refresh()
+    assert roster.keys == {b"\x33" * 32: b"\x33" * 32}
+    assert not roster.refresh()
+    path.unlink()
+    for _ in range(3):
+        assert not roster.refresh()
+    assert caplog.text.count("stay as they were") == 2
+
+
 def test_a_limit_that_is_no_number_is_refused(tmp_path: Path) -> None:
     words = ["run", "x.toml", "--identity", str(tmp_path / "hub.pem")]
     result = CliRunner().invoke(hub_command, [*words, "--megabytes-per-second", "nan"])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,4 +120,23 @@ def sync_folder(folder: Path) -> None:
         try:
             os.fsync(handle)
         finally:
+            os.close(handle)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Wait until nobody else is in this for the folder, where the system and the disk have locks.
+
+    Args:
+        folder: the folder; a process that ends leaves it free.
+    """
+    handle = None
+    try:
+        with suppress(OSError):
+            if _fcntl is not None:
+                handle = os.open(folder, os.O_RDONLY)
+                _fcntl.flock(handle, _fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
             os.close(handle)

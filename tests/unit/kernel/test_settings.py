@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -269,6 +270,17 @@ def test_a_plugin_may_say_what_of_its_file_must_be_the_same(tmp_path: Path) -> N
     assert unreadable == of(b"key\n" + bytes(2**23)), "it has a limit"
     assert unreadable.values["plugins.p.center"] == "unreadable"
     assert len({found.digest for found in (here, of(b"lock\n2023"), unreadable)}) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("plugin", [Bound, Headed])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(
+    plugin: Callable[[str], Bound], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "none", "nul\0"):
+        found = settings(("p", plugin(str(path))))
+        assert found.values["plugins.p.center"] == "unreadable"
 
 
 def test_a_secret_is_not_in_the_settings_among_several_validators_either() -> None:

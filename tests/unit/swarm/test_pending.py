@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Thread
+from typing import NoReturn
 
 import attrs
 import pytest
@@ -142,6 +146,10 @@ def test_a_change_that_the_plugins_refuse_does_not_keep_the_next_from_being_prop
     assert waiting.ready(is_good, possible=lambda _change: False) is None
 
 
+def failing(*_given: object, **_named: object) -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 def started(home: Path, roster: Roster) -> RosterFolder:
     """The folder of a node that just learned from its journal which roster is in force."""
     folder = RosterFolder(SWARM, FIRST, home)
@@ -169,6 +177,30 @@ def test_files_are_read_when_they_come_change_and_go(tmp_path: Path) -> None:
     assert folder.problems == {}
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_of_two_who_sign_at_once_both_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    pytest.importorskip("fcntl")
+    path = hand_over(tmp_path, signed(ADD, 1))
+    if not alone:
+        monkeypatch.setattr(pending, "alone_in", lambda _folder: nullcontext())
+    second = Thread(target=hand_over, args=(tmp_path, signed(ADD, 3)))
+
+    def meanwhile(path: Path) -> RosterChange:
+        found = read_change(path)
+        if second.ident is None:
+            second.start()
+            second.join(0.2 if alone else None)  # it waits for the first to end
+        return found
+
+    monkeypatch.setattr(pending, "read_change", meanwhile)
+    hand_over(tmp_path, signed(ADD, 2))
+    second.join()
+    both = signed(ADD, 1, 2, 3)
+    assert read_change(path) == (both if alone else signed(ADD, 1, 2)), "control: it is lost"
+
+
 def test_files_that_did_not_change_are_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +216,29 @@ def test_files_that_did_not_change_are_not_read_again(
     for _ in range(3):
         folder.refresh(is_good)
     assert len(reads) == 1
+
+
+def test_a_file_that_could_not_be_read_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without a free file descriptor; what is no change is not read again."""
+    folder = started(tmp_path, FIRST)
+    path = hand_over(tmp_path, signed(ADD, 1, 2, 3))
+    with monkeypatch.context() as broken:
+        broken.setattr("qres_core.contract.stores.files.open", failing, raising=False)
+        for _ in range(2):
+            folder.refresh(is_good)
+            assert "Too many open files" in folder.problems[path.name]
+            assert not folder.waiting
+    folder.refresh(is_good)
+    assert folder.ready(is_good) == signed(ADD, 1, 2, 3)
+    assert folder.problems == {}
+    path.with_name("0.change").write_bytes(b"\xff")
+    folder.refresh(is_good)
+    monkeypatch.setattr(pending, "read_change", failing)
+    folder.refresh(is_good)
+    assert list(folder.problems) == ["0.change"]
+    assert "QRES-E4" in folder.problems["0.change"]
 
 
 def test_files_are_removed_when_their_change_is_void(tmp_path: Path) -> None:
