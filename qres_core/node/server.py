@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 import attrs
 import h11
-from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup, TaskStatus
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup, TaskStatus
 
 from qres_core.contract.errors import ConfigError
 from qres_core.node import metrics
@@ -145,12 +145,12 @@ class StatusServer:
             for listener in multi.listeners:
                 group.start_soon(self._accept, listener, group)
 
-    async def _accept(self, listener: Listener[SocketStream], group: TaskGroup) -> None:
+    async def _accept(self, listener: Any, group: TaskGroup) -> None:
         """Take connections; a shortage, say of files, or a client that left ends nothing."""
         failing = False
         while True:
             try:
-                stream = await listener.accept()
+                stream: SocketStream = await listener.accept()
             except (OSError, anyio.BrokenResourceError) as error:  # under trio it is the cause
                 if not failing and self._throttle.admit("accept") is not None:
                     _LOG.warning(

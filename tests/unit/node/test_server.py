@@ -201,6 +201,8 @@ class Listener:
     def __init__(self, inner: SocketListener, faults: list[BaseException]) -> None:
         self.inner, self.faults = inner, faults
 
+    serve: Any = SocketListener.serve
+
     async def accept(self) -> SocketStream:
         await anyio.lowlevel.checkpoint()
         if self.faults:
@@ -232,6 +234,19 @@ def test_a_shortage_of_files_does_not_end_the_server(
     assert served(lambda port: talk(port, get("/healthz"))).startswith(b"HTTP/1.1 200")
     (line,) = [each for each in caplog.messages if "takes no connections" in each]
     assert "too many files" in line
+
+
+def test_control_with_the_library_s_own_loop_a_shortage_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def accept(self: StatusServer, listener: Any, group: Any) -> None:
+        await listener.serve(self._connection, group)
+
+    monkeypatch.setattr(StatusServer, "_accept", accept)
+    failing(monkeypatch, [OSError(errno.EMFILE, "too many files")])
+    with pytest.raises(ExceptionGroup) as caught:
+        served(lambda port: talk(port, get("/healthz")))
+    assert "too many files" in str(caught.value.exceptions)
 
 
 def test_what_else_fails_where_connections_are_taken_is_not_hidden(
