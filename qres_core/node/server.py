@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -20,10 +21,11 @@ from typing import Any, Final, TypeAlias
 import anyio
 import attrs
 import h11
-from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup, TaskStatus
 
 from qres_core.contract.errors import ConfigError
 from qres_core.node import metrics
+from qres_core.node.logs import Throttle
 from qres_core.node.page import Page, page
 
 CONNECTIONS: Final = 32
@@ -32,6 +34,8 @@ SECONDS: Final = 5.0
 """For the whole of a request and its answer."""
 MAX_HEAD: Final = 8192
 """Bytes of a request's line and headers."""
+PAUSE: Final = 0.1
+"""Seconds before the next attempt, where no connection can be accepted."""
 _COMMON: Final = {
     "Cache-Control": "no-store",
     "Connection": "close",
@@ -117,6 +121,7 @@ class StatusServer:
     names: frozenset[str] = frozenset()
     url: str = attrs.field(default="", init=False)
     _page: Page = attrs.field(factory=page, init=False)
+    _throttle: Throttle = attrs.field(factory=lambda: Throttle(time.monotonic), init=False)
     _serving: dict[object, anyio.CancelScope] = attrs.field(
         factory=dict[object, anyio.CancelScope], init=False
     )
@@ -133,11 +138,29 @@ class StatusServer:
             what = f"cannot listen on {host} port {port}: {error.strerror or error}"
             fix = 'choose another address, or "" for none'
             raise ConfigError.of("QRES-E105", "node.status", what, fix) from error
-        async with multi:
+        async with multi, anyio.create_task_group() as group:
             bound = multi.listeners[0].extra(SocketAttribute.local_port)  # noqa: S610 - no Django
             self.url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
             task_status.started(self.url)
-            await multi.serve(self._connection)
+            for listener in multi.listeners:
+                group.start_soon(self._accept, listener, group)
+
+    async def _accept(self, listener: Any, group: TaskGroup) -> None:
+        """Take connections; a shortage, say of files, or a client that left ends nothing."""
+        failing = False
+        while True:
+            try:
+                stream: SocketStream = await listener.accept()
+            except (OSError, anyio.BrokenResourceError) as error:  # under trio it is the cause
+                if not failing and self._throttle.admit("accept") is not None:
+                    _LOG.warning(
+                        "the status page takes no connections: %s", error.__cause__ or error
+                    )
+                failing = True
+                await anyio.sleep(PAUSE)
+            else:
+                failing = False
+                group.start_soon(self._connection, stream)
 
     async def _connection(self, stream: SocketStream) -> None:
         async with stream:

@@ -33,6 +33,7 @@ class Teller:
     log: structlog.stdlib.BoundLogger
     _told: bool = attrs.field(default=False, init=False)
     _throttle: Throttle = attrs.field(factory=lambda: Throttle(time.monotonic), init=False)
+    _coming: Throttle = attrs.field(factory=lambda: Throttle(time.monotonic), init=False)
 
     def event(self, event: Event, step: int | None) -> None:
         """Something happened in a round.
@@ -100,7 +101,10 @@ class Teller:
         kind = f"peer {event.change}"
         why = {} if event.reason is None else {"reason": str(event.reason)}
         if event.change in {PeerChange.UP, PeerChange.DOWN}:
-            self.log.info(kind, peer=peer, detail=event.detail, **why)
+            held_back = self._coming.admit(str(peer))
+            if held_back is not None:
+                more = {"not_logged": held_back} if held_back else {}
+                self.log.info(kind, peer=peer, detail=event.detail, **why, **more)
         else:
             self.throttled(kind, kind, peer=peer, detail=event.detail, **why)
 

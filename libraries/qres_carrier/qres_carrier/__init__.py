@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qres_carrier.bucket import TokenBucket
+from qres_carrier.bucket import SenderBuckets, TokenBucket
 from qres_carrier.mailbox import Mailbox
 from qres_carrier.origin import origin
 from qres_carrier.store import DISPLACED, KEPT_HEIGHTS, UNWRITTEN, SharedBlobStore
@@ -15,6 +15,7 @@ __all__ = [
     "KEPT_HEIGHTS",
     "UNWRITTEN",
     "Mailbox",
+    "SenderBuckets",
     "SharedBlobStore",
     "Tally",
     "ThreadedTransport",

@@ -1,9 +1,9 @@
-"""A token bucket."""
+"""Token buckets."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import attrs
 
@@ -36,7 +36,38 @@ class TokenBucket:
         self._tokens -= tokens
         return True
 
+    @property
+    def full(self) -> bool:
+        """Whether it is worth as much as a new bucket."""
+        self._refill()
+        return self._tokens >= self.burst
+
     def _refill(self) -> None:
         now = self.clock()
         self._tokens = min(self.burst, self._tokens + (now - self._then) * self.rate)
         self._then = now
+
+
+@attrs.define(eq=False)
+class SenderBuckets:
+    """A bucket for each sender. It outlives the sender's streams and connections.
+
+    Buckets that are full again are let go, so there are few.
+    """
+
+    make: Callable[[], TokenBucket]  # makes the bucket of a sender
+    _kept: dict[Hashable, TokenBucket] = attrs.field(
+        factory=dict[Hashable, TokenBucket], init=False
+    )
+
+    def of(self, sender: Hashable) -> TokenBucket:
+        """The bucket of a sender. Ask again each time, as it may have been let go."""
+        found = self._kept.get(sender)
+        if found is None:
+            self._kept = {who: bucket for who, bucket in self._kept.items() if not bucket.full}
+            found = self._kept[sender] = self.make()
+        return found
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._kept)

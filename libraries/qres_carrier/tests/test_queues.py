@@ -12,7 +12,7 @@ import pytest
 import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
-from qres_carrier import Mailbox, Tally, TokenBucket
+from qres_carrier import Mailbox, SenderBuckets, Tally, TokenBucket
 
 from qres_core import RoundError, TransportStats
 
@@ -51,6 +51,23 @@ def test_a_bucket_may_be_paid_in_bytes() -> None:
     assert bucket.wait(200) == pytest.approx(2.0)
     now[0] = 2.0
     assert bucket.wait(0) == 0
+
+
+def test_a_sender_s_bucket_is_kept_until_it_is_full_again() -> None:
+    now = [0.0]
+    buckets = SenderBuckets(lambda: TokenBucket(1.0, 3, clock=lambda: now[0]))
+    assert buckets.of("a").wait(5) == pytest.approx(2.0)
+    assert buckets.of("b").take(3)
+    assert not buckets.of("b").take()
+    assert len(buckets) == 2
+    for number in range(100):  # of those that take nothing the newest alone is kept
+        buckets.of(number)
+    assert len(buckets) == 3
+    now[0] = 3.0  # now the second is full again, and the first is not
+    assert not buckets.of("a").take(2)
+    buckets.of("c")
+    assert len(buckets) == 2
+    assert buckets.of("b").take(3)
 
 
 @pytest.mark.claim("C-carrier-1")

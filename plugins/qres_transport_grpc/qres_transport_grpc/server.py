@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import attrs
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from qres_carrier import TokenBucket, origin
+from qres_carrier import SenderBuckets, TokenBucket, origin
 
 from qres_core import NODE_ID_BYTES, NodeId, RoundError
 from qres_transport_grpc.dial import GRPC
@@ -54,6 +54,9 @@ FAMILIAR_EACH: Final = 3
 """Of those, how many make no room, of each address at which a member proved its key."""
 ADDRESSES_EACH: Final = 2
 """Addresses that are remembered of a member: a liar may have any number."""
+LINES_BURST: Final = 10
+LINES_PER_SECOND: Final = 0.1
+"""Lines of the log about one member that comes and goes."""
 STREAMS: Final = 8
 """Streams of one member, those included whose end it does not take."""
 
@@ -111,6 +114,8 @@ class HubServer:
         self._streams: Counter[NodeId] = Counter()
         self._buckets: dict[NodeId, TokenBucket] = {}  # of members: a new stream has no new one
         self._familiar: dict[NodeId, deque[str]] = {}  # where members proved their keys last
+        self._lines = SenderBuckets(lambda: TokenBucket(LINES_PER_SECOND, LINES_BURST))
+        self._untold: Counter[NodeId] = Counter()  # lines of a member since the last that was said
         self._server: Any = None
         self._keeping: asyncio.Task[None] | None = None
         self.passed = 0
@@ -163,7 +168,7 @@ class HubServer:
                 for node, seat in list(self._seats.items()):
                     if self._roster.keys.get(node) != before.get(node):
                         seat.end("no member any more, or by another key")
-                for kept in (self._buckets, self._familiar):
+                for kept in (self._buckets, self._familiar, self._untold):
                     for node in kept.keys() - self._roster.keys.keys():
                         del kept[node]
 
@@ -190,7 +195,7 @@ class HubServer:
         if before is not None:
             before.end("another connection of the same member took its place")
         self._seats[node] = seat
-        _LOG.info("member %s is here", node.hex()[:16])
+        self._tell(node, "here")
         tasks = [
             asyncio.create_task(work)
             for work in (self._read(node, context), self._write(seat, context), seat.over.wait())
@@ -203,10 +208,19 @@ class HubServer:
             outbox.clear()
             if self._seats.get(node) is seat:
                 del self._seats[node]
-                _LOG.info("member %s is gone", node.hex()[:16])
+                self._tell(node, "gone")
             await asyncio.gather(*tasks, return_exceptions=True)
         if seat.why:
             await context.abort(GRPC.StatusCode.ABORTED, seat.why)
+
+    def _tell(self, node: NodeId, where: str) -> None:
+        """Say where a member is, but not of all times that it comes and goes."""
+        if not self._lines.of(node).take():
+            self._untold[node] += 1
+            return
+        untold = self._untold.pop(node, 0)
+        more = f" ({untold} more times not logged)" if untold else ""
+        _LOG.info("member %s is %s%s", node.hex()[:16], where, more)
 
     async def _admitted(self, context: Any) -> NodeId | None:
         """Who is at the other end, if it proves to be a member."""

@@ -25,6 +25,7 @@ import attrs
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from qres_carrier import SenderBuckets, TokenBucket
 from qres_transport_grpc import dial
 from qres_transport_grpc.cli import MOST_FILES
 from qres_transport_grpc.cli import hub as hub_command
@@ -32,7 +33,7 @@ from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.identity import HubIdentity
 from qres_transport_grpc.outbox import Outbox, OutboxPool
 from qres_transport_grpc.roster import HubRoster
-from qres_transport_grpc.server import HubServer
+from qres_transport_grpc.server import LINES_BURST, LINES_PER_SECOND, HubServer
 from qres_transport_grpc.wire import CHALLENGE, METHOD, READY, HubPlace, HubProof, proof_statement
 
 from qres_core import ConfigError, RoundError
@@ -604,6 +605,47 @@ def test_a_member_is_written_to_in_order_and_cut_off_whatever_it_takes(
         assert (server.members, stream.ended) == (frozenset(), True)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("throttled", [True, False])
+def test_a_member_that_comes_and_goes_without_end_does_not_fill_the_log(
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    caplog: pytest.LogCaptureFixture,
+    throttled: bool,  # noqa: FBT001 - the case
+) -> None:
+    first, second = lab.members(2)
+    server = hub([first, second]).server
+    now = [0.0]
+    burst = LINES_BURST if throttled else math.inf
+
+    def bucket() -> TokenBucket:
+        return TokenBucket(LINES_PER_SECOND, burst, clock=lambda: now[0])
+
+    async def come_and_go(node: bytes) -> None:
+        serving = asyncio.create_task(server._serve(node, Stream(5)))
+        await asyncio.sleep(0)
+        server._seats[node].end("gone")
+        await serving
+
+    def lines() -> list[str]:
+        return [text for text in caplog.messages if text.startswith("member ")]
+
+    async def main() -> None:
+        for _ in range(50):
+            await come_and_go(first.node_id)
+        assert len(lines()) == (LINES_BURST if throttled else 100)
+        await come_and_go(second.node_id)  # has lines of its own
+        assert lines()[-1] == f"member {second.node_id.hex()[:16]} is gone"
+        if throttled:
+            now[0] = LINES_BURST / LINES_PER_SECOND
+            await come_and_go(first.node_id)
+            assert lines()[-2].endswith(f" is here ({100 - LINES_BURST} more times not logged)")
+            assert lines()[-1] == f"member {first.node_id.hex()[:16]} is gone"
+
+    server._lines = SenderBuckets(bucket)
+    with caplog.at_level("INFO", "qres_transport_grpc.server"):
+        asyncio.run(main())
 
 
 def test_a_member_has_a_few_streams_at_most(

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from qres_carrier import TokenBucket
+from qres_carrier import SenderBuckets, TokenBucket
 
 from qres_core import NodeId
 from qres_transport_libp2p.options import FRAME_MOST, Libp2pOptions
@@ -41,6 +41,11 @@ class Frames:
         self._deliver = deliver
         self._queues: dict[ID, trio.MemorySendChannel[bytes]] = {}
         self._reading: dict[ID, int] = {}
+        self._buckets = SenderBuckets(
+            lambda: TokenBucket(
+                options.ingress_per_second, options.ingress_burst, clock=trio.current_time
+            )
+        )
         sessions.serve(PROTOCOL, self._read)
 
     async def send(self, to: NodeId, frame: bytes) -> None:
@@ -82,14 +87,13 @@ class Frames:
             what = "too many streams"
             raise BrokenStreamError(what)
         self._reading[link.peer] = reading + 1
-        bucket = TokenBucket(self._options.ingress_per_second, self._options.ingress_burst)
         try:
             while True:
                 frame = await wire.block(FRAME_MOST, FOREVER)
                 if not frame:
                     what = "an empty frame"
                     raise BadBytesError(what)
-                if wait := bucket.wait():
+                if wait := self._buckets.of(link.peer).wait():
                     await trio.sleep(wait)  # the sender's window closes meanwhile
                 self._deliver(link.node, frame, None)
         finally:

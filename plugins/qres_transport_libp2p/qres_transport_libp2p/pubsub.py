@@ -22,7 +22,7 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.score import ScoreParams
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils import encode_varint_prefixed
-from qres_carrier import TokenBucket
+from qres_carrier import SenderBuckets, TokenBucket
 
 from qres_transport_libp2p.control import FrugalGossipSub
 from qres_transport_libp2p.identity import names_a_key
@@ -157,8 +157,7 @@ class SafePubsub(Pubsub):
         self.topic = topic
         self._max_data = max_data
         self._queue = queue
-        self._new_bucket = bucket
-        self._buckets: dict[ID, TokenBucket] = {}
+        self._buckets = SenderBuckets(bucket)
         self._gate = gate
         self._locks: weakref.WeakKeyDictionary[INetStream, trio.Lock] = weakref.WeakKeyDictionary()
         self._carriers: dict[bytes, ID] = {}
@@ -185,10 +184,7 @@ class SafePubsub(Pubsub):
             msg.ClearField("key")  # the author's PeerId is the key, and the signature leaves it out
             await super().push_msg(msg_forwarder, msg)
             return
-        bucket = self._buckets.get(msg_forwarder)
-        if bucket is None:
-            bucket = self._buckets.setdefault(msg_forwarder, self._new_bucket())
-        if not bucket.take():
+        if not self._buckets.of(msg_forwarder).take():
             self._gate.dropped(TOO_FAST)
             return
         if fault := self._fault(msg):
@@ -279,9 +275,7 @@ class SafePubsub(Pubsub):
         """Remember what a peer subscribed to for as long as it stays connected."""
         topics = [topic for topic, peers in self.peer_topics.items() if peer_id in peers]
         super()._handle_dead_peer(peer_id)
-        if not self._peer_is_connected(peer_id):
-            self._buckets.pop(peer_id, None)
-        elif topics:
+        if topics and self._peer_is_connected(peer_id):
             for topic in topics:
                 self.peer_topics.setdefault(topic, set()).add(peer_id)
             self._peer_subscription_count[peer_id] = len(topics)

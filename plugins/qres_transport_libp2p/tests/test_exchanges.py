@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from qres_carrier import Tally
+from libp2p.peer.id import ID
+from qres_carrier import SenderBuckets, Tally, TokenBucket
 from qres_transport_libp2p import frames, hello, requests
 from qres_transport_libp2p.frames import Frames
 from qres_transport_libp2p.hello import Greeter, Hello
@@ -33,6 +34,7 @@ from qres_core import ACCEPT, LinkReason, TransportError, Verdict, canonical, re
 
 NODE = bytes(32)
 PEER = peer_id(NODE)
+OTHER = peer_id(bytes([1]) * 32)
 NO_HELLO = ("bad", "no hello", "malformed: /qres/hello/1", LinkReason.BROKE_PROTOCOL)
 
 
@@ -229,9 +231,9 @@ class Sessions:
         return lambda _link, *details, **more: self.calls.append((name, *details, *more.items()))
 
 
-def link() -> PeerConnection:
+def link(peer: ID = PEER) -> PeerConnection:
     nothing: Any = None
-    return PeerConnection(nothing, PEER, NODE, 0.0)
+    return PeerConnection(nothing, peer, NODE, 0.0)
 
 
 class Caller:
@@ -535,6 +537,42 @@ def test_frames_that_come_too_fast_wait() -> None:
         with pytest.raises(BrokenStreamError, match="the stream ended"):
             await made._read(link(), wire(Stream(*[block(b"a")] * 4)))
         assert trio.current_time() - begun > 2.0
+
+    run(main)
+
+
+class Forgetful(SenderBuckets):
+    """Makes a new bucket each time that it is asked, as a new stream once had."""
+
+    def of(self, sender: Hashable) -> TokenBucket:
+        del sender
+        return self.make()
+
+
+@pytest.mark.claim("C-flood-1", "C-libp2p-12")
+@pytest.mark.control("C-flood-1", "C-libp2p-12")
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_new_stream_of_frames_is_no_new_burst(
+    guarded: bool,  # noqa: FBT001 - the case
+) -> None:
+    """The control is a bucket for each stream: here it is asked once in each."""
+
+    async def main() -> None:
+        delivered: list[object] = []
+        made = carrying(Sessions(), delivered, ingress_per_second=1.0, ingress_burst=4)
+        if not guarded:
+            made._buckets = Forgetful(made._buckets.make)
+        begun = trio.current_time()
+        for _ in range(20):
+            with pytest.raises(BrokenStreamError, match="the stream ended"):
+                await made._read(link(), wire(Stream(block(b"a"))))
+        took = trio.current_time() - begun
+        assert len(delivered) == 20
+        assert took == pytest.approx(16.0 if guarded else 0.0)
+        begun = trio.current_time()  # the control: another member has its own burst
+        with pytest.raises(BrokenStreamError, match="the stream ended"):
+            await made._read(link(OTHER), wire(Stream(*[block(b"a")] * 4)))
+        assert trio.current_time() == begun
 
     run(main)
 

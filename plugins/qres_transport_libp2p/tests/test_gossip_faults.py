@@ -18,7 +18,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.utils.varint import decode_varint_with_size
 from nacl.signing import SigningKey
-from qres_carrier import TokenBucket
+from qres_carrier import SenderBuckets, TokenBucket
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.pubsub import (
     TOGETHER_BYTES,
@@ -154,6 +154,34 @@ def test_messages_beyond_the_rate_are_dropped_and_counted_before_they_are_looked
     pushed(pubsub, *[signed(data=b"") for _ in range(10)])
     assert len(heard.bad) == 4
     assert heard.dropped == {TOO_FAST: 6}
+
+
+@pytest.mark.claim("C-flood-1", "C-libp2p-12")
+@pytest.mark.control("C-flood-1", "C-libp2p-12")
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_connects_again_has_no_new_burst(
+    pubsub: SafePubsub,
+    heard: Heard,
+    guarded: bool,  # noqa: FBT001 - the case
+) -> None:
+    """The control forgets the bucket with the connection."""
+    now = [0.0]
+
+    def buckets() -> SenderBuckets:
+        return SenderBuckets(lambda: TokenBucket(1.0, 4, clock=lambda: now[0]))
+
+    pubsub._buckets = buckets()
+    for _ in range(10):
+        pushed(pubsub, *[signed(data=b"") for _ in range(4)])
+        pubsub._handle_dead_peer(NEIGHBOUR)
+        if not guarded:
+            pubsub._buckets = buckets()
+    assert len(heard.bad) == (4 if guarded else 40)
+    assert heard.dropped == ({TOO_FAST: 36} if guarded else {})
+    if guarded:
+        now[0] = 2.0
+        pushed(pubsub, *[signed(data=b"") for _ in range(4)])
+        assert len(heard.bad) == 6
 
 
 def test_what_was_heard_from_a_neighbour_is_not_looked_at_again_from_the_others(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -7,7 +8,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+from anyio.abc import SocketListener, SocketStream
 
 from qres_core import ConfigError
 from qres_core.node import metrics, server
@@ -190,6 +193,71 @@ def test_whoever_holds_connections_open_keeps_nobody_out(
     answer, ended = served(scene)
     assert answer.startswith(b"HTTP/1.1 200")
     assert ended == [False] * 3
+
+
+class Listener:
+    """Fails as it is told to, then takes what comes."""
+
+    def __init__(self, inner: SocketListener, faults: list[BaseException]) -> None:
+        self.inner, self.faults = inner, faults
+
+    serve: Any = SocketListener.serve
+
+    async def accept(self) -> SocketStream:
+        await anyio.lowlevel.checkpoint()
+        if self.faults:
+            raise self.faults.pop(0)
+        return await self.inner.accept()
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, faults: list[BaseException]) -> None:
+    create = anyio.create_tcp_listener
+
+    async def made(**where: Any) -> Any:
+        multi: Any = await create(**where)
+        multi.listeners = [Listener(each, faults) for each in multi.listeners]
+        for each in multi.listeners:
+            each.extra, each.aclose = each.inner.extra, each.inner.aclose
+        return multi
+
+    monkeypatch.setattr(anyio, "create_tcp_listener", made)
+
+
+def test_a_shortage_of_files_does_not_end_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "PAUSE", 0.001)
+    broken = anyio.BrokenResourceError()
+    broken.__cause__ = OSError(errno.ENFILE, "as trio says it")
+    many = [OSError(errno.EMFILE, "too many files") for _ in range(50)]
+    failing(monkeypatch, [*many, OSError(errno.ECONNABORTED, "it left"), broken])
+    assert served(lambda port: talk(port, get("/healthz"))).startswith(b"HTTP/1.1 200")
+    (line,) = [each for each in caplog.messages if "takes no connections" in each]
+    assert "too many files" in line
+
+
+def test_control_with_the_library_s_own_loop_a_shortage_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def accept(self: StatusServer, listener: Any, group: Any) -> None:
+        await listener.serve(self._connection, group)
+
+    monkeypatch.setattr(StatusServer, "_accept", accept)
+    failing(monkeypatch, [OSError(errno.EMFILE, "too many files")])
+    with pytest.raises(ExceptionGroup) as caught:
+        served(lambda port: talk(port, get("/healthz")))
+    assert "too many files" in str(caught.value.exceptions)
+
+
+def test_what_else_fails_where_connections_are_taken_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So a listener that was closed ends the server, and is not asked for ever."""
+    failing(monkeypatch, [anyio.ClosedResourceError()])
+    serving = StatusServer(("127.0.0.1", 0), report, str)
+    with pytest.raises(ExceptionGroup) as caught:
+        anyio.run(serving.serve)
+    assert [type(each) for each in caught.value.exceptions] == [anyio.ClosedResourceError]
 
 
 def test_a_report_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

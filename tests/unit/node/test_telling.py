@@ -101,6 +101,19 @@ def test_what_others_or_a_trainer_cause_again_and_again_is_throttled(
     assert {level for level, _event, _fields in lines} == {"warning"}
 
 
+def test_a_neighbour_that_comes_and_goes_without_end_is_throttled_and_the_others_are_not() -> None:
+    def coming(node: bytes) -> list[TransportEvent]:
+        return [TransportEvent(change, node, "") for change in (PeerChange.UP, PeerChange.DOWN)]
+
+    other = b"o" * 32
+    lines = said(*coming(NODE) * (BURST + 20), *coming(other))
+    assert [fields["peer"] for _level, _event, fields in lines] == [
+        *[NODE.hex()] * BURST,
+        *[other.hex()] * 2,
+    ]
+    assert {level for level, _event, _fields in lines} == {"info"}
+
+
 def test_a_trainer_s_failure_comes_with_its_place_and_traceback() -> None:
     failure = TrainerFailure("fit", 3, "ValueError: no data", "mine.py", 12, "Traceback ...")
     ((level, event, fields),) = said(failure)
