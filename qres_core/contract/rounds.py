@@ -45,7 +45,8 @@ class RoundInfo:
 
     Attributes:
         swarm: the swarm's name.
-        number: round number, from 1; increases with every attempt.
+        number: round number, from 1; increases with every attempt. A node that waited for the
+            others may open a number again, at another head.
         model_digest: :func:`~qres_core.model_digest` of the model the round starts from.
         dimension: ``d``, the coordinates of an update. Where rounds cover fragments of the model
             it is the length of this round's, and a trainer alone is told that of the whole model.

@@ -199,14 +199,19 @@ def test_a_quoted_contribution_of_another_head_is_refused(net: Any) -> None:
     assert net.nodes[0].refused[Fault.UNPROVEN_CONTRIBUTION] == 1
 
 
+@pytest.mark.parametrize("replaced", [True, False])
 def test_a_quoted_contribution_that_nobody_proves_is_refused(
-    net: Any, monkeypatch: pytest.MonkeyPatch
+    net: Any, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
 ) -> None:
+    """Its author may have replaced the key since: then nobody is blamed."""
     kernel = net.machine(0).kernel
+    monkeypatch.setattr(kernel, "key_index", lambda _who: int(replaced))
     bad = reject("bad-tag", blame=Blame.LINK)
     monkeypatch.setattr(kernel, "quoted", lambda *_given: bad)
     assert fetched(net, made(net)) is None
     assert net.nodes[0].refused[Fault.UNPROVEN_CONTRIBUTION] == 1
+    blamed = [item.subject for item in net.nodes[0].witness.evidence]
+    assert blamed == ([] if replaced else [net.ids[2]])
 
 
 def answers(net: Any, digests: list[bytes], head: bytes | None = None) -> int:

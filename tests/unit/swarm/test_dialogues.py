@@ -509,6 +509,22 @@ def test_relays_that_nobody_asked_for_are_not_looked_at(
     assert facts == (net.ids[LIAR], "unproven-dialogue-message")
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_who_hands_on_what_a_replaced_key_signed_is_not_blamed(
+    make_net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+) -> None:
+    net, model = lone(make_net)
+    kernel = net.machine(0).kernel
+    monkeypatch.setattr(kernel, "is_of_old_key", lambda said: replaced and said.sequence < 2**48)
+    assert net.run(until=lambda: told_to(net, 0, LIAR), seconds=10)
+    quoted = net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model, key=LIAR)
+    net.inject(relayed(net, LIAR, [quoted], model), [0])
+    net.run(seconds=0.05)
+    assert not talk(net, 0).got
+    blamed = {item.subject for item in net.nodes[0].witness.evidence if item.against}
+    assert blamed == (set() if replaced else {net.ids[LIAR]})
+
+
 def test_a_forged_message_among_true_ones_is_left_out(make_net: Callable[..., Any]) -> None:
     """A leader makes up a key for a node, signs it itself, and hands it on as that node's."""
     net, model = lone(make_net)

@@ -89,6 +89,24 @@ def test_of_what_is_quoted_each_authentic_word_of_a_member_counts_once(net: Any)
     assert until(net)._proven([*good, word(net, 0)], net.now) == good, "as many as decide"
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_who_quotes_words_of_a_key_that_was_replaced_since_is_not_blamed(
+    net: Any, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+) -> None:
+    kernel, author = net.machine(0).kernel, net.ids[2]
+    authentic = kernel.authentic
+    monkeypatch.setattr(kernel, "key_index", lambda who: int(replaced and who == author))
+    monkeypatch.setattr(
+        kernel, "authentic", lambda word, now: word.sender != author and authentic(word, now)
+    )
+    quoted = encode_stop([word(net, index) for index in (1, 2, 3)])
+    made = net.forge(3, STOP, quoted, number=1, model=net.machine(0).head.digest)
+    until(net).take(made, net.now)
+    assert not until(net).reached
+    blamed = [item.subject for item in net.nodes[0].witness.evidence]
+    assert blamed == ([] if replaced else [net.ids[3]])
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_a_stop_with_too_few_words_is_refused_and_blamed_where_the_members_are_known(
     net: Any, *, here: bool

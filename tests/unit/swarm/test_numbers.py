@@ -1,0 +1,207 @@
+"""A node that has used up the number of the others' next round waits, and is with them again."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qres_core import NodeId, RoundInfo, Update
+from qres_core.swarm import heights
+from qres_core.swarm.numbers import is_ahead_alone, next_number
+from qres_core.swarm.sync import Pace
+from qres_core.testing import make_envelope, make_node_ids
+
+DEADLINE = 10.0
+SLOW = {"deadline": DEADLINE, "vote_timeout": 2.0}
+HEAD, NEXT = bytes(32), bytes(31) + b"\1"
+IDS = make_node_ids(5)
+
+
+def small(index: int, info: RoundInfo) -> Update:
+    rng = np.random.default_rng([index, info.height])
+    return Update(rng.integers(-(2**16), 2**16, info.dimension).astype(np.int32))
+
+
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node goes on one round after its own, and the others wait for it."""
+    monkeypatch.setattr(heights, "is_ahead_alone", lambda *_arguments: False)
+    monkeypatch.setattr(Pace, "past", lambda *_arguments: set())
+
+
+def seconds(net: Any, models: int) -> tuple[list[float], list[frozenset[NodeId]]]:
+    """How long the others take for each model, and who is in the sets."""
+    first = net.machine(0).step
+    limit = (DEADLINE + 5) * (models + 2)
+    net.run(until=lambda: net.machine(0).step >= first + models, seconds=limit)
+    made = [net.nodes[0].made_at[step] for step in range(first, first + models + 1)]
+    sets = [end.outcome.members for end in net.nodes[0].ended if end.outcome.members][-models:]
+    took = [after - before for before, after in pairwise(made)]
+    return took, [frozenset(found) for found in sets]
+
+
+@pytest.mark.claim("C-agreement-10")
+@pytest.mark.control("C-agreement-10")
+@pytest.mark.parametrize("kind", ["everyone", "sharded", "coordinator"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_node_that_is_started_again_in_a_round_is_with_the_others_soon(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, kind: str, *, guarded: bool
+) -> None:
+    """The control costs a deadline at every height, and the node is in no set any more."""
+    if not guarded:
+        unguarded(monkeypatch)
+    more: dict[str, dict[str, Any]] = {
+        "everyone": {},
+        "sharded": {"aggregation": "sharded"},
+        "coordinator": {"topology": "coordinator"},
+    }
+    victim = 2
+    net = harness.Net(
+        13, byzantine=1, options={**SLOW, **more[kind]}, train=small, initial=range(36)
+    )
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 2, seconds=600)
+    assert net.run(until=lambda: net.machine(victim)._round.contributed, seconds=100)
+    net.restart(victim)
+    took, sets = seconds(net, 8)
+    late = sum(net.ids[victim] in members for members in sets[3:])
+    assert (max(took[3:]) < DEADLINE / 2) is guarded
+    assert (late == 5) is guarded
+    assert not any(item.against for node in net.nodes for item in node.witness.evidence)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_node_whose_line_was_slow_for_a_moment_is_with_the_others_soon(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A liar keeps its contribution from node 0 once, and what node 0 fetches is on its way."""
+    if not guarded:
+        unguarded(monkeypatch)
+    net = harness.Net(13, byzantine=1, options=SLOW, train=small, initial=range(36))
+
+    def rule(message: Any) -> Any:
+        if message.receiver == 0 and message.kind == "model" and message.now < 1012:
+            return [(3.0, message.frame)]
+        if message.receiver == 0 and message.round == 3:
+            if message.sender == 3 and message.kind == "contribution":
+                return ()
+            if message.kind == "fetched":
+                return [(3.0, message.frame)]
+        return None
+
+    net.rule = rule
+    net.start()
+    gaps, before = list[float](), net.now
+    for height in range(1, 11):
+        assert net.run(until=lambda: sorted(net.steps())[1] >= height, seconds=60)  # noqa: B023
+        gaps.append(net.now - before)
+        before = net.now
+    assert (max(gaps[6:]) < DEADLINE / 2) is guarded
+
+
+@pytest.mark.parametrize("plugin", ["secagg", "bulk"])
+def test_a_number_that_nobody_heard_of_is_opened_again_at_the_next_head(
+    harness: ModuleType, plugin: str
+) -> None:
+    """Dialogues and proofs of the round begin anew there, and nobody is blamed.
+
+    But for the round in which it was started again: the harness keeps no store of plugins.
+    """
+    from qres_core.kernel.discovery import scan  # noqa: PLC0415
+
+    harness.INSTALLED.setdefault("secagg", scan()["secagg"])
+    options = {"secagg": {"bound": 64.0, "patience": 0.2}, "bulk": {}}
+    net = harness.Net(7, byzantine=1, options=SLOW, plugins={plugin: options[plugin]}, train=small)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 2, seconds=600)
+    opened: list[tuple[int, bytes]] = []
+    number = net.machine(2).number
+    net.restart(2)
+    kernel, original = net.machine(2).kernel, net.machine(2).kernel.round_opened
+
+    def watched(info: RoundInfo, *arguments: Any) -> Any:
+        opened.append((info.number, info.head))
+        return original(info, *arguments)
+
+    kernel.round_opened = watched
+    took, sets = seconds(net, 6)
+    assert max(took[3:]) < DEADLINE / 2
+    assert all(net.ids[2] in members for members in sets[3:])
+    assert len(set(opened)) == len(opened), "never twice at one head"
+    facts = [item for node in net.nodes for item in node.witness.evidence]
+    assert not [item for item in facts if item.against and item.round > number]
+
+
+def test_who_began_the_round_elsewhere_or_a_later_one_is_past_it() -> None:
+    pace = Pace()
+    said = [(0, 4, HEAD), (1, 5, HEAD), (2, 5, NEXT), (3, 6, HEAD)]
+    for peer, number, head in said:
+        pace.heard(
+            make_envelope(sender=IDS[peer], kind="contribution", round_number=number, head=head)
+        )
+    pace.heard(
+        make_envelope(sender=IDS[4], kind="fetch", round_number=9, head=NEXT)
+    )  # says nothing
+    assert pace.past(5, NEXT) == {IDS[1], IDS[3]}
+    assert pace.past(5, HEAD) == {IDS[2], IDS[3]}
+    assert pace.past(7, HEAD) == set()
+    assert pace.went_on(4, HEAD) == 2  # the sixth is two later; the fifth at the next head is not
+    assert pace.went_on(5, HEAD) == 1
+    assert pace.went_on(3, NEXT) == 3
+
+
+def some(**fields: Any) -> Any:
+    return SimpleNamespace(**fields)
+
+
+@pytest.mark.parametrize(
+    ("number", "engine", "begun", "followed", "voted", "decided", "expected"),
+    [
+        (4, 4, True, False, 4, 4, 5),
+        (4, 6, True, False, 6, 6, 7),  # it skipped rounds, and voted there
+        (5, 5, False, False, 3, 4, 5),  # it waited: the others decided in the round before
+        (5, 5, True, True, 3, 4, 5),
+        (5, 5, True, True, 5, 4, 6),  # it voted there after all
+        (5, 5, False, False, 3, 5, 6),  # the others were quicker than its clock
+        (5, 5, False, False, 3, None, 5),
+    ],
+)
+def test_the_next_number(
+    number: int,
+    engine: int,
+    voted: int,
+    decided: int | None,
+    expected: int,
+    *,
+    begun: bool,
+    followed: bool,
+) -> None:
+    certificate = None if decided is None else some(round=decided)
+    choice = some(engine=some(round=engine), certificate=certificate)
+    current = some(begun=begun, followed=followed)
+    assert next_number(current, choice, some(number=number, voted=voted)) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "certificate", "along", "here", "alone"),
+    [
+        (6, 4, 1, True, True),
+        (5, 4, 1, True, False),  # it goes on with the others
+        (6, 4, 2, True, False),  # more than f others are as far, so an honest node is
+        (6, 5, 1, False, True),  # the certificate is of another height: the set's own round counts
+        (6, 5, 1, True, False),
+        (5, None, 0, True, False),
+        (6, None, 0, True, True),
+    ],
+)
+def test_who_is_ahead_alone(
+    number: int, certificate: int | None, along: int, *, here: bool, alone: bool
+) -> None:
+    last = some(head=some(digest=HEAD), chosen=some(origin=4))
+    choice = some(certificate=None if certificate is None else some(round=certificate))
+    context = some(head=some(digest=HEAD if here else NEXT), byzantine=1)
+    pace = some(went_on=lambda _decided, _head: along)
+    assert is_ahead_alone(number, last, choice, context, pace) is alone
