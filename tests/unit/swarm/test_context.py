@@ -56,3 +56,11 @@ def test_nobody_is_missing_once_all_are_here_that_may_come_and_they_are_enough(
 ) -> None:
     here = {IDS[index] for index in held}
     assert context(0, banned=banned).nobody_is_missing(here, 1) is done
+
+
+@pytest.mark.parametrize(("past", "done"), [((3,), True), ((2,), False), ((), False)])
+def test_nobody_waits_for_who_is_past_the_round(past: tuple[int, ...], *, done: bool) -> None:
+    here = context(0)
+    here.past = lambda number: [IDS[index] for index in past if number == 1]
+    assert here.nobody_is_missing(set(IDS[:3]), 1) is done
+    assert not here.nobody_is_missing(set(IDS[:2]), 1), "fewer than a quorum"
