@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
+import os
 import sys
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
@@ -36,6 +38,8 @@ VERBS: Final = {
 INTERRUPTED: Final = 130
 """Exit code after ctrl-C: 128 and the number of SIGINT."""
 
+_OF_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a disk says that takes no output. An error of a named file is something else."""
 COMMANDS_GROUP: Final = "qres.commands"
 """Entry-point group of the verbs that plugins bring: name of the verb to a click command."""
 
@@ -134,4 +138,10 @@ def run() -> None:
         app(prog_name="qres")
     except QresError as error:
         tell(error, as_json="--json" in sys.argv)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_OUTPUT:
+            raise
+        click.echo(f"qres: the output cannot be written: {error.strerror or error}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at the end
         sys.exit(2)

@@ -24,6 +24,14 @@ def command() -> None:
     """Run a node, and ask one how it is."""
 
 
+def standard_input() -> int:
+    """Its descriptor. Raises click.UsageError where the process was started without it."""
+    if sys.stdin is None:  # as of `<&-`
+        what = "--until-eof: there is no standard input whose end could be waited for"
+        raise click.UsageError(what)
+    return sys.stdin.fileno()
+
+
 @command.command("run")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option(
@@ -96,7 +104,7 @@ def run(
         linger=linger,
         policies=in_force(policy_files),
         report=say if as_json else None,
-        leash=sys.stdin.fileno() if until_eof else None,
+        leash=standard_input() if until_eof else None,
         reread=lambda: read_config(config, given),
     )
     sys.stdout.flush()

@@ -57,8 +57,8 @@ def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
     ``url``: ``http://ADDRESS:PORT``, or that without ``http://``; ``within``: seconds for each step
     of the exchange. Raises ConfigError: QRES-E105 for another kind of URL.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port or 80
     except ValueError as error:
         fix = "for example http://127.0.0.1:8470"

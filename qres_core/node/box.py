@@ -215,10 +215,14 @@ def prepare(
     _check(config)
     transport = transport_of(raw)
     folder = folder.resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fix = "name another folder; this one may hold the keys and votes of a swarm"
-        raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            fix = "name another folder; this one may hold the keys and votes of a swarm"
+            raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error
     try:
         return config, _fill(raw, config, transport, folder, policies)
     except BaseException:

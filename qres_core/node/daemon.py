@@ -220,7 +220,11 @@ class Daemon:
             prepared.config, machine.kernel, prepared.installed, prepared.policies
         )
         if self.reread is not None and self._folder is not None:
-            self._while_running.enter_context(found_in(self._folder))
+            try:
+                self._while_running.enter_context(found_in(self._folder))
+            except OSError as error:  # it runs all the same
+                what = f"{error.strerror or error}: `qres node reload` does not find this node"
+                self.log.warning("not to be found", what=what, folder=str(self._folder))
         self.log.info(
             "node running",
             step=machine.step,

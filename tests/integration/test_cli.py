@@ -20,6 +20,7 @@ from rich.console import Console
 from qres_core import ConfigError
 from qres_core.cli import app
 from qres_core.cli.display import RoundTable
+from qres_core.cli.node import standard_input
 from qres_core.cli.options import read_config
 from qres_core.contract.errors import ERRORS
 from qres_core.lab.record import RoundRecord
@@ -146,6 +147,33 @@ def test_errors_go_to_stderr_with_exit_2(tmp_path: Path) -> None:
     assert result.stdout == ""
     assert "QRES-E101" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_an_output_that_takes_nothing_is_named() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [QRES, "plugins"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "qres: the output cannot be written: No space left on device\n"
+
+
+def test_a_box_in_a_folder_that_cannot_be_made_is_refused_by_name(config: Path) -> None:
+    (config.parent / "file").write_text("")
+    config.write_text(GOOD.replace("insecure = true", "") + "[plugins.ed25519]\n[plugins.replay]\n")
+    result = qres("swarm", "up", str(config), "--folder", str(config.parent / "file" / "box"))
+    assert result.returncode == 2
+    assert "QRES-E803" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_node_without_standard_input_does_not_wait_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(click.UsageError, match="there is no standard input"):
+        standard_input()
 
 
 def test_a_simulation_makes_as_many_models_as_the_swarm_is_to_make(tmp_path: Path) -> None:

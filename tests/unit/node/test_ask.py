@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from qres_core import ConfigError
 from qres_core.node.ask import ask
 
 WHOLE: dict[str, Any] = {
@@ -124,6 +125,12 @@ def test_changes_of_another_form_are_no_status(
     answer: Callable[[bytes], Any], roster: object
 ) -> None:
     assert answer(json.dumps({**WHOLE, "roster": roster}).encode()) is None
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://[::g]", "http://a:b", "ftp://a"])
+def test_what_is_no_address_is_refused_by_name(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"QRES-E105 --url"):
+        ask(url)
 
 
 def test_a_byte_now_and_then_wins_no_time(monkeypatch: pytest.MonkeyPatch) -> None:

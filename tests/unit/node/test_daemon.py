@@ -137,6 +137,18 @@ def test_the_last_word_is_from_before_the_plugins_are_torn_down(
     assert (member["banned"], member["standing"], report["rejections"]) == (False, 1.0, {})
 
 
+def test_a_node_that_cannot_be_found_by_a_reload_runs_all_the_same(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    (tmp_path / ME.hex() / FILE).mkdir(parents=True)  # where its number belongs
+    code, (report,) = run(
+        configure(tmp_path), stream, rounds=1, linger=0.0, reread=lambda: configure(tmp_path)
+    )
+    assert (code, report["step"]) == (0, 1)
+    (warned,) = [line for line in lines(stream) if line["event"] == "not to be found"]
+    assert "`qres node reload` does not find this node" in warned["what"]
+
+
 def test_a_swarm_of_one_makes_its_rounds_and_goes_on_later(
     tmp_path: Path, stream: io.StringIO
 ) -> None:
