@@ -35,9 +35,10 @@ class Apart:
             payload = canonical.dumps(known)
             self._speaker.send(peer, self._speaker.make(HEAD, payload, now))
 
-    def take_head(self, envelope: Envelope) -> None:
+    def take_head(self, envelope: Envelope, now: float) -> None:
         """Say how another node's history, that does not fit this one's, differs.
 
+        That node is told what this one goes by, wherever it is: its operator has to know as well.
         Raises WireError: QRES-E401 to QRES-E406.
         """
         most = len(self._context.head.digest) * 4096 * 2 + 2**17
@@ -59,3 +60,4 @@ class Apart:
             self._found.add(envelope.sender)
             fault, detail = Fault.OTHER_SETTINGS, "; ".join(found)
             self._speaker.outlet.refuse(envelope, fault, Blame.NOBODY, detail=detail)
+            self.say_head(envelope.sender, now)

@@ -207,7 +207,7 @@ class RoundMachine(Heights):
         elif kind == FETCH_MODEL:
             self._catching_up.answer_model(envelope, now, self.find_model)
         elif kind == HEAD:
-            self._catching_up.apart.take_head(envelope)
+            self._catching_up.apart.take_head(envelope, now)
         elif kind == LINKS:
             self._take_links(envelope, now)
         elif kind == MODEL:

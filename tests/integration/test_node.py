@@ -972,18 +972,22 @@ def test_a_node_on_top_of_other_weights_is_told_apart_by_name(task: Task) -> Non
     same, other = b"a" * 32, b"b" * 32
     swarm = on_top(task, "bases", [same, same, same, other])
 
+    def is_named() -> bool:
+        said = [event.detail for index in (0, 3) for event in swarm.of(index, Refused)]
+        return any(f'trainer.base is "sha256:{other.hex()[:40]}' in reason for reason in said)
+
     async def scene() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(lambda: swarm.node(3, None))
-            await swarm.together(2, range(3))
+            for index in range(4):
+                group.start_soon(lambda index=index: swarm.node(index, None))
+            while not (is_named() and len(swarm.closed(0)) >= 2):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
             group.cancel_scope.cancel()
 
     play(scene)
     assert not swarm.errors
     for event in swarm.closed(0):
         assert IDS[3] not in event.outcome.members
-    said = [event.detail for index in (0, 3) for event in swarm.of(index, Refused)]
-    assert any(f'trainer.base is "sha256:{other.hex()[:40]}' in reason for reason in said)
 
     together = on_top(task, "bases-same", [same] * 4)
     play(lambda: together.together(2))

@@ -11,6 +11,7 @@ import pytest
 from qres_core import Fault, WireError
 from qres_core.contract import canonical
 from qres_core.swarm.chain import Head, beginning
+from qres_core.swarm.effects import Refused, SendTo
 
 OTHER = 1
 
@@ -44,10 +45,14 @@ def say(net: Any, value: object) -> list[str]:
     outlet = net.machine(0)._parts.outlet
     outlet.take()
     message = net.forge(OTHER, "head", canonical.dumps(value), number=0, model=bytes(32))
-    net.machine(0)._catching_up.apart.take_head(message)
+    net.machine(0)._catching_up.apart.take_head(message, net.now)
     made = outlet.take()
-    assert {effect.reason for effect in made} <= {Fault.OTHER_SETTINGS}
-    return [effect.detail for effect in made]
+    refused = [effect for effect in made if isinstance(effect, Refused)]
+    assert {effect.reason for effect in refused} <= {Fault.OTHER_SETTINGS}
+    # Who differs is told what this node goes by, so that it says what differs there, too.
+    answers = [effect.to for effect in made if isinstance(effect, SendTo)]
+    assert answers == [net.ids[OTHER]] * len(refused)
+    return [effect.detail for effect in refused]
 
 
 def test_what_differs_is_said_once_for_each_node(net: Any) -> None:
