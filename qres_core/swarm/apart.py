@@ -54,7 +54,7 @@ class Apart:
         found = [*own.differences(settings)]
         if first != self._context.first_model:
             found.append("it began with another model")
-        if theirs.roster.digest != here.roster.digest:
+        if theirs.height == here.height and theirs.roster.digest != here.roster.digest:
             found.append("it has another roster, f or quorum")
         if found:
             self._found.add(envelope.sender)

@@ -93,8 +93,8 @@ class Dialogues:
     ) -> None:
         """Open the round with the plugins and start what they want to talk about.
 
-        ``contributed``: what the node knows of its contributions so far; ``speak``: whether
-        anything is started. Raises QresError: a plugin refuses the round.
+        ``contributed``: what the node knows of its contributions so far; ``speak``: or they say
+        nothing, and hear nothing. Raises QresError: a plugin refuses the round.
         """
         self._by_plugin = {}
         self._reset(now)
@@ -102,8 +102,9 @@ class Dialogues:
         self._logs[info.number] = self._log_of(info.number, info.head)
         for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
             del self._logs[number]
-        self._by_plugin = self._context.kernel.round_opened(info, contributed)
-        for plugin, dialogue in self._by_plugin.items() if speak else ():
+        opened = self._context.kernel.round_opened(info, contributed)
+        self._by_plugin = opened if speak else {}
+        for plugin, dialogue in self._by_plugin.items():
             self._send(plugin, dialogue.start(), now)
 
     def _log_of(self, number: int, head: bytes) -> DialogueLog:
@@ -307,7 +308,9 @@ class Dialogues:
             self._hear(plugin, partial(dialogue.decided, members, contributions, info), now)
         if self._by_plugin and info.number < self._position.number:
             self._origin = info.number
-            log = self._logs.setdefault(info.number, self._log_of(info.number, info.head))
+            log = self._logs.get(info.number)
+            if log is None or log.head != info.head:  # a number may have been opened at two heads
+                log = self._logs[info.number] = self._log_of(info.number, info.head)
             for said in list(log):
                 if said.plugin in self._by_plugin and said.to in (None, self._context.node_id):
                     self._give(said, now)

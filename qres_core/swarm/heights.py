@@ -46,7 +46,9 @@ class Heights(Leaving, ABC):
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
-    def _open_height(self, number: int, now: float, *, wait: float = 0.0) -> None:
+    def _open_height(
+        self, number: int, now: float, *, wait: float = 0.0, holding: bool = False
+    ) -> None:
         """Begin the height of the node's head; its first round begins at once or after ``wait``."""
         parts, head, resume = self._parts, self._context.head, self._resume
         self._resume, self._made = None, None
@@ -76,7 +78,7 @@ class Heights(Leaving, ABC):
         if self._choice.certificate is None:
             self._choice.begin(number, now)
             number = self._choice.engine.round
-        self._open(number, now, wait=wait)
+        self._open(number, now, wait=wait, holding=holding)
 
     def _keep(self, made: Vector | None) -> None:
         """Take back the model that the decided set merged to before this node stopped."""
@@ -84,13 +86,13 @@ class Heights(Leaving, ABC):
             self._kept = model_digest(made, self.step + 1)
             self._catching_up.held[self._kept] = made
 
-    def _open(self, number: int, now: float, *, wait: float = 0.0) -> None:
-        """Go to a round; it begins at once, or after ``wait`` seconds."""
+    def _open(self, number: int, now: float, *, wait: float = 0.0, holding: bool = False) -> None:
+        """Go to a round; it begins at once, or after ``wait`` seconds, as others let it."""
         parts = self._parts
         parts.opinions.leave()
         parts.position.enter(number, self._context)
         aborts = self._aborts + self._choice.attempts
-        self._round = Round(parts, self._choice, self._dispatch, aborts, begins=now + wait)
+        self._round = Round(parts, self._choice, self._dispatch, aborts, now + wait, holding)
         parts.speaker.open_round(self.swarm.vote_timeout * backoff(aborts) / 2, number)
         self._round.open(now)
 
@@ -113,7 +115,7 @@ class Heights(Leaving, ABC):
         """The round came to nothing, or the swarm is further."""
         current, number = self._round, self._choice.engine.round
         if not current.begun:  # nobody heard of this one
-            self._open(number, now, wait=current.begins - now)
+            self._open(number, now, wait=current.begins - now, holding=current.holds)
             return
         outcome = Outcome(
             self._parts.position.info,
@@ -302,8 +304,8 @@ class Heights(Leaving, ABC):
         for sender in outcome.members if vector is not None else ():
             self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
         number, wait = self._next_number, self.swarm.interval
-        if is_ahead_alone(number, last, self._choice, self._context, parts.pace):
-            wait = max(wait, Times.most(self.swarm, self._aborts, self._context.waits.stretch))
+        if holding := is_ahead_alone(number, last, self._choice, self._context, parts.pace):
+            wait += Times.most(self.swarm, self._aborts, self._context.waits.stretch)
         self._round.close(outcome, now)
         parts.collector.leave()
         was_member, before = self._context.is_member, self._context.head.roster
@@ -328,4 +330,6 @@ class Heights(Leaving, ABC):
         elif was_member:
             self._is_out(after.height, now)
         if not self._is_over:
-            self._open_height(number, now, wait=wait)
+            self._open_height(number, now, wait=wait, holding=holding)
+            if holding:
+                self._catching_up.say_where(now)

@@ -195,6 +195,12 @@ class Instance(ABC):
         self._outlet.refuse(envelope, fault, self._blame_for(votes))
         return False
 
+    def see(self, peer: NodeId, number: int, now: float) -> None:
+        """Another node is in a round: this one goes there if more than ``f`` are further."""
+        self.engine.see(peer, number)
+        if number > self.engine.round > 0:
+            self._do(self.engine.advance(), now)
+
     def _blame_for(self, votes: Iterable[Envelope]) -> Blame:
         """Whom votes blame that prove nothing.
 

@@ -27,11 +27,12 @@ def next_number(current: Round, choice: Choice, position: Position) -> int:
 
     Args:
         current: the node's round.
-        choice: the agreement on the set, at this height.
+        choice: the agreement on the set, at this height; it has no round where the set was decided
+            before the node was started.
         position: where the node is.
     """
     engine, number = choice.engine.round, position.number
-    if engine != number or (current.begun and not current.followed):
+    if engine not in (0, number) or (current.begun and not current.followed):
         return max(number, engine) + 1
     decided = 0 if choice.certificate is None else choice.certificate.round
     return max(number, position.voted + 1, decided + 1)
@@ -42,9 +43,11 @@ def is_ahead_alone(
 ) -> bool:
     """Whether the others begin the next height with an earlier round than this node may.
 
-    A quorum decided the set in a round that this node had left, and not more than ``f`` others had
-    left it too. Then the node follows them until the next height, which all begin with one number;
-    or until more than ``f`` others begin its round; or until theirs must be over.
+    A quorum decided the set in a round that this node had left, and those that are not known to
+    have left it too can decide without the rest. Then the node follows them until the next height,
+    which all begin with one number; or until they cannot decide any more; or until more than ``f``
+    others begin its round; or until theirs must be over. It says where it is, so that many which
+    are ahead find out.
 
     Args:
         number: the round that the node may begin with.
@@ -53,7 +56,8 @@ def is_ahead_alone(
         context: at the head that the node leaves.
         pace: what the others were heard to say.
     """
-    certificate, head = choice.certificate, last.head.digest
-    known = certificate if head == context.head.digest else None
+    certificate = choice.certificate
+    known = certificate if last.head.digest == context.head.digest else None
     decided = last.chosen.origin if known is None else known.round
-    return number > decided + 1 and pace.went_on(decided, head) <= context.byzantine
+    behind = len(context.roster) - 1 - pace.went_on(decided, last)
+    return number > decided + 1 and behind >= context.threshold

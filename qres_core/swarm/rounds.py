@@ -129,7 +129,7 @@ class RoundMachine(Heights):
 
     def trained(self, update: Update, round_number: int, head: bytes, now: float) -> list[Effect]:
         """The result of :class:`Train`, for a round at a head; ignored if that will not be."""
-        if self._is_of_now(round_number, head):
+        if self._is_of_now(round_number, head) and self._round.begun:
             self._round.update = update
             with self._recorded():
                 self._advance(now)
@@ -139,7 +139,7 @@ class RoundMachine(Heights):
 
     def sit_out(self, reason: str, round_number: int, head: bytes, now: float) -> list[Effect]:
         """Training failed: contribute nothing to the round, but go on voting."""
-        if not self._is_of_now(round_number, head):
+        if not self._is_of_now(round_number, head) or not self._round.begun:
             self._parts.ahead.take(reason, round_number, head)
         elif not self._round.contributed:
             self._round.sit_out(reason)
@@ -225,7 +225,7 @@ class RoundMachine(Heights):
             self._take_of_height(envelope, now)
 
     def _take_of_height(self, envelope: Envelope, now: float) -> None:
-        self._choice.engine.see(envelope.sender, envelope.round)
+        self._choice.see(envelope.sender, envelope.round, now)
         if self._choice.take(envelope, now):
             return
         sharding = self._parts.collector.sharding

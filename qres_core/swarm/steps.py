@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
@@ -113,6 +114,7 @@ class Round:
     dispatch: Callable[[Envelope, float], None]  # takes what came before the round was open
     aborts: int  # rounds aborted in a row before it; they make the steps longer
     begins: float  # when the node begins to train, seconds, unless more than f others begin before
+    holds: bool = False  # whether the node waits because the others are in an earlier round
     times: Times = attrs.field(init=False)
     merger: Merger = attrs.field(init=False)  # the data path of the round
     begun: bool = attrs.field(default=False, init=False)  # whether it has begun
@@ -190,16 +192,8 @@ class Round:
             self.parts.collector.fetch(candidate, holder, now)
 
     def _begin_if_due(self, now: float) -> None:
-        """Begin the round when its time has come, or more than ``f`` others have begun it.
-
-        One of them is honest, so that the swarm's interval is over by an honest clock. Nodes whose
-        clocks differ, or that came late, thus begin together.
-        """
-        if self.begun:
-            return
-        context = self.parts.context
-        others = self.parts.pace.begun(self._number, context.head.digest)
-        if now >= self.begins or others > context.byzantine:
+        lets_begin = partial(self.parts.pace.lets_begin, self._number, self.parts.context)
+        if not self.begun and (now >= self.begins or lets_begin(holds=self.holds)):
             self._begin(now)
 
     def open(self, now: float) -> None:
@@ -220,7 +214,8 @@ class Round:
 
     def _begin(self, now: float) -> None:
         """Train, and let the times run from now."""
-        context = self.parts.context
+        context, decided = self.parts.context, self.choice.certificate
+        self.followed = decided is not None and decided.round < self._number
         self._watch = Stopwatch(now, context.quorum)
         self.times = Times.of(context.swarm, now, self.aborts, context.waits.stretch)
         self.parts.collector.begin(now, self.times)
@@ -355,8 +350,7 @@ class Round:
         if self.decided is not None or certificate is None:
             return
         parts = self.parts
-        if not self.begun:  # the others were quicker, or are in an earlier round
-            self.followed = certificate.round < self._number
+        if not self.begun:  # the others were quicker
             self._begin(now)
         self.decided = certificate
         parts.opinions.leave()

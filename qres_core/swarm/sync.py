@@ -29,7 +29,7 @@ from qres_core.swarm.chain import (
     encode_links,
     follow,
 )
-from qres_core.swarm.context import Position
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Diverged
 from qres_core.swarm.messages import (
     ATTESTATION,
@@ -313,6 +313,10 @@ class CatchingUp:
             self._help(envelope.sender, self.recent[envelope.head].head.roster.epoch, now)
         return True
 
+    def say_where(self, now: float) -> None:
+        """Tell all where this node is."""
+        self._speaker.broadcast(SYNC, self._where(), now)
+
     def answer_sync(self, envelope: Envelope, now: float) -> None:
         """Give a node that asks what it missed. Raises WireError: QRES-E401 to QRES-E404."""
         height, epoch = decode_sync(envelope.payload)
@@ -412,10 +416,29 @@ class Pace:
         said = self._begun.items()
         return {peer for peer, (at, of) in said if at > number or (at == number and of != head)}
 
-    def went_on(self, number: int, head: bytes) -> int:
-        """How many others began a round of this head later than one, or one two rounds later."""
-        said = self._begun.values()
-        return sum(at > number + 1 or (at > number and of == head) for at, of in said)
+    def went_on(self, number: int, last: Link) -> int:
+        """How many others began a round later than that in which a height ended for some.
+
+        Or, at the head that follows, one later than the next.
+        """
+        here, after = last.head.digest, last.next.digest
+        began = self._begun.values()
+        return sum(at > number + (of == after) for at, of in began if of in {here, after})
+
+    def are_few_behind(self, number: int, context: NodeContext) -> bool:
+        """Whether those that are not known to be in a round of its head cannot decide alone."""
+        there = sum(at >= number for at in self.at(context.head.digest).values())
+        return len(context.roster) - 1 - there < context.threshold
+
+    def lets_begin(self, number: int, context: NodeContext, *, holds: bool) -> bool:
+        """Whether the others let a round begin that waits: more than ``f`` of them have begun it.
+
+        One of them is honest, so that the swarm's interval is over by an honest clock. Nodes whose
+        clocks differ, or that came late, thus begin together. A node that ``holds``, because it is
+        ahead, begins too once those behind it are too few to decide.
+        """
+        begun = self.begun(number, context.head.digest) > context.byzantine
+        return begun or (holds and self.are_few_behind(number, context))
 
     def at(self, head: bytes) -> dict[NodeId, int]:
         """The highest round of each of those that speak of this head."""

@@ -137,20 +137,24 @@ def test_a_number_that_nobody_heard_of_is_opened_again_at_the_next_head(
 
 def test_who_began_the_round_elsewhere_or_a_later_one_is_past_it() -> None:
     pace = Pace()
-    said = [(0, 4, HEAD), (1, 5, HEAD), (2, 5, NEXT), (3, 6, HEAD)]
+    said = [(0, 4, HEAD), (1, 5, HEAD), (2, 5, NEXT), (3, 6, NEXT)]
     for peer, number, head in said:
         pace.heard(
             make_envelope(sender=IDS[peer], kind="contribution", round_number=number, head=head)
         )
-    pace.heard(
-        make_envelope(sender=IDS[4], kind="fetch", round_number=9, head=NEXT)
-    )  # says nothing
+    # Of another head, and of a kind that says nothing of a round: neither counts.
+    pace.heard(make_envelope(sender=IDS[4], kind="fetch", round_number=9, head=NEXT))
     assert pace.past(5, NEXT) == {IDS[1], IDS[3]}
     assert pace.past(5, HEAD) == {IDS[2], IDS[3]}
     assert pace.past(7, HEAD) == set()
-    assert pace.went_on(4, HEAD) == 2  # the sixth is two later; the fifth at the next head is not
-    assert pace.went_on(5, HEAD) == 1
-    assert pace.went_on(3, NEXT) == 3
+    last = some(head=some(digest=HEAD), next=some(digest=NEXT))
+    assert pace.went_on(4, last) == 2  # the fifth round of this head, and the sixth of the next
+    assert pace.went_on(3, last) == 4
+    pace.heard(make_envelope(sender=IDS[4], round_number=10**6, head=bytes(30) + b"no"))
+    assert pace.went_on(4, last) == 2, "nobody knows of that head"
+    context = some(head=some(digest=NEXT), roster=IDS, threshold=3)
+    assert not pace.are_few_behind(6, context)  # two are, the node itself, and two more
+    assert pace.are_few_behind(5, context)
 
 
 def some(**fields: Any) -> Any:
@@ -164,6 +168,7 @@ def some(**fields: Any) -> Any:
         (4, 6, True, False, 6, 6, 7),  # it skipped rounds, and voted there
         (5, 5, False, False, 3, 4, 5),  # it waited: the others decided in the round before
         (5, 5, True, True, 3, 4, 5),
+        (5, 0, True, True, 4, 4, 5),  # the set was decided before it was started
         (5, 5, True, True, 5, 4, 6),  # it voted there after all
         (5, 5, False, False, 3, 5, 6),  # the others were quicker than its clock
         (5, 5, False, False, 3, None, 5),
@@ -190,7 +195,7 @@ def test_the_next_number(
     [
         (6, 4, 1, True, True),
         (5, 4, 1, True, False),  # it goes on with the others
-        (6, 4, 2, True, False),  # more than f others are as far, so an honest node is
+        (6, 4, 2, True, False),  # the rest is too small to decide
         (6, 5, 1, False, True),  # the certificate is of another height: the set's own round counts
         (6, 5, 1, True, False),
         (5, None, 0, True, False),
@@ -202,6 +207,25 @@ def test_who_is_ahead_alone(
 ) -> None:
     last = some(head=some(digest=HEAD), chosen=some(origin=4))
     choice = some(certificate=None if certificate is None else some(round=certificate))
-    context = some(head=some(digest=HEAD if here else NEXT), byzantine=1)
-    pace = some(went_on=lambda _decided, _head: along)
+    head = some(digest=HEAD if here else NEXT)
+    context = some(head=head, roster=IDS, threshold=3)
+    pace = some(went_on=lambda _decided, _last: along)
     assert is_ahead_alone(number, last, choice, context, pace) is alone
+
+
+@pytest.mark.parametrize(
+    ("begun", "holds", "few", "begins"),
+    [
+        (0, False, True, False),
+        (2, False, False, True),
+        (1, True, False, False),
+        (0, True, True, True),
+    ],
+)
+def test_whether_the_others_let_a_round_begin(
+    monkeypatch: pytest.MonkeyPatch, begun: int, *, holds: bool, few: bool, begins: bool
+) -> None:
+    pace, context = Pace(), some(head=some(digest=HEAD), byzantine=1)
+    monkeypatch.setattr(pace, "begun", lambda *said: begun if said == (7, HEAD) else 9)
+    monkeypatch.setattr(pace, "are_few_behind", lambda number, _context: few and number == 7)
+    assert pace.lets_begin(7, context, holds=holds) is begins
