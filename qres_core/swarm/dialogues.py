@@ -93,8 +93,8 @@ class Dialogues:
     ) -> None:
         """Open the round with the plugins and start what they want to talk about.
 
-        ``contributed``: what the node knows of its contributions so far; ``speak``: or they say
-        nothing, and hear nothing. Raises QresError: a plugin refuses the round.
+        ``contributed``: what the node knows of its contributions so far; ``speak``: whether
+        anything is started. Raises QresError: a plugin refuses the round.
         """
         self._by_plugin = {}
         self._reset(now)
@@ -102,9 +102,8 @@ class Dialogues:
         self._logs[info.number] = self._log_of(info.number, info.head)
         for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
             del self._logs[number]
-        opened = self._context.kernel.round_opened(info, contributed)
-        self._by_plugin = opened if speak else {}
-        for plugin, dialogue in self._by_plugin.items():
+        self._by_plugin = self._context.kernel.round_opened(info, contributed)
+        for plugin, dialogue in self._by_plugin.items() if speak else ():
             self._send(plugin, dialogue.start(), now)
 
     def _log_of(self, number: int, head: bytes) -> DialogueLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import partial
 
@@ -47,7 +48,7 @@ class Heights(Leaving, ABC):
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
     def _open_height(
-        self, number: int, now: float, *, wait: float = 0.0, holding: bool = False
+        self, number: int, now: float, *, wait: float = 0.0, needed: float = math.inf
     ) -> None:
         """Begin the height of the node's head; its first round begins at once or after ``wait``."""
         parts, head, resume = self._parts, self._context.head, self._resume
@@ -78,7 +79,7 @@ class Heights(Leaving, ABC):
         if self._choice.certificate is None:
             self._choice.begin(number, now)
             number = self._choice.engine.round
-        self._open(number, now, wait=wait, holding=holding)
+        self._open(number, now, wait=wait, needed=needed)
 
     def _keep(self, made: Vector | None) -> None:
         """Take back the model that the decided set merged to before this node stopped."""
@@ -86,13 +87,15 @@ class Heights(Leaving, ABC):
             self._kept = model_digest(made, self.step + 1)
             self._catching_up.held[self._kept] = made
 
-    def _open(self, number: int, now: float, *, wait: float = 0.0, holding: bool = False) -> None:
+    def _open(
+        self, number: int, now: float, *, wait: float = 0.0, needed: float = math.inf
+    ) -> None:
         """Go to a round; it begins at once, or after ``wait`` seconds, as others let it."""
         parts = self._parts
         parts.opinions.leave()
         parts.position.enter(number, self._context)
         aborts = self._aborts + self._choice.attempts
-        self._round = Round(parts, self._choice, self._dispatch, aborts, now + wait, holding)
+        self._round = Round(parts, self._choice, self._dispatch, aborts, now + wait, needed)
         parts.speaker.open_round(self.swarm.vote_timeout * backoff(aborts) / 2, number)
         self._round.open(now)
 
@@ -115,14 +118,10 @@ class Heights(Leaving, ABC):
         """The round came to nothing, or the swarm is further."""
         current, number = self._round, self._choice.engine.round
         if not current.begun:  # nobody heard of this one
-            self._open(number, now, wait=current.begins - now, holding=current.holds)
+            self._open(number, now, wait=current.begins - now, needed=current.needed)
             return
-        outcome = Outcome(
-            self._parts.position.info,
-            RoundStatus.ABORTED,
-            self.model_digest,
-            reason=current.why_lost(),
-        )
+        info, lost = self._parts.position.info, current.why_lost()
+        outcome = Outcome(info, RoundStatus.ABORTED, self.model_digest, reason=lost)
         waits = self._context.waits
         if waits.adapts and current.lacks:
             waits.lacked()
@@ -303,8 +302,9 @@ class Heights(Leaving, ABC):
         outcome = self._outcome_of(last, vector, made=made is not None)
         for sender in outcome.members if vector is not None else ():
             self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
-        number, wait = self._next_number, self.swarm.interval
-        if holding := is_ahead_alone(number, last, self._choice, self._context, parts.pace):
+        number, wait, needed = self._next_number, self.swarm.interval, math.inf
+        if is_ahead_alone(number, last, self._choice, self._context, parts.pace):
+            needed = now + wait
             wait += Times.most(self.swarm, self._aborts, self._context.waits.stretch)
         self._round.close(outcome, now)
         parts.collector.leave()
@@ -330,6 +330,6 @@ class Heights(Leaving, ABC):
         elif was_member:
             self._is_out(after.height, now)
         if not self._is_over:
-            self._open_height(number, now, wait=wait, holding=holding)
-            if holding:
+            self._open_height(number, now, wait=wait, needed=needed)
+            if needed < math.inf:
                 self._catching_up.say_where(now)

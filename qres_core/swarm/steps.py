@@ -114,7 +114,7 @@ class Round:
     dispatch: Callable[[Envelope, float], None]  # takes what came before the round was open
     aborts: int  # rounds aborted in a row before it; they make the steps longer
     begins: float  # when the node begins to train, seconds, unless more than f others begin before
-    holds: bool = False  # whether the node waits because the others are in an earlier round
+    needed: float = math.inf  # from when on it may begin earlier, once few others are behind
     times: Times = attrs.field(init=False)
     merger: Merger = attrs.field(init=False)  # the data path of the round
     begun: bool = attrs.field(default=False, init=False)  # whether it has begun
@@ -193,7 +193,7 @@ class Round:
 
     def _begin_if_due(self, now: float) -> None:
         lets_begin = partial(self.parts.pace.lets_begin, self._number, self.parts.context)
-        if not self.begun and (now >= self.begins or lets_begin(holds=self.holds)):
+        if not self.begun and (now >= self.begins or lets_begin(holds=now >= self.needed)):
             self._begin(now)
 
     def open(self, now: float) -> None:

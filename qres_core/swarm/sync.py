@@ -36,6 +36,7 @@ from qres_core.swarm.messages import (
     CONTRIBUTION,
     DIALOGUE,
     FETCH_MODEL,
+    HOLDING,
     LINKS,
     MODEL,
     OUTCOME,
@@ -46,6 +47,7 @@ from qres_core.swarm.messages import (
     decode_fetch_model,
     decode_model,
     decode_sync,
+    encode_holding,
     encode_model,
     encode_sync,
 )
@@ -314,8 +316,8 @@ class CatchingUp:
         return True
 
     def say_where(self, now: float) -> None:
-        """Tell all where this node is."""
-        self._speaker.broadcast(SYNC, self._where(), now)
+        """Tell all in which round this node is. It holds nothing of that, so nobody answers."""
+        self._speaker.broadcast(HOLDING, encode_holding(()), now)
 
     def answer_sync(self, envelope: Envelope, now: float) -> None:
         """Give a node that asks what it missed. Raises WireError: QRES-E401 to QRES-E404."""

@@ -10,6 +10,7 @@ import pytest
 from qres_core import Blame, Fault, RoundError
 from qres_core.swarm.messages import CandidateSet, Member
 from qres_core.swarm.steps import Round
+from qres_core.swarm.sync import Pace
 from qres_core.testing import make_envelope, make_node_ids
 
 IDS = make_node_ids(4)
@@ -47,13 +48,15 @@ def test_a_kind_that_nobody_takes_is_refused(kind: str, *, relies: bool, refused
 
 
 @pytest.mark.parametrize(("others", "begins"), [(1, False), (2, True)])
-def test_more_than_f_others_begin_a_round_early(others: int, *, begins: bool) -> None:
+def test_more_than_f_others_begin_a_round_early(
+    monkeypatch: pytest.MonkeyPatch, others: int, *, begins: bool
+) -> None:
     begun: list[float] = []
-    parts = some(
-        context=some(head=some(digest=b""), byzantine=1),
-        pace=some(begun=lambda _number, _head: others),
-    )
-    waiting: Any = some(parts=parts, begun=False, begins=9.0, _number=1, _begin=begun.append)
+    pace = Pace()
+    monkeypatch.setattr(pace, "begun", lambda _number, _head: others)
+    parts = some(context=some(head=some(digest=b""), byzantine=1), pace=pace)
+    waiting: Any = some(parts=parts, begun=False, begins=9.0, _number=1, needed=9.0)
+    waiting._begin = begun.append
     Round._begin_if_due(waiting, 5.0)
     assert begun == [5.0] * begins
 
