@@ -102,6 +102,70 @@ def test_a_node_whose_line_was_slow_for_a_moment_is_with_the_others_soon(
     assert (max(gaps[6:]) < DEADLINE / 2) is guarded
 
 
+@pytest.mark.parametrize("restarted", [1, 4, 7])
+def test_nodes_started_again_after_the_decision_wait_for_nobody(
+    harness: ModuleType, restarted: int
+) -> None:
+    net = harness.Net(7, byzantine=1, options=SLOW, train=small, initial=range(36))
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 2, seconds=60)
+    net.rule = harness.drop(kind="outcome/prevote")
+    decided = lambda: all(node.machine._choice.certificate for node in net.nodes)  # noqa: E731
+    assert net.run(until=decided, seconds=60)
+    assert len({node.machine.head.height for node in net.nodes}) == 1
+    for index in range(restarted):
+        net.restart(index)
+    net.rule, now = None, net.now
+    assert net.run(until=lambda: min(net.steps()) >= 6, seconds=60)
+    assert net.now - now < DEADLINE
+
+
+def after_a_late_decision(harness: ModuleType) -> float:
+    """A liar keeps back its precommit until all have left the round, at each of its turns.
+
+    Returns how long the height takes that follows the first of these.
+    """
+    net = harness.Net(4, byzantine=1, options=SLOW, train=small, initial=range(12))
+    liar, kept = net.ids[0], list[tuple[int, int, bytes]]()
+
+    def rule(message: Any) -> Any:
+        machine = net.machine(1)
+        at_its_turn = machine._context.proposer(message.round) == liar
+        if message.sender != 0 or message.envelope.head != machine.head.digest:
+            return None
+        if message.kind in {"certificate", "links"}:
+            return ()
+        if at_its_turn and message.kind in {"choice/proposal", "choice/prevote"}:
+            return () if message.receiver == 3 else None
+        if at_its_turn and message.kind == "choice/precommit":
+            if (message.round, message.receiver) not in [item[:2] for item in kept]:
+                kept.append((message.round, message.receiver, message.frame))
+            return ()
+        return None
+
+    net.rule = rule
+    net.start()
+    gaps, before, step = list[float](), net.now, 0
+    while len(gaps) < 6:
+        net.run(seconds=0.02)
+        if kept and all(net.machine(i).number > item[0] for i in (1, 2, 3) for item in kept):
+            for _round, receiver, frame in kept:
+                net._push(net.now, receiver, "deliver", (liar, frame))
+            kept.clear()
+        if min(net.steps([1, 2, 3])) > step:
+            gaps.append(net.now - before)
+            before, step = net.now, min(net.steps([1, 2, 3]))
+    return gaps[gaps.index(max(gaps[:4])) + 1]
+
+
+def test_nodes_that_are_all_ahead_find_out(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They train, and none has spoken: each could take itself for the only one, and wait."""
+    monkeypatch.setattr(harness, "TRAINING", 1.0)
+    assert after_a_late_decision(harness) < DEADLINE / 2
+
+
 @pytest.mark.parametrize("plugin", ["secagg", "bulk"])
 def test_a_number_that_nobody_heard_of_is_opened_again_at_the_next_head(
     harness: ModuleType, plugin: str
