@@ -20,13 +20,14 @@ from typing import Any, Final
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import ConfigError, LabError, PluginError
+from qres_core.contract.errors import ConfigError, PluginError
 from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy
 from qres_core.lab import hostile
+from qres_core.lab.checkpoint import new_folder
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.trainer import (
     SECTIONS,
@@ -215,14 +216,7 @@ def prepare(
     _check(config)
     transport = transport_of(raw)
     folder = folder.resolve()
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            fix = "name another folder; this one may hold the keys and votes of a swarm"
-            raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        what = error.strerror or str(error)
-        raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error
+    new_folder(folder, "name another folder; this one may hold the keys and votes of a swarm")
     try:
         return config, _fill(raw, config, transport, folder, policies)
     except BaseException:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final
 
 import attrs
@@ -192,8 +191,10 @@ class Round:
             self.parts.collector.fetch(candidate, holder, now)
 
     def _begin_if_due(self, now: float) -> None:
-        lets_begin = partial(self.parts.pace.lets_begin, self._number, self.parts.context)
-        if not self.begun and (now >= self.begins or lets_begin(holds=now >= self.needed)):
+        if self.begun:
+            return
+        context, pace, holds = self.parts.context, self.parts.pace, now >= self.needed
+        if now >= self.begins or pace.lets_begin(self._number, context, holds=holds):
             self._begin(now)
 
     def open(self, now: float) -> None:
