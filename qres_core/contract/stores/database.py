@@ -20,6 +20,7 @@ bear that keeps a second witness.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -44,6 +45,8 @@ BUSY_SECONDS: Final = 5.0
 """How long a shared store waits for another process, seconds."""
 _LOGS: Final = ("-wal", "-journal")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_MAKE_ROOM: Final = "make room on its disk; nothing that it holds is lost"
 _REFUSED: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What SQLite and the disk raise; the last of damaged text, in a row or in a message of SQLite."""
 
@@ -398,10 +401,12 @@ def _unusable(kind: StoreKind, path: Path, what: str, fix: str | None = None) ->
 def _named(kind: StoreKind, path: Path, error: Exception, fix: str | None = None) -> RoundError:
     """What SQLite and the disk say, as the named error."""
     if isinstance(error, OSError):
+        fix = _MAKE_ROOM if error.errno in _NO_ROOM else fix
         return _unusable(kind, path, error.strerror or str(error), fix)
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _BUSY:
         return _busy(kind, path)
-    return _unusable(kind, path, str(error))
+    return _unusable(kind, path, str(error), _MAKE_ROOM if code == sqlite3.SQLITE_FULL else None)
 
 
 def _busy(kind: StoreKind, path: Path) -> RoundError:

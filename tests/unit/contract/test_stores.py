@@ -360,6 +360,18 @@ def test_a_transaction_that_fails_changes_nothing(kept: Path) -> None:
     assert len(notes(kept)) == 101
 
 
+def test_without_room_the_remedy_is_room_and_nothing_is_lost(kept: Path) -> None:
+    with closing(opened(kept)) as store:
+        pages = store.one("PRAGMA page_count")
+        store.execute(f"PRAGMA max_page_count = {pages}")
+        error = refused(lambda: note(store, 100, bytes(1 << 16)), "full", kept)
+        assert "make room" in str(error)
+        assert KIND.remedy not in str(error)  # moving a whole store away would lose what it holds
+        store.execute(f"PRAGMA max_page_count = {pages + 100}")  # control: there is room
+        note(store, 100, bytes(1 << 16))
+    assert len(notes(kept)) == 101
+
+
 @KINDS
 @pytest.mark.parametrize("what", ["removed", "replaced"])
 def test_a_file_that_is_gone_takes_no_more_commits(
