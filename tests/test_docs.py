@@ -30,6 +30,7 @@ from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.index import plugin_index
+from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS, SLOTS
 from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.gallery.entries import gallery
@@ -329,13 +330,26 @@ def test_the_domain_tags_of_the_audit_are_those_of_the_code() -> None:
         for path in top.rglob("*.py")
         if not apart & set(path.relative_to(ROOT).parts)
     }
-    tag_form = r'"((?:qres(?:-zk)?/[a-z0-9/-]*/?v\d[a-z0-9/]*)|qres-secagg/1[a-z ]*)(?:\\0)?"'
+    tag_form = (
+        r'"((?:qres(?:-zk|-torch|-flower)?/[a-z0-9/-]*/?v\d[a-z0-9/]*)|qres-secagg/1[a-z ]*)'
+        r'(?:\\0)?(?:"| \{)'
+    )
     found = {
         (tag, str(file)) for file, code in sources.items() for tag in re.findall(tag_form, code)
     }
     assert {tag for tag, _file in found} == set(told)
     assert not [(tag, file) for tag, file in found if f"`{file}`" not in told[tag]]
     assert len(told) > 60
+
+
+def test_pages_name_every_key_of_the_swarm_that_a_node_sets_for_itself() -> None:
+    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3)
+    of_roster = {"nodes", "byzantine", "quorum", "roster", "roster_epoch"}
+    shared = {key.removeprefix("swarm.") for key in shared_settings(swarm, []).values}
+    own = {field.name for field in attrs.fields(SwarmConfig)} - shared - of_roster
+    for name, start in (("how-to/run-a-node.md", "except"), ("reference/configuration.md", "these")):
+        before = _read(name).split("each node's own")[0]
+        assert set(re.findall(r"`(\w+)`", before[before.rindex(start) :])) == own, name
 
 
 def _items() -> list[list[str]]:

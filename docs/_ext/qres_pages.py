@@ -163,9 +163,9 @@ def config_tables() -> dict[str, tuple[str, type]]:
     tables: dict[str, tuple[str, type]] = {
         "swarm": (
             (
-                "Settings of the swarm. Of these, `deadline`, `vote_timeout`, `interval` and "
-                "`rounds` are each node's own, and the members, `byzantine` and `quorum` are in "
-                "the swarm's roster. All others are "
+                "Settings of the swarm. Of these, `deadline`, `vote_timeout`, `deadline_stretch`, "
+                "`interval`, `memory` and `rounds` are each node's own, and the members, "
+                "`byzantine` and `quorum` are in the swarm's roster. All others are "
                 "[shared settings](../how-to/run-a-node.md#shared-settings)."
             ),
             SwarmConfig,
