@@ -347,7 +347,8 @@ def test_pages_name_every_key_of_the_swarm_that_a_node_sets_for_itself() -> None
     of_roster = {"nodes", "byzantine", "quorum", "roster", "roster_epoch"}
     shared = {key.removeprefix("swarm.") for key in shared_settings(swarm, []).values}
     own = {field.name for field in attrs.fields(SwarmConfig)} - shared - of_roster
-    for name, start in (("how-to/run-a-node.md", "except"), ("reference/configuration.md", "these")):
+    places = {"how-to/run-a-node.md": "except", "reference/configuration.md": "these"}
+    for name, start in places.items():
         before = _read(name).split("each node's own")[0]
         assert set(re.findall(r"`(\w+)`", before[before.rindex(start) :])) == own, name
 

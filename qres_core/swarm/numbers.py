@@ -1,9 +1,10 @@
 """Which round a node begins a height with. Numbers of rounds run on over all heights.
 
-A node says nothing twice under one number, at whatever head. Who has used up a number that the
-others use next would go on a round ahead of them at every height: it would contribute to rounds in
-which nobody is, and they would wait for it. A start in the middle of a round leads there, and so
-does a line that is slow for a moment. Such a node waits for the others, as follows.
+A node contributes, proposes and votes once under one number, at whatever head. Who has used up a
+number that the others use next would go on a round ahead of them at every height: it would
+contribute to rounds in which nobody is, and they would wait for it. A start in the middle of a
+round leads there, and so does a line that is slow for a moment. Such a node waits for the
+others, as follows.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def next_number(current: Round, choice: Choice, position: Position) -> int:
         position: where the node is.
     """
     engine, number = choice.engine.round, position.number
-    if engine not in (0, number) or (current.begun and not current.followed):
-        return max(number, engine) + 1
     decided = 0 if choice.certificate is None else choice.certificate.round
+    if engine not in (0, number) or (current.begun and not current.followed):
+        return max(number, engine, decided) + 1
     return max(number, position.voted + 1, decided + 1)
 
 

@@ -375,6 +375,7 @@ class Round:
         times = [
             *self.times.upcoming(),
             math.inf if self.begun else self.begins,
+            math.inf if self.begun else self.needed,
             parts.collector.checks.due(self.times),
             parts.speaker.repeat_at,
             math.inf if parts.collector.sharding is None else parts.collector.sharding.due(),

@@ -84,7 +84,7 @@ class Start:
     """
 
     is_declared: bool = False  # whether the operator says that the node is new in the swarm
-    _first: int = attrs.field(init=False, default=0)  # number of the first round here
+    _first: tuple[int, bytes] | None = attrs.field(init=False, default=None)  # the first round here
     _had_charges: bool = attrs.field(init=False, default=False)  # then
     _is_known: bool = attrs.field(init=False, default=False)
     _told: int = attrs.field(init=False, default=0)
@@ -96,8 +96,8 @@ class Start:
 
         ``has_charges``: whether it has any of this node.
         """
-        if not self._first:
-            self._first = round_info.number
+        if self._first is None:
+            self._first = (round_info.number, round_info.head)
             self._had_charges = self._is_known = has_charges
         if contributed.height >= 0:  # the ledger has what the chain names
             self._is_known = True
@@ -106,7 +106,8 @@ class Start:
 
     def waits(self, round_info: RoundInfo, contributed: OwnContributions) -> bool:
         """Whether it is the first round here of a node that was charged before."""
-        is_first = round_info.number == self._first
+        # A number that nobody heard of is opened again, at the next head.
+        is_first = (round_info.number, round_info.head) == self._first
         return is_first and self._had_charges and bool(contributed.journal)
 
     def untold(self, contributed: OwnContributions) -> int:

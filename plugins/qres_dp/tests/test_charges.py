@@ -112,9 +112,17 @@ def test_a_charge_names_all_that_was_released(make_node: Callable[..., Any]) -> 
 
 @pytest.mark.claim("C-dp-10")
 @pytest.mark.control("C-dp-10")
-@pytest.mark.parametrize("knows", [known(2), known(1, 1), OwnContributions(height=1)])
+@pytest.mark.parametrize(
+    ("knows", "moves_on"),
+    [
+        (known(2), True),
+        (known(1, 1), True),
+        (OwnContributions(height=1), True),
+        (known(2), False),  # a number that nobody heard of is opened again, at the next head
+    ],
+)
 def test_a_ledger_set_back_with_all_its_files_is_refused(
-    knows: OwnContributions, make_node: Callable[..., Any], tmp_path: Path
+    knows: OwnContributions, make_node: Callable[..., Any], tmp_path: Path, *, moves_on: bool
 ) -> None:
     home, copy = tmp_path / "home", tmp_path / "copy"
     node = make_node(data_dir=str(home), opened=False)
@@ -142,10 +150,11 @@ def test_a_ledger_set_back_with_all_its_files_is_refused(
     shutil.rmtree(home)
     shutil.copytree(copy, home)
     back = make_node(data_dir=str(home), opened=False)
-    for number in (3, 4):  # it waits for a round
-        back.info = attrs.evolve(later, number=number)
+    head = bytes(range(32))
+    for then in (later, attrs.evolve(later, **({"number": 4} if moves_on else {"head": head}))):
+        back.info = then
         back.plugin.round_opened(back.info, known(1, 0))
-        if number == 3:
+        if then is later:  # it waits for a round
             with pytest.raises(ValueRefusedError, match=r"QRES-E507 .*the node starts again"):
                 back.send(VECTOR)
     back.send(VECTOR)

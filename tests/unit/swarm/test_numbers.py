@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from qres_core import NodeId, RoundInfo, Update
 from qres_core.swarm import heights
 from qres_core.swarm.numbers import is_ahead_alone, next_number
+from qres_core.swarm.steps import Round
 from qres_core.swarm.sync import Pace
 from qres_core.testing import make_envelope, make_node_ids
 
@@ -120,23 +122,30 @@ def test_nodes_started_again_after_the_decision_wait_for_nobody(
     assert net.now - now < DEADLINE
 
 
-def after_a_late_decision(harness: ModuleType) -> float:
+def after_a_late_decision(
+    harness: ModuleType, nodes: int, *, interval: float = 0.0, falls_silent: bool = False
+) -> float:
     """A liar keeps back its precommit until all have left the round, at each of its turns.
 
-    Returns how long the height takes that follows the first of these.
+    Returns how long the height takes that follows the first of these. The liar may be silent there.
     """
-    net = harness.Net(4, byzantine=1, options=SLOW, train=small, initial=range(12))
+    options = {**SLOW, "interval": interval}
+    net = harness.Net(nodes, byzantine=1, options=options, train=small, initial=range(12))
+    honest, left_out = range(1, nodes), range(nodes - (nodes - 1) // 3, nodes)
     liar, kept = net.ids[0], list[tuple[int, int, bytes]]()
+    silent = False
 
     def rule(message: Any) -> Any:
         machine = net.machine(1)
         at_its_turn = machine._context.proposer(message.round) == liar
+        if message.sender == 0 and silent:
+            return ()
         if message.sender != 0 or message.envelope.head != machine.head.digest:
             return None
         if message.kind in {"certificate", "links"}:
             return ()
         if at_its_turn and message.kind in {"choice/proposal", "choice/prevote"}:
-            return () if message.receiver == 3 else None
+            return () if message.receiver in left_out else None
         if at_its_turn and message.kind == "choice/precommit":
             if (message.round, message.receiver) not in [item[:2] for item in kept]:
                 kept.append((message.round, message.receiver, message.frame))
@@ -145,17 +154,17 @@ def after_a_late_decision(harness: ModuleType) -> float:
 
     net.rule = rule
     net.start()
-    gaps, before, step = list[float](), net.now, 0
-    while len(gaps) < 6:
+    took, before, step, late = math.inf, net.now, 0, 8
+    while step <= late:
         net.run(seconds=0.02)
-        if kept and all(net.machine(i).number > item[0] for i in (1, 2, 3) for item in kept):
+        if kept and all(net.machine(i).number > item[0] for i in honest for item in kept):
             for _round, receiver, frame in kept:
                 net._push(net.now, receiver, "deliver", (liar, frame))
             kept.clear()
-        if min(net.steps([1, 2, 3])) > step:
-            gaps.append(net.now - before)
-            before, step = net.now, min(net.steps([1, 2, 3]))
-    return gaps[gaps.index(max(gaps[:4])) + 1]
+            silent, late = falls_silent, min(late, step + 1)
+        if min(net.steps(honest)) > step:
+            took, before, step = net.now - before, net.now, min(net.steps(honest))
+    return took
 
 
 def test_nodes_that_are_all_ahead_find_out(
@@ -163,7 +172,28 @@ def test_nodes_that_are_all_ahead_find_out(
 ) -> None:
     """They train, and none has spoken: each could take itself for the only one, and wait."""
     monkeypatch.setattr(harness, "TRAINING", 1.0)
-    assert after_a_late_decision(harness) < DEADLINE / 2
+    assert after_a_late_decision(harness, 4) < DEADLINE / 2
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_nodes_that_are_all_ahead_find_out_after_the_interval(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Nobody says anything when it is over. A node's own clock has to wake it."""
+    monkeypatch.setattr(harness, "TRAINING", 1.0)
+    if not guarded:
+        original = Round.due
+
+        def forgetful(self: Round, after: float) -> float:
+            needed, self.needed = self.needed, -math.inf
+            found = original(self, after)
+            self.needed = needed
+            return found
+
+        monkeypatch.setattr(Round, "due", forgetful)
+    took = after_a_late_decision(harness, 7, interval=3.0, falls_silent=True)
+    # The silent liar costs a deadline, as in every height.
+    assert (took < DEADLINE + 3.0 + 2.0) is guarded
 
 
 @pytest.mark.parametrize("plugin", ["secagg", "bulk"])
@@ -236,6 +266,8 @@ def some(**fields: Any) -> Any:
         (5, 5, True, True, 5, 4, 6),  # it voted there after all
         (5, 5, False, False, 3, 5, 6),  # the others were quicker than its clock
         (5, 5, False, False, 3, None, 5),
+        (5, 5, True, False, 5, 7, 8),  # the others decided in a round that it was not in
+        (5, 0, True, False, 4, 7, 8),
     ],
 )
 def test_the_next_number(
