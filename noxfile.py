@@ -123,6 +123,7 @@ def lint(session: nox.Session) -> None:
     schemas = {"compose-spec": "deploy/compose.yaml", "citation-file-format": "CITATION.cff"}
     for schema, file in schemas.items():
         session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", file)
+    session.run("python", "-P", "-m", "pytest", "-q", "tests/unit/test_helm.py")
 
 
 @nox.session(python=PYTHONS[0])

@@ -5,9 +5,9 @@
     python -P scripts/bump.py --tags                print the tag of every distribution
 
 It changes ``version`` in each ``pyproject.toml``; the bounds ``>=0.1,<0.2`` of everything that
-depends on the distribution; and, for qres-core, ``__version__``, ``CITATION.cff``, the Helm chart
-and the pages and templates that show the bound. Install the tree again afterwards (``make test``
-does): the metadata of an editable install hold the old bounds.
+depends on the distribution; its ``__version__``; and, for qres-core, ``CITATION.cff``, the Helm
+chart and the pages and templates that show the bound. Install the tree again afterwards
+(``make test`` does): the metadata of an editable install hold the old bounds.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SHOW_THE_BOUND: Final = (
     "docs/tutorials/write-an-aggregator.md",
     "docs/examples/*/pyproject.toml",
     "CONTRIBUTING.md",
+    "RELEASING.md",
 )
 
 

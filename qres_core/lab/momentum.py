@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qres_core.contract import canonical, fixed
 from qres_core.contract.errors import LabError, ModelError, QresError
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import Reference, RememberingTrainer, Trainer, Validator
+from qres_core.contract.trainer import Reference, Trainer, Validator, remembering
 from qres_core.contract.training import with_round
 from qres_core.contract.types import Update, Vector
 
@@ -130,7 +130,8 @@ class FadingTrainer:
 
     def remember(self) -> bytes:
         """The means, and what the trainer keeps."""
-        inner = self.inner.remember() if isinstance(self.inner, RememberingTrainer) else b""
+        keeper = remembering(self.inner)
+        inner = b"" if keeper is None else keeper.remember()
         return canonical.dumps([self._own.raw(), self._trusted.raw(), inner])
 
     def recall(self, memory: bytes) -> None:
@@ -142,8 +143,9 @@ class FadingTrainer:
         except (QresError, ValueError, TypeError) as error:
             what = "is not what a trainer with momentum kept"
             raise ModelError.of("QRES-E605", "trainer.momentum", what, "begin anew") from error
-        if inner and isinstance(self.inner, RememberingTrainer):
-            self.inner.recall(inner)
+        keeper = remembering(self.inner)
+        if inner and keeper is not None:
+            keeper.recall(inner)
 
     def records(self) -> NoReturn:
         """Refuse: an example would move the updates of all later rounds.

@@ -197,6 +197,43 @@ def test_it_judges_if_the_trainer_does_and_its_references_fade_by_themselves() -
     assert found == [(10, [100]), (15, [150])]
 
 
+class Keeper(Said):
+    """It keeps what it has yet to send."""
+
+    def remember(self) -> bytes:
+        return bytes(self.values)
+
+    def recall(self, memory: bytes) -> None:
+        self.values = list(memory)
+
+
+@attrs.define
+class Around:
+    """A user's own wrapper, which keeps nothing of its own."""
+
+    inner: Any
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        made: Update | None = self.inner.fit(vector, round_info)
+        return made
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        figures: Mapping[str, float] = self.inner.evaluate(vector)
+        return figures
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_what_the_trainer_keeps_is_kept_through_what_is_around_it(*, wraps: bool) -> None:
+    def made(keeper: Any) -> FadingTrainer:
+        faded = with_momentum(Around(keeper) if wraps else keeper, 0.5)
+        assert isinstance(faded, FadingTrainer)
+        return faded
+
+    again = Keeper([])
+    made(again).recall(made(Keeper([3, 5])).remember())
+    assert again.values == [3, 5]
+
+
 def test_none_is_the_trainer_itself() -> None:
     trainer = Said([])
     assert with_momentum(trainer, 0.0) is trainer
