@@ -259,22 +259,6 @@ def test_what_is_no_number_is_refused_by_name(wrong: Any) -> None:
         accounting.epsilon(1.0, 1.0, 1e-5)  # type: ignore[arg-type]
 
 
-@pytest.mark.claim("C-dp-26")
-@pytest.mark.parametrize("kind", ["fixed", "shuffle", "cyclic", "importance", "Poisson", ""])
-def test_other_samplings_are_refused_by_name(kind: str) -> None:
-    with pytest.raises(CompatibilityError, match="amplification") as caught:
-        accounting.check_sampling(kind, 0.1)
-    assert caught.value.code == "QRES-E314"
-
-
-@pytest.mark.claim("C-dp-26")
-def test_a_rate_without_sampling_is_refused() -> None:
-    assert accounting.check_sampling("none") == 1.0
-    assert accounting.check_sampling("poisson", 0.1) == 0.1
-    with pytest.raises(CompatibilityError, match="without Poisson"):
-        accounting.check_sampling("none", 0.1)
-
-
 def test_a_budget_no_noise_can_keep_is_refused() -> None:
     with pytest.raises(CompatibilityError) as caught:
         accounting.calibrate(1e-9, 1e-100, 10**9)

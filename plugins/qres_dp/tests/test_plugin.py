@@ -166,6 +166,13 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
         Dp(**{**USUAL, **TWO, **options})
 
 
+@pytest.mark.claim("C-dp-26")
+@pytest.mark.parametrize("kind", ["fixed", "shuffle", "cyclic", "importance", "Poisson", ""])
+def test_other_samplings_are_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="sampling"):
+        Dp(**{**USUAL, **TWO, "sampling": kind})
+
+
 def test_traits_say_what_each_mode_rests_on() -> None:
     local = Dp(**USUAL, **TWO).claims.needs
     assert (local.at_most, local.averaging) == (Visibility.INDIVIDUAL, False)

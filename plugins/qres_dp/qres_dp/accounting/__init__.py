@@ -21,10 +21,9 @@ from qres_dp.accounting.limits import (
     check_noise,
     check_rate,
     check_rounds,
-    check_sampling,
 )
 
-__all__ = ["calibrate", "check_sampling", "delta", "epsilon", "most_rounds"]
+__all__ = ["calibrate", "delta", "epsilon", "most_rounds"]
 
 _CLOSE: Final = 1e-4  # of epsilon, where every trial costs a convolution
 
