@@ -48,12 +48,8 @@ from qres_core.swarm.messages import (
     decode_conclusion,
     decode_vote,
 )
-from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour
+from qres_core.swarm.misbehaviour import Misbehaviour
 
-LOOKED_BACK: Final = 8
-"""Rounds of a head of which a node's messages are kept to be compared with later ones."""
-_FIELDS: Final = 2048
-"""Most bytes of an encoded message beside its payload and its authenticators."""
 Says = Callable[[Envelope, int], Hashable]
 
 
@@ -198,47 +194,3 @@ def proves(item: Misbehaviour, premises: Premises, authentic: Callable[[Envelope
     else:
         shown = item.fault in flaws(item.messages[0], premises)
     return shown and all(message.auth and authentic(message) for message in item.messages)
-
-
-class Lookout:
-    """Finds what proves a fault among the messages of one head, as they come.
-
-    Args:
-        premises: of that head.
-
-    Of each sender and kind the first message of each of the last :data:`LOOKED_BACK` rounds is
-    kept, if a proposal has room for it. A liar that speaks of many rounds pushes out its own.
-    """
-
-    def __init__(self, premises: Premises) -> None:
-        self._premises = premises
-        self._first: dict[tuple[NodeId, str], dict[int, Envelope]] = {}
-
-    def take(self, message: Envelope) -> Misbehaviour | None:
-        """What an authenticated message proves, with what its sender said before; often nothing.
-
-        Repeated messages cost nothing, others are decoded once.
-        """
-        premises = self._premises
-        here = message.swarm, message.head
-        if message.kind not in SAYS or here != (premises.swarm, premises.head):
-            return None
-        # Not encoded again to be measured: contributions may have megabytes.
-        room = QUOTED_BYTES - _FIELDS - sum(len(octets) for octets in message.auth.values())
-        if message.sender not in premises.roster or len(message.payload) > room:
-            return None
-        rounds = self._first.setdefault((message.sender, message.kind), {})
-        first = rounds.get(message.round)
-        if first is not None:
-            if first.payload_digest == message.payload_digest:
-                return None
-            found = conflict(first, message, len(premises.roster))
-            if found is not None:
-                return found
-        for fault in flaws(message, premises):
-            return Misbehaviour.of(fault, message)
-        if first is None:
-            rounds[message.round] = message
-            if len(rounds) > LOOKED_BACK:
-                del rounds[min(rounds)]
-        return None

@@ -34,9 +34,7 @@ from qres_core.swarm.messages import (
 )
 from qres_core.swarm.misbehaviour import MESSAGES, QUOTED_BYTES, Misbehaviour, MisbehaviourPool
 from qres_core.swarm.proving import (
-    LOOKED_BACK,
     SAYS,
-    Lookout,
     Premises,
     conflict,
     flaws,
@@ -602,55 +600,6 @@ def test_messages_without_an_authenticator_prove_nothing(make: Callable[..., Env
         bare = Misbehaviour.of(item.fault, *(m.with_auth({}) for m in item.messages))
         assert not proves(bare, PREMISES, lambda _m: True)
         assert proves(item, PREMISES, lambda _m: True)
-
-
-# ── the lookout ───────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_lookout_finds_every_lie_as_its_last_message_comes(
-    make: Callable[..., Envelope],
-) -> None:
-    for item in items(make):
-        lookout = Lookout(PREMISES)
-        if len(item.messages) == 2:
-            assert lookout.take(item.messages[0]) is None
-        found = lookout.take(item.messages[-1])
-        assert found is not None
-        assert found.subject == item.subject
-        assert proves(found, PREMISES, lambda _m: True)
-        if len(item.messages) == 2:
-            assert found == item
-
-
-def test_a_lookout_does_not_look_at_other_heads_strangers_and_what_has_no_room(
-    make: Callable[..., Envelope],
-) -> None:
-    vote, nil = encode_vote(HEAD), encode_vote(None)
-    for fields in ({"head": OTHER}, {"swarm": "other"}, {"sender": b"\7" * 32}):
-        lookout = Lookout(PREMISES)
-        assert [lookout.take(make("choice/prevote", said, **fields)) for said in (vote, nil)] == [
-            None
-        ] * 2
-    lookout, large = Lookout(PREMISES), bytes(QUOTED_BYTES)
-    assert lookout.take(make("contribution", large)) is None
-    assert lookout.take(make("contribution", b"small")) is None
-    assert lookout.take(make("contribution", b"other")) is not None
-
-
-def test_a_lookout_remembers_so_many_rounds_of_each_sender(make: Callable[..., Envelope]) -> None:
-    lookout = Lookout(PREMISES)
-    numbers = range(1, LOOKED_BACK + 2)
-    for number in numbers:
-        assert lookout.take(make("choice/prevote", encode_vote(HEAD), round=number)) is None
-        assert lookout.take(make("choice/prevote", encode_vote(HEAD), round=number)) is None
-    lookout.take(make("choice/prevote", encode_vote(HEAD), sender=IDS[0], round=1))
-    found = [
-        lookout.take(make("choice/prevote", encode_vote(None), round=number)) for number in numbers
-    ]
-    assert [item is not None for item in found] == [False] + [True] * LOOKED_BACK
-    assert (
-        lookout.take(make("choice/prevote", encode_vote(None), sender=IDS[0], round=1)) is not None
-    )
 
 
 # ── the codec ─────────────────────────────────────────────────────────────────────────────────────
