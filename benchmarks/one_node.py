@@ -108,7 +108,6 @@ class Path:
         merging: processor time of the rule at the node.
         whole: processor time of the rule at a node that merges all coordinates.
         everyone: bytes of all contributions at a node that takes them in whole.
-        vectors: bytes of the vectors that the node served to others and received, at least.
     """
 
     received: dict[str, int]

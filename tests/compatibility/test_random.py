@@ -43,7 +43,7 @@ JUDGES = {"mda", "monna", "public_validation"}
 """Plugins that refuse a merge for what is in it."""
 SPENT = "QRES-E509 plugins.dp.epsilon"
 
-ROUNDS = int(os.environ.get("QRES_RANDOM_ROUNDS", "1"))
+ROUNDS = 1
 SMALL = st.sampled_from([0, 1, 2])
 REAL = st.sampled_from([1e-4, 0.01, 0.1, 1.0, 3.0, 40.0, 5000.0])
 SIZE = st.sampled_from([0, 3, 4, 5, 8])

@@ -17,7 +17,6 @@ import qres_flower
 from flwr.app import (
     Array,
     ArrayRecord,
-    ConfigRecord,
     Context,
     Error,
     Message,
@@ -203,7 +202,3 @@ def enter_run() -> None:
     """What Flower says of the process that a ServerApp runs in."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
     random.seed(0)
-
-
-def config_record() -> ConfigRecord:
-    return ConfigRecord({"lr": 0.1})

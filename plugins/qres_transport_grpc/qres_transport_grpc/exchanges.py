@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -36,7 +36,6 @@ LONGEST_SECONDS: Final = 8.0
 GROWTH: Final = 1.5
 
 _LOG: Final = logging.getLogger(__name__)
-Answering = Callable[[NodeId, bytes], Awaitable[tuple[int, bytes]]]
 
 
 @attrs.define(eq=False)

@@ -266,18 +266,6 @@ class Keeping(Loud):
             await asyncio.sleep(0)
 
 
-class Withholding(Keeping):
-    """Passes nothing on from one node until told, and then all of it at once."""
-
-    silent: NodeId = b""
-
-    def route(self, sender: NodeId, to: NodeId, message: bytes) -> None:
-        if sender == self.silent:
-            self.kept.append((sender, to, message))
-        else:
-            HubServer.route(self, sender, to, message)
-
-
 def restart(
     hub: Callable[..., Any], hub_loop: Any, lab: SimpleNamespace
 ) -> tuple[list[bytes], bool]:

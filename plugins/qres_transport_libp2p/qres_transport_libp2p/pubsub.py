@@ -31,8 +31,6 @@ from qres_transport_libp2p.wire import reset
 GOSSIPSUB: Final = TProtocol("/meshsub/1.1.0")
 """1.2 announces every message it has, however small; that costs more than it saves here."""
 HEARTBEAT_SECONDS: Final = 1
-RPC_OVERHEAD: Final = 512
-"""Bytes that an RPC with one message has beside the message's data, rounded up."""
 MAX_RPC_BYTES: Final = 128 * 1024
 TOGETHER_BYTES: Final = 32 * 1024
 """RPCs that wait for a peer are written together until they are as large as this."""

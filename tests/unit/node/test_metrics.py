@@ -14,8 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from qres_core.node import metrics
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "deploy/grafana.json"
-UNITS = {"seconds", "bytes", "ratio", "info"}
-"""Base units, and what stands in the place of one."""
 SCALED = re.compile("_(ms|millis|milliseconds|minutes|hours|kb|mb|kilobytes|percent|count)(_|$)")
 
 

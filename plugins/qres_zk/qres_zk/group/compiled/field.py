@@ -92,7 +92,7 @@ def mul(_typing: Any, _left: Any, _right: Any) -> Any:
 
 @intrinsic
 def square(_typing: Any, _value: Any) -> Any:
-    """Square; the code is inlined, see :func:`square_far`."""
+    """Square; the code is inlined."""
 
     def code(context: Any, build: Any, _signature: Any, args: Any) -> Any:
         limbs = _limbs(build, args[0])
