@@ -37,7 +37,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from qres_dp import accounting, grid
-from qres_dp.adaptive import SPAN, UNIT, AdaptiveClip, split
+from qres_dp.adaptive import FINE, SPAN, UNIT, AdaptiveClip, split
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mechanism, Mode, Unit, relation_of, steps
@@ -170,7 +170,7 @@ class _Following:
         self._noise = discrete_gaussian(votes.share)
         radius = mechanism.bound
         self._rule = AdaptiveClip(quantile, lowest=max(1, radius // SPAN), highest=SPAN * radius)
-        self._bound = self._rule.start(radius)
+        self._bound = radius * FINE
 
     def move(self, clipped: int) -> None:
         """Have the bound move by the votes of a round."""

@@ -125,10 +125,6 @@ class AdaptiveClip:
             )
             raise CompatibilityError.of("QRES-E313", "plugins.dp.clip", what, "change swarm.scale")
 
-    def start(self, radius: int) -> int:
-        """The bound to begin with, for a clip of ``radius`` grid steps."""
-        return min(max(radius, self.lowest), self.highest) * FINE
-
     @staticmethod
     def radius(bound: int) -> int:
         """The integer radius that vectors are clipped to, in grid steps; noise is for it too."""

@@ -178,21 +178,6 @@ def split(variance: Fraction) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def smoothing(levels: tuple[Level, ...]) -> float:
-    """The least smoothing parameter of the sums, infinite for a single part.
-
-    Two parts of variances ``a`` and ``k**2 b`` add up to a discrete Gaussian within a factor of
-    ``exp(±4 exp(-2 pi**2 s**2))`` with ``s**2 = a b / (a + k**2 b)``.
-    """
-    least, above = math.inf, levels[-1]
-    for level in reversed(levels[:-1]):
-        step = above.scale // level.scale
-        whole = level.variance + step * step * above.variance
-        least = min(least, math.sqrt(level.variance * above.variance / whole))
-        above = Level(whole, level.scale)
-    return least
-
-
 class DiscreteGaussian:
     """The distribution ``D_Z(variance)``, ready to be drawn from.
 

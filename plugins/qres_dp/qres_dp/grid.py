@@ -62,7 +62,7 @@ def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Pr
     """
     bound, share = mechanism.bound, mechanism.share
     where = "plugins.dp.clip"
-    if bound * bound < LEAST_RMS * LEAST_RMS * dimension:
+    if bound < least_bound(dimension):
         rms = bound / math.sqrt(dimension)
         what = (
             f"the bound is {bound} in steps of the grid: {rms:.3g} for each of {dimension} "

@@ -16,9 +16,8 @@ import attrs
 from qres_core import CompatibilityError, Surroundings, fixed
 from qres_dp import accounting, grid
 from qres_dp.account import PrivacyAccount
-from qres_dp.adaptive import PrivacySplit
 from qres_dp.fitting import refuse
-from qres_dp.modes import LEMMA, Mechanism, Unit
+from qres_dp.modes import Mechanism, Unit
 from qres_dp.releases import Release
 from qres_dp.terms import ReleaseTerms
 from qres_dp.trust import trust_of
@@ -78,17 +77,6 @@ class PrivacyPlan:
     def room(self) -> float:
         """The part of the grid's range that clipped updates and the noise beside them take."""
         return grid.room(self.mechanism, self.around.nodes) / fixed.LIMIT
-
-    @property
-    def effective_multiplier(self) -> float:
-        """What may be accounted for: noise of a sum over sensitivity, rounded down; with votes.
-
-        The variance counts without the 9 squared steps of the lemma of :mod:`qres_dp.modes`.
-        """
-        total = self.mechanism.share * self.mechanism.honest - LEMMA
-        alone = math.sqrt(total) / self.mechanism.sensitivity * (1.0 - 2.0**-50)
-        votes = self.details.get("votes_multiplier")
-        return alone if votes is None else PrivacySplit(alone, votes).together * (1.0 - 2.0**-50)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as ``qres dp plan --json`` prints it: see docs/reference/privacy-plan.md."""

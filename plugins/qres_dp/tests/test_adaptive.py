@@ -66,8 +66,6 @@ class TestMove:
 
     def test_it_stays_within_grid_and_ring(self) -> None:
         rule = AdaptiveClip(lowest=100, highest=200)
-        assert rule.start(5) == 100 * FINE
-        assert rule.start(10**6) == 200 * FINE
         low, high = 100 * FINE, 200 * FINE
         for _round in range(20):
             low, high = rule.move(low, [(0, 9)]), rule.move(high, [(9 * UNIT, 9)])
@@ -89,7 +87,7 @@ def test_it_finds_the_quantile_from_far_away(factor: float, quantile: float, see
     truth = radius * float(np.quantile(norms / radius, quantile))
     rule = AdaptiveClip(quantile=quantile)
     deviation = split(1.0, nodes).votes * UNIT
-    bound = rule.start(round(truth * factor))
+    bound = round(truth * factor) * FINE
     path: list[float] = []
     for row in norms:
         votes = sum(rule.vote(round(norm) ** 2, bound) for norm in row)
@@ -172,4 +170,5 @@ def test_a_grid_without_room_for_any_bound(lowest: int, highest: int) -> None:
 
 @pytest.mark.parametrize("radius", [1, 100, MAX_RADIUS])
 def test_room_for_one_bound_is_room(radius: int) -> None:
-    assert AdaptiveClip(lowest=radius, highest=radius).start(7) == radius * FINE
+    rule = AdaptiveClip(lowest=radius, highest=radius)
+    assert rule.move(radius * FINE, [(0, 1)]) == radius * FINE

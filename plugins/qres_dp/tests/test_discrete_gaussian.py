@@ -28,7 +28,6 @@ from qres_dp.discrete_gaussian import (
     cumulative,
     discrete_gaussian,
     exp_minus,
-    smoothing,
     split,
 )
 from qres_dp.randomness import Keystream
@@ -146,6 +145,21 @@ def test_a_tie_is_resolved_to_the_last_bit(boundary: int, shift: int) -> None:
 
 
 # ── the split of wide noise ───────────────────────────────────────────────────────────────────
+
+
+def smoothing(levels: tuple[Level, ...]) -> float:
+    """The least smoothing parameter of the sums, infinite for a single part.
+
+    Two parts of variances ``a`` and ``k**2 b`` add up to a discrete Gaussian within a factor of
+    ``exp(±4 exp(-2 pi**2 s**2))`` with ``s**2 = a b / (a + k**2 b)``.
+    """
+    least, above = math.inf, levels[-1]
+    for level in reversed(levels[:-1]):
+        step = above.scale // level.scale
+        whole = level.variance + step * step * above.variance
+        least = min(least, math.sqrt(level.variance * above.variance / whole))
+        above = Level(whole, level.scale)
+    return least
 
 
 @pytest.mark.claim("C-dp-2")

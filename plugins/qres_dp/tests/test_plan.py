@@ -112,7 +112,8 @@ def test_a_plan_keeps_its_budget_or_is_refused_by_name(
     mu = math.sqrt(squared_mu(item))
     rounding = 1e-8 + 1e-15 * (budget.epsilon / mu + mu) * (abs(budget.epsilon / mu - mu / 2) + 1)
     assert delta_of(mu, budget.epsilon) <= budget.delta * (1.0 + rounding)
-    assert item.effective_multiplier >= item.mechanism.noise_multiplier * (1 - 1e-14)
+    promised = math.sqrt(item.account.rounds) / item.mechanism.noise_multiplier
+    assert mu <= promised * (1 + 1e-14)
     assert math.sqrt(item.mechanism.share) >= 8.0
     assert item.mechanism.bound >= 2.0 * math.sqrt(around.dimension) * (1 - 1e-12)
     assert 0.0 < item.room <= 1.0

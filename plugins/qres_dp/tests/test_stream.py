@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_dp import Dp
 from qres_dp.accounting.composition import spent
-from qres_dp.correlated import multiplier_of
+from qres_dp.correlated.factor import ONE, SMOOTHING_VARIANCE
 from qres_dp.correlated.history import FILE
 from qres_dp.ledger import PrivacyLedger
 from qres_dp.stream import StreamShape
@@ -52,13 +52,10 @@ def test_the_steps_cost_what_the_stream_costs_after_each_of_them(shape: StreamSh
     paid = Fraction(0)
     for step in range(shape.steps):
         paid += 1 / Fraction(shape.price(step)) ** 2
-        together = multiplier_of(shape.variance, shape.sensitivity, shape.squared(step + 1))
+        moved = Fraction(shape.sensitivity**2 * shape.squared(step + 1), ONE**2)
+        cost = moved / (shape.variance - SMOOTHING_VARIANCE)
         # Never less than what was released so far costs, and hardly more.
-        assert (
-            1 / Fraction(together) ** 2
-            <= paid
-            <= (1 + Fraction(1, 10**8)) / Fraction(together) ** 2
-        )
+        assert cost <= paid <= (1 + Fraction(1, 10**8)) * cost
     whole = 1 / Fraction(shape.multiplier) ** 2
     assert paid <= whole
 

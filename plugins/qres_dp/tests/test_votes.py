@@ -15,10 +15,11 @@ import attrs
 import numpy as np
 import pytest
 from qres_dp import Dp
-from qres_dp.adaptive import FINE, MAX_RADIUS, SPAN, UNIT, AdaptiveClip, split
+from qres_dp.adaptive import FINE, MAX_RADIUS, SPAN, UNIT, AdaptiveClip, PrivacySplit, split
 from qres_dp.discrete_gaussian import LARGEST_DEVIATION, discrete_gaussian
 from qres_dp.following import FILE
 from qres_dp.grid import HEADROOM, LEAST_SHARE
+from qres_dp.modes import LEMMA
 from qres_dp.releases.voted import VotedRelease
 from qres_dp.votes import BOUND, MODULUS, NAME, VoteNoise, named_bounds
 
@@ -602,7 +603,10 @@ def test_the_plan_counts_the_vote_and_tells_how_far_the_clip_moves() -> None:
     plan = Dp(**OPTIONS).plan(AROUND)
     told = plan.to_json()["mechanism"]
     assert told["lowest_clip"] * SPAN == told["highest_clip"] / SPAN == told["clip"] == 0.25
-    assert plan.terms.multiplier <= plan.effective_multiplier < plan.mechanism.noise_multiplier
+    mechanism = plan.mechanism
+    vector = math.sqrt(mechanism.share * mechanism.honest - LEMMA) / mechanism.sensitivity
+    both = PrivacySplit(vector, told["votes_multiplier"]).together
+    assert plan.terms.multiplier <= both < mechanism.noise_multiplier
     assert plan.epsilon <= 8.0
     plain = Dp(**{**OPTIONS, "adaptive_quantile": 0.0}).plan(AROUND)
     assert plan.epsilon == plain.epsilon

@@ -16,7 +16,7 @@ Two ways of it:
 """
 
 from qres_dp.correlated.encoding import decode, encode, grain_of, longest_reach, reach
-from qres_dp.correlated.factor import Factor, Participation, multiplier_of, variance_for
+from qres_dp.correlated.factor import Factor, Participation, variance_for
 from qres_dp.correlated.history import KeyHistory
 from qres_dp.correlated.memory import EncodingMemory, EncodingShape, ModelChange
 from qres_dp.correlated.noise import CorrelatedNoise
@@ -33,7 +33,6 @@ __all__ = [
     "encode",
     "grain_of",
     "longest_reach",
-    "multiplier_of",
     "reach",
     "variance_for",
 ]

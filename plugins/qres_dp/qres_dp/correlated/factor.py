@@ -70,12 +70,6 @@ class Participation:
     # at least so many rounds from one of them to the next; 1 is every round
     separation: int = attrs.field(default=1, validator=_check_count)
 
-    def allows(self, earlier: tuple[int, ...], step: int) -> bool:
-        """Whether somebody that took part in ``earlier`` steps may take part in ``step`` too."""
-        if not earlier:
-            return True
-        return len(earlier) < self.times and step - max(earlier) >= self.separation
-
 
 @attrs.frozen
 class Factor:
@@ -169,18 +163,3 @@ def variance_for(noise_multiplier: float, bound: int, squared_sensitivity: int) 
         raise CompatibilityError.of("QRES-E314", "plugins.dp", what)
     deviation = Fraction(noise_multiplier) * bound
     return deviation**2 * squared_sensitivity / ONE**2 + SMOOTHING_VARIANCE
-
-
-def multiplier_of(variance: Fraction, bound: int, squared_sensitivity: int) -> float:
-    """Noise multiplier that a stream with this variance amounts to, rounded down.
-
-    The arguments are those of :func:`variance_for`; with the sensitivity of the first ``t`` steps
-    it is what the stream has cost after them. Raises CompatibilityError: QRES-E314 for a variance
-    of no more than ``SMOOTHING_VARIANCE``.
-    """
-    if variance <= SMOOTHING_VARIANCE:
-        what = f"the noise has a variance of {float(variance):g} grid steps squared"
-        raise CompatibilityError.of("QRES-E314", "plugins.dp", what, "a larger clip or scale")
-    square = (variance - SMOOTHING_VARIANCE) * ONE**2 / (bound * bound * squared_sensitivity)
-    # Float division of integers and sqrt round correctly: two units in the last place cover both.
-    return math.sqrt(square) * (1.0 - 2.0**-51)

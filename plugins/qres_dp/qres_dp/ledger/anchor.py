@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core import DIGEST_BYTES, RoundError, WireError, canonical, stores
+from qres_dp.ledger.key import unusable
 
 FILE: Final = "dp-ledger.anchor"
 MAX_BYTES: Final = 1024
@@ -51,17 +52,17 @@ def read(folder: Path, key: bytes) -> Anchor | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _damaged(path, str(error)) from error
+        raise unusable(path, str(error)) from error
     tag, body = octets[:DIGEST_BYTES], octets[DIGEST_BYTES:]
     if len(octets) > MAX_BYTES or not hmac.compare_digest(_tag(key, body), tag):
-        raise _damaged(path, "the file is damaged, or made with another key")
+        raise unusable(path, "the file is damaged, or made with another key")
     try:
         value: Any = canonical.loads(body, max_bytes=MAX_BYTES)
         count, head = value
     except (WireError, TypeError, ValueError) as error:
-        raise _damaged(path, "the file is not an anchor") from error
+        raise unusable(path, "the file is not an anchor") from error
     if type(head) is not bytes or type(count) is not int:
-        raise _damaged(path, "the file is not an anchor")
+        raise unusable(path, "the file is not an anchor")
     return Anchor(count, head)
 
 
@@ -81,8 +82,3 @@ def sweep(folder: Path) -> None:
 
 def _tag(key: bytes, body: bytes) -> bytes:
     return hmac.digest(key, _DOMAIN + body, hashlib.sha256)
-
-
-def _damaged(path: Path, what: str) -> RoundError:
-    fix = "restore the file; without it nobody knows the privacy spent"
-    return RoundError.of("QRES-E602", str(path), what, fix)

@@ -15,6 +15,8 @@ from qres_core import LabError, RoundError, stores
 
 FILE: Final = "dp-ledger.key"
 KEY_BYTES: Final = 32
+REMEDY: Final = "restore the file; without it nobody knows the privacy spent"
+"""For a file of the ledger that is missing or damaged."""
 
 
 def fresh() -> bytes:
@@ -30,7 +32,7 @@ def make(folder: Path) -> bytes:
     try:
         stores.make_folder(folder)
     except OSError as error:
-        raise _unusable(folder / FILE, str(error)) from error
+        raise unusable(folder / FILE, str(error)) from error
     with suppress(LabError):  # there is one
         stores.create_file(folder / FILE, fresh())
     return read(folder)
@@ -48,12 +50,12 @@ def read(folder: Path) -> bytes:
             key = file.read(KEY_BYTES + 1)
     except OSError as error:
         what = error.strerror or str(error)
-        raise _unusable(path, f"the key of the ledger cannot be read: {what}") from error
+        raise unusable(path, f"the key of the ledger cannot be read: {what}") from error
     if len(key) != KEY_BYTES:
-        raise _unusable(path, "the key of the ledger is damaged")
+        raise unusable(path, "the key of the ledger is damaged")
     return key
 
 
-def _unusable(path: Path, what: str) -> RoundError:
-    fix = "restore the file; without it nobody knows the privacy spent"
-    return RoundError.of("QRES-E602", str(path), what, fix)
+def unusable(path: Path, what: str) -> RoundError:
+    """QRES-E602 for a file of the ledger, with :data:`REMEDY`."""
+    return RoundError.of("QRES-E602", str(path), what, REMEDY)

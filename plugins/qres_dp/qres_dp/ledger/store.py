@@ -34,7 +34,7 @@ _KIND: Final = stores.StoreKind(
     application_id=APPLICATION_ID,
     version=SCHEMA_VERSION,
     reader="qres-dp",
-    remedy="restore the file; without it nobody knows the privacy spent",
+    remedy=keys.REMEDY,
     instead="keep the file, take what it spent off plugins.dp.epsilon, and begin a new swarm with "
     "new folders",
     shared=True,  # other nodes with the same data, and `qres dp`
