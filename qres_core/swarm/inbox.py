@@ -20,7 +20,19 @@ def _closed(where: str) -> RoundError:
 
 
 @attrs.define(eq=False)
-class Inbox(Generic[T]):
+class _Awaited:
+    """What somebody may wait for, until it is closed."""
+
+    _closed: bool = attrs.field(init=False, default=False)
+    _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+@attrs.define(eq=False)
+class Inbox(_Awaited, Generic[T]):
     """Items that may be taken once their time has come; ties in the order they were put.
 
     Readers wait for the clock themselves, so that a delayed item needs no task of its own.
@@ -29,8 +41,6 @@ class Inbox(Generic[T]):
     capacity: int  # items that may wait, due or not
     _waiting: list[tuple[float, int, T]] = attrs.field(factory=list[tuple[float, int, T]])
     _count: int = 0
-    _closed: bool = False
-    _changed: anyio.Event = attrs.field(factory=anyio.Event)
 
     def put(self, item: T, due: float = -math.inf) -> bool:
         """Add an item that may be taken from ``due`` on, a time of ``anyio.current_time``.
@@ -69,19 +79,13 @@ class Inbox(Generic[T]):
         self._waiting.clear()
         self._wake()
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
 
 @attrs.define(eq=False)
-class Notices(Generic[T]):
+class Notices(_Awaited, Generic[T]):
     """The newest items, for a reader who may never come."""
 
     capacity: int  # items that are kept
     _kept: deque[T] = attrs.field(init=False)
-    _closed: bool = False
-    _changed: anyio.Event = attrs.field(factory=anyio.Event)
 
     def __attrs_post_init__(self) -> None:
         self._kept = deque(maxlen=self.capacity)
@@ -108,7 +112,3 @@ class Notices(Generic[T]):
         """Let who waits get the error, once what is left has been read."""
         self._closed = True
         self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
