@@ -15,8 +15,6 @@ from typing import Any, Final, TextIO
 import attrs
 import structlog
 
-LEVELS: Final = ("debug", "info", "warning", "error")
-FORMATS: Final = ("json", "console")
 OWN: Final = "qres_core"
 BURST: Final = 10
 """Lines of one kind that are let through in a period."""
@@ -33,8 +31,8 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.std
     Libraries are heard from ``warning`` on, QRES from ``level`` on.
 
     Args:
-        level: one of :data:`LEVELS`.
-        form: one of :data:`FORMATS`.
+        level: as ``node.log_level``.
+        form: ``json`` or ``console``.
         stream: where to; stderr if not given.
     """
     where = sys.stderr if stream is None else stream
@@ -91,7 +89,7 @@ def _harmless(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]
 
 
 def set_level(level: str) -> None:
-    """From which level on QRES is heard: one of :data:`LEVELS`."""
+    """From which level on QRES is heard, as ``node.log_level``."""
     logging.getLogger(OWN).setLevel(level.upper())
 
 

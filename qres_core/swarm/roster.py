@@ -113,11 +113,6 @@ class Roster:
         """Votes that decide: ``⌊(n + f) / 2⌋ + 1``; two such groups share an honest member."""
         return (len(self.members) + self.byzantine) // 2 + 1
 
-    @property
-    def honest_part(self) -> int:
-        """Honest members of every group of ``threshold``, at least; more than f."""
-        return self.threshold - self.byzantine
-
     @cached_property
     def digest(self) -> bytes:
         """Names the roster and the rule by which it changes; 32 bytes. O(n), once."""

@@ -206,11 +206,6 @@ class Ack:
         ranks = tuple(sorted(tags))
         return cls(ranks, b"".join(_ACKED.pack(rank, tags[rank]) for rank in ranks))
 
-    @property
-    def tags(self) -> dict[int, bytes]:
-        """The name of each dealer's dealing, by rank."""
-        return dict(_ACKED.iter_unpack(self.records))
-
 
 @attrs.frozen
 class Complaint:

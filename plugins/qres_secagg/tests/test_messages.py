@@ -166,7 +166,7 @@ def test_a_deal_is_found_by_its_holder() -> None:
 def test_an_ack_says_what_it_is_of() -> None:
     ack = Ack.of({9: b"b" * 16, 3: b"a" * 16})
     assert ack.dealers == (3, 9)
-    assert ack.tags == {3: b"a" * 16, 9: b"b" * 16}
+    assert ack.records == b"\3\0" + b"a" * 16 + b"\t\0" + b"b" * 16
 
 
 def test_shares_cut_anywhere_are_refused() -> None:

@@ -59,7 +59,8 @@ def test_two_groups_that_decide_share_an_honest_member(n: int, f: int) -> None:
     found = roster(n, f, n)
     assert 2 * found.threshold - n > f
     assert 2 * (found.threshold - 1) - n <= f, "a smaller group would not do"
-    assert f < found.honest_part <= n - f, "enough honest members are there, and more than liars"
+    honest = found.threshold - f
+    assert f < honest <= n - f, "enough honest members are there, and more than liars"
     assert found.threshold <= n - f, "the honest members alone decide"
 
 
