@@ -339,7 +339,7 @@ class Noisy:
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        return updates.vectors[int(np.random.default_rng().integers(len(updates)))]
+        return np.random.default_rng().integers(-1000, 1000, updates.dimension, dtype=np.int32)
 
 
 @attrs.define
