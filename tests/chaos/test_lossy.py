@@ -6,7 +6,6 @@ virtual: no machine is too slow for it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,10 @@ WEATHER = {"loss": 0.05, "delay": 0.1, "jitter": 0.05, "duplicate": 0.05, "seed"
 pytestmark = pytest.mark.usefixtures("virtual_time")
 
 
-def key_file(folder: Path) -> tuple[Path, bytes]:
-    key = Ed25519PrivateKey.generate()
-    path = folder / f"{os.urandom(4).hex()}.key"
+def key_file(folder: Path, number: int) -> tuple[Path, bytes]:
+    # The weather follows from the identities: with other keys it would be another one.
+    key = Ed25519PrivateKey.from_private_bytes(bytes([number + 1]) * 32)
+    path = folder / f"{number}.key"
     path.touch(0o600)
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return path, key.public_key().public_bytes_raw()
@@ -105,7 +105,7 @@ def test_what_is_lost_doubled_and_late_costs_time_and_nothing_else(
 ) -> None:
     (witnesses := tmp_path / "witnesses").mkdir()
     witness.install(witness.Writer(witnesses), monkeypatch.setattr)
-    keys = [key_file(tmp_path) for _ in range(NODES)]
+    keys = [key_file(tmp_path, number) for number in range(NODES)]
     roster = [identity for _path, identity in keys]
     configs = [configuration(tmp_path / f"data-{n}", path) for n, (path, _id) in enumerate(keys)]
     paths = [witnesses / f"{identity.hex()}.jsonl" for identity in roster]
@@ -122,7 +122,8 @@ def test_what_is_lost_doubled_and_late_costs_time_and_nothing_else(
                 await anyio.sleep(1)  # what is under way still arrives
                 parted = seats.steps()
                 await anyio.sleep(3)
-                assert seats.steps() == parted  # two of four are no quorum: nobody goes on
+                # Two of four are no quorum: nobody goes on. Who is behind may catch up.
+                assert max(seats.steps()) == max(parted)
                 hub.heal()
                 await seats.made(1)
                 hub.partition([roster[:1]])

@@ -31,7 +31,7 @@ from qres_core import (
 )
 from qres_core.contract.transport import Handler
 from qres_core.kernel import discovery
-from qres_core.node import box, daemon
+from qres_core.node import box, daemon, fleet
 
 NAME = "loopback"
 LIMIT = 2**26
@@ -177,6 +177,7 @@ def install() -> None:
         module.scan = lambda: found  # type: ignore[attr-defined]
     box.WIRINGS[NAME] = _wire
     box.PROGRAM[:] = [__file__]
+    fleet.STOP_SECONDS = 600.0  # type: ignore[misc] # a busy machine takes its time
 
 
 if __name__ == "__main__":

@@ -306,10 +306,11 @@ def test_a_refusal_points_to_its_explanation(config: Path) -> None:
 def test_ctrl_c_ends_a_command_with_one_line_and_its_own_code(config: Path, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     code = (
-        "import sys, pathlib; from qres_core.cli import app;"
+        "import sys, pathlib, time; from qres_core.cli import app;"
         "import qres_core.cli.simulate as verb;"
         f"was = verb.read_raw; mark = pathlib.Path({str(ready)!r});"
-        "verb.read_raw = lambda *a: (mark.touch(), was(*a))[1];"
+        # An interrupt in the callback of a weak reference, as imports have, would be lost.
+        "verb.read_raw = lambda *a: (mark.touch(), time.sleep(900), was(*a))[2];"
         "app.run()"
     )
     arguments = ["simulate", str(config), "--rounds", "1000000"]

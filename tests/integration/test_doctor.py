@@ -131,7 +131,8 @@ def place(made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place
 
 @pytest.fixture
 def peers(place: Place) -> Iterator[list[Listener]]:
-    """The other four, as far as a greeting goes."""
+    """The other four, as far as a greeting goes. The node gives a busy machine time for it."""
+    place.change("[plugins.libp2p]\n", "[plugins.libp2p]\ndial_seconds = 60.0\n")
     with ExitStack() as stack:
         made = [Listener(place.base + index) for index in range(1, 5)]
         yield [stack.enter_context(item) for item in made]
@@ -261,6 +262,7 @@ def test_a_clock_that_is_wrong_is_named_and_so_is_whose(
 
 @pytest.mark.long
 def test_a_swarm_that_runs_is_well_and_its_clocks_are_compared(place: Place) -> None:
+    place.change("[plugins.libp2p]\n", "[plugins.libp2p]\ndial_seconds = 60.0\n")
     nodes: list[subprocess.Popen[bytes]] = []
     words = [sys.executable, "-P", "-m", "qres_core.cli", "node", "run", "node.toml"]
     try:

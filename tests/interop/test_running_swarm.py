@@ -47,8 +47,11 @@ async def until(what: Callable[[], bool]) -> None:
         await anyio.sleep(0.2)
 
 
-def test_the_peer_hears_and_pulls_what_a_running_swarm_says(node: str, tmp_path: Path) -> None:
+def test_the_peer_hears_and_pulls_what_a_running_swarm_says(
+    node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It contributes nothing, and is linked to a single node. The swarm goes on with it."""
+    monkeypatch.setattr("qres_core.node.fleet.STOP_SECONDS", 600.0)
     _config, seats = prepare(tables(), "test", tmp_path / "box")
     *others, taken = seats
     linked = others[0]

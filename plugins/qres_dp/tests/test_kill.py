@@ -24,14 +24,19 @@ ROSTER, BAND, SEPARATION = make_node_ids(3), 6, 3  # those of the driver
 posix = pytest.mark.skipif(os.name != "posix", reason="kill -9")
 
 
-def kill_once(folder: Path, seconds: float, *arguments: str) -> tuple[int, int]:
-    """How many releases a process made until it was killed, and how many it had charged."""
+def kill_once(folder: Path, seconds: float, *arguments: str, least: int = 1) -> tuple[int, int]:
+    """How many releases a process made until it was killed, and how many it had charged.
+
+    It lives on for so many seconds after its first ``least`` releases.
+    """
     before = len(PrivacyLedger.read(folder)[1]) if PrivacyLedger.exists(folder) else 0
     with subprocess.Popen(
         [sys.executable, str(DRIVER), str(folder), *arguments], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
-        octets = os.read(process.stdout.fileno(), 1)
+        octets = b""
+        while len(octets) < least and (more := os.read(process.stdout.fileno(), 1)):
+            octets += more
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
         octets += process.stdout.read()
@@ -53,7 +58,7 @@ def test_what_was_released_had_been_charged(tmp_path: Path) -> None:
 def test_a_row_was_charged_and_the_updates_in_it_are_on_the_disk(tmp_path: Path) -> None:
     chance = random.Random(2)
     for _ in range(3):
-        released, charged = kill_once(tmp_path, chance.uniform(0.0, 0.1), "encoded")
+        released, charged = kill_once(tmp_path, chance.uniform(0.0, 0.1), "encoded", least=3)
         assert 1 <= released <= charged <= released + 1
         last = PrivacyLedger.read(tmp_path)[1][-1].charge
         shape = EncodingShape("kill", BAND, last.bound, last.scale, last.dimension)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -96,7 +97,11 @@ class RunningHub:
         self.config = folder / "swarm.toml"
         self.write(roster, swarm)
         self.identity = HubIdentity.read(folder / "hub.pem")
-        self.port = 0
+        # Kept from others while the hub is not there.
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.port: int = self._kept.getsockname()[1]
         self.server: Any = None
         self.start()
 
@@ -110,12 +115,16 @@ class RunningHub:
             port: int = await self.server.start(f"127.0.0.1:{self.port}")
             return port
 
-        self.port = self._loop.run(start())
+        assert self._loop.run(start()) == self.port
 
     def kill(self) -> None:
         if self.server is not None:
             self._loop.run(self.server.stop())
             self.server = None
+
+    def end(self) -> None:
+        self.kill()
+        self._kept.close()
 
     @property
     def option(self) -> str:
@@ -142,7 +151,7 @@ def hub(hub_loop: HubLoop, tmp_path: Path) -> Iterator[Callable[..., RunningHub]
 
     yield make
     for item in made:
-        item.kill()
+        item.end()
 
 
 def transport(

@@ -52,7 +52,7 @@ def test_who_is_removed_is_told_so_disconnected_and_may_come_back(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A machine that halts meanwhile would take the time to say so.
-    monkeypatch.setattr("qres_transport_libp2p.network.LEAVING_SECONDS", 5.0)
+    monkeypatch.setattr("qres_transport_libp2p.network.LEAVING_SECONDS", 20.0)
     first, second, gone = everybody = lab.members(3)
 
     async def main() -> None:

@@ -277,8 +277,9 @@ def test_a_node_that_is_not_in_its_roster_follows_and_takes_no_part(
 
 
 def test_a_node_that_runs_is_ready_where_its_disk_takes_what_it_keeps(
-    tmp_path: Path, stream: io.StringIO
+    tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("qres_core.node.server.SECONDS", 300.0)
     prepared = daemon.prepare(configure(tmp_path), INSTALLED, ())
     running = daemon.Daemon(prepared, logs.set_up("info", "json", stream))
     seen: list[int] = []

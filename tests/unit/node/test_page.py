@@ -86,7 +86,7 @@ def test_the_script_shows_what_a_node_reports(reports: list[dict[str, Any]]) -> 
         input=given + BROWSER + script,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=900,
         check=False,
     )
     assert shown.returncode == 0, shown.stderr

@@ -19,6 +19,12 @@ from qres_core.node.server import StatusServer, host_allowed, parse_address
 from qres_core.node.status import StatusBoard
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks may take its time; tests of who takes too long say how long that is."""
+    monkeypatch.setattr(server, "SECONDS", 300.0)
+
+
 def report() -> Mapping[str, Any]:
     return StatusBoard(clock=lambda: 7.0).report()
 
@@ -307,8 +313,8 @@ def test_odd_hosts_are_not_allowed() -> None:
 
 
 def test_asking() -> None:
-    assert served(lambda port: ask(f"http://127.0.0.1:{port}")) == report()
-    assert served(lambda port: ask(f"127.0.0.1:{port}")) == report()
+    assert served(lambda port: ask(f"http://127.0.0.1:{port}", 300.0)) == report()
+    assert served(lambda port: ask(f"127.0.0.1:{port}", 300.0)) == report()
     assert served(lambda port: ask(f"http://127.0.0.1:{port}"), made=lambda: [1]) is None
     assert served(lambda port: ask(f"http://127.0.0.1:{port}"), made=lambda: {"version": 2}) is None
     with socket.socket() as nobody:
