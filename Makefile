@@ -148,7 +148,7 @@ zk-slack: $(VENV)/.test
 	$(BIN)/python -P scripts/zk_slack.py
 	$(BIN)/python -P scripts/zk_soundness.py --grind
 
-# Every pair and triple of modes that the matrix calls supported, played one by one. Ten minutes.
+# Every pair and triple of modes that the matrix calls supported, played one by one. More than half an hour.
 compatibility: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m compatibility
 

@@ -1,4 +1,4 @@
-"""Play every supported pair and triple, each in a swarm of its own: ten minutes on one core.
+"""Play every supported pair and triple, each in a swarm of its own: half an hour and more.
 
 PYTHONPATH=scripts python -P -m compatibility [--pairs] [--share I/N]
 """
