@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qres_dp import Dp
+from qres_dp.audit.system import same_randomness
 
 from qres_core import Contribution, NodeInfo, OwnContributions, RoundInfo, Update, Updates, Vector
 from qres_core.testing import make_node_ids
@@ -104,6 +105,13 @@ class NoNoise:
     def sample(self, size: int, key: bytes) -> NDArray[np.int32]:
         del key
         return np.zeros(size, dtype=np.int32)
+
+
+@pytest.fixture
+def same_noise() -> Iterator[None]:
+    """What a test makes of noise is no chance: it is the same each time."""
+    with same_randomness(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,7 @@ from qres_core import ValueRefusedError
 NAMED = {setting.name: setting for setting in SETTINGS}
 QUICK = [setting for setting in SETTINGS if setting.rate == 1.0]
 
-
-@pytest.fixture(autouse=True)
-def _same_noise() -> Iterator[None]:
-    """What is found of noise is no chance: it is the same each time."""
-    with same_randomness(1):
-        yield
+pytestmark = pytest.mark.usefixtures("same_noise")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +11,6 @@ import attrs
 import pytest
 from click.testing import CliRunner
 from qres_dp import accounting
-from qres_dp.audit.system import same_randomness
 
 from qres_core.cli.app import app
 from qres_core.kernel.config import load
@@ -23,14 +21,10 @@ from qres_core.lab.trainer import SECTIONS
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "dp.toml"
 
-pytestmark = pytest.mark.skipif(not EXAMPLE.exists(), reason="not in the repository")
-
-
-@pytest.fixture(autouse=True)
-def _same_noise() -> Iterator[None]:
-    """What a few runs make of their noise is no chance: it is the same each time."""
-    with same_randomness(1):
-        yield
+pytestmark = [
+    pytest.mark.skipif(not EXAMPLE.exists(), reason="not in the repository"),
+    pytest.mark.usefixtures("same_noise"),
+]
 
 
 def test_the_example_is_accepted() -> None:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from qres_dp.audit.system import same_randomness
 from qres_dp.gallery import ENTRIES
 
 from qres_core import AttackFamily, GalleryOutcome, GallerySetting
 
 (MEMBERSHIP,) = ENTRIES
 
-
-@pytest.fixture(autouse=True)
-def _same_noise() -> Iterator[None]:
-    """What is found of noise is no chance: it is the same each time."""
-    with same_randomness(1):
-        yield
+pytestmark = pytest.mark.usefixtures("same_noise")
 
 
 def played(defence: str) -> GalleryOutcome:

@@ -206,6 +206,7 @@ def test_local_noise_has_twice_the_bound_as_sensitivity(make_node: Callable[...,
 
 
 @pytest.mark.claim("C-dp-22")
+@pytest.mark.usefixtures("same_noise")
 def test_what_leaves_is_clipped_and_has_no_weight(make_node: Callable[..., Any]) -> None:
     node = make_node(dimension=20_000, clip=1.0, scale=0)
     noise = node.send(np.zeros(20_000, dtype=np.int32)).vector
@@ -213,7 +214,7 @@ def test_what_leaves_is_clipped_and_has_no_weight(make_node: Callable[..., Any])
     sent = node.send(long_vector(20_000, 2**30), weight=1000, metrics={"loss": 1.0})
     # The direction sums up to sqrt(d) C, and the noise to about sqrt(d) sigma.
     along = float(sent.vector.astype(np.float64).sum()) / math.sqrt(20_000)
-    assert abs(along - 65536) < 8 * 10 * 65536
+    assert abs(along - 65536) < 5 * 10 * 65536
     assert np.abs(sent.vector).max() < 2 * np.abs(noise).max()
     assert sent.weight == 1
 
@@ -228,10 +229,11 @@ def test_noise_is_fresh_in_every_call(make_node: Callable[..., Any]) -> None:
     assert len(set(sent)) == 4
 
 
+@pytest.mark.usefixtures("same_noise")
 def test_noise_that_does_not_fit_saturates(make_node: Callable[..., Any]) -> None:
     # 12 deviations fit beside the bound, the 19 that a table reaches do not.
     node = make_node(dimension=2, scale=-4, clip=1240.0, noise_multiplier=0.02, epsilon=1e5)
-    assert int(node.send(np.array([2**31 - 1, 0], dtype=np.int32)).vector[0]) > 2**29
+    assert int(node.send(np.array([2**31 - 1, 0], dtype=np.int32)).vector[0]) > 2**30
 
 
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────
@@ -410,6 +412,7 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
 
 
 @pytest.mark.claim("C-dp-23")
+@pytest.mark.usefixtures("same_noise")
 def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
     make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,11 +434,12 @@ def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
         # Along the update: C = 2**20 steps if drawn; a share has a deviation of C / 4.
         drawn += float(sent.sum()) / math.sqrt(50) > 2**19
         node.next_round()
-    assert 1 <= drawn <= 42  # 16 are expected, the deviation is 3.4
+    assert 4 <= drawn <= 34  # 16 are expected, the deviation is 3.4
     assert node.plugin.status()["releases"] == 60
 
 
 @pytest.mark.control("C-dp-23")
+@pytest.mark.usefixtures("same_noise")
 def test_control_without_sampling_updates_show(
     make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,7 +452,7 @@ def test_control_without_sampling_updates_show(
         sent = node.send(long_vector(50, 2**26)).vector.astype(np.float64)
         shown += float(sent.sum()) / math.sqrt(50) > 2**19
         node.next_round()
-    assert shown >= 45  # 58.6 are expected: noise of two deviations hides one; the deviation is 1.2
+    assert shown >= 50  # 58.6 are expected: noise of two deviations hides one; the deviation is 1.2
 
 
 # ── what else could leave ─────────────────────────────────────────────────────────────────────

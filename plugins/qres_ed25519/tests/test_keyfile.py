@@ -156,7 +156,7 @@ def test_a_key_is_on_disk_before_anybody_relies_on_it(
     gc.collect()  # what other tests left open
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     keyfile.save(tmp_path / "node.key", pairs[0], None)
-    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
     assert synced[0] == (True, (tmp_path / "node.key").stat().st_size)
     assert [regular for regular, _size in synced] == [True, False]
 
@@ -239,7 +239,7 @@ def test_handles_are_closed(pairs: list[SigningKey], tmp_path: Path) -> None:
     keyfile.load(path, None, "x")
     path.chmod(0o644)
     refusal_of(path)
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # ── what is in it ─────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +158,10 @@ def test_nothing_is_used_twice(small: NormStatement, context: Context, vector: n
 
 @pytest.mark.claim("C-zk-11")
 def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
-    small: NormStatement, context: Context
+    small: NormStatement, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their upper bits are uniform: chi-square over 16 cells, for both."""
+    monkeypatch.setattr(secrets, "randbits", random.Random(1).getrandbits)  # no chance decides
     for vector in (np.zeros(64, dtype=np.int32), at_norm(np.ones(64), 2**16)):
         masked: list[int] = []
         for _ in range(8):
@@ -166,7 +169,7 @@ def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
             masked += bundle.masked
         cells = np.bincount([number >> (small.mask_bits - 4) for number in masked], minlength=16)
         expected = len(masked) / 16
-        assert ((cells - expected) ** 2 / expected).sum() < 90  # 15 degrees: one in 10**12
+        assert ((cells - expected) ** 2 / expected).sum() < 50  # 15 degrees: one in 10**5
 
 
 @pytest.mark.control("C-zk-11")

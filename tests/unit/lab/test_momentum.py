@@ -51,11 +51,10 @@ class Referring(Judge):
 
 
 @attrs.define
-class PublicJudge:
-    """A quadratic node that judges models by the distance from an optimum that all nodes know."""
+class Around:
+    """A user's own wrapper, which keeps nothing of its own."""
 
     inner: Any
-    known: Vector
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
         made: Update | None = self.inner.fit(vector, round_info)
@@ -64,6 +63,13 @@ class PublicJudge:
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         figures: Mapping[str, float] = self.inner.evaluate(vector)
         return figures
+
+
+@attrs.define
+class PublicJudge(Around):
+    """A quadratic node that judges models by the distance from an optimum that all nodes know."""
+
+    known: Vector
 
     def validate(self, vector: Vector) -> float:
         way = fixed.decode(vector) - fixed.decode(self.known)
@@ -205,21 +211,6 @@ class Keeper(Said):
 
     def recall(self, memory: bytes) -> None:
         self.values = list(memory)
-
-
-@attrs.define
-class Around:
-    """A user's own wrapper, which keeps nothing of its own."""
-
-    inner: Any
-
-    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
-        made: Update | None = self.inner.fit(vector, round_info)
-        return made
-
-    def evaluate(self, vector: Vector) -> Mapping[str, float]:
-        figures: Mapping[str, float] = self.inner.evaluate(vector)
-        return figures
 
 
 @pytest.mark.parametrize("wraps", [False, True])

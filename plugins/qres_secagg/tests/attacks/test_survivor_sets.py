@@ -246,7 +246,7 @@ def test_below_the_threshold_the_sum_stays_masked(
         swarm.masked[5].vector.tobytes(),
         *(swarm.masked[rank].vector.tobytes() for rank in range(5)),
     ):
-        assert abs(deviation(octets)) < 9
+        assert abs(deviation(octets)) < 6
     # One more answer and the sum is there: the test would see zeros.
     swarm.unmask([3])
     assert not swarm.sums()[0].total.any()
@@ -268,7 +268,7 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     board, sent = swarm.boards[0], {5: swarm.masked[5].vector}
     gone = {5: KeyPair(decode(board.decided().secret(5)))}
     late = unmasked(board, sent, Spoils(keys=gone))
-    assert abs(deviation(late.tobytes())) < 9
+    assert abs(deviation(late.tobytes())) < 6
     # With the seed, which no honest holder opens any more, nothing would be left.
     seed = combine({place: int.from_bytes(share, "little") for place, share in seed_shares.items()})
     assert not unmasked(board, sent, Spoils({5: encode(seed)}, gone)).any()
