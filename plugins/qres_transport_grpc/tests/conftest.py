@@ -83,6 +83,14 @@ class HubLoop:
         self.loop.close()
 
 
+def kept_port() -> socket.socket:
+    """A free port, kept from others while its hub is not there. The hub may listen at it."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
+
+
 MakeHub = Callable[..., HubServer]
 
 
@@ -97,10 +105,7 @@ class RunningHub:
         self.config = folder / "swarm.toml"
         self.write(roster, swarm)
         self.identity = HubIdentity.read(folder / "hub.pem")
-        # Kept from others while the hub is not there.
-        self._kept = socket.socket()
-        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._kept.bind(("127.0.0.1", 0))
+        self._kept = kept_port()
         self.port: int = self._kept.getsockname()[1]
         self.server: Any = None
         self.start()
@@ -211,6 +216,7 @@ def lab() -> SimpleNamespace:
     return SimpleNamespace(
         PATIENCE=PATIENCE,
         admit_everybody=admit_everybody,
+        kept_port=kept_port,
         linked=linked,
         members=members,
         running=running,

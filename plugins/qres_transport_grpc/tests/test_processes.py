@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,14 +193,9 @@ def test_rounds_close_while_hubs_fail(tmp_path: Path, free_places: list[str]) ->
 
 
 @pytest.fixture
-def free_places() -> Iterator[list[str]]:
+def free_places(lab: SimpleNamespace) -> Iterator[list[str]]:
     """Kept from others while a hub is not there."""
-    import socket  # noqa: PLC0415
-
-    with socket.socket() as first, socket.socket() as second:
-        for item in (first, second):
-            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for the hub, too
-            item.bind(("127.0.0.1", 0))
+    with lab.kept_port() as first, lab.kept_port() as second:
         yield [f"127.0.0.1:{item.getsockname()[1]}" for item in (first, second)]
 
 
