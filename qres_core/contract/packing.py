@@ -41,6 +41,7 @@ _AT_ONCE: Final = 1024
 _LEADING: Final = 8
 """Coordinates of a block that are looked at first: they alone show most often that it has no
 factor."""
+_SHIFTS: Final = tuple(map(np.uint32, range(32)))
 
 _Whole = NDArray[np.int64]
 _Words = NDArray[np.uint32]
@@ -224,11 +225,12 @@ def _packed(folded: _Words, widths: _Octets) -> bytes:
         rows = np.flatnonzero(widths == width)
         columns = np.ascontiguousarray(folded[rows].reshape(-1, _GROUP).T)
         words = np.zeros((width, columns.shape[1]), dtype=np.uint32)
-        for number in range(_GROUP):
+        views = list(words)
+        for number, column in enumerate(columns):
             word, shift = divmod(number * width, 32)
-            words[word] |= columns[number] << np.uint32(shift)
+            views[word] |= column << _SHIFTS[shift]
             if shift + width > 32:
-                words[word + 1] |= columns[number] >> np.uint32(32 - shift)
+                views[word + 1] |= column >> _SHIFTS[32 - shift]
         size = width * (BLOCK // 32)
         out[_places(rows, starts, size)] = words.T.reshape(-1, size)
     return out.tobytes()
@@ -255,15 +257,15 @@ def _unpacked(raw: _Octets, widths: _Octets, divisors: _Whole, where: str) -> _W
     for width in map(int, np.unique(widths[widths > 0])):
         rows = np.flatnonzero(widths == width)
         found = words[_places(rows, starts, width * (BLOCK // 32))].astype(np.uint32, copy=False)
-        columns = np.ascontiguousarray(found.reshape(-1, width).T)
+        columns = list(np.ascontiguousarray(found.reshape(-1, width).T))
         mask = np.uint32((1 << width) - 1)
-        numbers = np.empty((_GROUP, columns.shape[1]), dtype=np.uint32)
-        for number in range(_GROUP):
+        numbers = np.empty((_GROUP, columns[0].size), dtype=np.uint32)
+        for number, row in enumerate(numbers):
             word, shift = divmod(number * width, 32)
-            found = columns[word] >> np.uint32(shift)
+            bits = columns[word] >> _SHIFTS[shift]
             if shift + width > 32:
-                found |= columns[word + 1] << np.uint32(32 - shift)
-            numbers[number] = found & mask
+                bits |= columns[word + 1] << _SHIFTS[32 - shift]
+            np.bitwise_and(bits, mask, out=row)
         folded[rows] = numbers.T.reshape(-1, BLOCK)
     if np.any(_widths(folded) != widths):
         raise _loose(where, "a width that its block does not need")

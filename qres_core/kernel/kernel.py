@@ -362,8 +362,9 @@ class Kernel:
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
         self._key_indices.clear()
-        for node_id in self.roster:  # an error comes now, and not with a message
-            self.key_index(node_id)
+        if self.has("key_index"):
+            for node_id in self.roster:  # an error comes now, and not with a message
+                self.key_index(node_id)
         for plugin in self.enabled:
             plugin.keeps_its_word()
 
