@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from trials.processes import end_in_order
+from trials.processes import end_in_order, has_model
 from trials.raw import Plan
 from trials.usage import MIB, usage
 
@@ -92,16 +92,6 @@ def attack(
         return subprocess.Popen(command, stdout=out, stderr=log, env=environment)
 
 
-def _until(fleet: Fleet, step: int, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while fleet.step < step:
-        if time.monotonic() > end or fleet.dead:
-            return False
-        time.sleep(0.5)
-        fleet.poll()
-    return True
-
-
 def _memory(fleet: Fleet) -> list[int]:
     found = [usage(member.process.pid) for member in fleet.members]
     return [0 if item is None else item.memory for item in found]
@@ -111,7 +101,7 @@ def run(pieces: int, seconds: float, folder: Path) -> dict[str, Any]:
     """The trial; its report."""
     _config, seats = prepare(tables(), "hostile", folder / "box")
     with Fleet(seats[:-1], restart=False) as fleet:
-        if not _until(fleet, WARM, START_SECONDS):
+        if not has_model(fleet, WARM, START_SECONDS):
             return {"fine": False, "what": "the swarm did not start"}
         before, first, started = _memory(fleet), fleet.step, time.monotonic()
         raw = attack(seats, pieces, seconds, folder)
@@ -128,7 +118,7 @@ def run(pieces: int, seconds: float, folder: Path) -> dict[str, Any]:
             raw.kill()
             raw.wait()
         during, took = fleet.step - first, time.monotonic() - started
-        after = _until(fleet, fleet.step + 3, 60)
+        after = has_model(fleet, fleet.step + 3, 60)
         reports = [member.report or {} for member in fleet.members]
         lost = [item.seat.name for item in fleet.dead]
     verdict = fleet.verdict()

@@ -37,7 +37,7 @@ from nacl.signing import SigningKey
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.curves import without_fastecdsa
 from trials.links import LinksPlan
-from trials.processes import end_in_order
+from trials.processes import end_in_order, has_model
 from trials.usage import MIB, usage
 
 with without_fastecdsa():
@@ -102,14 +102,6 @@ def _watch(fleet: Fleet, seconds: float) -> tuple[float, list[int]]:
     return (fleet.step - first) / (time.monotonic() - started), most
 
 
-def _until(fleet: Fleet, step: int, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while fleet.step < step and time.monotonic() < end and not fleet.dead:
-        time.sleep(0.5)
-        fleet.poll()
-    return fleet.step >= step
-
-
 def _reasons(fleet: Fleet) -> dict[str, int]:
     total: dict[str, int] = {}
     for member in fleet.members:
@@ -170,7 +162,7 @@ def processes(seconds: float, folder: Path) -> dict[str, Any]:
     plan = LinksPlan("", "links", str(last.folder / "node.key"), _places(honest), seconds)
     found: dict[str, Any] = {}
     with Fleet(honest, restart=False) as fleet:
-        if not _until(fleet, WARM, START_SECONDS):
+        if not has_model(fleet, WARM, START_SECONDS):
             return {"start": {"bounds": {"the swarm started": False}}}
         undisturbed, before = _watch(fleet, seconds)
         for mode in ("iwant_amp", "graftx", "window", "window_nohello"):
@@ -180,7 +172,7 @@ def processes(seconds: float, folder: Path) -> dict[str, Any]:
                 time.sleep(2.0)  # they look at the file twice a second
             found[mode] = attack(fleet, attrs.evolve(plan, mode=mode), folder, undisturbed, before)
             tell(mode, found[mode])
-        after = _until(fleet, fleet.step + 3, 60)
+        after = has_model(fleet, fleet.step + 3, 60)
     found["after"] = {"bounds": {"rounds": after, "agreed": fleet.verdict().agreed}}
     return found
 

@@ -37,7 +37,7 @@ import attrs
 from nacl.signing import SigningKey
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.pin import check_libp2p
-from trials.processes import end_in_order
+from trials.processes import end_in_order, has_model
 
 from qres_core import ACCEPT, LinkKeys, NodeInfo, PeerChange, Transport
 from qres_core.kernel.config import read_toml
@@ -222,15 +222,6 @@ def lost(fleet: Fleet) -> Counter[str]:
     return found
 
 
-def until(fleet: Fleet, step: int, seconds: float) -> bool:
-    """Whether every node has the model of a step in time."""
-    end = time.monotonic() + seconds
-    while fleet.step < step and time.monotonic() < end and not fleet.dead:
-        time.sleep(0.5)
-        fleet.poll()
-    return fleet.step >= step
-
-
 def measured(home: Path, dimension: int, nodes: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Bytes for a round."""
     wire = home / f"wire-{dimension}"
@@ -240,10 +231,10 @@ def measured(home: Path, dimension: int, nodes: int, rounds: int, seconds: float
     os.environ.update(QRES_WIRE=str(wire), PYTHONPATH=str(wire))
     try:
         with Fleet(seats, None, restart=False) as fleet:
-            if not until(fleet, 2, seconds):
+            if not has_model(fleet, 2, seconds):
                 return {"nodes": nodes, "dimension": dimension, "no model in seconds": seconds}
             before = Count.of(wire, fleet)
-            until(fleet, before.step + rounds, seconds)
+            has_model(fleet, before.step + rounds, seconds)
             after = Count.of(wire, fleet)
             links = dict(lost(fleet))
     finally:

@@ -17,6 +17,7 @@ import attrs
 
 from qres_core.node import box
 from qres_core.node.box import BoxNode
+from qres_core.node.fleet import Fleet
 
 from . import invariants, witness
 from .invariants import Line
@@ -210,6 +211,16 @@ def until(what: Callable[[], bool], patience: float, every: float = 0.25) -> boo
             return False
         time.sleep(every)
     return True
+
+
+def has_model(fleet: Fleet, step: int, patience: float) -> bool:
+    """Wait until all living nodes have a model, or one is dead; whether they have it."""
+
+    def over() -> bool:
+        fleet.poll()
+        return fleet.step >= step or bool(fleet.dead)
+
+    return until(over, patience, 0.5) and fleet.step >= step
 
 
 def prepare(raw: Mapping[str, Any], network: Network, folder: Path) -> list[BoxNode]:
