@@ -335,11 +335,11 @@ def test_control_with_a_larger_bound_silent_members_cost_more(
     ends = [lines(server) for _ in roster]
     for line, me in zip(ends, roster, strict=True):
         line.get_in(me, server)
-    for _ in range(8):
+    for _ in range(16):  # gRPC itself takes some of them, now more and now less
         for me in roster[:3]:
             ends[3].say(me.node_id + bytes(MIB))
     counts = server.server
-    wait(lambda: counts.passed + counts.dropped == 24, lab.PATIENCE)
+    wait(lambda: counts.passed + counts.dropped == 48, lab.PATIENCE)
     assert counts.waiting > 11 * MIB
 
 
