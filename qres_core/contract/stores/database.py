@@ -46,6 +46,8 @@ BUSY_SECONDS: Final = 5.0
 _LOGS: Final = ("-wal", "-journal")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""The second of a shared store, which cannot be opened without room for an index."""
 _MAKE_ROOM: Final = "make room on its disk; nothing that it holds is lost"
 _REFUSED: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What SQLite and the disk raise; the last of damaged text, in a row or in a message of SQLite."""
@@ -403,10 +405,10 @@ def _named(kind: StoreKind, path: Path, error: Exception, fix: str | None = None
     if isinstance(error, OSError):
         fix = _MAKE_ROOM if error.errno in _NO_ROOM else fix
         return _unusable(kind, path, error.strerror or str(error), fix)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _BUSY:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF in _BUSY:
         return _busy(kind, path)
-    return _unusable(kind, path, str(error), _MAKE_ROOM if code == sqlite3.SQLITE_FULL else None)
+    return _unusable(kind, path, str(error), _MAKE_ROOM if code in _FULL else None)
 
 
 def _busy(kind: StoreKind, path: Path) -> RoundError:

@@ -372,6 +372,22 @@ def test_without_room_the_remedy_is_room_and_nothing_is_lost(kept: Path) -> None
     assert len(notes(kept)) == 101
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits of files are POSIX")
+def test_a_shared_store_without_room_for_its_index_asks_for_room(tmp_path: Path) -> None:
+    import resource  # noqa: PLC0415 - POSIX
+
+    with closing(opened(tmp_path, SHARED)) as store:
+        note(store, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the index has 32 KiB
+    try:
+        error = refused(lambda: notes(tmp_path, SHARED), "disk I/O error", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "make room" in str(error)
+    assert notes(tmp_path, SHARED) == [1]  # control: there is room, and nothing is lost
+
+
 @KINDS
 @pytest.mark.parametrize("what", ["removed", "replaced"])
 def test_a_file_that_is_gone_takes_no_more_commits(
