@@ -288,6 +288,7 @@ def restart(
             await first.send(roster[0].node_id, b"before")
             assert (await stays.receive()).frame == b"before"
             await first.aclose()
+            await lab.until(lambda: not stays.peers())  # else it may be linked with the first yet
             await second.start()
             await lab.linked(stays, second)
             await anyio.to_thread.run_sync(hub_loop.run, server.server.again())
@@ -616,7 +617,7 @@ def test_no_number_comes_again_in_a_session_that_a_hub_has_made_anew(
         first = peer.candidates[hashlib.sha256(b"0").digest()[:16]]
         assert first.session.name in {head[1 : 1 + NAME_BYTES] for head in heads}
 
-    brought(lab, work)
+    brought(lab, work, reconnect_seconds=lab.PATIENCE)  # it shows nothing by itself meanwhile
     sealed = [head for head in heads if head[:1] == SEALED]
     assert (len(sealed) == len(set(sealed))) == guarded
     assert len(set(sealed)) == (CANDIDATES if guarded else CANDIDATES + 1)

@@ -112,7 +112,8 @@ def test_one_wrong_chunk_costs_the_liar_its_connection_and_nobody_the_blob(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            item, two, three = (lab.transport(me, roster) for me in roster)
+            # One after the other: of two at once, the other may give all of it before the liar.
+            item, two, three = (lab.transport(me, roster, blob_sources=1) for me in roster)
             await swarm.start(item, two, three)
             await lab.connected(item, two, three)
             ref = await item.publish_blob(data)
