@@ -38,6 +38,8 @@ NONCE_BYTES: Final = 16
 VERSION: Final = 1
 WELCOME: Final = b"\1"
 REFUSED: Final = b"\0"
+LINGER_SECONDS: Final = 3.0
+"""How long who is refused has to read that, and to hang up itself."""
 LASTING: Final = frozenset({str(Fault.BANNED), "certificate-revoked", "not-a-member"})
 """Why a node is rejected whatever it shows: these are asked for before it may say hello."""
 
@@ -183,9 +185,9 @@ class Greeter:
                 async with closing(stream):
                     theirs = Hello.loads(await wire.block(MAX_BYTES))
                     if why := await self._judge(link, theirs):
+                        # Before the other end knows: it hangs up, and that is no reason.
+                        self.sessions.refuse(link, why, linger=LINGER_SECONDS)
                         await wire.write(REFUSED)
-                        await trio.sleep(0.2)  # so that it leaves before the connection closes
-                        self.sessions.refuse(link, why)
                         return
                     await wire.send((await self._mine()).dumps(), before=WELCOME)
                     self.sessions.admit(link, theirs.nonce)

@@ -175,16 +175,21 @@ class Sessions(INotifee):
             await self.abort(ghost)
         await self.on_up(peer)
 
-    def refuse(self, link: PeerConnection, why: str, *, ours: bool = True) -> None:
-        """End every link of a peer that may not take part, or that will not have us."""
+    def refuse(
+        self, link: PeerConnection, why: str, *, ours: bool = True, linger: float = 0.0
+    ) -> None:
+        """End every link of a peer that may not take part, or that will not have us.
+
+        ``linger``: as for :meth:`abort`.
+        """
+        reason = LinkReason.REFUSED_HELLO if ours else LinkReason.REFUSED_BY_PEER
         if not link.over:
             if ours:
                 self.tally.refuse("not admitted")
             self.refusals[link.peer] += 1
             said = f"{why} ({link.address})"
-            reason = LinkReason.REFUSED_HELLO if ours else LinkReason.REFUSED_BY_PEER
             self._tell(PeerChange.REFUSED, link, said, reason)
-        self._end_peer(link, LinkReason.REFUSED_HELLO if ours else LinkReason.REFUSED_BY_PEER)
+        self._end_peer(link, reason, linger)
 
     def bad(
         self,
@@ -252,10 +257,11 @@ class Sessions(INotifee):
             if link.peer not in self.members.nodes and not link.over:
                 self._end_peer(link, LinkReason.NO_MEMBER)
 
-    def _end_peer(self, link: PeerConnection, reason: LinkReason) -> None:
+    def _end_peer(self, link: PeerConnection, reason: LinkReason, linger: float = 0.0) -> None:
         for item in [link, *self.of(link.peer)]:
             self._end(item, reason)
-            self.start(self.abort, item)
+            # What came over an admitted link would count for that long.
+            self.start(self.abort, item, 0.0 if item.admitted else linger)
         self._refresh()
 
     def _end(self, link: PeerConnection, reason: LinkReason) -> None:
@@ -287,8 +293,15 @@ class Sessions(INotifee):
         self._changed.set()
         self._changed = trio.Event()
 
-    async def abort(self, link: PeerConnection) -> None:
-        """Close a connection, first what is under it: a frozen peer takes no goodbye."""
+    async def abort(self, link: PeerConnection, linger: float = 0.0) -> None:
+        """Close a connection, first what is under it: a frozen peer takes no goodbye.
+
+        ``linger``: most seconds that the other end has to hear why, and to close it itself.
+        """
+        if linger:
+            with trio.move_on_after(linger):
+                while not link.muxed.is_closed:  # noqa: ASYNC110 - libp2p has no event for it
+                    await trio.sleep(0.05)
         with patience(3.0, shield=True):
             try:
                 secured: Any = getattr(link.muxed, "secured_conn", None)

@@ -383,7 +383,7 @@ def test_a_hello_is_answered_with_a_hello() -> None:
     [
         (
             block(Hello("other", bytes(16), b"").dumps()),
-            [("refuse", "of another swarm")],
+            [("refuse", "of another swarm", ("linger", hello.LINGER_SECONDS))],
             hello.REFUSED,
         ),
         (
