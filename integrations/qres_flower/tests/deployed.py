@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from qres_core.node.box import free_ports
-
 PROJECT = """
 [build-system]
 requires = ["hatchling"]
@@ -152,8 +150,9 @@ SUMS = "byzantine = 0\nquorum = 4", "[plugins.secagg]\n\n[plugins.mean]"
 
 
 def free_port() -> int:
-    """One that nobody else is given before a process of the test listens there."""
-    return free_ports(1)[0]
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def until(what: Callable[[], bool], seconds: float = 3600) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from qres_core.node.box import free_ports
 
 ROOT = Path(__file__).parents[3]
 APPS = ("flower_numpy", "flower_torch")
@@ -102,7 +101,10 @@ def superlink(tmp_path: Path) -> Iterator[dict[str, str]]:
     pytest.importorskip("flwr", reason="Flower is not installed")
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
-    ports = [*map(str, free_ports(2))]
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+        ports = [str(each.getsockname()[1]) for each in (first, second)]
     home = tmp_path / "flower-home"
     home.mkdir()
     config = (
