@@ -247,15 +247,16 @@ class Heights(Leaving, ABC):
         if self.swarm.interval or not self.trains_ahead:
             return
         head = self._context.head.after(chosen, Merged(made.digest))
-        number, count = self._next_number(chosen), self.swarm.participants
+        number, count = self._next_number, self.swarm.participants
         if self.node_id in participants(head, number, count):
             info = round_info(self.swarm, head, int(made.model.size), number)
             self._parts.ahead.begin(info)
             self._parts.outlet.put(Train(info, made.model))
 
-    def _next_number(self, chosen: CandidateSet) -> int:
-        """The first round of the height after that of a set."""
-        return next_number(self._round, self._choice, self._parts.position, chosen)
+    @property
+    def _next_number(self) -> int:
+        """The first round of the next height."""
+        return next_number(self._round, self._choice, self._parts.position)
 
     def _conclude(self, now: float) -> None:
         """Go to the next head, if it is decided and its model is here."""
@@ -301,7 +302,7 @@ class Heights(Leaving, ABC):
         outcome = self._outcome_of(last, vector, made=made is not None)
         for sender in outcome.members if vector is not None else ():
             self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
-        number, wait, needed = self._next_number(last.chosen), self.swarm.interval, math.inf
+        number, wait, needed = self._next_number, self.swarm.interval, math.inf
         if is_ahead_alone(number, last, self._choice, self._context, parts.pace):
             needed = now + wait
             wait += Times.most(self.swarm, self._aborts, self._context.waits.stretch)

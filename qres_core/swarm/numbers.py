@@ -17,11 +17,10 @@ from qres_core.swarm.sync import Pace
 
 if TYPE_CHECKING:
     from qres_core.swarm.choice import Choice
-    from qres_core.swarm.messages import CandidateSet
     from qres_core.swarm.steps import Round
 
 
-def next_number(current: Round, choice: Choice, position: Position, chosen: CandidateSet) -> int:
+def next_number(current: Round, choice: Choice, position: Position) -> int:
     """The first round of the next height: later than all that the node may have voted in.
 
     Who skips a round may vote and decide in it at once, before its own round is that one. A round
@@ -32,10 +31,9 @@ def next_number(current: Round, choice: Choice, position: Position, chosen: Cand
         choice: the agreement on the set, at this height; it has no round where the set was decided
             before the node was started.
         position: where the node is.
-        chosen: the set of the height that is over. Links may be all that the node knows of it.
     """
-    engine, number, certificate = choice.engine.round, position.number, choice.certificate
-    decided = max(chosen.origin, 0 if certificate is None else certificate.round)
+    engine, number = choice.engine.round, position.number
+    decided = 0 if choice.certificate is None else choice.certificate.round
     if engine not in (0, number) or (current.begun and not current.followed):
         return max(number, engine, decided) + 1
     return max(number, position.voted + 1, decided + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -252,71 +251,23 @@ def test_who_began_the_round_elsewhere_or_a_later_one_is_past_it() -> None:
     assert pace.are_few_behind(5, context)
 
 
-@pytest.mark.claim("C-agreement-10")
-@pytest.mark.control("C-agreement-10")
-@pytest.mark.parametrize("guarded", [True, False])
-def test_who_comes_back_by_links_begins_with_the_number_of_the_others(
-    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
-) -> None:
-    """One peer alone tells it, by links. The control contributes twice at one head."""
-    if not guarded:
-        unknown = some(origin=0)
-        monkeypatch.setattr(
-            heights,
-            "next_number",
-            lambda current, choice, position, _set: next_number(current, choice, position, unknown),
-        )
-    # The others still train when it is back, and it is quick.
-    monkeypatch.setattr(harness, "TRAINING", 5.0)
-    options = {**SLOW, "deadline": 2 * DEADLINE}
-    net = harness.Net(7, byzantine=2, options=options, train=small, initial=range(12))
-    back, apply = net.nodes[2], net.apply
-
-    def quick(node: Any, effects: Any) -> None:
-        monkeypatch.setattr(harness, "TRAINING", 0.05 if node is back else 5.0)
-        apply(node, effects)
-
-    monkeypatch.setattr(net, "apply", quick)
-    net.start()
-    net.run(until=lambda: min(net.steps()) >= 2, seconds=100)
-    net.rule = lambda message: () if 2 in (message.sender, message.receiver) else None
-    away = net.machine(0).step + 3
-    net.run(until=lambda: net.machine(0).step >= away, seconds=500)
-    net.run(seconds=3)
-    net.restart(2)
-    begins = net.now
-    net.rule = lambda message: (
-        () if message.receiver == 2 and message.sender != 0 and net.now < begins + 1.5 else None
-    )
-    net.run(until=lambda: net.machine(0).step >= away + 3, seconds=200)
-    said = {
-        (message.envelope.head, message.round)
-        for message in net.sent
-        if message.sender == 2 and message.kind == "contribution" and message.now >= begins
-    }
-    twice = [head for head, count in Counter(head for head, _ in said).items() if count > 1]
-    assert len(twice) == (0 if guarded else 1)
-
-
 def some(**fields: Any) -> Any:
     return SimpleNamespace(**fields)
 
 
 @pytest.mark.parametrize(
-    ("number", "engine", "begun", "followed", "voted", "decided", "origin", "expected"),
+    ("number", "engine", "begun", "followed", "voted", "decided", "expected"),
     [
-        (4, 4, True, False, 4, 4, 1, 5),
-        (4, 6, True, False, 6, 6, 1, 7),  # it skipped rounds, and voted there
-        (5, 5, False, False, 3, 4, 1, 5),  # it waited: the others decided in the round before
-        (5, 5, True, True, 3, 4, 1, 5),
-        (5, 0, True, True, 4, 4, 1, 5),  # the set was decided before it was started
-        (5, 5, True, True, 5, 4, 1, 6),  # it voted there after all
-        (5, 5, False, False, 3, 5, 1, 6),  # the others were quicker than its clock
-        (5, 5, False, False, 3, None, 1, 5),
-        (5, 5, True, False, 5, 7, 1, 8),  # the others decided in a round that it was not in
-        (5, 0, True, False, 4, 7, 1, 8),
-        (3, 0, False, False, 0, None, 5, 6),  # links alone told it of the set
-        (3, 3, True, False, 3, 2, 5, 6),
+        (4, 4, True, False, 4, 4, 5),
+        (4, 6, True, False, 6, 6, 7),  # it skipped rounds, and voted there
+        (5, 5, False, False, 3, 4, 5),  # it waited: the others decided in the round before
+        (5, 5, True, True, 3, 4, 5),
+        (5, 0, True, True, 4, 4, 5),  # the set was decided before it was started
+        (5, 5, True, True, 5, 4, 6),  # it voted there after all
+        (5, 5, False, False, 3, 5, 6),  # the others were quicker than its clock
+        (5, 5, False, False, 3, None, 5),
+        (5, 5, True, False, 5, 7, 8),  # the others decided in a round that it was not in
+        (5, 0, True, False, 4, 7, 8),
     ],
 )
 def test_the_next_number(
@@ -324,7 +275,6 @@ def test_the_next_number(
     engine: int,
     voted: int,
     decided: int | None,
-    origin: int,
     expected: int,
     *,
     begun: bool,
@@ -333,8 +283,7 @@ def test_the_next_number(
     certificate = None if decided is None else some(round=decided)
     choice = some(engine=some(round=engine), certificate=certificate)
     current = some(begun=begun, followed=followed)
-    position, chosen = some(number=number, voted=voted), some(origin=origin)
-    assert next_number(current, choice, position, chosen) == expected
+    assert next_number(current, choice, some(number=number, voted=voted)) == expected
 
 
 @pytest.mark.parametrize(
