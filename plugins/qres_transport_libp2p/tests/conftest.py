@@ -292,7 +292,6 @@ def lab() -> SimpleNamespace:
         free_ports=free_ports,
         heard=heard,
         reaches=reaches,
-        hears_all=hears_all,
         members=members,
         noticed=noticed,
         transport=transport,

@@ -40,7 +40,7 @@ KIND = StoreKind(
 )
 SHARED = attrs.evolve(KIND, shared=True)
 KINDS = pytest.mark.parametrize("kind", [KIND, SHARED], ids=["exclusive", "shared"])
-posix = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+posix = pytest.mark.skipif(os.name != "posix", reason="modes and limits are POSIX")
 
 
 def fill(store: PrivateDatabase) -> None:
@@ -372,7 +372,7 @@ def test_without_room_the_remedy_is_room_and_nothing_is_lost(kept: Path) -> None
     assert len(notes(kept)) == 101
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits of files are POSIX")
+@posix
 def test_a_shared_store_without_room_for_its_index_asks_for_room(tmp_path: Path) -> None:
     import resource  # noqa: PLC0415 - POSIX
 
