@@ -64,7 +64,9 @@ def shortened(
 
     Complexity: one read and one write.
     """
-    result: NDArray[Any] = np.empty(vectors.shape, cast("Any", vectors.dtype)) if out is None else out
+    result: NDArray[Any] = (
+        np.empty(vectors.shape, cast("Any", vectors.dtype)) if out is None else out
+    )
     if not rows:
         result[...] = vectors
         return result
@@ -72,7 +74,7 @@ def shortened(
     # A factor of 1 copies to the bit.
     factors: NDArray[Any] = np.full(len(vectors), 1 << _FACTOR_BITS, np.int64)
     if not exact:
-        factors = np.ones(len(vectors), cast("Any", vectors.dtype))
+        factors = np.ones(len(vectors), dtype)
     for row in rows:
         square = squares[row]
         factors[row] = (
@@ -126,7 +128,7 @@ def _factor(square: int, squared_bound: Fraction) -> int:
 
 
 def _share(square: float, squared_bound: Fraction) -> float:
-    """Compute ``sqrt(squared_bound / square)``, also where the quotient leaves float64 on the way."""
+    """Compute ``sqrt(squared_bound / square)``, also where the quotient leaves float64."""
     above, below = squared_bound.numerator, squared_bound.denominator
     if below < _PLAIN * above and above < _PLAIN * below and square > 1 / _PLAIN:
         return math.sqrt(above / below / square)

@@ -8,7 +8,7 @@ bits. With few rows the time goes into calls, and here all steps are one.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +82,10 @@ def _filter(counts: Floats, shadows: Floats) -> None:
 @compiled()
 def _sweep(matrix: Floats, vector: Floats) -> Floats:
     """Multiply as :func:`qres_arithmetic.sweep` does."""
-    n, m = matrix.shape
-    total = np.zeros(n)
-    for i in range(n):
+    total = np.zeros(matrix.shape[0])
+    for i in range(total.size):
         some = 0.0
-        for j in range(m):
+        for j in range(vector.size):
             some += matrix[i, j] * vector[j]
         total[i] = some
     return total
@@ -126,6 +125,13 @@ def _dominant(gram: Floats, bits: int, vector: Floats) -> bool:
         for i in range(n):
             for j in range(n):
                 power[i, j] = (square[i, j] * shift + _TO_WHOLE) - _TO_WHOLE
+    return _widest_column(power, vector)
+
+
+@compiled()
+def _widest_column(power: Floats, vector: Floats) -> bool:
+    """Write the column of the largest diagonal entry, scaled so that this entry is the unit."""
+    n = power.shape[0]
     k = 0
     for i in range(n):
         if power[i, i] > power[k, k]:
