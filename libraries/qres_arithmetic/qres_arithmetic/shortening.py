@@ -64,9 +64,8 @@ def shortened(
 
     Complexity: one read and one write.
     """
-    result: NDArray[Any] = (
-        np.empty(vectors.shape, cast("Any", vectors.dtype)) if out is None else out
-    )
+    dtype = cast("Any", vectors.dtype)
+    result: NDArray[Any] = np.empty(vectors.shape, dtype) if out is None else out
     if not rows:
         result[...] = vectors
         return result

@@ -184,18 +184,18 @@ def _fsum(values: Floats) -> float:
             y = partials[j]
             if abs(x) < abs(y):
                 x, y = y, x  # noqa: PLW2901 - the algorithm's own variable
-            high = x + y
-            low = y - (high - x)
-            if low != 0.0:
-                partials[kept] = low
+            some = x + y
+            rest = y - (some - x)
+            if rest != 0.0:
+                partials[kept] = rest
                 kept += 1
-            x = high  # noqa: PLW2901 - as above
+            x = some  # noqa: PLW2901 - as above
         partials[kept] = x
         count = kept + 1
     if count == 0:
         return 0.0
     count -= 1
-    high = partials[count]
+    high: float = partials[count]
     low = 0.0
     while count > 0:
         x = high
