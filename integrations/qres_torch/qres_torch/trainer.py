@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
-from qres_torch import draws, memory, records
+from qres_torch import draws, memory, places, records
 from qres_torch.border import torch
 from qres_torch.layout import Layout, Reals, Tensors, alone, refused
-from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
+from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop
 from qres_torch.resident import ResidentLoader
 
 Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
@@ -258,11 +258,12 @@ class TorchTrainer:
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
         """Train from the round's model.
 
-        Returns the encoded difference, weighted by the number of examples; ``None`` without any.
+        Returns the encoded difference, weighted by the number of examples that a pass steps over;
+        ``None`` without any.
         Raises ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for
         another vector.
         """
-        examples = _examples(self.train_loader)
+        examples = places.count(self.train_loader)
         if not examples:
             return None
         with self._bench.turn:
@@ -309,23 +310,20 @@ class TorchTrainer:
         return known[key] if self.frozen == "same" else b""
 
     def records(self) -> int:
-        """How many examples there are.
+        """How many examples the loader's sampler gives.
 
         Raises OptionError: QRES-E105 without ``per_example``, and for a module or a loader whose
-        examples cannot be taken one by one.
+        examples cannot be taken one by one, or of which the sampler does not say which they are.
         """
         if self.per_example is None or self.train is not None:
             what = "is not given, and the unit of privacy is a record"
             fix = "give it: a learning rate over a public number of examples; leave train out"
             raise refused("per_example", what, fix)
-        if not hasattr(self.train_loader, "collate_fn"):
-            what = "needs single examples, and the batches are of no DataLoader"
-            raise refused("per_example", what, "give the trainer a DataLoader")
         records.check_alone(self.module, self.layout)
-        return len(self.train_loader.dataset)
+        return len(places.places(self.train_loader))
 
     def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Reals]:
-        """The step of each example: minus ``per_example`` times its gradient.
+        """The step of each example that :meth:`records` counts: minus ``per_example`` gradients.
 
         No optimiser, schedule, clipping, momentum or proximal term of ``fit`` is used. Yields
         float64, shape ``(1, d)``. Raises ValueRefusedError: QRES-E502 or QRES-E503 for another
@@ -424,14 +422,3 @@ def _said(given: object) -> str:
 
 def _no_optimizer(_parameters: Any) -> Any:  # pragma: no cover - there is a function to train with
     raise AssertionError
-
-
-def _examples(loader: Any) -> int:
-    """How many examples a loader has: by its data set or its batches, and 1 where neither tells."""
-    loader = getattr(loader, "source", loader)
-    if is_row(loader):
-        return sum(map(length_of, loader))
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):
-        return 1
