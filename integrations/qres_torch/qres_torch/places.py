@@ -25,8 +25,9 @@ def places(loader: Any) -> list[int]:
     """The places in its data set of the examples that a loader gives, ascending, each once.
 
     Taken are a ``DataLoader`` that shuffles or not, one with ``SubsetRandomSampler``, and one whose
-    sampler, or batches, are lists of places. Whatever a pass leaves out by chance or by another rule is refused: what is counted
-    could then differ from what is trained on. How many examples make a batch does not matter.
+    sampler, or batches, are lists of places. Whatever leaves out examples by chance, or by a rule
+    that is not known here, is refused: what is counted could differ from what is trained on. How
+    many examples make a batch does not matter.
 
     Raises OptionError: QRES-E105, which names the sampler. O(n log n).
     """

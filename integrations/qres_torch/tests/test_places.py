@@ -1,4 +1,4 @@
-"""Which examples a node trains on is what its sampler gives, and a sampler that hides it is refused."""
+"""A node's examples are what its sampler gives, and a sampler that does not say it is refused."""
 
 from __future__ import annotations
 
