@@ -11,6 +11,7 @@ import operator
 from typing import Any, Final
 
 from qres_core import OptionError, partition
+from qres_torch import draws
 from qres_torch.border import torch
 from qres_torch.layout import refused
 from qres_torch.loop import is_row, length_of
@@ -31,7 +32,7 @@ def places(loader: Any) -> list[int]:
 
     Raises OptionError: QRES-E105, which names the sampler. O(n log n).
     """
-    loader = getattr(loader, "source", loader)
+    loader = draws.bare(loader)
     data = torch.utils.data
     ordinary = isinstance(loader, data.DataLoader)
     if not ordinary or type(loader).__iter__ is not data.DataLoader.__iter__:
@@ -63,7 +64,7 @@ def places(loader: Any) -> list[int]:
 
 def count(loader: Any) -> int:
     """How many examples a pass over a loader steps over, and 1 where nothing tells."""
-    loader = getattr(loader, "source", loader)
+    loader = draws.bare(loader)
     if is_row(loader):
         return sum(map(length_of, loader))
     try:

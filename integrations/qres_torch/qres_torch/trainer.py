@@ -14,7 +14,7 @@ from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
 from qres_torch import draws, memory, places, records
 from qres_torch.border import torch
 from qres_torch.layout import Layout, Reals, Tensors, alone, refused
-from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop
+from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Repeated, Scored, TorchLoop
 from qres_torch.resident import ResidentLoader
 
 Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
@@ -359,14 +359,22 @@ class TorchTrainer:
 
     def _reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """The update that training on ``held_out`` would make, of an optimiser without a past."""
+        changed = self.held_out_change(vector, round_info)
+        return fixed.encode(changed, scale=round_info.scale).vector
+
+    def held_out_change(self, vector: Vector, round_info: RoundInfo) -> Reals:
+        """What training on ``held_out`` would change, before it is rounded, float64, ``(d,)``.
+
+        It takes as many steps as training on ``train_loader``, or what it is compared with would be
+        longer for no other reason. Where those batches tell no length, a pass over ``held_out``
+        counts as one over them.
+        """
         bench = self._bench
         with bench.judging:
             kept = memory.Kept(self._memory.after.buffers)
             way = self._way(self._last_judged, vector, round_info)
-            changed = self._trained(
-                bench.judge, self.held_out, vector, round_info, kept, _HELD, way
-            )[0]
-        return fixed.encode(changed, scale=round_info.scale).vector
+            batches = _as_many(self.held_out, self.train_loader)
+            return self._trained(bench.judge, batches, vector, round_info, kept, _HELD, way)[0]
 
     def _way(self, last: LastStep, vector: Vector, round_info: RoundInfo) -> Reals | None:
         """What the swarm did last, of which each step takes a share."""
@@ -412,6 +420,14 @@ class TorchTrainer:
                 moments = memory.moments_of(optimizer) if self.keep_optimizer else {}
         after = memory.Kept(self.layout.kept(module), moments)
         return self.layout.numbers(module) - start, figures, after
+
+
+def _as_many(held_out: Any, train_loader: Any) -> Any:
+    """Held-out batches, as many in a pass as there are to train on."""
+    try:
+        return Repeated(held_out, len(train_loader))
+    except TypeError:
+        return held_out
 
 
 def _said(given: object) -> str:
