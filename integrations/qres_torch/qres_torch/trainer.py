@@ -286,6 +286,14 @@ class TorchTrainer:
             kept = self._memory.after
             return self._trained(self.module, self.train_loader, vector, round_info, kept, _OWN)[0]
 
+    def held_out_change(self, vector: Vector, round_info: RoundInfo) -> Reals:
+        """What a round of training on ``held_out`` would change, as :meth:`change` says it.
+
+        It takes as many steps as one on ``train_loader``.
+        """
+        with self._bench.judging:
+            return self._judged(vector, round_info, None)
+
     def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """Mean loss and, of a classifier by cross-entropy, accuracy (0..1) on ``test``.
 
@@ -359,22 +367,21 @@ class TorchTrainer:
 
     def _reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """The update that training on ``held_out`` would make, of an optimiser without a past."""
-        changed = self.held_out_change(vector, round_info)
+        with self._bench.judging:
+            way = self._way(self._last_judged, vector, round_info)
+            changed = self._judged(vector, round_info, way)
         return fixed.encode(changed, scale=round_info.scale).vector
 
-    def held_out_change(self, vector: Vector, round_info: RoundInfo) -> Reals:
-        """What training on ``held_out`` would change, before it is rounded, float64, ``(d,)``.
+    def _judged(self, vector: Vector, round_info: RoundInfo, way: Reals | None) -> Reals:
+        """What training on ``held_out`` changes, in as many steps as on ``train_loader``.
 
-        It takes as many steps as training on ``train_loader``, or what it is compared with would be
-        longer for no other reason. Where those batches tell no length, a pass over ``held_out``
-        counts as one over them.
+        With fewer, what it is compared with would be longer for no other reason. Where the batches
+        to train on tell no length, a pass over ``held_out`` counts as one over them.
         """
-        bench = self._bench
-        with bench.judging:
-            kept = memory.Kept(self._memory.after.buffers)
-            way = self._way(self._last_judged, vector, round_info)
-            batches = _as_many(self.held_out, self.train_loader)
-            return self._trained(bench.judge, batches, vector, round_info, kept, _HELD, way)[0]
+        kept = memory.Kept(self._memory.after.buffers)
+        batches = _as_many(self.held_out, self.train_loader)
+        judge = self._bench.judge
+        return self._trained(judge, batches, vector, round_info, kept, _HELD, way)[0]
 
     def _way(self, last: LastStep, vector: Vector, round_info: RoundInfo) -> Reals | None:
         """What the swarm did last, of which each step takes a share."""

@@ -6,6 +6,7 @@ away, before the data are scaled.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def moved(scaled: Callable[[Any], Any], *, times: float = 1.0) -> float:
         assert update is not None
         sums.append(update.vector.astype(object))
     difference = sums[0] - sums[1]
-    return float(difference @ difference) ** 0.5 / clip.steps(0)
+    return math.sqrt(difference @ difference) / clip.steps(0)
 
 
 @pytest.mark.parametrize("times", [1.0, -1000.0])
@@ -171,7 +172,6 @@ def test_what_is_scaled_by_its_examples_has_no_single_steps(name: str, *, whole:
     with pytest.raises(LabError, match="scaled by figures of all of them"):
         by_records(task, RecordClip(1.0, 2000))
     # The control: nothing else of the task is in the way.
-    free = attrs.evolve(
-        task, trainers=tuple(attrs.evolve(each, fitted=False) for each in task.trainers)
-    )
-    assert len(by_records(free, RecordClip(1.0, 2000)).trainers) == 4
+    first: Any = task.trainers[0]
+    free = attrs.evolve(task, trainers=(attrs.evolve(first, fitted=False),))
+    assert len(by_records(free, RecordClip(1.0, 2000)).trainers) == 1
