@@ -68,7 +68,7 @@ def count(loader: Any) -> int:
     if is_row(loader):
         return sum(map(length_of, loader))
     try:
-        batches = getattr(loader, "batch_sampler", None)
+        batches: Any = getattr(loader, "batch_sampler", None)
         if is_row(batches):
             return sum(map(len, batches))
         listed = type(batches) is torch.utils.data.BatchSampler

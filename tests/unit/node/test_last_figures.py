@@ -65,7 +65,7 @@ def watched(
 ) -> tuple[float, str, str]:
     """When the watch over a swarm of two ended, and what it said."""
     clock = Clock()
-    monkeypatch.setattr(swarm.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
     seats = [BoxNode(each, Path(), False, "aa", "bb", 1, 2) for each in range(2)]  # noqa: FBT003 - order
     fleet = Fleet(seats, rounds=2)
     fleet.members = [NodeProcess(seat, Running()) for seat in seats]
