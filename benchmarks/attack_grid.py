@@ -109,8 +109,8 @@ def tables(rule: str, f: int) -> Mapping[str, Mapping[str, Any]]:
     """Plugin tables of a row, outermost first."""
     made: dict[str, dict[str, dict[str, Any]]] = {
         RECOMMENDED: {"validated_mean": {"f": f, "tolerance": 0.02}},
-        USUAL: {"validated_mean": {"f": f}},
-        BY_LOSS: {"validated_mean": {"f": f, "farthest": 0.0}},
+        USUAL: {"validated_mean": {"f": f, "tolerance": 0.1}},
+        BY_LOSS: {"validated_mean": {"f": f, "tolerance": 0.1, "farthest": 0.0}},
         OWN: {"validated_mean": {"f": f}},
         "geometric_median": {"geometric_median": {"f": f}},
         "arc + nnm + trimmed_mean": {"arc": {"f": f}, "nnm": {"f": f}, "trimmed_mean": {"f": f}},

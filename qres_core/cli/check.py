@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -22,6 +22,13 @@ from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import in_force
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qres_core.contract.trainer import Trainer
+    from qres_core.contract.types import Vector
+    from qres_core.kernel.config import Config
 
 
 @click.command("check")
@@ -93,10 +100,31 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
                 kernel.fit(int(initial.size))
                 by_record(trainer, kernel.record_clip)
                 shared = kernel.settings.on_top_of(base_of(trainer))
+                if not kernel.solution.noised:
+                    trained |= reached(found, found.config, trainer, initial)
         said = notices(found.config)
     except QresError as error:
         return attrs.evolve(found, problems=(*found.problems, *error.problems)), trained
     return attrs.evolve(found, settings=shared, notices=(*said, *found.notices)), trained
+
+
+def reached(found: Diagnosis, config: Config, trainer: Trainer, initial: Vector) -> dict[str, Any]:
+    """How a round's training compares with a reference, if a rule holds others to references.
+
+    One that does judges single updates, and merges them by what it found.
+    """
+    rules = [
+        plugin.name
+        for plugin in found.enabled
+        if {"screen", "endorse", "aggregate"} <= set(plugin.hooks)
+        and config.plugins[plugin.name].get("farthest") != 0
+    ]
+    if not rules:
+        return {}
+    from qres_core.lab.first_round import reach  # noqa: PLC0415 - numpy
+
+    lengths = reach(trainer, initial, config.swarm.scale)
+    return {} if lengths is None else {"reach": lengths, "held_to_references": rules[0]}
 
 
 def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
@@ -157,6 +185,8 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
             f"made for node {trained['made']} alone",
             highlight=False,
         )
+    if "reach" in trained:
+        show_reach(where, trained["reach"], trained["held_to_references"])
     if found.settings is not None:
         where.print(
             f"shared settings {found.settings.short}; must be the same on all nodes",
@@ -165,3 +195,20 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
     for notice in found.notices:
         where.print(f"[yellow]note[/yellow] {escape(notice)}", highlight=False)
     where.print(f"[green]{path} would start.[/green]", highlight=False)
+
+
+def show_reach(where: Console, lengths: float, rule: str) -> None:
+    """How long a training is beside its reference, and what to do if it is too long."""
+    from qres_core.lab.first_round import FAR  # noqa: PLC0415 - numpy
+
+    where.print(
+        f"a round of training is {lengths:.2g} times as long as the reference of held-out examples",
+        highlight=False,
+    )
+    if lengths > FAR:
+        where.print(
+            f"[yellow]note[/yellow] plugins.{rule}.farthest: above {FAR:g} times, honest nodes may "
+            "refuse each other's sets, and rounds are aborted: let the reference take as many "
+            f"steps as training does, or set plugins.{rule}.farthest = 0",
+            highlight=False,
+        )

@@ -287,6 +287,7 @@ def _labelled(
             "seed": seed,
             "node": node,
             "scale": scale,
+            "fitted": split.fitted,
         }
         if not config.held_out:
             return NumpyTrainer(**options)
