@@ -206,9 +206,9 @@ class Exchanges:
 
     def _is_lost(self, node: NodeId, item: AskedPiece, now: float) -> bool:
         least = PATIENCE * self._options.retry_seconds
-        pause = max(least, min(SLOW * self._took.get(node, 0.0), LOST_SECONDS))
+        pause = max(least, min(SLOW * self._took.get(node, 0.0), LOST_SECONDS / SLOW))
         if item.attempt:
-            return now - item.asked > pause * GROWTH ** min(item.attempt, PATIENCE)
+            return now - item.asked > pause * GROWTH ** min(item.attempt, SLOW)
         return now - max(item.asked, self._moved.get(node, 0.0)) > pause
 
     def _again(self, number: int, item: AskedPiece, now: float) -> None:
@@ -252,8 +252,8 @@ class Exchanges:
     def _came(self, node: NodeId, number: int, item: AskedPiece, status: int, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
         self._moved[node], took = now, now - item.first
-        if not item.attempt:  # else it is not known which of the questions was answered
-            self._took[node] = 0.8 * self._took.get(node, took) + 0.2 * took
+        # From the first question on: where all are asked twice, the line is slower than was thought.
+        self._took[node] = 0.8 * self._took.get(node, took) + 0.2 * took
         item.came(status, data, took)
         for earlier, other in list(self._pieces.get(node, {}).items()):
             if earlier < number and other.wanted:
