@@ -251,8 +251,8 @@ class Exchanges:
 
     def _came(self, node: NodeId, number: int, item: AskedPiece, status: int, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
-        self._moved[node], took = now, now - item.first
-        # From the first question on: where all are asked twice, the line is slower than was thought.
+        # From the last question on: the one before was lost, or the answer takes at least so long.
+        self._moved[node], took = now, now - item.asked
         self._took[node] = 0.8 * self._took.get(node, took) + 0.2 * took
         item.came(status, data, took)
         for earlier, other in list(self._pieces.get(node, {}).items()):
