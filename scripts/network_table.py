@@ -37,7 +37,7 @@ from typing import Any, Final
 
 import attrs
 from trials.processes import end_in_order
-from trials.routed import Routed, address
+from trials.routed import Routed, RouterCounts, address
 from trials.routed_swarm import RoutedSwarm
 
 BYTES: Final = 4
@@ -129,6 +129,7 @@ class CellCost:
         useful: bytes of a packed update; 0 where none was found.
         alone: seconds that plain TCP takes for the packed updates of a model; ``None`` if it was
             not measured.
+        alone_over: bytes that a node sent then, headers included, over those of the updates.
     """
 
     models: int
@@ -142,6 +143,7 @@ class CellCost:
     load: float
     useful: int = 0
     alone: float | None = None
+    alone_over: float | None = None
 
     def ratios(self, cell: NetworkCell) -> tuple[float, float] | None:
         """Seconds over those of plain TCP, and bytes over those that are useful."""
@@ -155,7 +157,7 @@ def measure(cell: NetworkCell, models: int, seconds: float, folder: Path) -> Cel
     """Run a cell: the first model is made unmeasured, then so many more, if there is time."""
     started = time.monotonic()
     hub = cell.transport == "grpc"
-    alone = None
+    alone = alone_over = None
     with Routed(cell.nodes + hub, seed=1, mtu=cell.mtu, congestion=cell.congestion) as network:
         network.rate(cell.mbits * 1e6 / 8)
         if hub:
@@ -180,25 +182,33 @@ def measure(cell: NetworkCell, models: int, seconds: float, folder: Path) -> Cel
             agreed = swarm.agreement()
             useful = update_bytes(swarm)
         if cell.compared and useful:
+            start = network.counts()
             alone = plain_seconds(network, cell, useful)
+            carried = _sent(network.counts(), cell) - _sent(start, cell)
+            alone_over = carried / cell.nodes / (cell.nodes - 1) / useful
     if agreed.split is not None:
         what = f"nodes have different models of step {agreed.split}"
         raise RuntimeError(what)
-    nodes = range(cell.nodes)  # and not the hub
-    spent = sum(after.sent(index) - before.sent(index) for index in nodes)
+    spent = _sent(after, cell) - _sent(before, cell)
     return CellCost(
         models=made,
         seconds=took / made if made else None,
         over=spent / cell.nodes / made / cell.plain if made else None,
         failed=failed,
         aborted=aborted,
-        sent=sum(map(after.sent, nodes)) / cell.nodes / 1e6,
+        sent=_sent(after, cell) / cell.nodes / 1e6,
         late=max(before.late, after.late),
         took=time.monotonic() - started,
         load=os.getloadavg()[0],
         useful=useful,
         alone=alone,
+        alone_over=alone_over,
     )
+
+
+def _sent(counts: RouterCounts, cell: NetworkCell) -> int:
+    """Bytes that all nodes sent, and not the hub."""
+    return sum(map(counts.sent, range(cell.nodes)))
 
 
 def update_bytes(swarm: RoutedSwarm) -> int:
@@ -289,8 +299,8 @@ def row(cell: NetworkCell, measured: CellCost) -> tuple[str, ...]:
 
 COMPARED: Final = (
     *("transport", "line", "lost", "seconds a model", "plain TCP alone", "ratio"),
-    *("MB a node sent", "useful MB", "ratio of bytes", "failed pulls", "rounds given up"),
-    *("models", "load"),
+    *("MB a node sent", "useful MB", "ratio of bytes", "plain TCP's"),
+    *("failed pulls", "rounds given up", "models", "load"),
 )
 
 
@@ -309,6 +319,7 @@ def compared_row(cell: NetworkCell, measured: CellCost) -> tuple[str, ...]:
         f"{sent:.2f}",
         f"{useful:.2f}",
         f"{ratios[1]:.2f}" if ratios else "-",
+        f"{measured.alone_over:.2f}" if measured.alone_over else "-",
         str(measured.failed),
         str(measured.aborted),
         str(measured.models),

@@ -31,7 +31,7 @@ from qres_transport_grpc.wire import (
 IN_FLIGHT: Final = 32
 """Messages of a hub that wait for the transport's loop; it reads no more before they are taken."""
 SMALL_ROOM: Final = 4 * MIB
-AHEAD_BYTES: Final = 128 * 1024
+AHEAD_BYTES: Final = 256 * 1024
 """Of large messages, another one is made while fewer bytes wait: what is made is not taken back."""
 JOIN_SECONDS: Final = 2.0
 DOUBLINGS: Final = 4
