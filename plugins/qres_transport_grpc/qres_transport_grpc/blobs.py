@@ -17,9 +17,10 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import math
 import random
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -79,12 +80,24 @@ class _Parts:
     """What one holder gave of one chunk."""
 
     count: int
-    since: float  # when the last of it came, or it was asked for
+    asked: float  # when it was asked for
+    came: float = -math.inf  # when the last of it came
     todo: deque[int] = attrs.field(init=False)  # pieces that were not asked for
     here: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
 
     def __attrs_post_init__(self) -> None:
         self.todo = deque(range(self.count))
+
+    @property
+    def since(self) -> float:
+        """When it moved last."""
+        return max(self.asked, self.came)
+
+
+def _moved(asked: Mapping[NodeId, _Parts]) -> float:
+    """When the last of a chunk came from anybody, or it was asked for first."""
+    first = min(parts.asked for parts in asked.values())
+    return max(first, *(parts.came for parts in asked.values()))
 
 
 PartKey = tuple[bytes, int, NodeId]
@@ -161,7 +174,7 @@ class _BlobFetch:
                 return index, asked[holder].todo.popleft()
         while (chunk := self._next(holder, now)) is not None:
             found = self.flying.setdefault(chunk, {})[holder] = parts(chunk, holder)
-            found.since = now
+            found.asked = now
             if found.todo:
                 return chunk, found.todo.popleft()
         return None
@@ -174,8 +187,7 @@ class _BlobFetch:
         late = [
             (since, index)
             for index, asked in self.flying.items()
-            if holder not in asked
-            and len(asked) < self._most(now - (since := max(it.since for it in asked.values())))
+            if holder not in asked and len(asked) < self._most(now - (since := _moved(asked)))
         ]
         return min(late)[1] if late else None
 
@@ -483,7 +495,7 @@ class BlobPuller:
                     pull.fail(holder)
         elif parts is not None and piece not in parts.here:
             parts.here[piece] = data
-            parts.since = asyncio.get_running_loop().time()
+            parts.came = asyncio.get_running_loop().time()
             for pull in pulls:
                 pull.misses.pop(holder, None)
                 pull.came(took)
