@@ -67,9 +67,14 @@ class HolderPace:
     size: int = FIRST_PIECES
     flying: int = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is asked of it now."""
+        return self.flying >= self.size
+
     def came(self, took: float) -> None:
         """A piece came after so many seconds; it still counts as flying."""
-        if took < SOON_SECONDS and self.flying >= self.size:
+        if took < SOON_SECONDS and self.full:
             self.size = min(self.most, self.size + 1)
         elif took > LATE_SECONDS:
             self.size = max(1, self.size - 1)
@@ -108,6 +113,7 @@ PartKey = tuple[bytes, int, NodeId]
 class _Asked:
     key: PartKey
     item: AskedPiece
+    counts: bool = True  # as asked of its holder
 
 
 @attrs.define(eq=False)
@@ -149,14 +155,18 @@ class _BlobFetch:
         if not self.wanted or not self.holders or self.displaced:
             self.over.set()
 
-    def sources(self, most: int, now: float) -> list[NodeId]:
-        """Holders to ask now: a few, and one more for each that keeps a chunk waiting."""
+    def sources(self, most: int, now: float, full: Callable[[NodeId], bool]) -> list[NodeId]:
+        """Holders to ask now: a few, and one more for each that keeps a chunk waiting.
+
+        ``full``: whether as much is asked of a holder already as may be, of whatever blob.
+        """
         chosen: list[NodeId] = []
         busy = 0
         for holder in self.holders:
             if busy >= most:
                 break
-            busy += not self.keeps_waiting(holder, now)
+            gives = any(holder in asked for asked in self.flying.values())
+            busy += (gives or not full(holder)) and not self.keeps_waiting(holder, now)
             if self.rests.get(holder, 0.0) <= now:
                 chosen.append(holder)
         return chosen
@@ -403,9 +413,10 @@ class BlobPuller:
         if root in wanted:
             return
         for asked in self._asked.values():
-            if asked.key[0] == root and asked.item.wanted:
+            if asked.key[0] == root:
                 asked.item.wanted = False
-                self._pace(asked.key[2]).flying -= 1  # others are not to wait for it
+                self._pace(asked.key[2]).flying -= asked.counts  # others are not to wait for it
+                asked.counts = False
         whole = self._store.whole(root)
         idle = [key for key in self._parts if key[0] not in wanted]
         kept = [key for key in idle if not (whole and key[0] == root)][-KEPT:]
@@ -438,10 +449,12 @@ class BlobPuller:
         """Ask for one more piece of a blob, of the holder of whom least is asked."""
         if pull.over.is_set():
             return False
-        sources = pull.sources(self._options.blob_sources, now)
+        sources = pull.sources(
+            self._options.blob_sources, now, lambda holder: self._pace(holder).full
+        )
         for holder in sorted(sources, key=lambda holder: self._pace(holder).flying):
             pace = self._pace(holder)
-            if pace.flying >= pace.size:
+            if pace.full:
                 continue
             unit = pull.take(holder, now, partial(self._begun, pull.ref, now))
             if unit is not None:
@@ -456,9 +469,10 @@ class BlobPuller:
             self._parts[key] = _Parts(-(-ref.length(index) // PIECE), now)
         self._parts.move_to_end(key)
         for asked in self._asked.values():
-            if asked.key == key and not asked.item.wanted:
+            if asked.key == key:
                 asked.item.wanted = True
-                self._pace(holder).flying += 1
+                self._pace(holder).flying += not asked.counts
+                asked.counts = True
         return self._parts[key]
 
     def _ask(self, pull: _BlobFetch, holder: NodeId, index: int, piece: int) -> None:
@@ -484,7 +498,7 @@ class BlobPuller:
         pulls = [pull for pull in self._pulls if pull.ref.root == root]
         if status == ANSWERED:
             pace.came(took)
-        pace.flying -= asked.item.wanted
+        pace.flying -= asked.counts
         if status != ANSWERED:
             self._parts.pop(key, None)  # it is asked for anew
             now, up = asyncio.get_running_loop().time(), self._is_up(holder)
@@ -529,3 +543,6 @@ class BlobPuller:
                 pull.look()
         for other in [it for it in self._parts if it[:2] == (root, index)]:
             del self._parts[other]
+        for asked in self._asked.values():
+            if asked.key[:2] == (root, index):
+                asked.item.wanted = False
