@@ -44,6 +44,7 @@ from qres_transport_libp2p.slots import (
     CountedSocket,
     Slots,
 )
+from qres_transport_libp2p.steps import PEER
 from qres_transport_libp2p.tcp import TidyTCP, check_free
 from qres_transport_libp2p.yamux import shield
 
@@ -97,6 +98,12 @@ class Network:
         """Who is up; from any thread."""
         parts = self.parts
         return () if parts is None else parts.sessions.infos
+
+    @property
+    def dials(self) -> dict[NodeId, float]:
+        """Seconds until each member that is away is dialled next; from any thread."""
+        keeper = self._keeper
+        return {} if keeper is None else keeper.dials()
 
     @property
     def inline(self) -> int:
@@ -197,6 +204,7 @@ class Network:
 
     async def _judge(self, slots: Slots, sock: CountedSocket, peer: ID) -> str:
         """Why a key that was proved may not go on, or nothing; whoever may has a place."""
+        PEER.set(peer)
         node = self.members.nodes.get(peer)
         if node is not None and (why := await self.greeter.bars(node, HANDSHAKE_SECONDS)):
             self._barred(peer, node, why)

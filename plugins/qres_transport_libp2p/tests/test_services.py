@@ -165,7 +165,8 @@ def test_nobody_is_asked_who_it_is_and_no_record_is_kept(lab: SimpleNamespace) -
             )
             await stream.write(encode_varint_prefixed(rpc.SerializeToString()))
             with trio.fail_after(lab.PATIENCE):
-                while not node.stats().reasons.get("gossip: a field that is not used"):
+                reason = "gossip: a field that is not used"
+                while not node.stats().reasons.get(reason):  # noqa: ASYNC110
                     await trio.sleep(0.02)
 
             async def look() -> tuple[int, bool]:
