@@ -113,9 +113,15 @@ def _made(*arguments: str) -> dict[str, Any]:
 
     Raises PluginError: QRES-E201 where there is no such command or it fails.
     """
-    done = subprocess.run(  # noqa: S603 - this interpreter and this package
-        qres(*arguments, "--json"), capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    fix = "install the distribution that brings that command"
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter and this package
+            qres(*arguments, "--json"), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        what = f"`qres {arguments[0]}` was not done after {SECONDS:g} seconds"
+        fix = "try again when this machine has less to do"
+        raise PluginError.of("QRES-E201", "qres swarm up", what, fix) from error
     try:
         report: object = json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:
@@ -123,7 +129,6 @@ def _made(*arguments: str) -> dict[str, Any]:
     if not canonical.is_map(report):
         said = (done.stderr or done.stdout).strip().splitlines()
         what = f"`qres {arguments[0]}` failed: {said[-1] if said else done.returncode}"
-        fix = "install the distribution that brings that command"
         raise PluginError.of("QRES-E201", "qres swarm up", what, fix)
     return report
 
