@@ -32,10 +32,18 @@ from libp2p.stream_muxer.yamux.yamux import (
     Yamux,
     YamuxStream,
 )
+from qres_carrier import TokenBucket
 
 from qres_transport_libp2p.clock import patience, shielded
 from qres_transport_libp2p.pulse import Pulse
-from qres_transport_libp2p.windows import FrameGuard, fault_of, may_grow
+from qres_transport_libp2p.windows import (
+    STREAMS_BURST,
+    STREAMS_PER_SECOND,
+    TOO_FAST,
+    FrameGuard,
+    fault_of,
+    may_grow,
+)
 
 WRITE_SECONDS: Final = 10.0
 """How long the peer's kernel may take nothing before the connection counts as lost."""
@@ -114,6 +122,7 @@ class ShieldedYamux(Yamux):
                 fault(self, why)
 
         self.pulse = Pulse(trio.current_time())
+        self._opens = TokenBucket(STREAMS_PER_SECOND, STREAMS_BURST, clock=trio.current_time)
         guard: Any = FrameGuard(secured, self._look, told, self._hear)
         super().__init__(guard, peer, is_initiator=is_initiator, on_close=_nothing)
 
@@ -123,6 +132,8 @@ class ShieldedYamux(Yamux):
     def _look(self, kind: int, flags: int, stream_id: int, length: int) -> str:
         if kind == TYPE_PING and flags & FLAG_ACK:
             self.pulse.answered(length, trio.current_time())
+        if kind != TYPE_PING and flags & FLAG_SYN and not self._opens.take():
+            return TOO_FAST
         return fault_of(self, kind, flags, stream_id, length)
 
     async def ping(self) -> None:
