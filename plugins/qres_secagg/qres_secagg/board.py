@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_core import NodeId, WireError
 from qres_secagg.checks import Acks, Complaints
@@ -222,10 +224,53 @@ class SessionMessages:
 
     # -- the list -------------------------------------------------------------------------------
 
+    def _near(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
+        """How many nodes of a list hold shares of each node, beside itself. O(n k)."""
+        listed = np.zeros(len(self.session.roster), np.int64)
+        listed[np.fromiter(members, np.intp, len(members))] = 1
+        near: NDArray[np.int64] = listed[self.topology.around].sum(axis=1)
+        return near
+
     def _unchecked(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
-        """Of listed dealers, those that too few listed holders found to deal rightly. O(n k)."""
-        counts = self.acks.count(members)
-        return [rank for rank in members if counts[rank] < self.session.parameters.acks]
+        """Of listed dealers, those that too few listed holders found to deal rightly. O(n k).
+
+        As many must have done so as the session demands, and all listed holders but as many as may
+        be corrupt: of an honest dealer every honest one did. So whoever deals to few is not listed.
+        """
+        parameters = self.session.parameters
+        lacking = self._near(members) + 1 - parameters.corrupt
+        needed = np.maximum(lacking, parameters.acks)
+        short = self.acks.count(members) < needed
+        return [rank for rank in members if short[rank]]
+
+    def _leave_out(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
+        """Whom the leader leaves out first so that :meth:`_unchecked` finds nobody. O(n k).
+
+        Where a holder lacks shares of a dealer, one of the two lies or fails, and the leader cannot
+        tell which. But an honest node is in no more such pairs than there are liars, as a holder
+        and as a dealer. So a holder in more of them is silent, and is believed nothing against a
+        dealer. A dealer with more of them with other holders lied. If there is none, the most
+        silent holder goes, and no dealer on its account.
+        """
+        unchecked = self._unchecked(members)
+        if not unchecked:
+            return []
+        parameters, n = self.session.parameters, len(self.session.roster)
+        dealers, holders = self.acks.right(members)
+        near = self._near(members)
+        lacks = near - np.bincount(dealers, minlength=n)  # by dealer
+        silent = near - np.bincount(holders, minlength=n)  # by holder
+        short = [rank for rank in members if lacks[rank] > parameters.corrupt]
+        if not short:
+            return unchecked
+        heard = {rank for rank in members if silent[rank] <= parameters.corrupt}
+        lied: list[int] = []
+        for rank in short:
+            against = heard.intersection(self.topology.holders[rank])
+            against.difference_update(holders[dealers == rank].tolist())
+            if len(against) > parameters.corrupt:
+                lied.append(rank)
+        return lied or [max(members.keys() - heard, key=lambda rank: (silent[rank], rank))]
 
     def _problem(self, listing: Listing) -> str:
         """What is wrong with a list whose messages are all at hand; empty if nothing."""
@@ -269,8 +314,8 @@ class SessionMessages:
     def compose(self) -> bytes:
         """As the leader: the list of whom this node found complete.
 
-        That is who advertised and shared one thing, and whose shares as many of the listed found
-        to fit as the session demands. Returns body of a :attr:`Kind.LIST` message for everybody,
+        That is who advertised and shared one thing, and whose shares so many of the listed found to
+        fit that every node takes the list. Returns body of a :attr:`Kind.LIST` message for everybody,
         this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
         """
         chosen = {
@@ -280,7 +325,7 @@ class SessionMessages:
             and rank not in self.complaints.convicted
         }
         # Only then keys that two say are theirs: who copied one can deal nothing that fits.
-        while leave := self._unchecked(chosen) or self._doubled(chosen):
+        while leave := self._leave_out(chosen) or self._doubled(chosen):
             for rank in leave:
                 del chosen[rank]
         listing = Listing(dict(sorted(chosen.items())))
