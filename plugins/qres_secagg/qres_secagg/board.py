@@ -234,12 +234,14 @@ class SessionMessages:
     def _unchecked(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
         """Of listed dealers, those that too few listed holders found to deal rightly. O(n k).
 
-        As many must have done so as the session demands, and all listed holders but as many as may
-        be corrupt: of an honest dealer every honest one did. So whoever deals to few is not listed.
+        As many must have done so as the session demands. And if somebody may be corrupt, all listed
+        holders but so many: of an honest dealer every honest one did. So whoever deals to few is
+        not listed.
         """
         parameters = self.session.parameters
-        lacking = self._near(members) + 1 - parameters.corrupt
-        needed = np.maximum(lacking, parameters.acks)
+        needed = np.full(len(self.session.roster), parameters.acks)
+        if parameters.corrupt:
+            needed = np.maximum(needed, 1 + self._near(members) - parameters.corrupt)
         short = self.acks.count(members) < needed
         return [rank for rank in members if short[rank]]
 
@@ -247,30 +249,20 @@ class SessionMessages:
         """Whom the leader leaves out first so that :meth:`_unchecked` finds nobody. O(n k).
 
         Where a holder lacks shares of a dealer, one of the two lies or fails, and the leader cannot
-        tell which. But an honest node is in no more such pairs than there are liars, as a holder
-        and as a dealer. So a holder in more of them is silent, and is believed nothing against a
-        dealer. A dealer with more of them with other holders lied. If there is none, the most
-        silent holder goes, and no dealer on its account.
+        tell which. But an honest node that is there has no more such pairs as a holder, nor as a
+        dealer, than there are liars and nodes that fail. As long as a dealer has too many, whoever
+        has the most of them goes: a silent holder rather than all its dealers.
         """
         unchecked = self._unchecked(members)
-        if not unchecked:
-            return []
-        parameters, n = self.session.parameters, len(self.session.roster)
-        dealers, holders = self.acks.right(members)
-        near = self._near(members)
-        lacks = near - np.bincount(dealers, minlength=n)  # by dealer
-        silent = near - np.bincount(holders, minlength=n)  # by holder
-        short = [rank for rank in members if lacks[rank] > parameters.corrupt]
-        if not short:
+        if not (unchecked and self.session.parameters.corrupt):
             return unchecked
-        heard = {rank for rank in members if silent[rank] <= parameters.corrupt}
-        lied: list[int] = []
-        for rank in short:
-            against = heard.intersection(self.topology.holders[rank])
-            against.difference_update(holders[dealers == rank].tolist())
-            if len(against) > parameters.corrupt:
-                lied.append(rank)
-        return lied or [max(members.keys() - heard, key=lambda rank: (silent[rank], rank))]
+        near, nodes = self._near(members), len(self.session.roster)
+        dealers, holders = self.acks.right(members)
+        lacks = near - np.bincount(dealers, minlength=nodes)  # by dealer
+        silent = near - np.bincount(holders, minlength=nodes)  # by holder
+        if max(lacks[rank] for rank in members) <= self.session.parameters.corrupt:
+            return unchecked
+        return [max(members, key=lambda rank: max(lacks[rank], silent[rank]))]
 
     def _problem(self, listing: Listing) -> str:
         """What is wrong with a list whose messages are all at hand; empty if nothing."""
