@@ -307,8 +307,9 @@ class SessionMessages:
         """As the leader: the list of whom this node found complete.
 
         That is who advertised and shared one thing, and whose shares so many of the listed found to
-        fit that every node takes the list. Returns body of a :attr:`Kind.LIST` message for everybody,
-        this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
+        fit that every node takes the list. Returns body of a :attr:`Kind.LIST` message for
+        everybody, this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are
+        complete.
         """
         chosen = {
             rank: (next(iter(adverts)), next(iter(self.shares[rank])))
