@@ -188,8 +188,12 @@ def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | Non
 
 def _complete(n: int, corrupt: int, dropped: int) -> GraphParameters | None:
     threshold = _threshold(n - 1, corrupt)
-    acks = threshold + corrupt
-    return GraphParameters(n - 1, threshold, acks) if n - dropped >= acks else None
+    least = threshold + corrupt
+    if n - dropped < least:
+        return None
+    # No more than all honest nodes give when others are away and no liar gives any.
+    acks = max(least, min(least + dropped, n - dropped - corrupt))
+    return GraphParameters(n - 1, threshold, acks)
 
 
 @lru_cache(maxsize=256)
