@@ -83,7 +83,7 @@ def digits(seed: int) -> DataSplit:
     """
     rows = _rows_of_digits()
     x: Features = rows[:, :-1] / _DIGITS_BRIGHTEST
-    return _stratified(x, rows[:, -1].astype(np.int64), seed)
+    return stratified(x, rows[:, -1].astype(np.int64), seed)
 
 
 def breast_cancer(seed: int) -> DataSplit:
@@ -106,8 +106,8 @@ def breast_cancer(seed: int) -> DataSplit:
         Machine Learning Repository, 1995.
     """
     bunch = _scikit_learn("the cell nuclei").load_breast_cancer()
-    x = _standardised(np.asarray(bunch.data, dtype=np.float64))
-    return _stratified(x, np.asarray(bunch.target, dtype=np.int64), seed)
+    x = standardised(np.asarray(bunch.data, dtype=np.float64))
+    return stratified(x, np.asarray(bunch.target, dtype=np.int64), seed)
 
 
 def synthetic(seed: int) -> DataSplit:
@@ -135,8 +135,8 @@ def synthetic(seed: int) -> DataSplit:
         class_sep=1.5,
         random_state=seed,
     )
-    x = _standardised(np.asarray(made, dtype=np.float64))
-    return _stratified(x, np.asarray(labels, dtype=np.int64), seed)
+    x = standardised(np.asarray(made, dtype=np.float64))
+    return stratified(x, np.asarray(labels, dtype=np.int64), seed)
 
 
 def _rows_of_digits() -> NDArray[np.float64]:
@@ -165,13 +165,14 @@ def _scikit_learn(what: str) -> Any:
         ) from error
 
 
-def _standardised(x: Features) -> Features:
+def standardised(x: Features) -> Features:
+    """The examples with the mean 0 and the deviation 1/2 in each feature; none may be constant."""
     scaled: Features = (x - x.mean(axis=0)) / (2.0 * x.std(axis=0))
     return scaled
 
 
-def _stratified(x: Features, y: Labels, seed: int) -> DataSplit:
-    """Permuted, ordered by class and every fourth held out."""
+def stratified(x: Features, y: Labels, seed: int) -> DataSplit:
+    """The examples permuted, ordered by class, and every fourth held out."""
     rng = stream(seed, Purpose.SPLIT)
     order = rng.permutation(len(y))
     by_class = order[np.argsort(y[order], kind="stable")]
