@@ -80,14 +80,18 @@ ATTACKS: Final = (
 BACKDOORS: Final = ("backdoor_aside", "backdoor_hidden")
 ALONE: Final = "held-out examples alone"
 RECOMMENDED: Final = "validated_mean, pool, tolerance 0.02"
+FORGETFUL: Final = "validated_mean, pool, tolerance 0.02, no memory"
 USUAL: Final = "validated_mean, pool"
 BY_LOSS: Final = "validated_mean, pool, by loss alone"
 OWN: Final = "validated_mean, own"
+GUARDED: Final = "validation + trimmed_mean, pool, tolerance 0.02"
 KNOWS: Final[Mapping[str, str]] = {
     RECOMMENDED: "pool",
     ALONE: "pool",
+    FORGETFUL: "pool",
     USUAL: "pool",
     BY_LOSS: "pool",
+    GUARDED: "pool",
     "geometric_median": "nothing",
     "arc + nnm + trimmed_mean": "nothing",
     OWN: "own",
@@ -114,9 +118,11 @@ def tables(rule: str, f: int) -> Mapping[str, Mapping[str, Any]]:
     """Plugin tables of a row, outermost first."""
     made: dict[str, dict[str, dict[str, Any]]] = {
         RECOMMENDED: {"validated_mean": {"f": f, "tolerance": 0.02}},
+        FORGETFUL: {"validated_mean": {"f": f, "tolerance": 0.02, "forgives": 0.0}},
         USUAL: {"validated_mean": {"f": f}},
         BY_LOSS: {"validated_mean": {"f": f, "farthest": 0.0}},
         OWN: {"validated_mean": {"f": f}},
+        GUARDED: {"validation": {"tolerance": 0.02}, "trimmed_mean": {"f": f}},
         "geometric_median": {"geometric_median": {"f": f}},
         "arc + nnm + trimmed_mean": {"arc": {"f": f}, "nnm": {"f": f}, "trimmed_mean": {"f": f}},
         "mean": {"mean": {"unprotected": True}},
@@ -401,6 +407,7 @@ def row_of(cells: Cells, place: Place, rule: str) -> Row | None:
 
     lies = [attack for attack in by_attack if attack != "none"] or ["none"]
     by = min(lies, key=lambda attack: mean(attack, "accuracy"))
+    recalls = [mean(attack, "worst_class") for attack in lies]
     return Row(
         mean("none", "accuracy"),
         mean(by, "accuracy"),
@@ -411,7 +418,7 @@ def row_of(cells: Cells, place: Place, rule: str) -> Row | None:
         min(len(found) for found in by_attack.values()),
         len(lies) if "none" not in lies else 0,
         mean("none", "worst_class"),
-        min(mean(attack, "worst_class") for attack in lies),
+        min((recall for recall in recalls if not math.isnan(recall)), default=math.nan),
     )
 
 
