@@ -80,7 +80,6 @@ ATTACKS: Final = (
 BACKDOORS: Final = ("backdoor_aside", "backdoor_hidden")
 ALONE: Final = "held-out examples alone"
 RECOMMENDED: Final = "validated_mean, pool, tolerance 0.02"
-FORGETFUL: Final = "validated_mean, pool, tolerance 0.02, no memory"
 USUAL: Final = "validated_mean, pool"
 BY_LOSS: Final = "validated_mean, pool, by loss alone"
 OWN: Final = "validated_mean, own"
@@ -88,7 +87,6 @@ GUARDED: Final = "validation + trimmed_mean, pool, tolerance 0.02"
 KNOWS: Final[Mapping[str, str]] = {
     RECOMMENDED: "pool",
     ALONE: "pool",
-    FORGETFUL: "pool",
     USUAL: "pool",
     BY_LOSS: "pool",
     GUARDED: "pool",
@@ -118,7 +116,6 @@ def tables(rule: str, f: int) -> Mapping[str, Mapping[str, Any]]:
     """Plugin tables of a row, outermost first."""
     made: dict[str, dict[str, dict[str, Any]]] = {
         RECOMMENDED: {"validated_mean": {"f": f, "tolerance": 0.02}},
-        FORGETFUL: {"validated_mean": {"f": f, "tolerance": 0.02, "forgives": 0.0}},
         USUAL: {"validated_mean": {"f": f}},
         BY_LOSS: {"validated_mean": {"f": f, "farthest": 0.0}},
         OWN: {"validated_mean": {"f": f}},

@@ -156,12 +156,12 @@ class Swarm:
         rows = np.vstack([honest, self._lies(honest, target)])
         if proposer < HONEST:
             chosen, merged = self._proposed(proposer, rows, known[proposer], info)
-            passed = merged is not None and self._passes(merged, known, info, liars=0)
+            passed = merged is not None and self._passes(merged, known, liars=0)
             self.counts["honest"] += 1
             self.counts["honest aborted"] += not passed
         else:
             chosen, merged = self._lied(rows, known, info)
-            passed = merged is not None and self._passes(merged, known, info, liars=LIARS)
+            passed = merged is not None and self._passes(merged, known, liars=LIARS)
             self.counts["lying passed"] += passed
         self.counts["aborted"] += not passed
         if passed and merged is not None:
@@ -203,12 +203,10 @@ class Swarm:
         senders = tuple(IDS[node] for node in chosen)
         return self.rules[0].aggregate(Updates(rows, senders, weights), info)
 
-    def _passes(
-        self, merged: Vector, judges: list[HeldOut], info: RoundInfo, *, liars: int
-    ) -> bool:
+    def _passes(self, merged: Vector, judges: list[HeldOut], *, liars: int) -> bool:
         """Whether a set gets the votes."""
         votes = [
-            rule.endorse(merged, judge, info) is ACCEPT
+            rule.endorse(merged, judge) is ACCEPT
             for rule, judge in zip(self.rules, judges, strict=True)
         ]
         return sum(votes) + liars >= VOTES

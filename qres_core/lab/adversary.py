@@ -266,6 +266,8 @@ class Adversary:
     def _shadow(self, info: RoundInfo, model: Vector) -> Shadow:
         """The round as attackers may try it on the proposer's plugins."""
         proposing = self._proposing(info)
+        if proposing not in self._sandboxes:
+            self._sandboxes[proposing] = Sandbox(self._kernels[proposing])
         made = {
             who: self.trainings.of(node, info, model)
             for node, who in enumerate(self._ids)
@@ -273,7 +275,7 @@ class Adversary:
         }
         ours = set(self._ids[self._honest :])
         return Shadow(
-            self._sandbox(proposing),
+            self._sandboxes[proposing],
             info,
             model,
             {who: update for who, update in made.items() if who not in ours},
@@ -288,16 +290,10 @@ class Adversary:
         """Whether attackers propose what they like."""
         return isinstance(self.saboteur, Chooser)
 
-    def _sandbox(self, index: int) -> Sandbox:
-        """Copies of a node's plugins; each node's votes may depend on what it has seen."""
-        if index not in self._sandboxes:
-            self._sandboxes[index] = Sandbox(self._kernels[index])
-        return self._sandboxes[index]
-
-    def _voters(self, number: int) -> tuple[Sequence[object], Sequence[Sandbox], int]:
-        """Trainers and plugins of the honest nodes, and how many votes of theirs a set needs."""
+    def _voters(self, number: int) -> tuple[Sequence[object], int]:
+        """The trainers of the honest nodes, and how many votes of theirs a set needs."""
         if self._proposer is None:
-            return (), (), 1
+            return (), 1
         swarm, voters = self._swarm, self.trainings.task.trainers[: self._honest]
         saboteur: object = self.saboteur
         accomplice = self._accomplice_proposes(number)
@@ -305,5 +301,4 @@ class Adversary:
         withheld = isinstance(saboteur, Withholder) and saboteur.withholds(vote)
         lent = 0 if withheld else self._scenario.attackers
         needed = vote_threshold(swarm.nodes, swarm.byzantine) - lent
-        judges = [self._sandbox(index) for index in range(self._honest)]
-        return voters, judges, max(1, min(needed, len(voters)))
+        return voters, max(1, min(needed, len(voters)))

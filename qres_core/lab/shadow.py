@@ -139,8 +139,6 @@ class Shadow:
     trainer: object = None  # the proposer's, whose held-out examples screen, if it keeps any
     # of the honest nodes that vote, each with its held-out examples; by default the proposer's
     voters: Sequence[object] = ()
-    # copies of the voters' plugins, one for each; by default all vote as the proposer's would
-    judges: Sequence[Sandbox] = ()
     needed: int = 1  # how many of the voters must vote for a set
     # what screens in place of the proposer's plugins, where an attacker proposes
     screens: Callable[[Updates, RoundInfo], Screening] | None = None
@@ -208,12 +206,11 @@ class Shadow:
     def _endorsed(self, merger: Merger, members: Members) -> bool:
         """Whether as many voters as needed would have the set merged."""
         own, votes = merger.judge(members)[0], 0  # merges the set, for all
-        for place, judge in enumerate(self._votes):
+        for judge in self._votes:
             if judge is self._judge:
                 verdict = own
             else:
-                kernel = self.judges[place].fresh() if self.judges else merger.kernel
-                other = merger.seen_by(None if judge is None else judge.anew(), kernel)
+                other = merger.seen_by(None if judge is None else judge.anew())
                 verdict = other.judge(members)[0]
             votes += verdict is ACCEPT
             if votes >= self.needed:

@@ -156,15 +156,13 @@ class Merger:
         merged = self._merged(members)
         return self.kernel.endorse(self._stack(members), merged, self.held_out, self.info)
 
-    def seen_by(self, held_out: HeldOut | None, kernel: Kernel | None = None) -> Merger:
+    def seen_by(self, held_out: HeldOut | None) -> Merger:
         """The round as a node with other held-out examples judges it.
 
-        What a set merges to is the same for both, and is not computed again. ``kernel``: that
-        node's plugins, these if not given.
+        What a set merges to is the same for both, and is not computed again.
         """
         other = copy.copy(self)
         other.held_out = held_out
-        other.kernel = self.kernel if kernel is None else kernel
         return other
 
     def _merged(self, members: Members) -> Vector:

@@ -48,26 +48,19 @@ def too_far(merged: Vector, reference: Vector, most: float) -> bool:
     return length > reference.size and away > Fraction(most) ** 2 * length
 
 
-def vote(
-    merged: Vector, held_out: HeldOut, tolerance: float, lowest: float | None = None
-) -> Verdict:
+def vote(merged: Vector, held_out: HeldOut, tolerance: float) -> Verdict:
     """Accept what does not raise the node's held-out loss beyond the tolerance.
 
     Args:
         merged: the merged update, int32, shape ``(d,)``.
         held_out: the node's own examples.
-        tolerance: share of the size of a loss by which it may rise.
-        lowest: the loss that it is a share of, and that the rise is counted from; at most the
-            present one, which it is if left out. Where the present loss is higher than that allows,
-            it may not rise at all: who is worse off than once is not refused what helps a little.
+        tolerance: share of the size of the present loss by which it may rise.
 
     Returns:
         the vote. A loss that is not finite is never accepted.
 
     Complexity: two evaluations of a model.
     """
-    after, now = held_out.loss_with(merged), held_out.loss()
-    most = max(now, highest(now if lowest is None else lowest, tolerance))
-    if -math.inf < after <= most < math.inf:
+    if -math.inf < held_out.loss_with(merged) <= highest(held_out.loss(), tolerance) < math.inf:
         return ACCEPT
     return reject("worse-on-held-out-examples")

@@ -30,14 +30,11 @@ from qres_core import (
 )
 from qres_validation.capped_mean import capped_mean, cut_to_length, halvings
 from qres_validation.endorsement import too_far, vote
-from qres_validation.memory import LossMemory
 from qres_validation.promise import Fit
 
 MOST_HALVINGS: Final = 8
 FARTHEST: Final = 1.25
 """Lengths of a reference; above 1, so that a step which is halved often enough is near enough."""
-FORGIVES: Final = 0.003
-"""Share of the lowest loss seen; over 60 rounds it adds up to a fifth."""
 CALM: Final = 2
 """Sets of a node that must close in a row before its steps are doubled again."""
 
@@ -89,10 +86,8 @@ class ValidatedMean:
       keep some weight; the weights are part of the agreed set. It proposes the set only if what
       every node would merge passes :meth:`Fit.check <qres_validation.promise.Fit.check>`.
     - **Every node** (``endorse``) votes only for a set whose mean does not raise the loss on its
-      own held-out examples by more than ``tolerance``. With pooled examples that is counted from
-      the lowest loss that the node has seen: else liars may raise it by ``tolerance`` in every
-      round (:class:`~qres_validation.memory.LossMemory`). A node whose own set was refused halves
-      the step of its next ones.
+      own held-out examples by more than ``tolerance``. A node whose own set was refused halves the
+      step of its next ones.
     - **The rule** (``aggregate``) is the weighted mean, exact, with no weight above one part in
       ``c`` of the agreed set, whatever the proposer said. Updates above ten times the usual length
       are shortened to that.
@@ -109,9 +104,6 @@ class ValidatedMean:
     Attributes:
         f: updates of a round that may be anything.
         tolerance: how much the merged update may raise a node's held-out loss, as a share of it.
-        farthest: lengths of a node's reference that the merged update may be from it; 0 is any.
-        forgives: by which share of itself the lowest loss seen counts as higher with every round; 0
-            remembers nothing.
 
     Raises:
         OptionError: QRES-E105, an option is out of range; the message names it.
@@ -148,21 +140,8 @@ class ValidatedMean:
         ),
     )
 
-    forgives: float | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(options.real(0)),
-        metadata=options.help_text(
-            "The loss may rise by `tolerance` from the lowest that this node has seen, which "
-            "counts as higher by this share of it with every round. 0 remembers nothing: then the "
-            "loss may rise from the present one. Left out: 0.003 if the trainer says that its "
-            "held-out examples come from a pool of all kinds and no plugin adds noise, and 0 if "
-            "not."
-        ),
-    )
-
     _step: StepLength = attrs.field(factory=StepLength, init=False, eq=False)
     _reach: Reach = attrs.field(factory=Reach, init=False, eq=False)
-    _memory: LossMemory = attrs.field(factory=LossMemory, init=False, eq=False)
 
     @property
     def claims(self) -> Claims:
@@ -195,25 +174,25 @@ class ValidatedMean:
                 "makes none",
                 "give the trainer reference(vector, round_info), or set trainer.task.held_out",
             )
-        if self.farthest or self.forgives:
-            _refuse_own_shares("farthest" if self.farthest else "forgives", node_info)
-        represents = node_info.pooled and not node_info.noised
-        self._reach.lengths = _or_usual(self.farthest, FARTHEST if represents else 0.0)
-        self._memory.forgives = _or_usual(self.forgives, FORGIVES if represents else 0.0)
-        self._memory.open(node_info)
-
-    @hookimpl
-    def teardown(self) -> None:
-        """Let go of the file; idempotent."""
-        self._memory.close()
-
-    def remember(self) -> bytes:
-        """The lowest loss seen, for a simulation's checkpoint."""
-        return self._memory.remember()
-
-    def recall(self, memory: bytes) -> None:
-        """Go on with what :meth:`remember` gave. Refuses other bytes."""
-        self._memory.recall(memory)
+        if self.farthest and not node_info.pooled:
+            raise CompatibilityError.of(
+                "QRES-E311",
+                "plugins.validated_mean.farthest",
+                "holds others to this node's reference, and its held-out examples are not of a "
+                "pool of all kinds: honest nodes would refuse most of what honest nodes propose",
+                "leave it out; or let the trainer say pooled = True, or set "
+                'trainer.task.held_out_from = "pool"',
+            )
+        if self.farthest and node_info.noised:
+            raise CompatibilityError.of(
+                "QRES-E311",
+                "plugins.validated_mean.farthest",
+                "holds others to this node's reference, and a plugin adds noise to what they send: "
+                "honest nodes would refuse what honest nodes propose",
+                "leave it out",
+            )
+        usual = FARTHEST if node_info.pooled and not node_info.noised else 0.0
+        self._reach.lengths = usual if self.farthest is None else self.farthest
 
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
@@ -232,22 +211,20 @@ class ValidatedMean:
         return Screening(shares=fit.shares, check=check)
 
     @hookimpl
-    def endorse(self, merged: Vector, held_out: HeldOut, round_info: RoundInfo) -> Verdict:
+    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
         """Accept what is near enough to this node's reference and does not raise its loss.
 
         Raises what the trainer's ``reference`` refuses with.
         """
-        lowest = self._memory.lowest(round_info.number, held_out.loss())
         # The reference is made in every round: a trainer may keep a momentum of it.
         if self._reach.lengths and too_far(merged, held_out.reference(), self._reach.lengths):
             return reject("far-from-reference")
-        return vote(merged, held_out, self.tolerance, lowest)
+        return vote(merged, held_out, self.tolerance)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Take shorter steps after a set that this node proposed was refused. Raises QRES-E602."""
+        """Take shorter steps after a set that this node proposed was refused."""
         self._step.after(outcome)
-        self._memory.keep()
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
@@ -263,30 +240,3 @@ class ValidatedMean:
         fewest = min(n, max(round_info.quorum, n - self.f))
         rows = cut_to_length(updates.vectors, self.f, round_info.quorum)
         return capped_mean(rows, updates.weights, fewest, halvings(updates.weights))
-
-
-def _or_usual(said: float | None, usual: float) -> float:
-    return usual if said is None else said
-
-
-def _refuse_own_shares(option: str, node_info: NodeInfo) -> None:
-    """Refuse an option that takes a node's examples for all: QRES-E311."""
-    where = f"plugins.validated_mean.{option}"
-    what = "holds others to what this node's held-out examples say"
-    if not node_info.pooled:
-        raise CompatibilityError.of(
-            "QRES-E311",
-            where,
-            f"{what}, and they are not of a pool of all kinds: honest nodes would refuse most of "
-            "what honest nodes propose",
-            "leave it out; or let the trainer say pooled = True, or set "
-            'trainer.task.held_out_from = "pool"',
-        )
-    if node_info.noised:
-        raise CompatibilityError.of(
-            "QRES-E311",
-            where,
-            f"{what}, and a plugin adds noise to what others send: honest nodes would refuse what "
-            "honest nodes propose",
-            "leave it out",
-        )

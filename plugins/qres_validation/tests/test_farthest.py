@@ -34,7 +34,7 @@ from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task
-from qres_core.testing import make_node_info, make_round_info
+from qres_core.testing import make_node_info
 
 GRID = st.integers(-(2**31), 2**31 - 1) | st.integers(-9, 9)
 PAIRS = arrays(np.int32, st.tuples(st.just(2), st.integers(1, 5)), elements=GRID)
@@ -113,7 +113,7 @@ def test_by_default_only_nodes_with_pooled_examples_vote_by_it(
     rule = ValidatedMean(f=1, farthest=farthest)
     rule.setup(attrs.evolve(make_node_info(), references=True, pooled=pooled))
     aside = np.array([300, 4000], dtype=np.int32)
-    verdict = rule.endorse(aside, held_out([300, 400]), make_round_info(1))
+    verdict = rule.endorse(aside, held_out([300, 400]))
     assert verdict == (ACCEPT if accepted else reject("far-from-reference"))
 
 
@@ -124,7 +124,7 @@ def test_where_noise_is_added_nobody_votes_by_it() -> None:
     rule = ValidatedMean(f=1)
     rule.setup(node)
     aside = np.array([300, 4000], dtype=np.int32)
-    assert rule.endorse(aside, held_out([300, 400]), make_round_info(1)) == ACCEPT
+    assert rule.endorse(aside, held_out([300, 400])) == ACCEPT
     with pytest.raises(CompatibilityError, match=r"QRES-E311 .*farthest.*noise.*leave it out"):
         ValidatedMean(f=1, farthest=1.25).setup(node)
 

@@ -133,7 +133,7 @@ def test_liars_whose_sets_reach_too_few_shorten_no_steps_of_others(
         self: ValidatedMean, merged: Vector, held_out: HeldOut, round_info: RoundInfo
     ) -> Verdict:
         self._step.mine = round_info.number
-        return endorse(self, merged, held_out, round_info)
+        return endorse(self, merged, held_out)
 
     monkeypatch.setattr(ValidatedMean, "endorse", hookimpl(stand_for))
     assert left() > 1e-4

@@ -364,7 +364,7 @@ def test_a_step_that_others_refuse_is_halved_until_they_take_it_and_grows_again(
 def test_only_a_refused_set_of_its_own_makes_a_node_take_shorter_steps() -> None:
     info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
     updates, rule, fitted = make_updates(far_apart()), ValidatedMean(f=2), np.full(3, 300)
-    assert rule.endorse(fitted.astype(np.int32), held_out([300, 300, 300]), info) is ACCEPT
+    assert rule.endorse(fitted.astype(np.int32), held_out([300, 300, 300])) is ACCEPT
     rule.round_closed(aborted(info.number))  # a liar showed it to too few
     found = rule.screen(updates, held_out([300, 300, 300]), attrs.evolve(info, number=2))
     rule.round_closed(aborted(2))  # it was not proposed

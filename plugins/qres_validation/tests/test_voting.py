@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import attrs
@@ -29,8 +28,6 @@ def test_both_plugins_accept_up_to_the_tolerance_and_nothing_worse(
 ) -> None:
     examples = judge([100, 100])  # the loss at zero is 100 squared
     endorse: Callable[..., Verdict] = plugin.endorse
-    if isinstance(plugin, ValidatedMean):
-        endorse = functools.partial(endorse, round_info=make_round_info(2))
     assert endorse(vector(50, 50), examples) == ACCEPT
     assert endorse(vector(-10, -10), examples) == ACCEPT  # 110 squared: 21 % more
     worse = endorse(vector(-11, -10), examples)
