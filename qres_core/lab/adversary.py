@@ -15,7 +15,7 @@ import numpy as np
 
 from qres_core.contract import packing
 from qres_core.contract.errors import LabError
-from qres_core.contract.fixed import LIMIT, add_saturating
+from qres_core.contract.fixed import LIMIT, add_saturating, decode
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import evaluated
@@ -23,12 +23,15 @@ from qres_core.contract.types import NodeId, Update, Updates, Vector
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
+from qres_core.lab.attacks.context import Examined
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.bad_faith import Chooser
 from qres_core.lab.executors import make_executor
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.frames import opened
+from qres_core.lab.momentum_trainer import MomentumTrainer
 from qres_core.lab.nodes import SimulatedNode
+from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.sabotage import (
     MAX_HEARD,
     SABOTAGE,
@@ -76,6 +79,11 @@ def as_payload(forgery: Forgery, cap: int) -> bytes:
     is_vector = len(forgery.octets) % 4 == 0
     packed = packing.pack(_numbers(forgery.octets)) if is_vector else forgery.octets
     return encode_contribution(max(1, min(forgery.weight, cap)), packed, {})
+
+
+def _reference_of(trainer: object, info: RoundInfo, model: Vector) -> Vector | None:
+    held_out = HeldOut.of(trainer, model, info)
+    return None if held_out is None or held_out.train is None else held_out.reference()
 
 
 class Adversary:
@@ -157,6 +165,8 @@ class Adversary:
             self._boards.setdefault((info.number, info.model_digest), {}),
             partial(self._reference, info, model),
             partial(self._loss, info, model),
+            partial(self._examined, info, model),
+            partial(self._references, info, model),
         )
         return attack.forge(context)
 
@@ -170,8 +180,29 @@ class Adversary:
 
     def _reference(self, info: RoundInfo, model: Vector) -> Vector | None:
         """What the proposer's held-out examples alone would change, if it holds any out."""
-        held_out = HeldOut.of(self._screener(info), model, info)
-        return None if held_out is None or held_out.train is None else held_out.reference()
+        return _reference_of(self._screener(info), info, model)
+
+    def _references(self, info: RoundInfo, model: Vector) -> Sequence[Vector]:
+        """The same of every honest node that holds any out."""
+        trainers = self.trainings.task.trainers[: self._honest]
+        made = (_reference_of(trainer, info, model) for trainer in trainers)
+        return tuple(item for item in made if item is not None)
+
+    def _examined(
+        self, info: RoundInfo, model: Vector, merged: Vector, label: int | None
+    ) -> Examined | None:
+        """Loss and gradient on the test examples after a merge, where the trainer shows them."""
+        trainer: Any = self.trainings.task.trainers[0]
+        if not isinstance(trainer, NumpyTrainer | MomentumTrainer):
+            return None
+        chosen = slice(None) if label is None else trainer.test_y == label
+        x, y = trainer.test_x[chosen], trainer.test_y[chosen]
+        if not len(y):
+            return None
+        moved = add_saturating(model, info.placed(merged)).vector
+        with np.errstate(over="ignore", invalid="ignore"):  # a lie may be as long as it likes
+            found = trainer.model.loss_and_gradient(decode(moved, scale=trainer.scale), x, y)
+        return float(found[0]), info.cut(found[1])
 
     def _loss(self, info: RoundInfo, model: Vector, merged: Vector) -> float | None:
         """The loss on the test examples after a merge, if the task measures one."""

@@ -106,7 +106,7 @@ def digits(seed: int) -> DataSplit:
     """
     rows = _rows_of_digits()
     x: Features = rows[:, :-1] / _DIGITS_BRIGHTEST
-    return _stratified(x, rows[:, -1].astype(np.int64), seed)
+    return stratified(x, rows[:, -1].astype(np.int64), seed)
 
 
 def breast_cancer(seed: int) -> DataSplit:
@@ -130,7 +130,7 @@ def breast_cancer(seed: int) -> DataSplit:
     """
     bunch = _scikit_learn("the cell nuclei").load_breast_cancer()
     x = _nuclei_scaled(np.asarray(bunch.data, dtype=np.float64))
-    return _stratified(x, np.asarray(bunch.target, dtype=np.int64), seed)
+    return stratified(x, np.asarray(bunch.target, dtype=np.int64), seed)
 
 
 def synthetic(seed: int) -> DataSplit:
@@ -159,8 +159,8 @@ def synthetic(seed: int) -> DataSplit:
         class_sep=1.5,
         random_state=seed,
     )
-    x = _standardised(np.asarray(made, dtype=np.float64))
-    split = _stratified(x, np.asarray(labels, dtype=np.int64), seed)
+    x = standardised(np.asarray(made, dtype=np.float64))
+    split = stratified(x, np.asarray(labels, dtype=np.int64), seed)
     return attrs.evolve(split, fitted=True)
 
 
@@ -199,13 +199,14 @@ def _nuclei_scaled(x: Features) -> Features:
     return scaled
 
 
-def _standardised(x: Features) -> Features:
+def standardised(x: Features) -> Features:
+    """The examples with the mean 0 and the deviation 1/2 in each feature; none may be constant."""
     scaled: Features = (x - x.mean(axis=0)) / (2.0 * x.std(axis=0))
     return scaled
 
 
-def _stratified(x: Features, y: Labels, seed: int) -> DataSplit:
-    """Permuted, ordered by class and every fourth held out."""
+def stratified(x: Features, y: Labels, seed: int) -> DataSplit:
+    """The examples permuted, ordered by class, and every fourth held out."""
     rng = stream(seed, Purpose.SPLIT)
     order = rng.permutation(len(y))
     by_class = order[np.argsort(y[order], kind="stable")]
