@@ -95,7 +95,7 @@ class EventEngine:
             self.adversary.trainings,
             Meter(len(self.nodes), len(self.observer.kernel.by_products)),
         )
-        self._streams = {"network": self.network.rng, "attack": self.adversary.rng}
+        self._streams = {"network": self.network.rng, **self.adversary.streams}
         self._aborted = 0
         self._ended_at = self.clock.now  # when the observer's last round ended
         longest = self._swarm.deadline + 3 * MAX_BACKOFF * self._swarm.vote_timeout
@@ -160,6 +160,7 @@ class EventEngine:
         check_resumable(self.observer.kernel)
         start.restore(self._streams)
         start.recall(self.recorder.trainings.task.trainers, self.kernels)
+        self.adversary.recall(start.attack)
         self.network.messages = start.counts["messages"]
         self.clock.now = self._ended_at = start.now
         self.recorder.records = list(start.records)
@@ -369,16 +370,18 @@ class EventEngine:
     def _checkpoint(self, agreed: Kernel) -> Checkpoint:
         """The simulation as it goes on from here. ``agreed``: has what all nodes keep alike."""
         number = self.recorder.records[-1].number
+        kept = self.adversary.kept(number)
         return Checkpoint(
             model=attrs.evolve(self.model(), vouchers=()),
             head=self.observer.machine.head,
             number=number,
             now=self.clock.now,
-            streams=states(self._streams),
+            streams={**states(self._streams), **kept.streams},
             counts={"messages": self.network.messages},
             records=tuple(self.recorder.records),
             memories=memories(self.recorder.trainings.task.trainers, number),
             plugins=plugin_memories(self.kernels, agreed),
+            attack=kept.memory,
         )
 
     def model(self) -> SwarmModel:

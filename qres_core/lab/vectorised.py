@@ -104,7 +104,7 @@ class VectorisedEngine:
         attackers = self.ids[experiment.honest :]
         self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings, Meter(1))
         self._falls = experiment.stream(3)
-        self._streams = {"attack": self.adversary.rng, "dropouts": self._falls}
+        self._streams = {**self.adversary.streams, "dropouts": self._falls}
         self._model: Vector = experiment.task.initial
         self._sequence = self._messages = 0
         roster = Roster(tuple(sorted(self.ids)), self._swarm.byzantine, self._swarm.quorum)
@@ -138,6 +138,7 @@ class VectorisedEngine:
         check_resumable(self.kernel)
         start.restore(self._streams)
         start.recall(self.recorder.trainings.task.trainers, self.kernels)
+        self.adversary.recall(start.attack)
         self._model, self._head = start.model.vector, start.head
         self._sequence, self._messages = start.counts["sequence"], start.counts["messages"]
         self.recorder.records = list(start.records)
@@ -167,6 +168,7 @@ class VectorisedEngine:
             records=tuple(self.recorder.records),
             memories=memories(self.recorder.trainings.task.trainers, number),
             plugins=plugin_memories(self.kernels, self.kernels[0]),
+            attack=self.adversary.kept(number).memory,
         )
 
     def result(self) -> SimulationResult:

@@ -24,10 +24,21 @@ from qres_core import (
 )
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
+from qres_core.lab.attack_memory import recall, remember
+from qres_core.lab.attacks import (
+    ATTACKS,
+    AttackContext,
+    Forgery,
+    make_attack,
+    send,
+)
+from qres_core.lab.attacks.registry import describe
 from qres_core.lab.checkpoint import CHECKPOINT, MODEL
 from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
 from qres_core.lab.momentum import with_momentum
 from qres_core.lab.record import RoundRecord, SimulationResult
+from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig, make_task
@@ -245,19 +256,123 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     assert "reputation" in anew
     assert "median" not in anew
     assert any("simulation.loss" in message for message in told)
-    assert any("'gaussian'" in message for message in told)
+
+
+def attacked(attack: str, engine: str, folder: Path, **network: Any) -> tuple[list[str], list[str]]:
+    """The models of a run with two attackers, and those of one that goes on after a break."""
+    plugins: dict[str, Any] = {**SIGNED, "median": {"f": 2}}
+    config = configured(plugins, nodes=7, byzantine=2, quorum=5)
+    labelled = {"label_flip", "backdoor", "backdoor_hidden", "backdoor_aside"}
+    chosen = DIGITS if attack in labelled else TaskConfig(name="quadratic", dimension=5)
+    task = make_task(chosen, nodes=7, seed=SEED)
+
+    def play(rounds: int, **places: Path) -> SimulationResult:
+        scene = Scenario(
+            rounds=rounds, seed=SEED, engine=engine, attack=attack, attackers=2, **network
+        )
+        return simulate(config, scene, task=task, **places)
+
+    whole = play(4)
+    play(2, save=folder)
+    return digests(whole), digests(play(4, resume=folder))
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, *SABOTAGE])
+def test_attackers_go_on_as_if_there_was_no_break(attack: str, tmp_path: Path) -> None:
+    """Every attack of the lab, in both engines where both play it."""
+    for engine in ENGINES if attack in ATTACKS else ENGINES[:1]:
+        whole, again = attacked(attack, engine, tmp_path / engine)
+        assert again == whole
+        assert len(whole) == 4
+
+
+def test_an_attacker_ahead_of_the_observer_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    whole, again = attacked("mimic", "events", tmp_path / "run", delay=1.0)
+    assert again == whole
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_that_an_attack_forgets_is_told(tmp_path: Path, engine: str) -> None:
-    scenario: dict[str, Any] = {"engine": engine, "attack": "mimic", "attackers": 1}
-    played(MEDIAN, rounds=1, save=tmp_path / "run", **scenario)
-    told = played(MEDIAN, rounds=1, resume=tmp_path / "run", **scenario).notices
-    assert any("the attack 'mimic' starts again" in note for note in told)
-    scenario = {"engine": engine}
-    played(MEDIAN, rounds=1, save=tmp_path / "control", **scenario)
-    told = played(MEDIAN, rounds=1, resume=tmp_path / "control", **scenario).notices
-    assert not any("the attack" in note for note in told)
+def test_an_attack_without_its_memory_would_show(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what the checkpoint gives back to the attack is what makes them equal."""
+    monkeypatch.setattr("qres_core.lab.adversary.recall", lambda *_arguments: None)
+    whole, again = attacked("mimic", engine, tmp_path / "run")
+    assert again[:2] == whole[:2]
+    assert again[2:] != whole[2:]
+
+
+def test_attackers_that_share_a_stream_would_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of noise: attackers act in another order after a break."""
+    streams = Experiment.stream
+
+    def shared(self: Experiment, *purpose: int) -> np.random.Generator:
+        return common.setdefault(purpose[0] == 5 or purpose == (2,), streams(self, *purpose))
+
+    def fresh(*arguments: Any, **places: Path) -> SimulationResult:
+        common.clear()
+        return play(*arguments, **places)
+
+    common: dict[bool, np.random.Generator] = {}
+    play = simulate
+    monkeypatch.setattr(Experiment, "stream", shared)
+    monkeypatch.setattr(f"{__name__}.simulate", fresh)
+    whole, again = attacked("noise", "events", tmp_path / "run", jitter=0.3)
+    assert again[2:] != whole[2:]
+    monkeypatch.undo()
+    whole, again = attacked("noise", "events", tmp_path / "mended", jitter=0.3)
+    assert again == whole
+
+
+@attrs.define(eq=False)
+class Grudge:
+    """An attack that keeps what no checkpoint holds."""
+
+    summary = "remembers"
+    knowledge = "nothing"
+    kept: object = attrs.field(factory=object, init=False)
+
+    def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
+        """Send what is trained."""
+        return send(context, context.own.vector)
+
+
+def test_an_attack_whose_memory_is_lost_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = describe("grudge", Grudge, summary="remembers", knowledge="nothing")
+    monkeypatch.setitem(ATTACKS, "grudge", entry)
+    with pytest.raises(
+        CompatibilityError, match=r"QRES-E317 simulation\.attack.*'grudge' keeps kept, a object"
+    ):
+        attacked("grudge", "events", tmp_path / "run")
+
+
+@pytest.mark.parametrize("memory", [b"", b"?", canonical.dumps(["", {"_rounds": ["int", "x"]}])])
+def test_a_memory_that_is_not_the_attacks_is_refused(memory: bytes) -> None:
+    with pytest.raises((ValueError, QresError)):
+        recall(make_attack("mimic", None), "mimic", memory)
+
+
+def test_what_an_attack_keeps_survives(tmp_path: Path) -> None:
+    del tmp_path
+    for value in (None, True, -(2**70), 0.1, "x", b"x", np.arange(6.0).reshape(2, 3)):
+        before, after = Grudge(), Grudge()
+        before.kept = value
+        recall(after, "grudge", remember(before))
+        assert type(after.kept) is type(value)
+        assert np.array_equal(after.kept, value) if isinstance(value, np.ndarray) else True
+        assert isinstance(value, np.ndarray) or after.kept == value
+
+
+def test_that_attackers_forget_what_they_heard_is_told(tmp_path: Path) -> None:
+    scenario: dict[str, Any] = {"sabotage": "replay", "attackers": 1}
+    for label, wanted in (("run", scenario), ("control", {})):
+        played(MEDIAN, rounds=1, save=tmp_path / label, **wanted)
+        told = played(MEDIAN, rounds=1, resume=tmp_path / label, **wanted).notices
+        assert bool(wanted) == any("forgets the messages that it heard" in note for note in told)
 
 
 def test_what_the_deadline_decided_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import attrs
@@ -51,6 +52,21 @@ def no_probe(rows: NDArray[np.int32]) -> Vector | None:
     raise LabError.of("QRES-E105", "simulation.attack", what, "say `probes = True` in its class")
 
 
+@contextmanager
+def _in_the_state_of(
+    common: np.random.Generator | None, rng: np.random.Generator
+) -> Generator[None]:
+    """Have a stream stand where another one does, and move that one on by what is drawn."""
+    if common is None or common is rng:
+        yield
+        return
+    own, rng.bit_generator.state = rng.bit_generator.state, common.bit_generator.state
+    try:
+        yield
+    finally:
+        common.bit_generator.state, rng.bit_generator.state = rng.bit_generator.state, own
+
+
 @attrs.frozen(eq=False)
 class AttackContext:
     """What an attacker may use. An attack states how much of it it does use."""
@@ -85,6 +101,8 @@ class AttackContext:
     # what training on the held-out examples of each honest node would change, each int32, shape
     # ``(d,)``; of those that hold some out
     references: Callable[[], Sequence[Vector]] = _no_references
+    # the randomness of what all colluders agree on; ``None`` where it is that of this attacker
+    common: np.random.Generator | None = None
 
     @property
     def crowd(self) -> NDArray[np.int32]:
@@ -92,9 +110,14 @@ class AttackContext:
         return self.honest if len(self.honest) else self.own.vector[np.newaxis]
 
     def agreed(self, work_out: Callable[[], Plan]) -> Plan:
-        """The plan of the colluders: worked out by the first who asks, the same for all others."""
+        """The plan of the colluders: worked out by the first who asks, the same for all others.
+
+        Whoever that is: meanwhile ``rng`` draws what ``common`` would, so that the plan does not
+        depend on which attacker was the first.
+        """
         if "plan" not in self.board:
-            self.board["plan"] = work_out()
+            with _in_the_state_of(self.common, self.rng):
+                self.board["plan"] = work_out()
         plan: Plan = self.board["plan"]
         return plan
 

@@ -70,7 +70,7 @@ def test_a_record_of_the_cell_nuclei_moves_a_sum_by_at_most_a_clip(times: float)
 
 def test_scaled_by_what_all_records_are_like_it_moves_more() -> None:
     """The control: with the mean and the deviation of the examples themselves."""
-    assert moved(data._standardised, times=1000.0) > 100.0
+    assert moved(data.standardised, times=1000.0) > 100.0
 
 
 def blown_up(name: str, place: int) -> Any:
@@ -101,16 +101,14 @@ def test_a_record_that_is_blown_up_leaves_the_other_rows_alone(
 
 def test_without_the_constants_it_moves_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control."""
-    monkeypatch.setattr(data, "_nuclei_scaled", data._standardised)
+    monkeypatch.setattr(data, "_nuclei_scaled", data.standardised)
     assert others_moved(monkeypatch) == 568
 
 
 def test_the_constants_are_the_figures_of_the_public_data_set() -> None:
     """So that no figure of the pages changes: the same to the last digits."""
     raw = np.asarray(datasets.load_breast_cancer().data, dtype=np.float64)
-    np.testing.assert_allclose(
-        data._nuclei_scaled(raw), data._standardised(raw), rtol=0, atol=1e-13
-    )
+    np.testing.assert_allclose(data._nuclei_scaled(raw), data.standardised(raw), rtol=0, atol=1e-13)
 
 
 CONFIG = """
