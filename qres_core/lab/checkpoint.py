@@ -28,6 +28,7 @@ from qres_core.contract.errors import (
     Problem,
     QresError,
 )
+from qres_core.contract.faults import Fault
 from qres_core.contract.stores import clear_leftovers, make_folder, replace_file
 from qres_core.contract.trainer import RememberingTrainer, Trainer
 from qres_core.contract.training import kept_by
@@ -437,6 +438,13 @@ def notices(
         said.append(
             "rounds ended without some contributions: in an uninterrupted run, others may have "
             "arrived in time"
+        )
+    if scenario.engine == "events" and any(
+        Fault.EQUIVOCATION in record.rejected for record in records
+    ):
+        said.append(
+            "nodes sent messages that contradict each other: in an uninterrupted run, others of "
+            "them may have come first"
         )
     for name in filter(None, (scenario.attack, scenario.sabotage)):
         if name in SABOTAGE:
