@@ -286,6 +286,16 @@ def test_fields_that_are_not_on_the_list_are_taken_out() -> None:
     assert not any(map(without_unlisted, (rpc, rpc.control, rpc.control.prune[0])))
 
 
+@pytest.mark.control("C-libp2p-33")
+def test_control_fields_on_the_list_stay() -> None:
+    rpc = rpc_pb2.RPC()
+    rpc.subscriptions.add(subscribe=True, topicid="t")
+    rpc.publish.add(data=b"d", topicIDs=["t"])
+    before = rpc.SerializeToString()
+    assert not without_unlisted(rpc)
+    assert rpc.SerializeToString() == before
+
+
 # ── multistream-select ────────────────────────────────────────────────────────────────────────────
 
 
