@@ -83,7 +83,7 @@ RECOMMENDED: Final = "validated_mean, pool, tolerance 0.02"
 USUAL: Final = "validated_mean, pool"
 BY_LOSS: Final = "validated_mean, pool, by loss alone"
 OWN: Final = "validated_mean, own"
-GUARDED: Final = "validation + trimmed_mean, pool, tolerance 0.02"
+GUARDED: Final = "validation + nnm + trimmed_mean, pool, tolerance 0.02"
 KNOWS: Final[Mapping[str, str]] = {
     RECOMMENDED: "pool",
     ALONE: "pool",
@@ -119,7 +119,7 @@ def tables(rule: str, f: int) -> Mapping[str, Mapping[str, Any]]:
         USUAL: {"validated_mean": {"f": f, "tolerance": 0.1}},
         BY_LOSS: {"validated_mean": {"f": f, "tolerance": 0.1, "farthest": 0.0}},
         OWN: {"validated_mean": {"f": f}},
-        GUARDED: {"validation": {"tolerance": 0.02}, "trimmed_mean": {"f": f}},
+        GUARDED: {"validation": {"tolerance": 0.02}, "nnm": {"f": f}, "trimmed_mean": {"f": f}},
         "geometric_median": {"geometric_median": {"f": f}},
         "arc + nnm + trimmed_mean": {"arc": {"f": f}, "nnm": {"f": f}, "trimmed_mean": {"f": f}},
         "mean": {"mean": {"unprotected": True}},
@@ -521,7 +521,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few small cells, nothing kept")
     parser.add_argument("--json", action="store_true", help="print a list of records")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="cells played, one a line")
-    parser.add_argument("--only-print", action="store_true", help="play nothing")
+    parser.add_argument(
+        "--only-print", action="store_true", help="play nothing, print what is kept"
+    )
     parser.add_argument("--data", nargs="*", default=list(HELD), choices=HELD)
     parser.add_argument("--gammas", type=gammas_of, default=(0.33, 0.0))
     parser.add_argument("--liars", type=int, default=4)
@@ -542,7 +544,11 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Play and print; exit 1 if a target does not hold."""
     options = options_of()
-    cells = kept(options.keep) if options.only_print else play_all(plan(options), options.keep)
+    if options.only_print:
+        there = kept(options.keep)
+        cells = {cell: there[cell] for cell in plan(options) if cell in there}
+    else:
+        cells = play_all(plan(options), options.keep)
     found = records(cells, short=options.quick)
     text = table(cells)
     for rule in (RECOMMENDED, USUAL):

@@ -192,12 +192,12 @@ class OneClass(Ascent):
 
 @register(
     "steady",
-    summary="as ascent, in one direction for many rounds: what it gains must add up",
+    summary="as ascent, by the harm if eight more rounds go the same way",
     knowledge=EVERYTHING,
 )
 @attrs.define(eq=False)
 class Steady(Ascent):
-    """:class:`Ascent` that plans for rounds to come, and keeps its direction.
+    """:class:`Ascent` that plans for rounds to come, and first goes on as it went before.
 
     The harm of a merged update ``F`` is the loss if the next eight rounds, too, end as far from
     their references as this one: after ``F + 8 (F - u)``. So a small step whose like can be
