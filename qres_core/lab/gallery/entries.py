@@ -263,9 +263,6 @@ NOT_SHOWN: Final[Mapping[str, str]] = {
     "withhold": "withholding plays it where it does harm, in secure aggregation",
     "withhold_votes": "half of bad_faith",
     "lying_proposer": "half of bad_faith",
-    "ascent": "needs many probes of the rule in every round: the attack grid plays it",
-    "one_class": "as ascent, against one class: the attack grid plays it",
-    "steady": "as ascent, for rounds to come: the attack grid plays it",
 }
 """Attacks of the laboratory without an exhibit, and why."""
 
