@@ -6,9 +6,9 @@ Five honest processes learn a tiny task over libp2p. The sixth node of the roste
 program with its key, and attacks all of them: it sends beyond its windows, asks for the same
 message thousands of times, grafts topics that nobody has, offers records of thousands of
 addresses, says hello without end, and opens and resets streams; sockets of strangers trickle. Then
-its name is taken off the list of members, and it sends beyond its windows before any hello. Two more
-trials run in this process: lines between three nodes are cut hundreds of times, and a node starts again while 2,000 silent
-sockets from another address are held against its neighbour.
+its name is taken off the list of members, and it sends beyond its windows before any hello. Two
+more trials run in this process: lines between three nodes are cut hundreds of times, and a node
+starts again while 2,000 silent sockets from another address are held against its neighbour.
 
 Exit code 0: every bound held. 1: not so.
 """
@@ -189,7 +189,7 @@ def processes(seconds: float, folder: Path, modes: Sequence[str]) -> dict[str, A
             if mode in COUNTED:  # the load changes: the control is measured just before
                 undisturbed, _most = _watch(fleet, seconds)
             if mode == "trickle":  # from the nodes' own address
-                now = attrs.evolve(now, sockets=35 * len(honest), source="127.0.0.1")
+                now = attrs.evolve(now, sockets=45 * len(honest), source="127.0.0.1")
             found[mode] = attack(fleet, now, folder, undisturbed, before)
             tell(mode, found[mode])
         after = has_model(fleet, fleet.step + 3, 60)
