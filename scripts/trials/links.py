@@ -38,7 +38,7 @@ with without_fastecdsa():
 from qres_transport_libp2p import blobs, frames, hello
 from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.places import split
-from qres_transport_libp2p.pubsub import GOSSIPSUB
+from qres_transport_libp2p.services import GOSSIPSUB
 
 from .raw import MULTISTREAM, plain_host
 
