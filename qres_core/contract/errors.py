@@ -407,8 +407,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E909": (
             "transport stands still",
-            "The thread that carries messages has not run for many seconds, so none comes or goes. "
-            "The log names what it was doing, and the peer that it was doing it for.",
+            "The thread that carries the messages has not run for many seconds. No message comes "
+            "or goes. The log names what it was doing, and the peer that it was doing it for.",
         ),
     }
 )

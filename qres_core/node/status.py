@@ -229,8 +229,8 @@ class StatusBoard:
         shown = kernel.status()
         stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
-        attended = isinstance(transport, AttendedTransport)
-        dials = transport.dials() if attended else dict[bytes, float]()
+        offered: object = transport
+        dials = offered.dials() if isinstance(offered, AttendedTransport) else {}
         members: list[dict[str, Any]] = []
         for item in machine.roster:
             standing = kernel.standing(item)

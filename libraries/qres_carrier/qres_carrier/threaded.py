@@ -157,7 +157,8 @@ class ThreadedTransport(ABC):
     def doing(self) -> str:
         """Where in the code the thread is, the innermost call first."""
         # CPython's only way to see another thread; what it shows may be over already.
-        frame = sys._current_frames().get(self._ident or 0)  # noqa: SLF001 - documented, for this
+        system: Any = sys
+        frame = system._current_frames().get(self._ident or 0)  # noqa: SLF001 - documented, for this
         if frame is None:
             return "its thread has ended"
         calls = traceback.extract_stack(frame)[-FRAMES:]

@@ -301,6 +301,12 @@ class SafePubsub(Pubsub):
             if self.peers.get(peer_id, stream) is stream:  # else it is reached another way by now
                 self._handle_dead_peer(peer_id)
 
+    def get_hello_packet(self) -> rpc_pb2.RPC:
+        """What this node subscribes to, without its addresses."""
+        packet = super().get_hello_packet()
+        packet.ClearField("senderRecord")
+        return packet
+
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Write an RPC as a whole: late joiners are sent the history beside the queue's task."""
         rpc_msg.ClearField("senderRecord")

@@ -10,6 +10,7 @@ of gossip.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -169,13 +170,12 @@ def answer_identify(host: IHost, addresses: Iterable[Multiaddr]) -> None:
     )
 
     async def answer(stream: INetStream) -> None:
-        try:
-            with patience(ANSWER_SECONDS) as scope:
-                await stream.write(said)
-                await stream.close()
-        except Exception:  # noqa: BLE001 - whoever asked has gone
-            scope.cancel()
-        if scope.cancelled_caught or scope.cancel_called:
+        done = False
+        with patience(ANSWER_SECONDS), suppress(Exception):  # whoever asked may have gone
+            await stream.write(said)
+            await stream.close()
+            done = True
+        if not done:
             await reset(stream)
 
     host.set_stream_handler(IDENTIFY, answer)

@@ -19,6 +19,7 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.utils import maybe_consume_signed_record
 from libp2p.utils.varint import encode_varint_prefixed
 from qres_transport_libp2p import services
 from qres_transport_libp2p.identity import peer_id
@@ -199,7 +200,11 @@ def test_control_libp2p_asks_and_keeps(
     real = services.keep_to_list
     from qres_transport_libp2p import network  # noqa: PLC0415 - what is patched
 
-    monkeypatch.setattr(network, "keep_to_list", lambda host: (real(host), asks(host)))
+    def undone(host: Any) -> None:
+        real(host)
+        asks(host)
+
+    monkeypatch.setattr(network, "keep_to_list", undone)
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(roster[1]) as host:
@@ -287,13 +292,14 @@ def test_fields_that_are_not_on_the_list_are_taken_out() -> None:
 
 
 @pytest.mark.control("C-libp2p-33")
-def test_control_fields_on_the_list_stay() -> None:
-    rpc = rpc_pb2.RPC()
-    rpc.subscriptions.add(subscribe=True, topicid="t")
-    rpc.publish.add(data=b"d", topicIDs=["t"])
-    before = rpc.SerializeToString()
-    assert not without_unlisted(rpc)
-    assert rpc.SerializeToString() == before
+def test_control_libp2p_keeps_the_record_of_an_rpc() -> None:
+    """It does so before a router sees the RPC."""
+    pair = create_new_key_pair(bytes([7]) * 32)
+    me, store = ID.from_pubkey(pair.public_key), PeerStore()
+    rpc = rpc_pb2.RPC(senderRecord=record(30, pair).marshal_envelope())
+    host: Any = SimpleNamespace(get_peerstore=lambda: store)
+    assert maybe_consume_signed_record(rpc, host, me)
+    assert len(store.addrs(me)) == 30
 
 
 # ── multistream-select ────────────────────────────────────────────────────────────────────────────

@@ -38,7 +38,8 @@ def test_a_thread_that_a_peer_keeps_busy_is_named_with_the_peer(
             one, two = (lab.transport(me, roster) for me in roster)
             await swarm.start(one, two)
             await lab.connected(one, two)
-            assert isinstance(one, AttendedTransport)
+            offered: object = one
+            assert isinstance(offered, AttendedTransport)
             await one.attend()
             pubsub = one._parts.gossip.pubsub
 
@@ -73,6 +74,29 @@ def test_a_thread_that_a_peer_keeps_busy_is_named_with_the_peer(
         "transport stands still",
         "transport runs again",
     ]
+
+
+@pytest.mark.control("C-libp2p-35")
+def test_control_a_thread_that_runs_is_not(lab: SimpleNamespace) -> None:
+    roster = lab.members(2)
+    said = Said()
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            now = 0.0
+            dog = Watchdog(said, lambda: now)
+            for _ in range(5):
+                dog.asked()
+                await one.attend()
+                dog.answered()
+                now += 1.0
+                dog.look(one.doing)
+
+    anyio.run(main, backend="trio")
+    assert not said.lines
 
 
 def test_it_is_said_when_a_member_that_is_away_is_dialled_next(lab: SimpleNamespace) -> None:
