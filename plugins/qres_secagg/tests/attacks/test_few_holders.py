@@ -165,7 +165,9 @@ def said(board: SessionMessages, rank: int) -> bytes:
 # ── every matrix of acks ──────────────────────────────────────────────────────────────────────
 
 
-def heard(n: int, plan: GraphParameters, corrupt: int, acks: Mapping[int, Iterable[int]]) -> Any:
+def heard(
+    n: int, plan: GraphParameters, corrupt: int, acks: Mapping[int, Iterable[int]]
+) -> SessionMessages:
     """A node that heard of dealings by all and of these acks, by holder."""
     parameters = Parameters(
         dimension=3, k=plan.k, t=plan.t, acks=plan.acks, corrupt=corrupt,
@@ -184,7 +186,7 @@ def heard(n: int, plan: GraphParameters, corrupt: int, acks: Mapping[int, Iterab
     return board
 
 
-def breaks(board: Any, acks: Mapping[int, Iterable[int]], listed: set[int]) -> bool:
+def breaks(board: SessionMessages, acks: Mapping[int, Iterable[int]], listed: set[int]) -> bool:
     """The rule in its own words, as an oracle: whether a list breaks it."""
     parameters = board.session.parameters
     for dealer in listed:
@@ -197,7 +199,7 @@ def breaks(board: Any, acks: Mapping[int, Iterable[int]], listed: set[int]) -> b
     return len(listed) < max(parameters.min_survivors, board.quorum)
 
 
-def list_of(board: Any, ranks: Iterable[int]) -> bytes:
+def list_of(board: SessionMessages, ranks: Iterable[int]) -> bytes:
     names = {r: (next(iter(board.adverts[r])), next(iter(board.shares[r]))) for r in sorted(ranks)}
     return encode_listing(board.session.sid, Listing(names))
 
