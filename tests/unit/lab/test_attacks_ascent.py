@@ -117,7 +117,11 @@ def test_the_steady_attack_begins_with_what_it_won_and_with_the_signs_of_the_fir
     attack = Steady()
     outcome(attack, context(examined=examined))
     signs = np.sign(AXES.mean(axis=0))
-    won, turned = attack._held(context(examined=lambda _merged, _label: (0.0, -signs)))
+
+    def flipped(_merged: Vector, _label: int | None) -> tuple[float, NDArray[np.float64]]:
+        return 0.0, -signs
+
+    won, turned = attack._held(context(examined=flipped))
     assert won.any()
     assert np.array_equal(turned, signs * np.abs(won))  # not those of the gradient as it is now
     outcome(attack, context(examined=examined))
@@ -178,7 +182,11 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> AttackContext:
     """The first attacker's context in the first round of the digits."""
     pytest.importorskip("sklearn")
     SHOWN.clear()
-    monkeypatch.setattr("qres_core.lab.adversary.make_attack", lambda *_arguments: Looks())
+
+    def looks(_name: str, _strength: float | None) -> Attack:
+        return Looks()
+
+    monkeypatch.setattr("qres_core.lab.adversary.make_attack", looks)
     swarm = {"name": "g", "nodes": 7, "byzantine": 2, "quorum": 5, "insecure": True}
     config = parse({"swarm": swarm, "plugins": {"memory": {}, "median": {"f": 2}}}, source="g")
     task = make_task(TaskConfig(held_out=20, local_epochs=1), nodes=7, seed=3)
@@ -211,4 +219,6 @@ def test_the_references_of_all_honest_nodes_are_shown(shown: AttackContext) -> N
     references = shown.references()
     assert len(references) == len(shown.honest) == 5
     assert len({item.tobytes() for item in references}) == 5
-    assert any(np.array_equal(item, shown.reference()) for item in references)
+    proposers = shown.reference()
+    assert proposers is not None
+    assert any(np.array_equal(item, proposers) for item in references)
