@@ -269,7 +269,7 @@ class Watch:
     def _no_more_figures(self) -> bool:
         """Whether the last model's figures are there, or are waited for no longer."""
         now, step = time.monotonic(), self.fleet.step
-        if figures_of(self.fleet, step) or all(one.measured(step) for one in self.fleet.living):
+        if figures_of(self.fleet, step) or all(entry.measured(step) for entry in self.fleet.living):
             return True
         if self._through_since is None:
             self._through_since = now

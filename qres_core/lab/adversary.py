@@ -91,7 +91,7 @@ def _reference_of(trainer: object, info: RoundInfo, model: Vector) -> Vector | N
 
 
 @attrs.frozen
-class Kept:
+class AttackerState:
     """What attackers keep between two rounds."""
 
     memory: bytes  # the attack's, see :mod:`qres_core.lab.attack_memory`
@@ -150,7 +150,7 @@ class Adversary:
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
         self._is_kept = experiment.keeper is not None
         # By round: what attackers kept before the first of them lied in it, the oldest first.
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, AttackerState] = {}
 
     @property
     def outsiders(self) -> int:
@@ -196,12 +196,12 @@ class Adversary:
         )
         return attack.forge(context)
 
-    def kept(self, number: int) -> Kept:
+    def kept(self, number: int) -> AttackerState:
         """What attackers keep after a round: some may have lied in later ones already."""
         return next((kept for made, kept in self._kept.items() if made > number), self._now())
 
-    def _now(self) -> Kept:
-        return Kept(remember(self.attack), states(self.streams))
+    def _now(self) -> AttackerState:
+        return AttackerState(remember(self.attack), states(self.streams))
 
     def recall(self, memory: bytes) -> None:
         """Give the attack what it kept.

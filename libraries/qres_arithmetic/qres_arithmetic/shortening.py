@@ -85,10 +85,10 @@ def shortened(
         kernel = kernels.multiply if exact else kernels.scale
 
         def work(start: int, stop: int) -> None:
-            def one(block: Any, first: int, last: int, at: int) -> None:
+            def item(block: Any, first: int, last: int, at: int) -> None:
                 kernel(block, factors, first, last, at, result)
 
-            feed(vectors, _BLOCK, start, stop, one)
+            feed(vectors, _BLOCK, start, stop, item)
 
         run_columns(work, vectors.shape[1], _BLOCK, len(vectors))
     elif exact:

@@ -162,7 +162,7 @@ class ThreadedTransport(ABC):
         if frame is None:
             return "its thread has ended"
         calls = traceback.extract_stack(frame)[-FRAMES:]
-        places = [f"{PurePath(one.filename).name}:{one.lineno} {one.name}" for one in calls]
+        places = [f"{PurePath(item.filename).name}:{item.lineno} {item.name}" for item in calls]
         return "at " + ", called by ".join(reversed(places))
 
     def dials(self) -> Mapping[NodeId, float]:

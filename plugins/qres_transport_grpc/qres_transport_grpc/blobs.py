@@ -81,7 +81,7 @@ class HolderPace:
 
 
 @attrs.define(eq=False)
-class _Parts:
+class _Pieces:
     """What one holder gave of one chunk."""
 
     count: int
@@ -99,7 +99,7 @@ class _Parts:
         return max(self.asked, self.came)
 
 
-def _moved(asked: Mapping[NodeId, _Parts]) -> float:
+def _moved(asked: Mapping[NodeId, _Pieces]) -> float:
     """When the last of a chunk came from anybody, or it was asked for first."""
     first = min(parts.asked for parts in asked.values())
     return max(first, *(parts.came for parts in asked.values()))
@@ -126,7 +126,7 @@ class _BlobFetch:
     alive: Callable[[], None]  # told whenever a piece came
     wanted: set[int] = attrs.field(init=False)  # chunks that are not here
     # chunks that were asked for, and of whom
-    flying: dict[int, dict[NodeId, _Parts]] = attrs.field(factory=dict[int, dict[NodeId, _Parts]])
+    flying: dict[int, dict[NodeId, _Pieces]] = attrs.field(factory=dict[int, dict[NodeId, _Pieces]])
     holders: list[NodeId] = attrs.field(factory=list[NodeId])  # that did not fail
     lied: set[NodeId] = attrs.field(factory=set[NodeId])
     misses: Counter[NodeId] = attrs.field(factory=Counter[NodeId])
@@ -172,7 +172,7 @@ class _BlobFetch:
         return chosen
 
     def take(
-        self, holder: NodeId, now: float, parts: Callable[[int, NodeId], _Parts]
+        self, holder: NodeId, now: float, parts: Callable[[int, NodeId], _Pieces]
     ) -> tuple[int, int] | None:
         """The next piece to ask a holder for.
 
@@ -291,7 +291,7 @@ class BlobPuller:
         self._fetching: dict[bytes, asyncio.Lock] = {}
         self._pulls: deque[_BlobFetch] = deque()
         self._paces: dict[NodeId, HolderPace] = {}
-        self._parts: OrderedDict[PartKey, _Parts] = OrderedDict()
+        self._parts: OrderedDict[PartKey, _Pieces] = OrderedDict()
         self._asked: dict[int, _Asked] = {}
         self._numbers = itertools.count()
         self._going = False
@@ -462,11 +462,11 @@ class BlobPuller:
                 return True
         return False
 
-    def _begun(self, ref: BlobRef, now: float, index: int, holder: NodeId) -> _Parts:
+    def _begun(self, ref: BlobRef, now: float, index: int, holder: NodeId) -> _Pieces:
         """What came of a chunk from a holder; what was asked for and may come is waited for."""
         key = (ref.root, index, holder)
         if key not in self._parts:
-            self._parts[key] = _Parts(-(-ref.length(index) // PIECE), now)
+            self._parts[key] = _Pieces(-(-ref.length(index) // PIECE), now)
         self._parts.move_to_end(key)
         for asked in self._asked.values():
             if asked.key == key:
@@ -517,7 +517,7 @@ class BlobPuller:
                 self._check(key, parts)
         self._go_on()
 
-    def _check(self, key: PartKey, parts: _Parts) -> None:
+    def _check(self, key: PartKey, parts: _Pieces) -> None:
         """Keep a chunk whose pieces are all here, if it is what it should be."""
         root, index, holder = key
         pulls = [pull for pull in self._pulls if pull.ref.root == root]

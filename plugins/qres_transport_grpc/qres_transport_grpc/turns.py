@@ -20,7 +20,7 @@ TURNS_EACH: Final = 256
 
 
 @attrs.frozen
-class _Turn:
+class _LineTurn:
     make: Callable[[], bytes]
     attempt: int
 
@@ -39,7 +39,7 @@ class Turns:
         send: Callable[[NodeId, int, bytes], object],
     ) -> None:
         self._room, self._send = room, send
-        self._waiting: OrderedDict[NodeId, OrderedDict[Hashable, _Turn]] = OrderedDict()
+        self._waiting: OrderedDict[NodeId, OrderedDict[Hashable, _LineTurn]] = OrderedDict()
 
     def put(self, to: NodeId, key: Hashable, make: Callable[[], bytes], attempt: int = 0) -> bool:
         """Have a message made and sent when there is room; false if too many wait for that end.
@@ -49,11 +49,11 @@ class Turns:
         queue = self._waiting.setdefault(to, OrderedDict())
         known = queue.get(key)
         if known is not None:
-            queue[key] = _Turn(make, attempt)  # where it was, over another line
+            queue[key] = _LineTurn(make, attempt)  # where it was, over another line
         elif len(queue) >= TURNS_EACH:
             return False
         else:
-            queue[key] = _Turn(make, attempt)
+            queue[key] = _LineTurn(make, attempt)
         self.go_on()
         return True
 

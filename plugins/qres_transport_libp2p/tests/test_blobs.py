@@ -582,12 +582,12 @@ def asked_again(lab: SimpleNamespace, times: int) -> tuple[list[bytes], int]:
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(roster[2]) as host:
-            one = lab.transport(roster[0], roster, dial=[])
-            await swarm.start(one)
-            ref = await one.publish_blob(data)
+            entry = lab.transport(roster[0], roster, dial=[])
+            await swarm.start(entry)
+            ref = await entry.publish_blob(data)
             assert await lab.greet(host, roster[0]) == b"\1"
             answers = await asks_for(lab, host, roster[0], ref, times)
-            found.append((answers, one.stats().reasons.get(blobs.ASKED_AGAIN, 0)))
+            found.append((answers, entry.stats().reasons.get(blobs.ASKED_AGAIN, 0)))
             for _ in range(2):  # a node without a folder that starts again has nothing
                 two = lab.transport(roster[1], roster, dial=[roster[0]])
                 await two.start()

@@ -68,12 +68,12 @@ def test_a_node_runs_the_tasks_and_handlers_of_libp2p_on_the_list_and_no_others(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            entry, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(entry, two)
+            await lab.connected(entry, two)
 
             async def look() -> tuple[set[str], set[Any], list[str]]:
-                host: Any = one._parts.host
+                host: Any = entry._parts.host
                 network = host.get_network()
                 names = set(tasks_of(trio.lowlevel.current_root_task()))
                 notified = [type(item).__name__ for item in network.notifees]
@@ -83,7 +83,7 @@ def test_a_node_runs_the_tasks_and_handlers_of_libp2p_on_the_list_and_no_others(
                 assert not host._identify_tasks
                 return names, set(host.get_mux().get_protocols()), notified
 
-            names, handlers, notified = await one._call(look)
+            names, handlers, notified = await entry._call(look)
             stock = libp2p_s(names)
             assert stock <= TASKS, stock - TASKS
             assert "heartbeat[daemon=True]" in stock

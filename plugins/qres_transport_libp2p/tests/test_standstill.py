@@ -35,13 +35,13 @@ def test_a_thread_that_a_peer_keeps_busy_is_named_with_the_peer(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
-            offered: object = one
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
+            offered: object = item
             assert isinstance(offered, AttendedTransport)
-            await one.attend()
-            pubsub = one._parts.gossip.pubsub
+            await item.attend()
+            pubsub = item._parts.gossip.pubsub
 
             def stand_still(*_message: object) -> None:
                 stands.set()
@@ -55,11 +55,11 @@ def test_a_thread_that_a_peer_keeps_busy_is_named_with_the_peer(
             now = 0.0
             dog = Watchdog(said, lambda: now)
             async with anyio.create_task_group() as group:
-                group.start_soon(dog.run, one)
+                group.start_soon(dog.run, item)
                 await anyio.sleep(0.1)
                 for _ in range(12):
                     now += 1.0
-                    dog.look(one.doing)
+                    dog.look(item.doing)
                 assert str(peer_id(roster[1].node_id)) in dog.trouble
                 assert "stand_still" in dog.trouble
                 assert dog.trouble.startswith(CODE)
@@ -83,17 +83,17 @@ def test_control_a_thread_that_runs_is_not(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
             now = 0.0
             dog = Watchdog(said, lambda: now)
             for _ in range(5):
                 dog.asked()
-                await one.attend()
+                await item.attend()
                 dog.answered()
                 now += 1.0
-                dog.look(one.doing)
+                dog.look(item.doing)
 
     anyio.run(main, backend="trio")
     assert not said.lines
@@ -104,12 +104,12 @@ def test_it_is_said_when_a_member_that_is_away_is_dialled_next(lab: SimpleNamesp
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(here, [here, away], reconnect_seconds=30.0)
-            assert not one.dials()
-            await swarm.start(one)
+            item = lab.transport(here, [here, away], reconnect_seconds=30.0)
+            assert not item.dials()
+            await swarm.start(item)
             with anyio.fail_after(lab.PATIENCE):
-                while not one.dials():  # noqa: ASYNC110 - the first try has failed by then
+                while not item.dials():  # noqa: ASYNC110 - the first try has failed by then
                     await anyio.sleep(0.02)
-            assert 0 < one.dials()[away.node_id] <= 75
+            assert 0 < item.dials()[away.node_id] <= 75
 
     anyio.run(main, backend="trio")

@@ -87,8 +87,8 @@ def others_moved(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(data, "_scikit_learn", lambda _what: blown_up("breast_cancer", 7))
     other = data.breast_cancer(5)
     changed = sum(
-        int((one != two).any(axis=1).sum())
-        for one, two in ((plain.train_x, other.train_x), (plain.test_x, other.test_x))
+        int((item != two).any(axis=1).sum())
+        for item, two in ((plain.train_x, other.train_x), (plain.test_x, other.test_x))
     )
     return changed - 1
 
