@@ -24,6 +24,7 @@ class Said:
     warning = error
 
 
+@pytest.mark.claim("C-libp2p-35")
 @pytest.mark.control("C-watchdog-1")
 def test_a_thread_that_a_peer_keeps_busy_is_named_with_the_peer(
     lab: SimpleNamespace,
