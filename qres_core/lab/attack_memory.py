@@ -33,7 +33,7 @@ def remember(attack: Attack | None) -> bytes:
     kept: dict[str, list[object]] = {}
     for field in fields:
         value: object = getattr(attack, field.name)
-        packed = _packed(value)
+        packed: list[object] | None = _packed(value)
         if packed is None:
             return canonical.dumps([f"{field.name}, a {type(value).__name__}", {}])
         kept[field.name] = packed

@@ -13,7 +13,7 @@ import attrs
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import AttendedTransport, PeerChange, TransportEvent
-from qres_core.contract.types import FULL_STANDING
+from qres_core.contract.types import FULL_STANDING, NodeId
 from qres_core.contract.version import __version__
 from qres_core.node.links import LinkBook
 from qres_core.swarm.chain import SILENT
@@ -230,7 +230,9 @@ class StatusBoard:
         stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
         offered: object = transport
-        dials = offered.dials() if isinstance(offered, AttendedTransport) else {}
+        dials: Mapping[NodeId, float] = (
+            offered.dials() if isinstance(offered, AttendedTransport) else {}
+        )
         members: list[dict[str, Any]] = []
         for item in machine.roster:
             standing = kernel.standing(item)
