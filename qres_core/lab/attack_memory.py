@@ -35,7 +35,7 @@ def remember(attack: Attack | None) -> bytes:
         value: object = getattr(attack, field.name)
         packed: list[object] | None = _packed(value)
         if packed is None:
-            return canonical.dumps([f"{field.name}, a {type(value).__name__}", {}])
+            return canonical.dumps([f"{field.name}, a {value.__class__.__name__}", {}])
         kept[field.name] = packed
     return canonical.dumps(["", kept])
 
