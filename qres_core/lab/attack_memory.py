@@ -35,7 +35,8 @@ def remember(attack: Attack | None) -> bytes:
         value: object = getattr(attack, field.name)
         packed: list[object] | None = _packed(value)
         if packed is None:
-            return canonical.dumps([f"{field.name}, a {value.__class__.__name__}", {}])
+            nothing: dict[str, object] = {}
+            return canonical.dumps([f"{field.name}, a {type(value).__name__}", nothing])
         kept[field.name] = packed
     return canonical.dumps(["", kept])
 
