@@ -173,6 +173,18 @@ class Enabled:
             raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
         return cast("tuple[Problem | str, ...]", items)
 
+    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
+        """Why the plugin would refuse to be set up at this node, as far as reading alone shows it.
+
+        Raises PluginError: QRES-E206 if it raises, or returns anything else.
+        """
+        found = _ask(self, "preflight", (), node_info)
+        items = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
+        if items is None or any(type(item) is not Problem for item in items):
+            what = "'preflight' returned something but problems"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        return cast("tuple[Problem, ...]", items)
+
     @property
     def remembers(self) -> bool:
         """Whether the plugin says what it keeps from round to round, and takes it back."""

@@ -82,7 +82,7 @@ def _packed(value: object) -> list[object] | None:
 
 
 def _unpacked(kind: str, *packed: Any) -> object:
-    """Raises ValueError, TypeError, LookupError, OverflowError or struct.error for anything else."""
+    """Raises ValueError, TypeError, LookupError, OverflowError or struct.error for the rest."""
     if kind == "array":
         dtype, shape, octets = packed
         made = np.dtype(dtype)

@@ -278,7 +278,7 @@ def attacked(
 
     def play(rounds: int, **places: Path) -> SimulationResult:
         scene = Scenario(
-            rounds=rounds, seed=SEED, engine=engine, attack=attack, attackers=2, **network
+            rounds=rounds, seed=seed, engine=engine, attack=attack, attackers=2, **network
         )
         return simulate(config, scene, task=task, **places)
 
@@ -348,7 +348,9 @@ def test_attackers_draw_the_same_in_any_order(
     if not mended:
         monkeypatch.setattr(Experiment, "stream", shared)
     found = [
-        equal(*attacked("noise", "events", tmp_path / str(seed), "bucketing", seed=seed, jitter=0.3))
+        equal(
+            *attacked("noise", "events", tmp_path / str(seed), "bucketing", seed=seed, jitter=0.3)
+        )
         for seed in range(3)
     ]
     assert all(found) if mended else not all(found)
