@@ -58,6 +58,7 @@ from qres_core.kernel.by_products import Products, ProductSeats, ReachedError, n
 from qres_core.kernel.chain import having
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.guard import guarded
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.ranged import in_ranges
 from qres_core.kernel.settings import SharedSettings, shared_settings
@@ -108,7 +109,7 @@ class Kernel:
         # In file order.
         self._callers: Mapping[str, tuple[tuple[str, Caller], ...]] = {
             hook: tuple(
-                (plugin.name, getattr(plugin.manager.hook, hook))
+                (plugin.name, guarded(getattr(plugin.manager.hook, hook)))
                 for plugin in enabled
                 if hook in plugin.hooks
             )

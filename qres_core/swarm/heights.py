@@ -8,7 +8,7 @@ from functools import partial
 
 import attrs
 
-from qres_core.contract.errors import QresError
+from qres_core.contract.errors import Problem, QresError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Merit
 from qres_core.contract.rounds import Outcome, RoundStatus
@@ -30,7 +30,7 @@ from qres_core.swarm.numbers import is_ahead_alone, next_number
 from qres_core.swarm.opinions import PATIENCE_TO_JUDGE
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.participants import participants
-from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
+from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Conclusion, Merged, Void
 from qres_core.swarm.steps import Round
 from qres_core.swarm.timeouts import Times, backoff
 
@@ -71,6 +71,7 @@ class Heights(Leaving, ABC):
         holds = self._catching_up.held.__contains__
         self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)
         self._kept = None
+        self._refused: Problem | None = None  # why this node could not merge the decided set
         if resume is not None:
             resume.give_back(self._choice, self._outcome)
             self._keep(resume.record.made)
@@ -158,6 +159,7 @@ class Heights(Leaving, ABC):
                 if error.code == CANNOT_MERGE:
                     self._follow(now)
                 else:
+                    self._refused = error.problems[0]
                     outcome.found(Void(error.code), now)
                 return
             self._say_merged(certificate, merged, now)
@@ -242,6 +244,11 @@ class Heights(Leaving, ABC):
         elif now >= self._round.times.result:
             self._outcome.found(Void(UNFINISHED), now)
 
+    @property
+    def found(self) -> Conclusion | None:
+        """What this node says that the decided set of its height comes to; ``None`` before."""
+        return self._outcome.own
+
     def _train_ahead(self, chosen: CandidateSet, made: MadeModel) -> None:
         """Begin to train from the node's own result; the others will hardly find another."""
         if self.swarm.interval or not self.trains_ahead:
@@ -317,7 +324,10 @@ class Heights(Leaving, ABC):
             self._model_round = last.chosen.origin
         merged = None if made is None else made.merged
         saturated = 0 if made is None else made.saturated
-        parts.outlet.put(RoundEnded(outcome, self.model, merged, saturated))
+        refused, self._refused = self._refused, None
+        of_this = refused is not None and refused.code == outcome.code
+        found = f"{refused.where}: {refused.what}" if refused is not None and of_this else ""
+        parts.outlet.put(RoundEnded(outcome, self.model, merged, saturated, found))
         if vector is not None and self._proof:
             self._tell(info.number)
         self._catching_up.moved_on(links, now)
