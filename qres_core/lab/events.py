@@ -56,7 +56,8 @@ ADMITTED: Final = "admitted"
 MERGING: Final = frozenset(("aggregate", "wrap_aggregate", "reveal", "reveal_shard"))
 """Hooks that decide what a set merges to."""
 MAX_ABORTED: Final = 20
-"""Rounds in a row, aborted or as long as one, after which a simulation gives up."""
+"""Rounds in a row, aborted or as long as one, after which a simulation gives up; so it does after
+as many attempts to agree on what one set merges to."""
 
 
 class EventEngine:
@@ -193,6 +194,12 @@ class EventEngine:
             return True
         if self.recorder.is_hopeless:
             return True
+        if self.observer.machine.lost_attempts >= MAX_ABORTED:
+            self.recorder.stalled = (
+                f"stopped in height {self.observer.machine.head.height}: {MAX_ABORTED} attempts to "
+                "agree on what the decided set merges to came to nothing"
+            )
+            return True
         if self.clock.now > self._ended_at + self._patience:
             return True  # too few nodes are there to end a round
         return all(node.machine.step >= self.rounds for node in self.honest or self.nodes)
@@ -309,7 +316,9 @@ class EventEngine:
             f"nodes {first.index} and {node.index} merged the same set to different models: "
             f"{' or '.join(names)} is not deterministic"
         )
-        fix = "draw no random numbers and read no clock; run AggregatorContract of qres_core.testing"
+        fix = (
+            "draw no random numbers and read no clock; run AggregatorContract of qres_core.testing"
+        )
         return RoundError.of("QRES-E601", " and ".join(names), what, fix)
 
     def _send(self, node: SimulatedNode, to: SimulatedNode, frame: bytes) -> None:

@@ -40,6 +40,7 @@ class Recorder:
     refused: Counter[str] = attrs.field(factory=Counter[str], init=False)
     # what became of messages that attackers injected, at honest nodes
     injected: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    stalled: str = attrs.field(default="", init=False)  # why it stopped within a round
     # rounds whose agreed set had a contribution of a node
     merged: Counter[NodeId] = attrs.field(factory=Counter[NodeId], init=False)
 
@@ -131,6 +132,8 @@ class Recorder:
         if self.is_hopeless:
             said = f"stopped after {ALIKE} rounds that ended alike: {self.records[-1].reason}"
             swallowed = (said, *swallowed)
+        if self.stalled:
+            swallowed = (self.stalled, *swallowed)
         return SimulationResult(
             model=model,
             trainer=task.name,

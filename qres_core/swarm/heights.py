@@ -249,6 +249,11 @@ class Heights(Leaving, ABC):
         """What this node says that the decided set of its height comes to; ``None`` before."""
         return self._outcome.own
 
+    @property
+    def lost_attempts(self) -> int:
+        """Attempts to agree on what the decided set comes to that came to nothing."""
+        return self._outcome.attempts
+
     def _train_ahead(self, chosen: CandidateSet, made: MadeModel) -> None:
         """Begin to train from the node's own result; the others will hardly find another."""
         if self.swarm.interval or not self.trains_ahead:
