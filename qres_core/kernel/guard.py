@@ -9,6 +9,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class PassingError(BaseException):
+    """What QRES itself sends through a plugin to its caller; no plugin takes it for its own."""
+
+
 class EndedError(Exception):
     """A plugin raised what would end the process; the message says what."""
 
@@ -23,7 +27,7 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
     def run(*arguments: P.args, **named: P.kwargs) -> R:
         try:
             return call(*arguments, **named)
-        except (Exception, KeyboardInterrupt):
+        except (Exception, KeyboardInterrupt, PassingError):
             raise
         except BaseException as error:
             what = f"raised {type(error).__name__}: {error}, which would end the process"

@@ -295,16 +295,20 @@ class EventEngine:
                     self._diverged = error
                 case _:
                     pass
-        if node.attacker is None and self._diverged is None:
-            self._diverged = self._other_than_before(node)
+        self._compare(node)
         due = node.machine.next_tick
         if due < node.tick_due:
             node.tick_due = due
             due = max(due, self.clock.now)
             self.clock.at(due, partial(self.network.act, node, partial(self._tick, node)))
 
+    def _compare(self, node: SimulatedNode) -> None:
+        """End the simulation if a node made another model of a set than one before it."""
+        if node.attacker is None and self._diverged is None:
+            self._diverged = self._other_than_before(node)
+
     def _other_than_before(self, node: SimulatedNode) -> QresError | None:
-        """Why the swarm cannot go on if a node made another model of a set than one before it."""
+        """What to say of a node that made another model of a set than one before it."""
         own = node.machine.found
         if own is None or not isinstance(own.result, Merged):
             return None

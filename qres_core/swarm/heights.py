@@ -30,9 +30,15 @@ from qres_core.swarm.numbers import is_ahead_alone, next_number
 from qres_core.swarm.opinions import PATIENCE_TO_JUDGE
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.participants import participants
-from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Conclusion, Merged, Void
+from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
 from qres_core.swarm.steps import Round
 from qres_core.swarm.timeouts import Times, backoff
+
+
+def _said_of(outcome: Outcome, refused: Problem | None) -> str:
+    """What this node found in place of a model, if it is what the members agreed on."""
+    agreed = refused is not None and refused.code == outcome.code
+    return f"{refused.where}: {refused.what}" if refused is not None and agreed else ""
 
 
 class Heights(Leaving, ABC):
@@ -70,8 +76,7 @@ class Heights(Leaving, ABC):
         )
         holds = self._catching_up.held.__contains__
         self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)
-        self._kept = None
-        self._refused: Problem | None = None  # why this node could not merge the decided set
+        self._kept = self._refused = None
         if resume is not None:
             resume.give_back(self._choice, self._outcome)
             self._keep(resume.record.made)
@@ -244,16 +249,6 @@ class Heights(Leaving, ABC):
         elif now >= self._round.times.result:
             self._outcome.found(Void(UNFINISHED), now)
 
-    @property
-    def found(self) -> Conclusion | None:
-        """What this node says that the decided set of its height comes to; ``None`` before."""
-        return self._outcome.own
-
-    @property
-    def lost_attempts(self) -> int:
-        """Attempts to agree on what the decided set comes to that came to nothing."""
-        return self._outcome.attempts
-
     def _train_ahead(self, chosen: CandidateSet, made: MadeModel) -> None:
         """Begin to train from the node's own result; the others will hardly find another."""
         if self.swarm.interval or not self.trains_ahead:
@@ -329,9 +324,7 @@ class Heights(Leaving, ABC):
             self._model_round = last.chosen.origin
         merged = None if made is None else made.merged
         saturated = 0 if made is None else made.saturated
-        refused, self._refused = self._refused, None
-        of_this = refused is not None and refused.code == outcome.code
-        found = f"{refused.where}: {refused.what}" if refused is not None and of_this else ""
+        found, self._refused = _said_of(outcome, self._refused), None
         parts.outlet.put(RoundEnded(outcome, self.model, merged, saturated, found))
         if vector is not None and self._proof:
             self._tell(info.number)

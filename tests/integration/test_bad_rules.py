@@ -174,6 +174,7 @@ def test_a_method_beside_the_claims_cannot_end_the_process() -> None:
 
         def check(self, around: object) -> object:
             """Leave."""
+            del around
             raise SystemExit(3)
 
     with pytest.raises(PluginError, match=r"QRES-E206 plugins\.leaving: 'check' raised SystemExit"):
@@ -192,5 +193,5 @@ def test_claims_cannot_end_the_process() -> None:
         def teardown(self) -> None:
             """Do nothing."""
 
-    with pytest.raises(PluginError, match="QRES-E210.*'claims' raised SystemExit"):
+    with pytest.raises(PluginError, match=r"QRES-E210.*'claims' raised SystemExit"):
         enable(Leaving(), "leaving")
