@@ -206,7 +206,9 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
     for notice in found.notices:
         where.print(f"[yellow]note[/yellow] {escape(notice)}", highlight=False)
     if trained.get("keyless"):
-        said = f"{path} is consistent; no key was looked at: {trained['keyless']}"
-        where.print(f"[green]{escape(said)}[/green]", highlight=False)
+        said = f"no key was looked at: {trained['keyless']}"
+        where.print(f"[yellow]note[/yellow] {escape(said)}", highlight=False)
+        said = f"{path} is consistent; a node also needs its key."
+        where.print(f"[green]{said}[/green]", highlight=False)
         return
     where.print(f"[green]{path} would start.[/green]", highlight=False)

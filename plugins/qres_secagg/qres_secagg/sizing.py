@@ -54,7 +54,8 @@ def _larger_sums(options: SizeOptions, n: int, byzantine: int, least: int, neede
     if needed > n:
         fix += f", in a swarm of {needed} nodes or more"
     if needed_inputs(byzantine) <= least:
-        fix += f"; or fewer that may collude: plugins.secagg.corrupt <= {math.floor(1e4 * (least - 2) / n) / 1e4:g}"
+        share = math.floor(1e4 * (least - 2) / n) / 1e4
+        fix += f"; or fewer that may collude: plugins.secagg.corrupt <= {share:g}"
     return fix
 
 

@@ -221,7 +221,7 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         {"nodes": 20, "quorum": 16},
         "QRES-E303",
         "plugins.krum",
-        ["shows only one sum", "group_size <= 3 in [plugins.secagg]", "needs 5 groups"],
+        ["shows only one sum", "let secagg work in groups of at most 3 nodes", "needs 5 groups"],
     ),
     (
         "too few groups",
