@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -24,6 +24,12 @@ from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import in_force
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qres_core.contract.trainer import Trainer
+    from qres_core.contract.types import Vector
 
 _NO_KEY = ("QRES-E101", "QRES-E103")
 """What a plugin says of a key that is not named, or not on this machine."""
@@ -103,6 +109,8 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
                 node_id, keyless = identity_of(kernel)
                 trained |= {"node": node_id and node_id.hex(), "keyless": keyless}
                 refuse_start(kernel, found.config, trainer, node_id)
+                if not kernel.solution.noised:
+                    trained |= reached(found, found.config, trainer, initial)
         said = notices(found.config)
     except QresError as error:
         return attrs.evolve(found, problems=(*found.problems, *error.problems)), trained
@@ -138,6 +146,25 @@ def refuse_start(kernel: Kernel, config: Config, trainer: object, node_id: NodeI
         problems = tuple(each for each in problems if each.code.startswith("QRES-E3"))
     if problems:
         raise CompatibilityError(problems)
+
+
+def reached(found: Diagnosis, config: Config, trainer: Trainer, initial: Vector) -> dict[str, Any]:
+    """How a round's training compares with a reference, if a rule holds others to references.
+
+    One that does judges single updates, and merges them by what it found.
+    """
+    rules = [
+        plugin.name
+        for plugin in found.enabled
+        if {"screen", "endorse", "aggregate"} <= set(plugin.hooks)
+        and config.plugins[plugin.name].get("farthest") != 0
+    ]
+    if not rules:
+        return {}
+    from qres_core.lab.first_round import reach  # noqa: PLC0415 - numpy
+
+    lengths = reach(trainer, initial, config.swarm.scale)
+    return {} if lengths is None else {"reach": lengths, "held_to_references": rules[0]}
 
 
 def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
@@ -198,6 +225,8 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
             f"made for node {trained['made']} alone",
             highlight=False,
         )
+    if "reach" in trained:
+        show_reach(where, trained["reach"], trained["held_to_references"])
     if found.settings is not None:
         where.print(
             f"shared settings {found.settings.short}; must be the same on all nodes",
@@ -212,3 +241,20 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
         where.print(f"[green]{said}[/green]", highlight=False)
         return
     where.print(f"[green]{path} would start.[/green]", highlight=False)
+
+
+def show_reach(where: Console, lengths: float, rule: str) -> None:
+    """How long a training is beside its reference, and what to do if it is too long."""
+    from qres_core.lab.first_round import FAR  # noqa: PLC0415 - numpy
+
+    where.print(
+        f"a round of training is {lengths:.2g} times as long as the reference of held-out examples",
+        highlight=False,
+    )
+    if lengths > FAR:
+        where.print(
+            f"[yellow]note[/yellow] plugins.{rule}.farthest: above {FAR:g} times, honest nodes may "
+            "refuse each other's sets, and rounds are aborted: let the reference take as many "
+            f"steps as training does, or set plugins.{rule}.farthest = 0",
+            highlight=False,
+        )

@@ -61,7 +61,8 @@ def _code(text: str) -> str:
 def log_ids() -> dict[str, str]:
     """What the ids that logs name say, in a sentence each."""
     faults = {fault.value: fault.text for fault in Fault}
-    said = re.findall(r"^\s+([A-Z_]+): ((?:.+\n)(?:\s{12}.+\n)*)", LinkReason.__doc__ or "", re.MULTILINE)
+    entry = re.compile(r"^\s+([A-Z_]+): ((?:.+\n)(?:\s{12}.+\n)*)", re.MULTILINE)
+    said = entry.findall(LinkReason.__doc__ or "")
     links = {LinkReason[name].value: " ".join(text.split()) for name, text in said}
     return faults | {key: f"A link: {text}" for key, text in links.items()}
 

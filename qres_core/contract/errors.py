@@ -405,6 +405,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "kind of key not offered",
             "Nodes have Ed25519 keys. Something asked the transport for a key of another kind.",
         ),
+        "QRES-E909": (
+            "transport stands still",
+            "The thread that carries the messages has not run for many seconds. No message comes "
+            "or goes. The log names what it was doing, and the peer that it was doing it for.",
+        ),
     }
 )
 """Every error id, with its title and what it means. The reference page and `qres explain` are made

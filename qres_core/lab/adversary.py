@@ -16,7 +16,7 @@ import numpy as np
 
 from qres_core.contract import packing
 from qres_core.contract.errors import LabError, WireError
-from qres_core.contract.fixed import LIMIT, add_saturating
+from qres_core.contract.fixed import LIMIT, add_saturating, decode
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import evaluated
@@ -25,13 +25,16 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attack_memory import recall, remember
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
+from qres_core.lab.attacks.context import Examined
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.bad_faith import Chooser
 from qres_core.lab.checkpoint import states
 from qres_core.lab.executors import make_executor
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.frames import opened
+from qres_core.lab.momentum_trainer import MomentumTrainer
 from qres_core.lab.nodes import SimulatedNode
+from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.sabotage import (
     MAX_HEARD,
     SABOTAGE,
@@ -82,8 +85,13 @@ def as_payload(forgery: Forgery, cap: int) -> bytes:
     return encode_contribution(max(1, min(forgery.weight, cap)), packed, {})
 
 
+def _reference_of(trainer: object, info: RoundInfo, model: Vector) -> Vector | None:
+    held_out = HeldOut.of(trainer, model, info)
+    return None if held_out is None or held_out.train is None else held_out.reference()
+
+
 @attrs.frozen
-class Kept:
+class AttackerState:
     """What attackers keep between two rounds."""
 
     memory: bytes  # the attack's, see :mod:`qres_core.lab.attack_memory`
@@ -142,7 +150,7 @@ class Adversary:
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
         self._is_kept = experiment.keeper is not None
         # By round: what attackers kept before the first of them lied in it, the oldest first.
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, AttackerState] = {}
 
     @property
     def outsiders(self) -> int:
@@ -182,16 +190,18 @@ class Adversary:
             self._boards.setdefault((info.number, info.model_digest), {}),
             partial(self._reference, info, model),
             partial(self._loss, info, model),
+            partial(self._examined, info, model),
+            partial(self._references, info, model),
             self.streams["attack"],
         )
         return attack.forge(context)
 
-    def kept(self, number: int) -> Kept:
+    def kept(self, number: int) -> AttackerState:
         """What attackers keep after a round: some may have lied in later ones already."""
         return next((kept for made, kept in self._kept.items() if made > number), self._now())
 
-    def _now(self) -> Kept:
-        return Kept(remember(self.attack), states(self.streams))
+    def _now(self) -> AttackerState:
+        return AttackerState(remember(self.attack), states(self.streams))
 
     def recall(self, memory: bytes) -> None:
         """Give the attack what it kept.
@@ -215,8 +225,29 @@ class Adversary:
 
     def _reference(self, info: RoundInfo, model: Vector) -> Vector | None:
         """What the proposer's held-out examples alone would change, if it holds any out."""
-        held_out = HeldOut.of(self._screener(info), model, info)
-        return None if held_out is None or held_out.train is None else held_out.reference()
+        return _reference_of(self._screener(info), info, model)
+
+    def _references(self, info: RoundInfo, model: Vector) -> Sequence[Vector]:
+        """The same of every honest node that holds any out."""
+        trainers = self.trainings.task.trainers[: self._honest]
+        made = (_reference_of(trainer, info, model) for trainer in trainers)
+        return tuple(item for item in made if item is not None)
+
+    def _examined(
+        self, info: RoundInfo, model: Vector, merged: Vector, label: int | None
+    ) -> Examined | None:
+        """Loss and gradient on the test examples after a merge, where the trainer shows them."""
+        trainer: Any = self.trainings.task.trainers[0]
+        if not isinstance(trainer, NumpyTrainer | MomentumTrainer):
+            return None
+        chosen = slice(None) if label is None else trainer.test_y == label
+        x, y = trainer.test_x[chosen], trainer.test_y[chosen]
+        if not len(y):
+            return None
+        moved = add_saturating(model, info.placed(merged)).vector
+        with np.errstate(over="ignore", invalid="ignore"):  # a lie may be as long as it likes
+            found = trainer.model.loss_and_gradient(decode(moved, scale=trainer.scale), x, y)
+        return float(found[0]), info.cut(found[1])
 
     def _loss(self, info: RoundInfo, model: Vector, merged: Vector) -> float | None:
         """The loss on the test examples after a merge, if the task measures one."""

@@ -33,9 +33,10 @@ def remember(attack: Attack | None) -> bytes:
     kept: dict[str, list[object]] = {}
     for field in fields:
         value: object = getattr(attack, field.name)
-        packed = _packed(value)
+        packed: list[object] | None = _packed(value)
         if packed is None:
-            return canonical.dumps([f"{field.name}, a {type(value).__name__}", {}])
+            nothing: dict[str, object] = {}
+            return canonical.dumps([f"{field.name}, a {type(value).__name__}", nothing])
         kept[field.name] = packed
     return canonical.dumps(["", kept])
 
@@ -82,7 +83,7 @@ def _packed(value: object) -> list[object] | None:
 
 
 def _unpacked(kind: str, *packed: Any) -> object:
-    """Raises ValueError, TypeError, LookupError, OverflowError or struct.error for the rest."""
+    """Raises ValueError, TypeError, LookupError, OverflowError or struct.error for other things."""
     if kind == "array":
         dtype, shape, octets = packed
         made = np.dtype(dtype)

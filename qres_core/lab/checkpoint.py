@@ -446,11 +446,11 @@ def notices(
             "nodes sent messages that contradict each other: in an uninterrupted run, others of "
             "them may have come first"
         )
-    said += [
+    said.extend(
         f"the attack {name!r} starts again and forgets the messages that it heard"
-        for name in (scenario.attack, scenario.sabotage)
+        for name in filter(None, (scenario.attack, scenario.sabotage))
         if name in SABOTAGE
-    ]
+    )
     loses = "; a trainer with a memory loses it" if any(map(_forgetful, trainers)) else ""
     said.append(f"continues after model {checkpoint.model.step}{loses}")
     return tuple(said)

@@ -18,7 +18,7 @@ from qres_secagg.chances import (
 from qres_secagg.graph import split
 from qres_secagg.levels import finest, group_sizes
 from qres_secagg.parameters import HONEST_LEAST, Parameters
-from qres_secagg.sizing import SizeOptions, colluders, group_least
+from qres_secagg.sizing import SizeOptions, colluders, dropouts, group_least
 
 DEVIATIONS: Final = 6
 """Standard deviations of the noise in a sum that the option ``noise_room`` makes room for."""
@@ -103,6 +103,30 @@ def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
     yield (
         f"{f} liars that mask other vectors than they proved spoil {sums}: they could keep the "
         f"swarm from making models; {' or '.join(fixes) or 'more nodes'} would do"
+    )
+
+
+def keeping(around: Surroundings, parameters: Parameters, options: Options) -> Iterator[str]:
+    """Where nodes that fail after the list, as many as planned for, may leave a sum to a liar.
+
+    The liar deals to just so many that it is listed, and the liars open nothing.
+    """
+    n, corrupt, acks = around.nodes, parameters.corrupt, parameters.acks
+    planned = dropouts(options, n)
+    complete = parameters.k >= n - 1
+    spare = acks - parameters.t - corrupt if complete else 0
+    if not corrupt or spare >= planned:
+        return
+    # An honest leader lists nobody of whom more than so many lack shares.
+    led = complete and n - planned - 2 * corrupt >= parameters.t
+    enough = f"{spare + 1} of {n} are enough" if complete else "a few that hold shares of the liar"
+    fix = "fewer that may be corrupt"
+    if complete and spare:
+        fix += f", or dropout <= {math.floor(1e4 * spare / n) / 1e4:g}"
+    yield (
+        f"{'in a round that a liar leads, ' if led else ''}a liar may keep the sum for itself, and "
+        f"the round fails, if nodes fail after their inputs: {enough}, and dropout counts with "
+        f"{planned}. This would do: {fix}"
     )
 
 

@@ -24,7 +24,34 @@ def problems(options: dict[str, Any], around: Surroundings) -> list[Problem]:
 
 
 def notices(options: dict[str, Any], around: Surroundings) -> list[str]:
-    return [item for item in Secagg(**options).check(around) if isinstance(item, str)]
+    """All but those of a liar that deals to few."""
+    found = [item for item in Secagg(**options).check(around) if isinstance(item, str)]
+    return [item for item in found if "keep the sum for itself" not in item]
+
+
+def kept(options: dict[str, Any], nodes: int, byzantine: int = 1) -> list[str]:
+    """Those of a liar that deals to few."""
+    around = Surroundings(nodes=nodes, byzantine=byzantine, quorum=nodes - byzantine)
+    found = [item for item in Secagg(**options).check(around) if isinstance(item, str)]
+    return [item for item in found if "keep the sum for itself" in item]
+
+
+def test_where_a_liar_may_keep_the_sum_for_itself_the_swarm_is_told() -> None:
+    (always,) = kept({}, 6)
+    assert always.startswith("a liar may keep the sum for itself, and the round fails, if nodes")
+    assert "1 of 6 are enough, and dropout counts with 1. " in always
+    (led,) = kept({}, 8)
+    assert led.startswith("in a round that a liar leads, a liar may keep the sum")
+    (planned,) = kept({"dropout": 0.22}, 14)
+    assert "2 of 14 are enough, and dropout counts with 3. " in planned
+    found = re.search(r"dropout <= ([\d.]+)", planned)
+    assert found is not None
+    assert not kept({"dropout": float(found[1])}, 14)
+    (sparse,) = kept({}, 100, 10)
+    assert "a few that hold shares of the liar, and dropout counts with 10. " in sparse
+    for nodes, byzantine in ((10, 1), (13, 1), (20, 2), (50, 5), (64, 6)):
+        assert not kept({}, nodes, byzantine)
+    assert not kept({"corrupt": 0.0}, 6, 0)
 
 
 def only(options: dict[str, Any], around: Surroundings) -> tuple[str, str, str]:

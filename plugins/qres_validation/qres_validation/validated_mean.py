@@ -34,6 +34,10 @@ from qres_validation.promise import Fit
 MOST_HALVINGS: Final = 8
 FARTHEST: Final = 1.25
 """Lengths of a reference; above 1, so that a step which is halved often enough is near enough."""
+TOLERANCE: Final = 0.1
+"""Examples of a node's own share see other classes than the update learned: a looser vote."""
+POOLED_TOLERANCE: Final = 0.02
+"""Examples of a pool see what the swarm learns, and liars propose in their turn."""
 CALM: Final = 2
 """Sets of a node that must close in a row before its steps are doubled again."""
 
@@ -68,9 +72,10 @@ class StepLength:
 
 @attrs.define
 class Reach:
-    """How far from this node's reference a merged update may be."""
+    """What this node lets pass: decided when it starts, by what its held-out examples are."""
 
-    lengths: float = 0.0  # of the reference; 0 is any distance
+    lengths: float = 0.0  # of the reference, from it; 0 is any distance
+    tolerance: float = TOLERANCE  # largest rise of the loss where the file names none
 
 
 @attrs.frozen
@@ -103,6 +108,7 @@ class ValidatedMean:
     Attributes:
         f: updates of a round that may be anything.
         tolerance: how much the merged update may raise a node's held-out loss, as a share of it.
+            Left out, it is 0.02 with pooled examples, and 0.1 without.
 
     Raises:
         OptionError: QRES-E105, an option is out of range; the message names it.
@@ -119,12 +125,14 @@ class ValidatedMean:
     """
 
     f: int = attrs.field(**options.liars())
-    tolerance: float = attrs.field(
-        default=0.1,
-        validator=options.real(0),
+    tolerance: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(options.real(0)),
         metadata=options.help_text(
             "Share of the loss by which a merged update may raise the loss on this "
-            "node's held-out examples before the node votes against it."
+            "node's held-out examples before the node votes against it. Left out: 0.02 if the "
+            "trainer says that its held-out examples come from a pool of all kinds and no plugin "
+            "adds noise, and 0.1 if not."
         ),
     )
 
@@ -193,8 +201,10 @@ class ValidatedMean:
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
         """Note how far from the reference a merged update may be."""
-        usual = FARTHEST if node_info.pooled and not node_info.noised else 0.0
+        near = node_info.pooled and not node_info.noised
+        usual = FARTHEST if near else 0.0
         self._reach.lengths = usual if self.farthest is None else self.farthest
+        self._reach.tolerance = POOLED_TOLERANCE if near else TOLERANCE
 
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
@@ -221,7 +231,8 @@ class ValidatedMean:
         # The reference is made in every round: a trainer may keep a momentum of it.
         if self._reach.lengths and too_far(merged, held_out.reference(), self._reach.lengths):
             return reject("far-from-reference")
-        return vote(merged, held_out, self.tolerance)
+        usual = self._reach.tolerance
+        return vote(merged, held_out, usual if self.tolerance is None else self.tolerance)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:

@@ -178,7 +178,8 @@ def test_rows_that_cancel_at_exact_weights_alone_once_broke_the_bound() -> None:
     lies = np.array([way, -0.38 * way]).astype(np.int32)
     made = Case(honest, lies, honest.mean(axis=0).astype(np.int32), 8)
     everyone = list(range(8))
-    assert excess(made, merged_as_before(made), everyone) > 1000.0
+    # How far depends on the order in which a machine sums: 163 on one, over 1000 on another.
+    assert excess(made, merged_as_before(made), everyone) > 50.0
     assert excess(made, merged(made), everyone) < 1.0
 
 

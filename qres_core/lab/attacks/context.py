@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -18,6 +18,9 @@ from qres_core.contract.types import Update, Vector
 Probe = Callable[[NDArray[np.int32]], Vector | None]
 """Maps forged rows, int32 of shape ``(m, d)``, to what the swarm would make of the round."""
 
+Examined = tuple[float, NDArray[np.float64]]
+"""A mean loss on test examples, and its gradient by the round's coordinates, shape ``(d,)``."""
+
 Plan = TypeVar("Plan")
 
 
@@ -28,6 +31,15 @@ def _no_reference() -> Vector | None:
 def _no_loss(merged: Vector) -> float | None:
     del merged
     return None
+
+
+def _no_examination(merged: Vector, label: int | None) -> Examined | None:
+    del merged, label
+    return None
+
+
+def _no_references() -> Sequence[Vector]:
+    return ()
 
 
 def no_probe(rows: NDArray[np.int32]) -> Vector | None:
@@ -82,6 +94,13 @@ class AttackContext:
     # loss on the test examples once a merged update, int32, shape ``(d,)``, is added to the model;
     # ``None`` where the task measures none
     loss: Callable[[Vector], float | None] = _no_loss
+    # loss and gradient on the test examples of one class, or of all where the class is ``None``,
+    # once a merged update, int32, shape ``(d,)``, is added to the model; ``None`` where the task
+    # has no such examples, or its trainers show no gradient
+    examined: Callable[[Vector, int | None], Examined | None] = _no_examination
+    # what training on the held-out examples of each honest node would change, each int32, shape
+    # ``(d,)``; of those that hold some out
+    references: Callable[[], Sequence[Vector]] = _no_references
     # the randomness of what all colluders agree on; ``None`` where it is that of this attacker
     common: np.random.Generator | None = None
 
