@@ -168,8 +168,8 @@ def faults_page() -> str:
         Logs, metrics and the status name reasons by these ids. They are stable: an id never gets
         another meaning. `qres explain unproven-link` prints the entry of an id.
 
-        An id with a colon is of a plugin: `replay:sequence-too-old` is what the plugin `replay`
-        calls `sequence-too-old`. The plugin's README says what it means.
+        An id with a colon belongs to a plugin: `replay:sequence-too-old` is an id of the plugin
+        `replay`. The plugin's README says what its ids mean.
     """
     return _page("Ids in logs", intro, body())
 

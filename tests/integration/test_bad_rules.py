@@ -58,7 +58,8 @@ def played(mistake: Mistake, rounds: int = 8, engine: str = "events") -> Simulat
 
 
 def right(merged: np.ndarray[Any, Any]) -> Vector:
-    return np.rint(merged).astype(np.int32)
+    result: Vector = np.rint(merged).astype(np.int32)
+    return result
 
 
 def drawn(merged: np.ndarray[Any, Any]) -> Vector:
