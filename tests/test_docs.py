@@ -596,3 +596,18 @@ def test_the_examples_of_packed_vectors_are_those_of_the_code() -> None:
         vector = np.array(values, dtype=np.int64).astype(np.int32)
         assert qres_core.packing.pack(vector) == bytes.fromhex(octets)
         assert qres_core.packing.unpack(bytes.fromhex(octets), len(values)).tolist() == values
+
+
+def test_the_install_block_of_flower_has_what_its_app_imports() -> None:
+    """The page is played where all is installed, so nothing else would show a lack."""
+    page = _read("how-to/use-qres-inside-flower.md")
+    block = page[page.index("## Install") : page.index("## Begin with an app")]
+    commands = " ".join(line for line in block.splitlines() if line.startswith("$ pip install"))
+    wanted = re.findall(
+        r'"([a-z-]+)(?:\[\w+\])?>=',
+        (ROOT / "examples/flower_numpy/pyproject.toml").read_text("utf-8"),
+    )
+    brought = {"flwr", "numpy", "hatchling"}  # by qres-flower, by qres-core, by pip
+    assert set(wanted) > brought, "control: the app asks for something that these do not bring"
+    for name in set(wanted) - brought:
+        assert f" {name}" in commands, f"the Install block lacks {name}"

@@ -107,6 +107,7 @@ class VectorisedEngine:
         self._streams = {**self.adversary.streams, "dropouts": self._falls}
         self._model: Vector = experiment.task.initial
         self._sequence = self._messages = 0
+        self._found = ""  # what the observer found in place of a model
         roster = Roster(tuple(sorted(self.ids)), self._swarm.byzantine, self._swarm.quorum)
         first = model_digest(self._model, 0)
         settings = self.kernel.settings.on_top_of(base_of(experiment.task.trainers[0]))
@@ -150,6 +151,8 @@ class VectorisedEngine:
         for number in range(first, self._experiment.scenario.rounds + 1):
             self.play(number)
             self.recorder.tell(self.model, self._checkpoint)
+            if self.recorder.is_hopeless:
+                return
 
     def model(self) -> SwarmModel:
         """The model; there is no vote on it."""
@@ -323,10 +326,11 @@ class VectorisedEngine:
             self._take(node, payload, info, gathering)
         held_out = HeldOut.of(self._trainings.task.trainers[0], self._model, info)
         merger = Merger(self.kernel, gathering, info, held_out)
+        self._found = ""
         outcome, merged = self._end(merger, conversation)
         for kernel in dict.fromkeys(self.kernels):
             kernel.round_closed(outcome)
-        record = self.recorder.note(outcome, self._model, merged)
+        record = self.recorder.note(outcome, self._model, merged, found=self._found)
         self.adversary.forget(number + 1)
         return record
 
@@ -362,6 +366,7 @@ class VectorisedEngine:
         try:
             merged = merger.merge(members)
         except QresError as error:
+            self._found = f"{error.problems[0].where}: {error.problems[0].what}"
             return self._void(info, chosen, error.code)
         before, self._model = self._model, add_saturating(self._model, info.placed(merged)).vector
         senders = tuple(member.sender for member in members)

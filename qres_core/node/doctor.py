@@ -98,6 +98,8 @@ class Doctor:
         except QresError as error:
             yield from map(Examined.of, error.problems)
         yield _trainer(config)
+        if info is not None:
+            yield from _of_start(kernel, info)
         folder = None if config.node.data_dir is None else Path(config.node.data_dir)
         own = None if folder is None or node_id is None else folder / node_id.hex()
         yield from _disk(folder, own)
@@ -132,6 +134,17 @@ def _trainer(config: Config) -> Examined:
         fix = 'set entry = "module:factory", or add [trainer.task]'
         return Examined("trainer", "no model or task is named", fix, well=False)
     return Examined("trainer", f"{table.name}, which is tried only at a start")
+
+
+def _of_start(kernel: Kernel, info: NodeInfo) -> Iterator[Examined]:
+    """What plugins would refuse a start for, whatever the trainer is: it is not run here."""
+    able = attrs.evolve(
+        info, validates=True, references=True, pooled=True, clipped=kernel.record_clip
+    )
+    try:
+        yield from map(Examined.of, kernel.preflight(able))
+    except QresError as error:
+        yield from map(Examined.of, error.problems)
 
 
 def _process(status: Mapping[str, Any] | None, *, runs: bool) -> Examined:

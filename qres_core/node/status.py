@@ -148,7 +148,7 @@ class StatusBoard:
                 step=step,
                 closed=closed,
                 void=outcome.status is RoundStatus.VOID,
-                reason=outcome.reason,
+                reason=event.reason,
                 members=len(outcome.members),
                 model_digest=outcome.model_digest.hex(),
                 at=now,

@@ -45,7 +45,10 @@ def misfits(around: Surroundings, parameters: Parameters, options: Options) -> I
             f"opens no sum of fewer than {parameters.min_survivors} inputs, but a round may "
             f"close with {around.quorum} (swarm.quorum)"
         )
-        fix = f"swarm.quorum >= {parameters.min_survivors}, or a smaller min_size or corrupt"
+        fix = (
+            f"swarm.quorum >= {parameters.min_survivors}, or a smaller plugins.secagg.min_size or "
+            "plugins.secagg.corrupt"
+        )
         yield Problem("QRES-E304", "plugins.secagg.min_size", what, fix)
     else:
         yield from _quorum(around, parameters)
@@ -57,7 +60,8 @@ def misfits(around: Surroundings, parameters: Parameters, options: Options) -> I
             f"{PATIENCES} times {patience:g} s of patience do not fit into swarm.deadline = "
             f"{around.deadline:g} s"
         )
-        fix = f"patience <= {around.deadline / PATIENCES:g}, or a longer swarm.deadline"
+        longest = around.deadline / PATIENCES
+        fix = f"plugins.secagg.patience <= {longest:g}, or a longer swarm.deadline"
         yield Problem("QRES-E105", "plugins.secagg.patience", what, fix)
 
 
@@ -70,14 +74,14 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
             f"opens a sum when {stating} of {n} nodes stated its set, {parameters.corrupt} of whom "
             f"may be corrupt, but a round may close with {quorum} (swarm.quorum)"
         )
-        fix = f"swarm.quorum >= {stating}, or fewer that may be corrupt"
+        fix = f"swarm.quorum >= {stating}, or a smaller plugins.secagg.corrupt"
         yield Problem("QRES-E304", "plugins.secagg.corrupt", what, fix)
     elif quorum < (least := least_quorum(n, parameters.k, parameters.t)):
         what = (
             f"opens sums of {n} nodes if at least {least} are there, who hold shares of all, but a "
             f"round may close with {quorum} (swarm.quorum)"
         )
-        fix = f"swarm.quorum >= {least}, or a larger dropout, up to {1 - quorum / n:.3g}"
+        fix = f"swarm.quorum >= {least}, or plugins.secagg.dropout = {1 - quorum / n:.3g}"
         yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
 
 
@@ -169,7 +173,7 @@ def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
     if n - gone < needed:
         fix = f"{3 * parameters.corrupt + 5} nodes or more"
         if parameters.group_size:
-            fix = "more nodes, or smaller groups"
+            fix = "more nodes, or a smaller plugins.secagg.group_size"
     yield (
         f"after a height without a model, a node that stays away stops the swarm until it is back: "
         f"{gone} nodes must leave the sums at once, and swarm.quorum = {quorum} leaves room for "
@@ -220,11 +224,16 @@ def _weights(around: Surroundings, weight: int, *, public: bool) -> Iterator[Pro
     cap = around.weight_cap
     if not public and cap > 1:
         what = f'weights = "equal" counts every update once, and swarm.weight_cap is {cap}'
-        fix = f'weights = "public" and max_weight = {cap}, or swarm.weight_cap = 1'
+        fix = (
+            f'plugins.secagg.weights = "public" and plugins.secagg.max_weight = {cap}, or '
+            "swarm.weight_cap = 1"
+        )
         yield Problem("QRES-E310", "plugins.secagg.weights", what, fix)
     if weight > cap:
         what = f"{weight} is above swarm.weight_cap = {cap}: the others would divide by less"
-        yield Problem("QRES-E310", "plugins.secagg.max_weight", what, f"max_weight <= {cap}")
+        yield Problem(
+            "QRES-E310", "plugins.secagg.max_weight", what, f"plugins.secagg.max_weight <= {cap}"
+        )
 
 
 def _room(
@@ -237,7 +246,11 @@ def _room(
             f"{around.scale}, and plugins.{extent.clipped_by} lets coordinates be as large as "
             f"{extent.length:g}"
         )
-        fix = f"bound >= {extent.length / step / _UNIT:.6g}, a shorter clip or a larger swarm.scale"
+        least = extent.length / step / _UNIT
+        fix = (
+            f"plugins.secagg.bound >= {least:.6g}, a smaller clip in "
+            f"[plugins.{extent.clipped_by}], or a larger swarm.scale"
+        )
         yield Problem("QRES-E313", "plugins.secagg.bound", what, fix)
     reach, half = extent.accepted / step, 1 << (parameters.ring_bits - 1)
     if math.isfinite(reach) and reach * weight > parameters.bound:
@@ -249,7 +262,10 @@ def _room(
                 f"accepted, can make a sum of {need:.6g}, and the ring of {parameters.ring_bits} "
                 f"bits holds less than {half}"
             )
-            fix = "a smaller bound here or of the proof, a larger swarm.scale, or ring = 64"
+            fix = (
+                "plugins.secagg.ring = 64, a smaller plugins.secagg.bound or bound of the plugin "
+                "that proves, or a larger swarm.scale"
+            )
             yield Problem("QRES-E313", "plugins.secagg.ring", what, fix)
     # Each of the summands may be weighted; the noise then is, too.
     spread = DEVIATIONS * extent.noise / step * math.sqrt(parameters.summands)
@@ -259,5 +275,8 @@ def _room(
             f"{parameters.summands} inputs {spread / _UNIT:.6g}, and there is room for "
             f"{parameters.noise / _UNIT:.6g}"
         )
-        fix = f"noise_room >= {spread / _UNIT * 1.001:.6g}, smaller groups or a larger swarm.scale"
+        fix = (
+            f"plugins.secagg.noise_room >= {spread / _UNIT * 1.001:.6g}, a smaller "
+            "plugins.secagg.group_size, or a larger swarm.scale"
+        )
         yield Problem("QRES-E313", "plugins.secagg.noise_room", what, fix)

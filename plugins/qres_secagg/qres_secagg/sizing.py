@@ -53,15 +53,14 @@ def dropouts(options: SizeOptions, n: int) -> int:
 
 
 def _larger_sums(options: SizeOptions, n: int, byzantine: int, least: int, needed: int) -> str:
-    fix = f"min_size >= {needed}"
+    fix = f"plugins.secagg.min_size >= {needed}"
     if 0 < options.group_size < needed:
-        fix += f" and group_size >= {needed}"
+        fix += f" and plugins.secagg.group_size >= {needed}"
     if needed > n:
         fix += f", in a swarm of {needed} nodes or more"
     if needed_inputs(byzantine) <= least:
-        fix += (
-            f"; or fewer that may collude: corrupt <= {math.floor(1e4 * (least - 2) / n) / 1e4:g}"
-        )
+        share = math.floor(1e4 * (least - 2) / n) / 1e4
+        fix += f"; or fewer that may collude: plugins.secagg.corrupt <= {share:g}"
     return fix
 
 

@@ -80,7 +80,7 @@ def test_a_round_that_may_close_with_fewer_inputs_than_a_sum_needs_is_named() ->
 def test_equal_weights_do_not_go_with_a_cap_above_unity() -> None:
     code, where, text = only({}, attrs.evolve(FITS, weight_cap=3))
     assert (code, where) == ("QRES-E310", "plugins.secagg.weights")
-    assert 'weights = "public" and max_weight = 3' in text
+    assert 'plugins.secagg.weights = "public" and plugins.secagg.max_weight = 3' in text
     remedy = {"weights": "public", "max_weight": 3}
     assert problems(remedy, attrs.evolve(FITS, weight_cap=3)) == []
 
@@ -190,7 +190,10 @@ def test_where_only_the_option_makes_so_many_collude_it_is_named() -> None:
     options = {"group_size": 8, "min_size": 4, "corrupt": 0.1}
     code, _, text = only(options, around)
     assert code == "QRES-E314"
-    assert "min_size >= 6; or fewer that may collude: corrupt <= 0.05" in text
+    assert (
+        "plugins.secagg.min_size >= 6; or fewer that may collude: plugins.secagg.corrupt <= 0.05"
+        in text
+    )
     assert problems({**options, "corrupt": 0.05}, around) == []
     assert problems({**options, "min_size": 6}, around) == []
 
@@ -303,7 +306,7 @@ def test_the_quorum_it_names_leaves_room_for_a_set_without_one_node(
     [
         (7, {}, "8 nodes or more"),
         (6, {}, "8 nodes or more"),
-        (7, {"group_size": 7, "min_size": 4}, "more nodes, or smaller groups"),
+        (7, {"group_size": 7, "min_size": 4}, "more nodes, or a smaller plugins.secagg.group_size"),
     ],
 )
 def test_a_swarm_too_small_for_that_is_told_so(

@@ -9,7 +9,6 @@ import attrs
 
 from qres_core import (
     Claims,
-    CompatibilityError,
     HeldOut,
     Needs,
     NodeInfo,
@@ -168,22 +167,21 @@ class ValidatedMean:
             what = f"fits weights to updates as they were sent, and plugins.{name} changes them"
             yield Problem("QRES-E303", "plugins.validated_mean", what, f"remove [plugins.{name}]")
 
-    @hookimpl
-    def setup(self, node_info: NodeInfo) -> None:
-        """Refuse a trainer that cannot make the reference: QRES-E311.
+    def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
+        """Refuse a trainer that cannot make the reference: yields QRES-E311.
 
         The same for a ``farthest`` that asks for a reference which stands for the whole task.
         """
         if not node_info.references:
-            raise CompatibilityError.of(
+            yield Problem(
                 "QRES-E311",
                 "plugins.validated_mean",
                 "compares updates with one made from held-out examples, and the node's trainer "
                 "makes none",
                 "give the trainer reference(vector, round_info), or set trainer.task.held_out",
             )
-        if self.farthest and not node_info.pooled:
-            raise CompatibilityError.of(
+        elif self.farthest and not node_info.pooled:
+            yield Problem(
                 "QRES-E311",
                 "plugins.validated_mean.farthest",
                 "holds others to this node's reference, and its held-out examples are not of a "
@@ -191,14 +189,18 @@ class ValidatedMean:
                 "leave it out; or let the trainer say pooled = True, or set "
                 'trainer.task.held_out_from = "pool"',
             )
-        if self.farthest and node_info.noised:
-            raise CompatibilityError.of(
+        elif self.farthest and node_info.noised:
+            yield Problem(
                 "QRES-E311",
                 "plugins.validated_mean.farthest",
                 "holds others to this node's reference, and a plugin adds noise to what they send: "
                 "honest nodes would refuse what honest nodes propose",
                 "leave it out",
             )
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Note how far from the reference a merged update may be."""
         near = node_info.pooled and not node_info.noised
         usual = FARTHEST if near else 0.0
         self._reach.lengths = usual if self.farthest is None else self.farthest

@@ -26,7 +26,6 @@ from qres_validation.validated_mean import CALM
 
 from qres_core import (
     ACCEPT,
-    CompatibilityError,
     HeldOut,
     Outcome,
     RoundStatus,
@@ -301,8 +300,8 @@ def test_a_proposers_weights_cannot_pass_the_cap() -> None:
 def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
         ValidatedMean(f=2).aggregate(make_updates(far_apart()[:4]), make_round_info(3))
-    with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.validated_mean"):
-        ValidatedMean(f=2).setup(make_node_info())
+    (problem,) = ValidatedMean(f=2).preflight(make_node_info())
+    assert str(problem).startswith("QRES-E311 plugins.validated_mean")
     with pytest.raises(ValueRefusedError, match="QRES-E507"):
         HeldOut(np.zeros(3, dtype=np.int32), lambda _model: 1.0).reference()
 
