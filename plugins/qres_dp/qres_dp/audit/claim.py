@@ -104,7 +104,6 @@ SETTINGS: Final = (
         },
     ),
     AuditSetting("voted", {**_SHARED, **_ROUNDS, "adaptive_quantile": 0.5}),
-    AuditSetting("local stream", {"mode": "local", **_STREAM}),
     AuditSetting("encoded", {**_SHARED, **_STREAM}),
 )
 
@@ -125,13 +124,7 @@ class Claim:
     @property
     def share(self) -> Fraction:
         """Variance that is claimed for what is drawn at once, in squared steps."""
-        key = "variance_of_stream_steps" if self.white_stream else "variance_of_share_steps"
-        return Fraction(self.mechanism[key])
-
-    @property
-    def white_stream(self) -> bool:
-        """Whether the noise is white only once the matrix is applied to the stream."""
-        return self.setting.streams and self.setting.mode == "local"
+        return Fraction(self.mechanism["variance_of_share_steps"])
 
     @property
     def multiplier(self) -> float:

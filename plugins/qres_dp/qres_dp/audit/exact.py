@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qres_core import QresError, RoundInfo, Vector, by_record, fixed
 from qres_dp.audit import ballots, oracle
-from qres_dp.audit.claim import BAND, CLIP, SCALE, Claim
+from qres_dp.audit.claim import CLIP, SCALE, Claim
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.system import Rows, System, moved, same_randomness
 
@@ -62,15 +62,8 @@ def _ratio(square: int, limit: int) -> float:
 
 def _mu(claim: Claim, rows: Rows) -> float:
     """What a stream that moved by so much costs, with the noise that its plan prints."""
-    if claim.white_stream:
-        column = np.array(oracle.coefficients(BAND)) / 2**16
-        steps = len(rows)
-        matrix = sum(c * np.eye(steps, k=-k) for k, c in enumerate(column))
-        square = float(np.sum((matrix @ rows.astype(np.float64)) ** 2))
-    else:
-        square = float(_square(rows))
     variance = float(claim.share * claim.setting.honest - oracle.least_variance(0.0, 0))
-    return math.sqrt(square / variance)
+    return math.sqrt(_square(rows) / variance)
 
 
 def examine(package: ModuleType, claim: Claim) -> Finding:

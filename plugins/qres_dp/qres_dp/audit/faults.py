@@ -74,12 +74,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "        noise = clip(noise, mechanism.bound).vector\n",
         "distributed",
     ),
-    "half the noise of a stream": Mutant(
-        "correlated.noise",
-        "discrete_gaussian(variance - _FINE_DEVIATION**2)",
-        "discrete_gaussian(variance / 4)",
-        "local stream",
-    ),
     "noise cut at three deviations": _sample(
         _SAMPLE
         + "    far = int(3 * float(mechanism.share) ** 0.5)\n"
@@ -135,9 +129,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
         "local",
     ),
-    "keys of a stream used again": Mutant(
-        "stream", "        key = fresh_key()\n", "        key = bytes(32)\n", "local stream"
-    ),
     "noise of rows used again": _sample(
         "    noise = distribution.sample(row.size, bytes(32)).copy()\n", "encoded"
     ),
@@ -165,20 +156,11 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "RecordClip(2 * self.clip, self.units)",
         "record",
     ),
-    "sensitivity of a stream for one turn": Mutant(
-        "correlated.factor",
-        "for start in starts[: participation.times]:",
-        "for start in starts[:1]:",
-        "local stream",
-    ),
     "sensitivity of rows for one turn": Mutant(
         "correlated.factor",
         "for start in starts[: participation.times]:",
         "for start in starts[:1]:",
         "encoded",
-    ),
-    "data in every step of a stream": Mutant(
-        "stream", "        if self.shape.carries(step):\n", "        if True:\n", "local stream"
     ),
     "data in every row": Mutant(
         "releases.encoded",
@@ -269,12 +251,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "budget without an end": Mutant(
         "ledger", "        if not total <= budget.epsilon:\n", "        if False:\n", "local"
-    ),
-    "steps of a stream at half the price": Mutant(
-        "stream",
-        "        return self._price(self.squared(step + 1) - self.squared(step))",
-        "        return 2 * self._price(self.squared(step + 1) - self.squared(step))",
-        "local stream",
     ),
     "rows charged without earlier updates": Mutant(
         "releases.encoded",
