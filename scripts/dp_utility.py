@@ -15,9 +15,6 @@ Each setting has the rounds, the clip and the step size that did best for it at 
 other splits of the same examples, of some dozens tried; step sizes grow with epsilon. The tested
 model is the mean of those of the last three tenths of the rounds. So figures compare units, modes
 and budgets and do not claim more. "no privacy" is the same setting without clipping and noise.
-
-Last, clips that are eight times too short or too long at epsilon 4, fixed, and
-following two quantiles of the lengths, beside the one that did best.
 """
 
 from __future__ import annotations
@@ -37,12 +34,10 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from qres_dp import accounting, grid
-from qres_dp.adaptive import FINE, SPAN, UNIT, AdaptiveClip, split
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mechanism, Mode, Unit, relation_of, steps
 from qres_dp.randomness import fresh_key
-from qres_dp.votes import VoteNoise
 
 from qres_core import fixed
 from qres_core.contract.by_record import clipped_sum
@@ -71,7 +66,6 @@ class Setting:
     clip: float = 0.4  # greatest L2 norm of a unit's gradient
     # what the mean over the seeds has to reach, by epsilon
     targets: tuple[tuple[float, float], ...] = ()
-    quantile: float = 0.0  # of the lengths, which the clip follows; 0: it is fixed
 
     @property
     def name(self) -> str:
@@ -99,12 +93,6 @@ SETTINGS: Final = (
     Setting(Unit.NODE, Mode.LOCAL, 1347, 1.0, 1.0),
     Setting(Unit.RECORD, Mode.LOCAL, 10, 2.5, 20.0),
 )
-
-
-FOLLOWED: Final = SETTINGS[:2]
-"""Settings whose clips are put wrong on purpose."""
-WRONG: Final = (1 / 8, 1.0, 8.0)
-"""What their clips are multiplied with."""
 
 
 @attrs.frozen
@@ -143,41 +131,18 @@ def _mechanism(setting: Setting, epsilon: float, examples: int, dimension: int) 
 
 def _of_nodes(
     gradients: NDArray[np.float64], nodes: int, mechanism: Mechanism | None
-) -> tuple[NDArray[np.int64], int]:
-    """The sum of the nodes' updates, each the mean of its gradients; and how many were clipped."""
+) -> NDArray[np.int64]:
+    """The sum of the nodes' updates, each the mean of its gradients."""
     parts = np.array_split(gradients, nodes)
     means = np.stack([part.mean(axis=0) for part in parts])
     rows = fixed.encode(means.ravel()).vector.reshape(means.shape).copy()
-    longer = np.arange(0)
     if mechanism is not None:
         wide = rows.astype(np.int64)  # gradients of a softmax are below 2**18 grid steps
         longer = np.flatnonzero(np.einsum("ij,ij->i", wide, wide) > mechanism.bound**2)
         for row in longer:
             rows[row] = clip(rows[row], mechanism.bound).vector
     total: NDArray[np.int64] = rows.sum(axis=0, dtype=np.int64)
-    return total, len(longer)
-
-
-class _Following:
-    """A clip that follows a quantile of the lengths, and the noise of updates and of votes."""
-
-    def __init__(self, mechanism: Mechanism, nodes: int, quantile: float) -> None:
-        parts = split(mechanism.noise_multiplier, mechanism.honest)
-        self.mechanism = attrs.evolve(mechanism, noise_multiplier=parts.vector)  # of the next round
-        self._nodes = nodes
-        votes = VoteNoise.of(parts, mechanism.honest)
-        votes.check(nodes)
-        self._noise = discrete_gaussian(votes.share)
-        radius = mechanism.bound
-        self._rule = AdaptiveClip(quantile, lowest=max(1, radius // SPAN), highest=SPAN * radius)
-        self._bound = radius * FINE
-
-    def move(self, clipped: int) -> None:
-        """Have the bound move by the votes of a round."""
-        noise = self._noise.sample(self._nodes, fresh_key()).sum(dtype=np.int64)
-        votes = UNIT * clipped + int(noise)
-        self._bound = self._rule.move(self._bound, [(votes, self._nodes)])
-        self.mechanism = attrs.evolve(self.mechanism, bound=self._rule.radius(self._bound))
+    return total
 
 
 def _noise(mechanism: Mechanism, nodes: int, dimension: int) -> NDArray[np.int64]:
@@ -201,15 +166,11 @@ def train(setting: Setting, epsilon: float, data: DataSplit) -> float:
     mechanism = None
     if epsilon != math.inf:
         mechanism = _mechanism(setting, epsilon, examples, dimension)
-    following = None
-    if mechanism is not None and setting.quantile:
-        following = _Following(mechanism, setting.nodes, setting.quantile)
     units = examples if setting.unit is Unit.RECORD else setting.nodes
     rate = setting.rate(epsilon) / units / 2**fixed.FRACTION_BITS
     model: NDArray[np.float64] = np.zeros((x.shape[1], 10))
     average: NDArray[np.float64] = np.zeros_like(model)
     for number in range(setting.rounds):
-        mechanism = following.mechanism if following else mechanism
         logits = x @ model
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
@@ -217,9 +178,7 @@ def train(setting: Setting, epsilon: float, data: DataSplit) -> float:
         if setting.unit is Unit.RECORD:  # what nodes add up, and then all of them, is one sum
             total = clipped_sum(gradients, mechanism.bound if mechanism else fixed.LIMIT)
         else:
-            total, clipped = _of_nodes(gradients, setting.nodes, mechanism)
-            if following:
-                following.move(clipped)
+            total = _of_nodes(gradients, setting.nodes, mechanism)
         if mechanism is not None:
             total = total + _noise(mechanism, setting.nodes, dimension)
             if mechanism.mode is Mode.DISTRIBUTED:  # what a ring of 2**32 makes of the sum
@@ -259,20 +218,6 @@ def table(*, quick: bool) -> list[Row]:
     return rows
 
 
-def clips(*, quick: bool) -> list[tuple[float, Row]]:
-    """By what clips were multiplied at epsilon 4, and the cells: fixed ones, then moving ones."""
-    found: list[tuple[float, Row]] = []
-    for setting in FOLLOWED[1 if quick else 0 :]:
-        for quantile in (0.0, 0.1, 0.5):
-            for factor in WRONG:
-                length = factor * setting.clip
-                put = attrs.evolve(setting, clip=length, quantile=quantile, targets=())
-                row = cell(put, 4.0, range(2 if quick else 5))
-                how = f"quantile {quantile:g}" if quantile else "fixed"
-                found.append((factor, attrs.evolve(row, setting=f"{row.setting}, {how}")))
-    return found
-
-
 def plot(rows: Sequence[Row]) -> str:
     """Accuracy over epsilon as an SVG file."""
     lines: list[Line] = []
@@ -303,16 +248,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the plot to this SVG file")
     options = parser.parse_args()
     started = time.perf_counter()
-    rows, moved = table(quick=options.quick), clips(quick=options.quick)
+    rows = table(quick=options.quick)
     if options.json:
         shown = [{**attrs.asdict(row), "holds": row.holds} for row in rows]
-        shown += [{**attrs.asdict(row), "holds": True, "clip": factor} for factor, row in moved]
         print(json.dumps(shown, indent=2).replace("Infinity", "null"))
     else:
         _print(rows)
-        for factor, row in moved:
-            accuracy = f"{100 * row.mean:5.1f} ± {100 * row.spread:3.1f}"
-            print(f"{row.setting:46} clip x {factor:<5g} {accuracy}")
         print(f"{time.perf_counter() - started:.0f} s")
     if options.plot is not None:
         options.plot.write_text(plot(rows), encoding="utf-8")

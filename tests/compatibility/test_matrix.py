@@ -142,7 +142,6 @@ def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words
 
 WHOLE_ALONE = {
     "dp: distributed, correlated": 'noise = "independent"',
-    "dp: distributed, votes": "adaptive_quantile = 0",
     "centred_clipping": "history = false",
 }
 """Modes that keep a vector from round to round, or follow its length; and what to set instead."""

@@ -5,10 +5,21 @@ All refusals are QRES-E314 with the option at fault.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Final, NoReturn
 
 from qres_core import CompatibilityError
 from qres_dp.modes import EXCLUDES, Mode, Unit
+
+_VOTES: Final = (
+    "is gone: among fewer than a thousand nodes a clip that follows votes cost accuracy",
+    "leave it out: the clip stays where it is; choose a short one, clip = ...",
+)
+GONE: Final[Mapping[str, tuple[str, str]]] = {
+    "adaptive_quantile": _VOTES,
+    "adaptive_rate": _VOTES,
+}
+"""Options that there were once: what became of each, and what to use instead."""
 
 
 def _refuse(option: str, what: str, fix: str) -> NoReturn:
@@ -52,29 +63,6 @@ def check_honest(mode: Mode, honest: int) -> None:
         what = "honest is to be set in mode distributed, to 1 or more, and in no other"
         fix = "honest = swarm.quorum - max(1, swarm.byzantine), or with groups the least group"
         _refuse("honest", what, fix)
-
-
-def check_quantile(
-    mode: Mode, quantile: float, *, unit: Unit = Unit.NODE, sampled: bool, correlated: bool
-) -> None:
-    """A clip follows a quantile where all nodes vote, and all see the same noised sum of votes.
-
-    ``quantile``: the option, 0 where it is not set; ``sampled``, ``correlated``: the options
-    ``sampling`` and ``noise``.
-    """
-    if not quantile:
-        return
-    fix = "adaptive_quantile = 0: the clip stays where it is"
-    if unit is Unit.RECORD:
-        what = "nodes would vote on the lengths of their updates, and the clip is one of records"
-        _refuse("adaptive_quantile", what, fix)
-    _check_mode(mode, "adaptive_quantile", fix)
-    if sampled:
-        what = "nodes that lose their coin contribute zeros, which fit into every clip"
-        _refuse("adaptive_quantile", what, f'sampling = "none", or {fix}')
-    if correlated:
-        what = "a row of correlated noise holds updates of several rounds, under one clip"
-        _refuse("adaptive_quantile", what, f'noise = "independent", or {fix}')
 
 
 def check_separation(separation: int) -> None:

@@ -60,8 +60,6 @@ class ModeOption(options.Option):
 EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
     Mode.LOCAL: {
         "sampling": "in mode local everybody sees which nodes take part, so sampling does not help",
-        "adaptive_quantile": "in mode local there is no sum of votes, and a node's own vote would "
-        "need all the noise",
     },
     Mode.DISTRIBUTED: {},
 }

@@ -166,10 +166,6 @@ _TOLD = {
     "noise_of_sum": "noise in a sum of all nodes, deviation",
     "noise_of_mean": "noise in the mean of all nodes, deviation",
     "signal_to_noise": "longest mean over length of its noise",
-    "vector_multiplier": "of the noise multiplier, for the update",
-    "votes_multiplier": "of the noise multiplier, for the vote",
-    "lowest_clip": "clip, at least",
-    "highest_clip": "clip, at most",
     "room_used": "part of the grid's range in use",
 }
 

@@ -15,8 +15,6 @@ NOISE_MULTIPLIER: Final = (1e-3, 1e6)
 HONEST: Final = (1, 2**16)
 RECORDS: Final = (1, 2**24)
 SAMPLING_RATE: Final = (1e-6, 1.0)
-ADAPTIVE_QUANTILE: Final = (0.1, 0.9)
-ADAPTIVE_RATE: Final = (0.001, 1.0)
 BAND: Final = (2, 64)
 SEPARATION: Final = (1, 10**6)
 

@@ -152,18 +152,6 @@ def _trust(report: dict[str, Any]) -> Iterator[Block]:
         )
 
 
-def _moving(told: dict[str, Any]) -> str:
-    """What is different where the clip follows a quantile."""
-    if "highest_clip" not in told:
-        return ""
-    ends = f"{_number(told['lowest_clip'], ROUND_FLOOR)} and {_number(told['highest_clip'])}"
-    return (
-        " Length and noise are those of the first round. In each round nodes vote whether they "
-        "were clipped, and the votes have noise too. The length follows, "
-        f"between {ends}, and the noise grows and shrinks with it."
-    )
-
-
 def _mechanism(report: dict[str, Any]) -> Iterator[Block]:
     plan = report["plan"]
     told = plan["mechanism"]
@@ -179,7 +167,7 @@ def _mechanism(report: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph(
         f"Everything that a {told['unit']} adds to an update is clipped to the length "
         f"{told['clip']:g}, in exact integers. Before anything leaves the node, it adds {noise} a "
-        f"standard deviation of {deviation}, to each number.{sampled}{_moving(told)}"
+        f"standard deviation of {deviation}, to each number.{sampled}"
     )
     rows = [
         ("mode", told["mode"]),

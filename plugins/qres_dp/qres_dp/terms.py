@@ -31,14 +31,6 @@ class Correlation:
 
 
 @attrs.frozen
-class Adaptation:
-    """A clip that follows a quantile of the nodes' norms."""
-
-    quantile: float  # share of nodes whose update is to fit
-    rate: float  # how fast the bound moves
-
-
-@attrs.frozen
 class Releaser:
     """Who releases: what a charge names beside the mechanism and the round."""
 
@@ -60,7 +52,6 @@ class ReleaseTerms:
     correlation: Correlation | None = None  # where noise is correlated between rounds
     unit: Unit = Unit.NODE  # whose presence is hidden
     units: int = 1  # most units of a node; 1 where the node is the unit
-    adaptation: Adaptation | None = None  # where the clip follows a quantile
 
     @property
     def records(self) -> RecordClip | None:

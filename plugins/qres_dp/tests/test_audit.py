@@ -13,7 +13,7 @@ import pytest
 import qres_dp
 from qres_arithmetic import squared_norm
 from qres_dp import accounting
-from qres_dp.audit import ballots, books, exact, keys, noise, oracle, run
+from qres_dp.audit import books, exact, keys, noise, oracle, run
 from qres_dp.audit.black_box import examine as black_box
 from qres_dp.audit.claim import SETTINGS, AuditSetting, Claim, printed
 from qres_dp.audit.faults import MUTANTS
@@ -47,7 +47,6 @@ def _few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Fewer releases than an audit has, but in long tests."""
     if request.node.get_closest_marker("long") is None:
         monkeypatch.setattr(noise, "MANY", 100)
-        monkeypatch.setattr(ballots, "ROUNDS", 60)
 
 
 @pytest.mark.claim("C-dp-20")
@@ -75,7 +74,6 @@ def test_the_whole_audit_passes_in_new_processes_too() -> None:
         ("twice the clip for a record", "exact distance"),
         ("sizes of noise twice", "independence"),
         ("second attempts for nothing", "ledger"),
-        ("votes without noise", "votes"),
     ],
 )
 def test_a_fault_is_found_by_the_check_that_is_made_for_it(name: str, check: str) -> None:

@@ -19,11 +19,13 @@ from qres_dp.ledger.store import FILE
 from qres_core import (
     Companion,
     CompatibilityError,
+    ConfigError,
     QresError,
     RoundError,
     Updates,
     ValueRefusedError,
     Visibility,
+    commands,
 )
 from qres_core.testing import make_node_ids
 
@@ -66,6 +68,23 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
     assert 'mode = "distributed"' in refused.value.problems[0].fix
 
 
+@pytest.mark.parametrize("option", sorted(Dp.GONE))
+def test_an_option_that_went_is_refused_with_what_to_use_instead(option: str) -> None:
+    """Whatever its value was, the one that turned it off too: no file keeps what nobody reads."""
+    table = {**USUAL, **TWO}
+    for value in (0, 0.5, "none", "poisson"):
+        with pytest.raises(ConfigError) as refused:
+            commands.structured(Dp, "plugins.dp", {**table, option: value})
+        (problem,) = refused.value.problems
+        assert (problem.code, problem.where) == ("QRES-E102", f"plugins.dp.{option}")
+        assert problem.what.startswith("is gone: ")
+        assert problem.fix.startswith("leave it out")
+    # The controls: without it the table is taken, and a key that never was is another refusal.
+    commands.structured(Dp, "plugins.dp", table)
+    with pytest.raises(ConfigError, match="unknown key"):
+        commands.structured(Dp, "plugins.dp", {**table, "option": 1})
+
+
 @pytest.mark.claim("C-dp-28")
 @pytest.mark.parametrize(
     ("options", "code"),
@@ -80,28 +99,6 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
         ({**TWO, "sampling": "poisson", "sampling_rate": 0.1}, "QRES-E314"),  # mode local
         # sampling is none
         ({**TWO, "mode": "distributed", "honest": 3, "sampling_rate": 0.1}, "QRES-E314"),
-        ({**TWO, "adaptive_quantile": 0.5}, "QRES-E314"),  # mode local
-        (
-            {
-                **TWO,
-                "mode": "distributed",
-                "honest": 3,
-                "adaptive_quantile": 0.5,
-                "sampling": "poisson",
-                "sampling_rate": 0.1,
-            },
-            "QRES-E314",
-        ),
-        (
-            {
-                **TWO,
-                "mode": "distributed",
-                "honest": 3,
-                "adaptive_quantile": 0.5,
-                "noise": "correlated",
-            },
-            "QRES-E314",
-        ),
         (
             {
                 **TWO,

@@ -24,7 +24,6 @@ from qres_dp.report_page import (
     Heading,
     Paragraph,
     ReportTable,
-    blocks,
     html,
     markdown,
 )
@@ -337,13 +336,3 @@ def test_what_others_were_charged_is_not_told(tmp_path: Path) -> None:
     path = config(tmp_path)
     fill(tmp_path / "data", charge(1))
     assert "if none was charged more than this" in run(path, "--dimension", 650).output
-
-
-def test_a_clip_that_follows_votes_is_not_told_as_one_length(tmp_path: Path) -> None:
-    fill(tmp_path / "data", charge(1))
-    found = data(config(tmp_path), "--dimension", 650)
-    assert "those of the first round" not in markdown(blocks(found))
-    found["plan"]["mechanism"] |= {"lowest_clip": 0.0625, "highest_clip": 4.0}
-    text = markdown(blocks(found))
-    assert "Length and noise are those of the first round." in text
-    assert "between 0.0625 and 4, and the noise grows and shrinks with it." in text

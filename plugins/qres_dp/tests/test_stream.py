@@ -29,7 +29,6 @@ AROUND = Surroundings(
 @pytest.mark.parametrize(
     "options",
     [
-        {"adaptive_quantile": 0.5},
         {"sampling": "poisson", "sampling_rate": 0.1},
         {"rounds": 0, "noise_multiplier": 9.0},
         {"epsilon": 0.0, "noise_multiplier": 9.0},

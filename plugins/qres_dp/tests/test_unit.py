@@ -180,7 +180,6 @@ def test_what_a_release_says_of_itself(tmp_path: Path) -> None:
         ({"records": 0}, "records is to be set with unit record"),
         ({"unit": "node"}, "records is to be set with unit record"),
         ({"sampling": "poisson", "sampling_rate": 0.5}, "one for all its records"),
-        ({"adaptive_quantile": 0.5}, "the clip is one of records"),
         ({"delta": 1e-3, "records": 200}, "below 1 / 1000, swarm.nodes times plugins.dp.records"),
     ],
 )

@@ -9,7 +9,6 @@ setting of :mod:`.claim`:
 - :func:`.noise.examine`: what is left of a release is noise of the printed size, and independent;
 - :func:`.books.ledger`: every release is charged what it costs, and none is over the budget;
 - :func:`.books.coin`, :func:`.books.sums`: the sampling rate; sums of too few nodes;
-- :func:`.ballots.examine`: votes on the clip have noise too;
 - :func:`.black_box.examine`: from released sums alone, a lower bound of the privacy loss;
 - :func:`.keys.examine`: plugins that begin anew, also in new processes, make other noise.
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from qres_core import QresError, Updates, Vector
-from qres_dp.audit import ballots, oracle
+from qres_dp.audit import oracle
 from qres_dp.audit.claim import BAND, CLIP, SCALE, Claim
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.statistics import rate_above
@@ -57,8 +57,7 @@ def plan(package: ModuleType, claim: Claim) -> Finding:
         least = float(squared) / claim.mu**2
     else:
         z = Fraction(setting.options["noise_multiplier"])
-        least = float(oracle.least_variance(mechanism.get("vector_multiplier", z), sensitivity))
-        needs += ballots.needs(claim) if setting.votes else []
+        least = float(oracle.least_variance(z, sensitivity))
         needs += [(1.0 / float(z), 1.0 / claim.multiplier)]
     needs += [(least, float(total))]
     worst = max(needed / told for needed, told in needs)

@@ -78,11 +78,6 @@ class AuditSetting:
         return int(self.options.get("records", 0))
 
     @property
-    def votes(self) -> bool:
-        """Whether nodes vote on the clip."""
-        return "adaptive_quantile" in self.options
-
-    @property
     def apart(self) -> int:
         """How many bounds neighbours' sums are apart: a local release hides values only."""
         return 2 if self.mode == "local" and not self.records else 1
@@ -103,7 +98,6 @@ SETTINGS: Final = (
             "sampling_rate": 0.3,
         },
     ),
-    AuditSetting("voted", {**_SHARED, **_ROUNDS, "adaptive_quantile": 0.5}),
     AuditSetting("encoded", {**_SHARED, **_STREAM}),
 )
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import QresError, RoundInfo, Vector, by_record, fixed
-from qres_dp.audit import ballots, oracle
+from qres_dp.audit import oracle
 from qres_dp.audit.claim import CLIP, SCALE, Claim
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.system import Rows, System, moved, same_randomness
@@ -82,9 +82,6 @@ def examine(package: ModuleType, claim: Claim) -> Finding:
         if setting.streams:
             worst = max(worst, _mu(claim, rows) / (claim.mu * (1.0 + 1e-9)))
         else:
-            if setting.votes:
-                votes, rows = int(rows[0, -1]), rows[:, :-1]
-                worst = max(worst, ballots.together(claim, _square(rows), votes))
             most = max(1, setting.records) * setting.apart * bound
             worst = max(worst, *(_ratio(_square(row), most * most) for row in rows))
     if setting.records:

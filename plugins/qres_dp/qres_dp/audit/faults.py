@@ -26,7 +26,6 @@ def _noise(new: str, setting: str = "distributed") -> Mutant:
 _SAMPLE = "    noise = distribution.sample(row.size, fresh_key())\n"
 _CLIP = "    short = clipped(vector, bound)\n"
 _OS = "    return os.urandom(KEY_BYTES)\n"
-_BALLOT = "int(discrete_gaussian(self.share).sample(1, fresh_key())[0])"
 _OUT = "                    block += drawn\n        return out\n"
 
 
@@ -189,29 +188,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "sums of any size": Mutant(
         "releases.shared", "if len(members) < honest + others:", "if not members:", "distributed"
-    ),
-    # Votes on the clip.
-    "votes without noise": Mutant("votes", _BALLOT, _BALLOT + " * 0", "voted"),
-    "votes under a key that is known": Mutant(
-        "votes", _BALLOT, _BALLOT.replace("fresh_key()", "bytes(32)"), "voted"
-    ),
-    "half the noise of votes": Mutant(
-        "votes",
-        "deviation = Fraction(self.multiplier) * UNIT",
-        "deviation = Fraction(self.multiplier) * UNIT / 2",
-        "voted",
-    ),
-    "centred votes of which half is charged": Mutant(
-        "adaptive",
-        "return 0 if norm_squared <= radius * radius else UNIT",
-        "return -UNIT if norm_squared <= radius * radius else UNIT",
-        "voted",
-    ),
-    "votes that cost nothing": Mutant(
-        "adaptive",
-        "PrivacySplit(noise_multiplier / math.sqrt(1.0 - ratio * ratio) * _UP, votes)",
-        "PrivacySplit(noise_multiplier, votes)",
-        "voted",
     ),
     # What is said of it.
     "half the epsilon": Mutant(

@@ -11,7 +11,6 @@ from typing import ClassVar, Final
 import attrs
 
 from qres_core import (
-    Contribution,
     Needs,
     Outcome,
     OwnContributions,
@@ -167,14 +166,12 @@ class EncodedRelease(SharedRelease):
         others = (item for item in self._held.own if item != step)
         return step % separation == turn and all(abs(step - i) >= separation for i in others)
 
-    def revealed(
-        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
-    ) -> Updates:
+    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
         """See :meth:`SharedRelease.revealed`. Raises ValueRefusedError: QRES-E505 for two sums."""
         if len(updates.members) != 1:
             what = f"{len(updates.members)} sums, and what is decoded is one sum of all"
             raise ValueRefusedError.of("QRES-E505", "plugins.dp.noise", what)
-        return super().revealed(updates, contributions, round_info)
+        return super().revealed(updates, round_info)
 
     def merge(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
