@@ -119,7 +119,7 @@ def _split(seed: int) -> DataSplit:
 
 def _mechanism(setting: Setting, epsilon: float, examples: int, dimension: int) -> Mechanism:
     """Clipping and noise of a round, refused where the grid would not hold them."""
-    relation = relation_of(setting.mode, "", sampled=False, unit=setting.unit)
+    relation = relation_of(setting.mode, "", unit=setting.unit)
     honest = int(COUNTED_ON * setting.nodes) if setting.mode is Mode.DISTRIBUTED else 1
     multiplier = accounting.calibrate(epsilon, DELTA, setting.rounds)
     units = -(-examples // setting.nodes) if setting.unit is Unit.RECORD else 1

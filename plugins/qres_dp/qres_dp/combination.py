@@ -9,27 +9,27 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from qres_core import CompatibilityError
-from qres_dp.modes import EXCLUDES, Mode, Unit
+from qres_dp.modes import Mode, Unit
 
 _VOTES: Final = (
     "is gone: among fewer than a thousand nodes a clip that follows votes cost accuracy",
     "leave it out: the clip stays where it is; choose a short one, clip = ...",
 )
+_SAMPLING: Final = (
+    "is gone: at an equal budget, sampled nodes cost accuracy",
+    "leave it out: every node contributes its update to every round",
+)
 GONE: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_quantile": _VOTES,
     "adaptive_rate": _VOTES,
+    "sampling": _SAMPLING,
+    "sampling_rate": _SAMPLING,
 }
 """Options that there were once: what became of each, and what to use instead."""
 
 
 def _refuse(option: str, what: str, fix: str) -> NoReturn:
     raise CompatibilityError.of("QRES-E314", f"plugins.dp.{option}", what, fix)
-
-
-def _check_mode(mode: Mode, option: str, fix: str) -> None:
-    why = EXCLUDES[mode].get(option)
-    if why is not None:
-        _refuse(option, why, fix)
 
 
 def units_of(unit: Unit, records: int) -> int:
@@ -39,22 +39,6 @@ def units_of(unit: Unit, records: int) -> int:
         fix = "the most examples that a node may have, the same number on all nodes"
         _refuse("records", what, fix)
     return max(1, records)
-
-
-def check_sampling(mode: Mode, rate: float, *, sampled: bool, unit: Unit = Unit.NODE) -> None:
-    """Sampling amplifies where nobody sees who takes part, and each unit has its own coin.
-
-    ``rate``: the option ``sampling_rate``; ``sampled``: whether ``sampling`` is ``poisson``.
-    """
-    if sampled and unit is Unit.RECORD:
-        what = "a node's coin is one for all its records, and the account is for a coin each"
-        _refuse("sampling", what, 'sampling = "none"')
-    if sampled:
-        _check_mode(mode, "sampling", 'sampling = "none"')
-    elif rate != 1.0:
-        _refuse(
-            "sampling", "sampling_rate is an option of sampling poisson", 'sampling = "poisson"'
-        )
 
 
 def check_honest(mode: Mode, honest: int) -> None:
@@ -72,19 +56,16 @@ def check_separation(separation: int) -> None:
         _refuse("separation", what, 'noise = "correlated"')
 
 
-def check_correlated(mode: Mode, *, epsilon: float, rounds: int, sampled: bool) -> None:
+def check_correlated(mode: Mode, *, epsilon: float, rounds: int) -> None:
     """Correlated noise is accounted for as one stream, which has an end.
 
-    ``epsilon``: the option, 0 where it is not set; ``sampled``: whether nodes are sampled.
+    ``epsilon``: the option, 0 where it is not set.
     """
     if mode is Mode.LOCAL:
         what = "correlated noise in mode local is gone: it learned next to nothing with nodes as "
         what += "the unit, and its file of keys opened all updates of a node"
         fix = 'noise = "independent", best with unit = "record"; or mode = "distributed"'
         _refuse("noise", what, fix)
-    if sampled:
-        what = "correlated noise is accounted for without sampling"
-        _refuse("noise", what, 'noise = "independent"')
     if not (epsilon and rounds):
         what = "a stream of correlated noise has an end: its rounds and its epsilon must be set"
         _refuse("noise", what, "set epsilon and rounds")

@@ -108,18 +108,6 @@ class Dp:
         validator=options.one_of("", *(relation.value for relation in Relation)),
         metadata=_help('Neighbours: "add-remove" or "replace-one"; empty for the mode\'s own.'),
     )
-    sampling: str = attrs.field(
-        default="none",
-        validator=options.one_of("none", "poisson"),
-        metadata=_help(
-            '"poisson": nodes secretly contribute zeros in some rounds. "none": they never do.'
-        ),
-    )
-    sampling_rate: float = attrs.field(
-        default=1.0,
-        validator=options.real(*ranges.SAMPLING_RATE),
-        metadata=_help("Sampling poisson: probability that a node contributes its update."),
-    )
     noise: str = attrs.field(
         default="independent",
         validator=options.one_of("independent", "correlated"),
@@ -166,17 +154,13 @@ class Dp:
 
     def _settled(self) -> ReleaseTerms:
         """What the options come to, if they go together."""
-        mode, sampled = Mode(self.mode), self.sampling == "poisson"
-        unit = Unit(self.unit)
+        mode, unit = Mode(self.mode), Unit(self.unit)
         units = combination.units_of(unit, self.records)
-        combination.check_sampling(mode, self.sampling_rate, sampled=sampled, unit=unit)
-        relation = relation_of(mode, self.relation, sampled=sampled, unit=unit)
+        relation = relation_of(mode, self.relation, unit=unit)
         combination.check_honest(mode, self.honest)
         correlation = None
         if self.noise == "correlated":
-            combination.check_correlated(
-                mode, epsilon=self.epsilon, rounds=self.rounds, sampled=sampled
-            )
+            combination.check_correlated(mode, epsilon=self.epsilon, rounds=self.rounds)
             correlation = Correlation(self.rounds, self.band, self.separation)
         else:
             combination.check_separation(self.separation)
@@ -185,7 +169,6 @@ class Dp:
             delta=self.delta,
             rounds=self.rounds,
             noise_multiplier=self.noise_multiplier,
-            rate=self.sampling_rate,
             stream=correlation is not None,
         )
         return ReleaseTerms(
@@ -195,7 +178,6 @@ class Dp:
             multiplier,
             budget,
             self.honest,
-            float(self.sampling_rate),
             correlation,
             unit,
             units,

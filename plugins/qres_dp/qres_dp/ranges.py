@@ -14,7 +14,6 @@ ROUNDS: Final = (1, 10**6)
 NOISE_MULTIPLIER: Final = (1e-3, 1e6)
 HONEST: Final = (1, 2**16)
 RECORDS: Final = (1, 2**24)
-SAMPLING_RATE: Final = (1e-6, 1.0)
 BAND: Final = (2, 64)
 SEPARATION: Final = (1, 10**6)
 

@@ -29,7 +29,6 @@ AROUND = Surroundings(
 @pytest.mark.parametrize(
     "options",
     [
-        {"sampling": "poisson", "sampling_rate": 0.1},
         {"rounds": 0, "noise_multiplier": 9.0},
         {"epsilon": 0.0, "noise_multiplier": 9.0},
         {"noise": "independent"},  # with a separation
@@ -40,6 +39,8 @@ def test_what_is_not_covered_is_refused(options: dict[str, Any]) -> None:
         Dp(**(OPTIONS | options))
 
 
+@pytest.mark.claim("C-dp-31")
+@pytest.mark.control("C-dp-31")
 def test_in_mode_local_it_is_refused_with_what_to_use_instead() -> None:
     with pytest.raises(CompatibilityError, match="in mode local is gone") as refused:
         Dp(**(OPTIONS | {"mode": "local", "honest": 0}))

@@ -58,11 +58,6 @@ class AuditSetting:
         return int(self.options["rounds"])
 
     @property
-    def rate(self) -> float:
-        """Probability that a node's data are in a round."""
-        return float(self.options.get("sampling_rate", 1.0))
-
-    @property
     def mode(self) -> str:
         """The plugin's mode."""
         return str(self.options["mode"])
@@ -88,16 +83,6 @@ SETTINGS: Final = (
     AuditSetting("local", {"mode": "local", **_ROUNDS}),
     AuditSetting("distributed", {**_SHARED, **_ROUNDS}),
     AuditSetting("record", {**_SHARED, **_ROUNDS, "unit": "record", "records": 8}),
-    AuditSetting(
-        "sampled",
-        {
-            **_SHARED,
-            "noise_multiplier": 1.0,
-            "rounds": ROUNDS,
-            "sampling": "poisson",
-            "sampling_rate": 0.3,
-        },
-    ),
     AuditSetting("encoded", {**_SHARED, **_STREAM}),
 )
 
@@ -132,7 +117,7 @@ class Claim:
 
     @property
     def mu(self) -> float:
-        """Of all rounds together, from the printed epsilon. Not for sampled rounds."""
+        """Of all rounds together, from the printed epsilon."""
         return oracle.mu_of(self.printed["epsilon"], self.printed["delta"])
 
 

@@ -21,8 +21,6 @@ from qres_dp.audit.system import Rows, System, moved, same_randomness
 
 TRIALS: Final = 60
 _STREAM_TRIALS: Final = 8
-_FLIPS: Final = 12
-"""Rounds of a trial with sampling, for the coin to fall on both sides."""
 
 
 def _held(values: NDArray[Any]) -> Vector:
@@ -70,8 +68,8 @@ def examine(package: ModuleType, claim: Claim) -> Finding:
     """The largest influence of a unit over what the plan allows; 1.0 at most."""
     setting, worst, refused = claim.setting, 0.0, ""
     bound = oracle.bound_steps(CLIP, SCALE)
-    trials = _STREAM_TRIALS if setting.streams or setting.rate < 1.0 else TRIALS
-    rounds = setting.rounds if setting.streams else 1 if setting.rate == 1.0 else _FLIPS
+    trials = _STREAM_TRIALS if setting.streams else TRIALS
+    rounds = setting.rounds if setting.streams else 1
     for other, item in adversarial(bound, trials):
         opposed = _held(-item.astype(np.int64)) if setting.apart == 2 else np.zeros_like(item)
         try:

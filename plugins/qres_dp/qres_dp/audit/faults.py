@@ -173,27 +173,15 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "update.vector if carries",
         "encoded",
     ),
-    # Sampling and sums.
-    "coin that is always true": Mutant(
-        "randomness",
-        "    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**64)",
-        "    return True",
-        "sampled",
-    ),
-    "coin twice as often": Mutant(
-        "randomness",
-        "    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**64)",
-        "    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**65)",
-        "sampled",
-    ),
+    # Sums.
     "sums of any size": Mutant(
         "releases.shared", "if len(members) < honest + others:", "if not members:", "distributed"
     ),
     # What is said of it.
     "half the epsilon": Mutant(
         "accounting.composition",
-        "    plain = gaussian.epsilon(together(kinds), delta)\n",
-        "    plain = gaussian.epsilon(together(kinds), delta) / 2\n",
+        "    return gaussian.epsilon(mu, delta)\n",
+        "    return gaussian.epsilon(mu, delta) / 2\n",
         "local",
     ),
     "ledger that does not count": Mutant(

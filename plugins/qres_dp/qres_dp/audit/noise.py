@@ -33,8 +33,7 @@ Residuals = NDArray[np.float64]
 def residuals(package: ModuleType, claim: Claim, size: int, rounds: int) -> Residuals:
     """Noise, in steps of the grid: float64, shape ``(inputs, rounds, size)``."""
     setting = claim.setting
-    plain = not setting.streams and setting.rate == 1.0
-    known = np.full(size, 3 if plain else 0, dtype=np.int32)
+    known = np.full(size, 0 if setting.streams else 3, dtype=np.int32)
     system = System(package, setting)
     sent = np.stack([system.release([known] * system.inputs) for _ in range(rounds)], axis=1)
     return np.stack([(rows - known).astype(np.float64) for rows in sent])

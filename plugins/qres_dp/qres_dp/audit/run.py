@@ -44,14 +44,12 @@ def examine(package: ModuleType, claim: Claim, runs: int = black_box.RUNS) -> It
     """
     setting = claim.setting
     yield books.plan(package, claim)
-    if setting.rate < 1.0:
-        yield books.coin(package, claim)
     yield exact.examine(package, claim)
     yield from noise.examine(package, claim)
     yield books.ledger(package, claim)
     if setting.mode == "distributed":
         yield books.sums(package, claim)
-    if not setting.streams and setting.rate == 1.0 and not setting.records:
+    if not setting.streams and not setting.records:
         yield noise.repeats(package, claim)
         yield black_box.examine(package, claim, runs)
 

@@ -53,7 +53,7 @@ class Charge:
     relation: str  # the neighbouring relation, ``add-remove`` or ``replace-one``
     unit: str  # what is protected as a whole: ``node`` or ``record``
     noise_multiplier: float  # z, deviation of the noise over the sensitivity
-    sampling_rate: float  # q, the probability that the node's data are in it; 1 without sampling
+    sampling_rate: float = 1.0  # below 1 only in ledgers of version 0.2, which had sampled rounds
     bound: int  # clipping bound C in steps of the grid
     scale: int  # exponent of the grid
     dimension: int  # coordinates

@@ -144,9 +144,9 @@ class Release(abc.ABC):
     # ── the plan ──────────────────────────────────────────────────────────────────────────────
 
     def charges(self, rounds: int, around: Surroundings) -> Mapping[Kind, int]:
-        """What the ledger is charged with over so many rounds: noise multiplier and rate."""
+        """What the ledger is charged with over so many rounds: noise multipliers."""
         del around
-        return {(self.terms.multiplier, self.terms.sampling_rate): rounds}
+        return {self.terms.multiplier: rounds}
 
     def told(self, around: Surroundings) -> Mapping[str, object]:
         """What the mode adds to the mechanism of a plan's JSON."""

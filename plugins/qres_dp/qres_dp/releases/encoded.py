@@ -78,7 +78,7 @@ class EncodedRelease(SharedRelease):
             recent = range(step - step % every, max(-1, step - shape.band), -every)
             return reach(factor, recent, step)
 
-        return Counter((shape.price_of(row(step)), 1.0) for step in range(rounds))
+        return Counter(shape.price_of(row(step)) for step in range(rounds))
 
     def told(self, around: Surroundings) -> Mapping[str, object]:
         """The matrix, what it gains, and how much longer a row is than an update."""
