@@ -307,7 +307,7 @@ def test_a_configuration_over_1_mib_is_not_parsed(tmp_path: Path) -> None:
 def test_the_audit_tells_what_it_measured() -> None:
     result = run("audit", "--mode", "local", "--samples", 100)
     assert result.exit_code == 0, result.output
-    assert result.output.count("holds") == 14
+    assert result.output.count("holds") == 8
 
 
 def test_a_failed_audit_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,14 @@ def test_two_of_three_determine_the_third() -> None:
     assert a_round._terms.budget.epsilon == accounting.epsilon(7.0, 1, 1e-6)
 
 
+def test_mode_central_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(ValueError, match='central" is gone') as refused:
+        Dp(**{**USUAL, "mode": "central"}, **TWO)
+    assert isinstance(refused.value, QresError)
+    assert refused.value.code == "QRES-E105"
+    assert 'mode = "distributed"' in refused.value.problems[0].fix
+
+
 @pytest.mark.claim("C-dp-31")
 @pytest.mark.control("C-dp-31")
 @pytest.mark.parametrize("option", sorted(Dp.GONE))

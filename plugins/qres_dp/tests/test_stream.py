@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from qres_dp import Dp
-from qres_dp.stream import StreamShape
+from qres_dp.stream import FREE, StreamShape
 
 from qres_core import CompatibilityError, Surroundings, Visibility
 
@@ -62,3 +62,10 @@ def test_where_independent_noise_serves_better_it_is_said() -> None:
     with pytest.raises(CompatibilityError, match="times that of independent noise"):
         Dp(**{**OPTIONS, "separation": 1}).plan(AROUND)
     Dp(**OPTIONS).plan(AROUND)
+
+
+def test_a_row_of_noise_alone_is_free() -> None:
+    """Also where rounding would move a row that holds something."""
+    shape = StreamShape(6, 4, 4, 2.0, 1000, 10, grain=500)
+    assert shape.price_of(0) == FREE
+    assert shape.price_of(1) < FREE
