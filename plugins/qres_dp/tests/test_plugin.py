@@ -80,7 +80,6 @@ def test_an_option_that_went_is_refused_with_what_to_use_instead(option: str) ->
         commands.structured(Dp, "plugins.dp", {**table, "option": 1})
 
 
-@pytest.mark.claim("C-dp-28")
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -304,6 +304,7 @@ def test_encoded_updates_are_decoded_to_one_model_behind_secure_aggregation(
 
 
 @needs_secagg
+@pytest.mark.control("C-dp-28")
 def test_what_encoded_updates_need_is_refused_by_name_with_the_numbers() -> None:
     narrow = {"bound": 64.0, "noise_room": 100.0}
     with pytest.raises(CompatibilityError) as error:
@@ -317,6 +318,7 @@ def test_what_encoded_updates_need_is_refused_by_name_with_the_numbers() -> None
 
 
 @needs_secagg
+@pytest.mark.claim("C-dp-28")
 @pytest.mark.skipif("median" not in INSTALLED, reason="plugins not installed")
 def test_encoded_updates_are_refused_in_groups_and_beside_other_rules() -> None:
     assert "QRES-E303" in refused(encoded({"group_size": 7, "min_size": 6}))

@@ -172,7 +172,6 @@ def test_what_a_release_says_of_itself(tmp_path: Path) -> None:
     dp.teardown()
 
 
-@pytest.mark.claim("C-dp-28")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
