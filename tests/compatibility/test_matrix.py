@@ -228,7 +228,6 @@ def test_every_mode_works_inside_a_framework_or_is_refused_by_name() -> None:
         "replay: challenge",
         "quantize",
         "secagg: bisect",
-        "dp: distributed, votes",
     }
     for found in refused.values():
         assert {problem.code for problem in found.problems} == {"QRES-E322"}
