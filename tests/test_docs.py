@@ -573,15 +573,14 @@ def test_every_load_error_has_a_section_with_a_message() -> None:
 
 
 def test_every_key_of_a_privacy_plan_is_told() -> None:
-    """The page and the code name the same keys, those of correlated noise and votes among them."""
+    """The page and the code name the same keys, those of correlated noise among them."""
     options: dict[str, Any] = {"mode": "local", "clip": 0.5, "delta": 1e-5}
     options |= {"epsilon": 4.0, "rounds": 60}
     around = Surroundings(nodes=100, byzantine=0, quorum=100)
     text = _read("reference/privacy-plan.md")
     correlated: dict[str, Any] = {"noise": "correlated", "separation": 20}
     shared: dict[str, Any] = {"mode": "distributed", "honest": 80}
-    adaptive = {**shared, "adaptive_quantile": 0.5}
-    for more in ({}, correlated, {**correlated, **shared}, adaptive):
+    for more in ({}, shared, {**correlated, **shared}):
         told = Dp(**{**options, **more}).plan(around).to_json()
         keys = {*told, *told["mechanism"], *told["trust"], *told["charges"][0], *told["groups"][0]}
         assert {key for key in keys if f"`{key}`" not in text} == set()

@@ -40,7 +40,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E102": (
             "unknown key",
             "No part of QRES reads this key. It is nearly always a misspelt defence that would "
-            "stay off. Correct or remove it; the message suggests the nearest known name.",
+            "stay off. Correct or remove it; the message suggests the nearest known name. Of an "
+            "option that went, it says why, and what to use instead.",
         ),
         "QRES-E103": ("required key missing", "The key has no safe default. Set it."),
         "QRES-E104": (

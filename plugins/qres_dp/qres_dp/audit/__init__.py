@@ -8,8 +8,7 @@ setting of :mod:`.claim`:
 - :func:`.exact.examine`: a unit moves what leaves by no more than that, in integers;
 - :func:`.noise.examine`: what is left of a release is noise of the printed size, and independent;
 - :func:`.books.ledger`: every release is charged what it costs, and none is over the budget;
-- :func:`.books.coin`, :func:`.books.sums`: the sampling rate; sums of too few nodes;
-- :func:`.ballots.examine`: votes on the clip have noise too;
+- :func:`.books.sums`: sums of too few nodes are refused;
 - :func:`.black_box.examine`: from released sums alone, a lower bound of the privacy loss;
 - :func:`.keys.examine`: plugins that begin anew, also in new processes, make other noise.
 

@@ -1,4 +1,4 @@
-"""Plan, ledger, coin and sums: is what is said of the privacy what it is?"""
+"""Plan, ledger and sums: is what is said of the privacy what it is?"""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ from typing import Any, Final
 import numpy as np
 
 from qres_core import QresError, Updates, Vector
-from qres_dp.audit import ballots, oracle
+from qres_dp.audit import oracle
 from qres_dp.audit.claim import BAND, CLIP, SCALE, Claim
 from qres_dp.audit.finding import Finding
-from qres_dp.audit.statistics import rate_above
-from qres_dp.audit.system import ROSTER, Rows, System, same_randomness
+from qres_dp.audit.system import ROSTER, System
 
 _SIZE: Final = 16
-FLIPS: Final = 480
-ALPHA: Final = 1e-8
-"""Chance of a false alarm of the coin."""
 _ROUNDING: Final = 1.0 + 1e-6
 
 
@@ -42,41 +38,21 @@ def plan(package: ModuleType, claim: Claim) -> Finding:
         (claim.printed["epsilon"], setting.options.get("epsilon", math.inf)),
     ]
     square = sum(row["rounds"] / row["noise_multiplier"] ** 2 for row in charges)
-    if setting.rate < 1.0:
-        single = oracle.sampled_epsilon(claim.multiplier, setting.rate, delta)
-        needs += [(single, claim.printed["round"]["epsilon"])]
-        needs += [(charges[0]["sampling_rate"], 1.0), (setting.rate, charges[0]["sampling_rate"])]
-    else:
-        needs += [(oracle.epsilon_of(math.sqrt(square), delta), claim.printed["epsilon"])]
-        single = oracle.epsilon_of(1.0 / claim.multiplier, delta)
-        needs += [(single, claim.printed["round"]["epsilon"])]
+    needs += [(oracle.epsilon_of(math.sqrt(square), delta), claim.printed["epsilon"])]
+    single = oracle.epsilon_of(1.0 / claim.multiplier, delta)
+    needs += [(single, claim.printed["round"]["epsilon"])]
     total = claim.share * setting.honest
     if setting.streams:
         reach = oracle.squared_sensitivity(BAND, setting.rounds, setting.options["separation"])
         squared = Fraction(sensitivity**2 * reach, 2**32)
         least = float(squared) / claim.mu**2
     else:
-        z = Fraction(setting.options["noise_multiplier"])
-        least = float(oracle.least_variance(mechanism.get("vector_multiplier", z), sensitivity))
-        needs += ballots.needs(claim) if setting.votes else []
-        needs += [(1.0 / float(z), 1.0 / claim.multiplier)]
+        z = float(setting.options["noise_multiplier"])
+        least = float(oracle.least_variance(z, sensitivity))
+        needs += [(1.0 / z, 1.0 / claim.multiplier)]
     needs += [(least, float(total))]
     worst = max(needed / told for needed, told in needs)
     return Finding("plan", setting.name, worst, _ROUNDING)
-
-
-def coin(package: ModuleType, claim: Claim) -> Finding:
-    """A lower bound of how often a node's data are in a round."""
-    setting = claim.setting
-    item = np.zeros(_SIZE, dtype=np.int32)
-    item[0] = oracle.bound_steps(CLIP, SCALE)
-    nothing, found = np.zeros_like(item), list[Rows]()
-    for vector in (item, nothing):
-        with same_randomness(3):
-            found.append(System(package, setting).sums(vector, nothing, FLIPS))
-    taken = int((found[0] != found[1]).any(axis=1).sum())
-    least = 1.0 - rate_above(FLIPS - taken, FLIPS, ALPHA)
-    return Finding("coin", setting.name, least, setting.rate)
 
 
 def _refused(code: str, call: Callable[[], object]) -> bool:
@@ -132,11 +108,8 @@ def _ledger(package: ModuleType, claim: Claim, folder: Path) -> Finding:
         if told["releases"] != number:
             refused = f"{number} releases, and the ledger says {told['releases']}"
             break
-        if not setting.streams and setting.rate == 1.0:
+        if not setting.streams:
             spent = oracle.epsilon_of(math.sqrt(number) / claim.multiplier, delta)
-        elif setting.rate < 1.0:
-            single = oracle.sampled_epsilon(claim.multiplier, setting.rate, delta)
-            spent = max(single, before * (1.0 + 1e-9))
         else:
             spent = before
         before = told["epsilon"]

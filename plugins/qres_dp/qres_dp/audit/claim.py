@@ -58,11 +58,6 @@ class AuditSetting:
         return int(self.options["rounds"])
 
     @property
-    def rate(self) -> float:
-        """Probability that a node's data are in a round."""
-        return float(self.options.get("sampling_rate", 1.0))
-
-    @property
     def mode(self) -> str:
         """The plugin's mode."""
         return str(self.options["mode"])
@@ -78,11 +73,6 @@ class AuditSetting:
         return int(self.options.get("records", 0))
 
     @property
-    def votes(self) -> bool:
-        """Whether nodes vote on the clip."""
-        return "adaptive_quantile" in self.options
-
-    @property
     def apart(self) -> int:
         """How many bounds neighbours' sums are apart: a local release hides values only."""
         return 2 if self.mode == "local" and not self.records else 1
@@ -93,18 +83,6 @@ SETTINGS: Final = (
     AuditSetting("local", {"mode": "local", **_ROUNDS}),
     AuditSetting("distributed", {**_SHARED, **_ROUNDS}),
     AuditSetting("record", {**_SHARED, **_ROUNDS, "unit": "record", "records": 8}),
-    AuditSetting(
-        "sampled",
-        {
-            **_SHARED,
-            "noise_multiplier": 1.0,
-            "rounds": ROUNDS,
-            "sampling": "poisson",
-            "sampling_rate": 0.3,
-        },
-    ),
-    AuditSetting("voted", {**_SHARED, **_ROUNDS, "adaptive_quantile": 0.5}),
-    AuditSetting("local stream", {"mode": "local", **_STREAM}),
     AuditSetting("encoded", {**_SHARED, **_STREAM}),
 )
 
@@ -125,13 +103,7 @@ class Claim:
     @property
     def share(self) -> Fraction:
         """Variance that is claimed for what is drawn at once, in squared steps."""
-        key = "variance_of_stream_steps" if self.white_stream else "variance_of_share_steps"
-        return Fraction(self.mechanism[key])
-
-    @property
-    def white_stream(self) -> bool:
-        """Whether the noise is white only once the matrix is applied to the stream."""
-        return self.setting.streams and self.setting.mode == "local"
+        return Fraction(self.mechanism["variance_of_share_steps"])
 
     @property
     def multiplier(self) -> float:
@@ -145,7 +117,7 @@ class Claim:
 
     @property
     def mu(self) -> float:
-        """Of all rounds together, from the printed epsilon. Not for sampled rounds."""
+        """Of all rounds together, from the printed epsilon."""
         return oracle.mu_of(self.printed["epsilon"], self.printed["delta"])
 
 

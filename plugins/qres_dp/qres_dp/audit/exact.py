@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import QresError, RoundInfo, Vector, by_record, fixed
-from qres_dp.audit import ballots, oracle
-from qres_dp.audit.claim import BAND, CLIP, SCALE, Claim
+from qres_dp.audit import oracle
+from qres_dp.audit.claim import CLIP, SCALE, Claim
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.system import Rows, System, moved, same_randomness
 
 TRIALS: Final = 60
 _STREAM_TRIALS: Final = 8
-_FLIPS: Final = 12
-"""Rounds of a trial with sampling, for the coin to fall on both sides."""
 
 
 def _held(values: NDArray[Any]) -> Vector:
@@ -62,23 +60,16 @@ def _ratio(square: int, limit: int) -> float:
 
 def _mu(claim: Claim, rows: Rows) -> float:
     """What a stream that moved by so much costs, with the noise that its plan prints."""
-    if claim.white_stream:
-        column = np.array(oracle.coefficients(BAND)) / 2**16
-        steps = len(rows)
-        matrix = sum(c * np.eye(steps, k=-k) for k, c in enumerate(column))
-        square = float(np.sum((matrix @ rows.astype(np.float64)) ** 2))
-    else:
-        square = float(_square(rows))
     variance = float(claim.share * claim.setting.honest - oracle.least_variance(0.0, 0))
-    return math.sqrt(square / variance)
+    return math.sqrt(_square(rows) / variance)
 
 
 def examine(package: ModuleType, claim: Claim) -> Finding:
     """The largest influence of a unit over what the plan allows; 1.0 at most."""
     setting, worst, refused = claim.setting, 0.0, ""
     bound = oracle.bound_steps(CLIP, SCALE)
-    trials = _STREAM_TRIALS if setting.streams or setting.rate < 1.0 else TRIALS
-    rounds = setting.rounds if setting.streams else 1 if setting.rate == 1.0 else _FLIPS
+    trials = _STREAM_TRIALS if setting.streams else TRIALS
+    rounds = setting.rounds if setting.streams else 1
     for other, item in adversarial(bound, trials):
         opposed = _held(-item.astype(np.int64)) if setting.apart == 2 else np.zeros_like(item)
         try:
@@ -89,9 +80,6 @@ def examine(package: ModuleType, claim: Claim) -> Finding:
         if setting.streams:
             worst = max(worst, _mu(claim, rows) / (claim.mu * (1.0 + 1e-9)))
         else:
-            if setting.votes:
-                votes, rows = int(rows[0, -1]), rows[:, :-1]
-                worst = max(worst, ballots.together(claim, _square(rows), votes))
             most = max(1, setting.records) * setting.apart * bound
             worst = max(worst, *(_ratio(_square(row), most * most) for row in rows))
     if setting.records:

@@ -26,7 +26,6 @@ def _noise(new: str, setting: str = "distributed") -> Mutant:
 _SAMPLE = "    noise = distribution.sample(row.size, fresh_key())\n"
 _CLIP = "    short = clipped(vector, bound)\n"
 _OS = "    return os.urandom(KEY_BYTES)\n"
-_BALLOT = "int(discrete_gaussian(self.share).sample(1, fresh_key())[0])"
 _OUT = "                    block += drawn\n        return out\n"
 
 
@@ -73,12 +72,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "        noise += row.astype(np.int32, copy=False)\n"
         "        noise = clip(noise, mechanism.bound).vector\n",
         "distributed",
-    ),
-    "half the noise of a stream": Mutant(
-        "correlated.noise",
-        "discrete_gaussian(variance - _FINE_DEVIATION**2)",
-        "discrete_gaussian(variance / 4)",
-        "local stream",
     ),
     "noise cut at three deviations": _sample(
         _SAMPLE
@@ -135,9 +128,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
         "local",
     ),
-    "keys of a stream used again": Mutant(
-        "stream", "        key = fresh_key()\n", "        key = bytes(32)\n", "local stream"
-    ),
     "noise of rows used again": _sample(
         "    noise = distribution.sample(row.size, bytes(32)).copy()\n", "encoded"
     ),
@@ -165,20 +155,11 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "RecordClip(2 * self.clip, self.units)",
         "record",
     ),
-    "sensitivity of a stream for one turn": Mutant(
-        "correlated.factor",
-        "for start in starts[: participation.times]:",
-        "for start in starts[:1]:",
-        "local stream",
-    ),
     "sensitivity of rows for one turn": Mutant(
         "correlated.factor",
         "for start in starts[: participation.times]:",
         "for start in starts[:1]:",
         "encoded",
-    ),
-    "data in every step of a stream": Mutant(
-        "stream", "        if self.shape.carries(step):\n", "        if True:\n", "local stream"
     ),
     "data in every row": Mutant(
         "releases.encoded",
@@ -192,50 +173,15 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "update.vector if carries",
         "encoded",
     ),
-    # Sampling and sums.
-    "coin that is always true": Mutant(
-        "randomness",
-        "    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**64)",
-        "    return True",
-        "sampled",
-    ),
-    "coin twice as often": Mutant(
-        "randomness",
-        "    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**64)",
-        "    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**65)",
-        "sampled",
-    ),
+    # Sums.
     "sums of any size": Mutant(
         "releases.shared", "if len(members) < honest + others:", "if not members:", "distributed"
-    ),
-    # Votes on the clip.
-    "votes without noise": Mutant("votes", _BALLOT, _BALLOT + " * 0", "voted"),
-    "votes under a key that is known": Mutant(
-        "votes", _BALLOT, _BALLOT.replace("fresh_key()", "bytes(32)"), "voted"
-    ),
-    "half the noise of votes": Mutant(
-        "votes",
-        "deviation = Fraction(self.multiplier) * UNIT",
-        "deviation = Fraction(self.multiplier) * UNIT / 2",
-        "voted",
-    ),
-    "centred votes of which half is charged": Mutant(
-        "adaptive",
-        "return 0 if norm_squared <= radius * radius else UNIT",
-        "return -UNIT if norm_squared <= radius * radius else UNIT",
-        "voted",
-    ),
-    "votes that cost nothing": Mutant(
-        "adaptive",
-        "PrivacySplit(noise_multiplier / math.sqrt(1.0 - ratio * ratio) * _UP, votes)",
-        "PrivacySplit(noise_multiplier, votes)",
-        "voted",
     ),
     # What is said of it.
     "half the epsilon": Mutant(
         "accounting.composition",
-        "    plain = gaussian.epsilon(together(kinds), delta)\n",
-        "    plain = gaussian.epsilon(together(kinds), delta) / 2\n",
+        "    return gaussian.epsilon(mu, delta)\n",
+        "    return gaussian.epsilon(mu, delta) / 2\n",
         "local",
     ),
     "ledger that does not count": Mutant(
@@ -269,12 +215,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "budget without an end": Mutant(
         "ledger", "        if not total <= budget.epsilon:\n", "        if False:\n", "local"
-    ),
-    "steps of a stream at half the price": Mutant(
-        "stream",
-        "        return self._price(self.squared(step + 1) - self.squared(step))",
-        "        return 2 * self._price(self.squared(step + 1) - self.squared(step))",
-        "local stream",
     ),
     "rows charged without earlier updates": Mutant(
         "releases.encoded",

@@ -9,11 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_dp.audit import oracle
-from qres_dp.audit.claim import BAND, DIMENSION, Claim
+from qres_dp.audit.claim import DIMENSION, Claim
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.statistics import mean_score, scale_score, tail_score
-from qres_dp.audit.system import Rows, System
+from qres_dp.audit.system import System
 
 ROUNDS: Final = 4
 BLOCKS: Final = 16
@@ -31,24 +30,13 @@ _MEDIAN: Final = 0.6744897501960817
 Residuals = NDArray[np.float64]
 
 
-def _whitened(claim: Claim, rows: Rows) -> Residuals:
-    """Noise of a node in rounds that follow each other, as independent numbers."""
-    found: Residuals = rows.astype(np.float64)
-    if claim.white_stream:
-        column = np.array(oracle.coefficients(BAND)) / 2**16
-        matrix = sum(c * np.eye(len(rows), k=-k) for k, c in enumerate(column))
-        found = matrix @ found
-    return found
-
-
 def residuals(package: ModuleType, claim: Claim, size: int, rounds: int) -> Residuals:
     """Noise, in steps of the grid: float64, shape ``(inputs, rounds, size)``."""
     setting = claim.setting
-    plain = not setting.streams and setting.rate == 1.0
-    known = np.full(size, 3 if plain else 0, dtype=np.int32)
+    known = np.full(size, 0 if setting.streams else 3, dtype=np.int32)
     system = System(package, setting)
     sent = np.stack([system.release([known] * system.inputs) for _ in range(rounds)], axis=1)
-    return np.stack([_whitened(claim, rows - known) for rows in sent])
+    return np.stack([(rows - known).astype(np.float64) for rows in sent])
 
 
 def examine(package: ModuleType, claim: Claim) -> tuple[Finding, Finding]:

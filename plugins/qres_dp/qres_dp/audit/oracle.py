@@ -1,7 +1,6 @@
 """What a promise needs, by formulas of the audit's own: it imports nothing of what it audits.
 
-Sources: Balle, Wang 2018, theorem 8 (a Gaussian release); Dong, Roth, Su 2022 (releases together);
-Mironov, Talwar, Zhang 2019, section 3 (one Poisson-sampled release, both directions).
+Sources: Balle, Wang 2018, theorem 8 (a Gaussian release); Dong, Roth, Su 2022 (releases together).
 """
 
 from __future__ import annotations
@@ -43,42 +42,6 @@ def mu_of(epsilon: float, delta: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if delta_of(middle, epsilon) < delta else (low, middle)
     return low
-
-
-def sampled_epsilon(multiplier: float, rate: float, delta: float) -> float:
-    """Epsilon of one Poisson-sampled Gaussian release, for a unit that is added or removed."""
-    mu = 1.0 / multiplier
-
-    def exceeds(epsilon: float) -> bool:
-        removed = _removed(mu, rate, epsilon)
-        return max(removed, _added(mu, rate, epsilon)) > delta
-
-    low, high = 0.0, 1.0
-    while exceeds(high):
-        high *= 2.0
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if exceeds(middle) else (low, middle)
-    return high
-
-
-def _point(mu: float, rate: float, ratio: float) -> float:
-    """Where ``1 - q + q exp(mu x - mu^2 / 2)`` has this value."""
-    return (math.log((ratio - 1.0 + rate) / rate) + mu * mu / 2.0) / mu
-
-
-def _removed(mu: float, rate: float, epsilon: float) -> float:
-    at, grown = _point(mu, rate, math.exp(epsilon)), math.exp(epsilon)
-    with_ = (1.0 - rate) * _above(at) + rate * _above(at - mu)
-    return with_ - grown * _above(at)
-
-
-def _added(mu: float, rate: float, epsilon: float) -> float:
-    if math.exp(-epsilon) <= 1.0 - rate:
-        return 0.0
-    at = _point(mu, rate, math.exp(-epsilon))
-    mixed = (1.0 - rate) * _above(-at) + rate * _above(mu - at)
-    return _above(-at) - math.exp(epsilon) * mixed
 
 
 def bound_steps(clip: float, scale: int) -> int:

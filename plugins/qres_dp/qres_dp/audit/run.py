@@ -9,7 +9,7 @@ from types import ModuleType
 import attrs
 
 from qres_core import QresError
-from qres_dp.audit import ballots, black_box, books, exact, keys, noise
+from qres_dp.audit import black_box, books, exact, keys, noise
 from qres_dp.audit.claim import SETTINGS, AuditSetting, Claim, printed
 from qres_dp.audit.faults import MUTANTS
 from qres_dp.audit.finding import Finding
@@ -44,17 +44,12 @@ def examine(package: ModuleType, claim: Claim, runs: int = black_box.RUNS) -> It
     """
     setting = claim.setting
     yield books.plan(package, claim)
-    if setting.rate < 1.0:
-        yield books.coin(package, claim)
     yield exact.examine(package, claim)
     yield from noise.examine(package, claim)
     yield books.ledger(package, claim)
-    if setting.votes:
-        yield ballots.examine(package, claim)
-        return  # sums without votes are refused, and so are small ones: another test plays them
     if setting.mode == "distributed":
         yield books.sums(package, claim)
-    if not setting.streams and setting.rate == 1.0 and not setting.records:
+    if not setting.streams and not setting.records:
         yield noise.repeats(package, claim)
         yield black_box.examine(package, claim, runs)
 

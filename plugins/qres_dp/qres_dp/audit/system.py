@@ -37,16 +37,6 @@ def _identities() -> tuple[NodeId, ...]:
 ROSTER: Final = _identities()
 
 
-def _residues(update: Update) -> list[int]:
-    """What is summed beside an update, as signed integers."""
-    found: list[int] = []
-    for companion in update.companions.values():
-        if companion.modulus:
-            half = companion.modulus // 2
-            found += [(item + half) % companion.modulus - half for item in companion.residues()]
-    return found
-
-
 @contextmanager
 def same_randomness(seed: int) -> Generator[None]:
     """The operating system gives the same bytes in every such block with the same seed.
@@ -78,7 +68,6 @@ class System:
     def _begin(self) -> None:
         self.plugins = [self._node(node) for node in ROSTER[: self.inputs]]
         self.number = self.step = 0
-        self.ballots: list[int] = []
 
     def _node(self, node: NodeId) -> Any:
         plugin = self._package.Dp(**self.setting.table)
@@ -103,7 +92,7 @@ class System:
             SCALE,
             ROSTER,
             len(ROSTER),
-            step=0 if self.setting.votes else self.step - 1,  # a clip that moves takes outcomes
+            step=self.step - 1,
             height=self.step - 1,
         )
 
@@ -119,23 +108,20 @@ class System:
         self.step += not again
         info = self.info(vectors[0].size)
         sent: list[Vector] = []
-        self.ballots = []
         for plugin, vector in zip(self.plugins, vectors, strict=True):
             plugin.round_opened(info, OwnContributions())
             made = plugin.privatize(Update(vector, 1), info)
             sent.append(made.vector)
-            self.ballots += _residues(made)
         return np.stack(sent).astype(np.int64)
 
     def sums(self, item: Vector, other: Vector, rounds: int = 1) -> Rows:
         """Sums of so many rounds: the last node has ``item`` in each.
 
-        Returns int64, shape ``(rounds, d)``; where nodes vote, with the sum of votes behind them.
+        Returns int64, shape ``(rounds, d)``.
         """
         inputs, rows = [other] * (self.inputs - 1) + [item], list[Rows]()
         for _ in range(rounds):
-            total = self.release(inputs).sum(axis=0)
-            rows.append(np.append(total, sum(self.ballots)) if self.ballots else total)
+            rows.append(self.release(inputs).sum(axis=0))
         return np.stack(rows)
 
 
