@@ -14,7 +14,7 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +45,7 @@ from qres_dp.audit import reference
 from qres_dp.audit.draw import AuditSetting, Claim
 from qres_dp.audit.reference import Integers
 
+SMALL: Final = 1e-4
 CLOSE: Final = 1e-6
 """Of an epsilon: both sides compute it in floating point."""
 _SWARM: Final = "audit"
@@ -106,18 +107,14 @@ class Examples:
         return {}
 
 
-@attrs.define(eq=False)
-class Book:
-    """What the reference knows of a ledger."""
+@attrs.frozen
+class Entry:
+    """What the reference knows of a charge."""
 
-    charges: list[float] = attrs.field(factory=list)  # noise multipliers
-    contents: list[bytes] = attrs.field(factory=list)  # digests of what left
-    sums: dict[tuple[str, int], NodeId] = attrs.field(factory=dict)  # who is in which
-
-    def epsilon(self, delta: float, *more: float) -> float:
-        """Of all charges, and more of them."""
-        mu = math.sqrt(sum(z**-2.0 for z in (*self.charges, *more)))
-        return reference.epsilon_of(mu, delta)
+    z: float  # noise multiplier
+    content: bytes  # digest of what left; empty where nothing did
+    place: tuple[str, int]  # swarm and height
+    node: NodeId
 
 
 @attrs.define(eq=False)
@@ -127,9 +124,10 @@ class Player:
     node: NodeId
     swarm: str
     folder: Path | None
-    book: Book
+    book: list[Entry]  # of its ledger, which others may share
     plugin: Any = None
     own: dict[int, Integers] = attrs.field(factory=dict)  # its last updates, by step
+    read: int = 0  # entries that it has read
     sent: int = 0  # in how many rounds
     last: int = 0  # the number of the last of them
     starts: bool = False  # again, and did not hear of a round yet
@@ -151,6 +149,8 @@ class Course:
         self.numbers = np.random.default_rng(self.setting.seed)
         self.compared, self.wrong = 0, list[str]()
         self.number, self.height, self.step = 1, 0, 0
+        self.is_over = False
+        self.stormy = False  # nodes start again, and are killed; then comes a time without
         seed, table = self.setting.seed, self.setting.table
         ids = sorted(sha256(b"%d %d" % (seed, i)).digest() for i in range(self.setting.nodes))
         self.roster = tuple(map(NodeId, ids))
@@ -158,7 +158,7 @@ class Course:
             math.sqrt(table["rounds"]) / table["noise_multiplier"], table["delta"]
         )
         self.data = folder / "data" if self.setting.shared else None
-        one, places = Book(), [(0, _SWARM), (1, _SWARM)]
+        one, places = list[Entry](), [(0, _SWARM), (1, _SWARM)]
         if self.data:
             places.append((2, "other"))
         self.players = [
@@ -166,7 +166,7 @@ class Course:
                 self.roster[i],
                 swarm,
                 folder / f"{i}" if self.setting.durable else None,
-                one if self.data else Book(),
+                one if self.data else [],
             )
             for i, swarm in places
         ]
@@ -216,23 +216,37 @@ class Course:
         if found != expected:
             self.wrong.append(f"round {self.number}: {what} is {found}, expected {expected}")
 
-    def refused(self, what: str, call: Callable[[], object], codes: Collection[str]) -> Any:
-        """What a call returns; it must be refused for one of these reasons, if there are any."""
+    def refused(
+        self,
+        what: str,
+        call: Callable[[], object],
+        codes: Collection[str],
+        allowed: Collection[str] = (),
+    ) -> Any:
+        """What a call returns; it must be refused for one of the reasons, if there are any.
+
+        ``allowed``: reasons for which it may be.
+        """
         made, found = None, ""
         try:
             made = call()
         except QresError as error:
             found = error.problems[0].code
         wanted = " or ".join(sorted(codes)) or "nothing"
-        self.equal(what, f"{found or 'nothing'}", found if found and found in codes else wanted)
+        self.equal(what, f"{found or 'nothing'}", found if found and found in {*codes, *allowed} else wanted)
         return made
+
+    def spent(self, book: Sequence[Entry], *more: float) -> float:
+        """The epsilon of all entries, and more of them."""
+        mu = math.sqrt(sum(z**-2.0 for z in (*(entry.z for entry in book), *more)))
+        return reference.epsilon_of(mu, self.setting.table["delta"])
 
     def booked(self, player: Player) -> None:
         """Compare what a plugin says was spent with the reference."""
-        told, book = player.plugin.status(), player.book
-        spent = book.epsilon(self.setting.table["delta"])
-        self.equal("the ledger's releases", told["releases"], len(book.charges))
-        near = spent * (1 - CLOSE) <= told["epsilon"] <= spent * (1 + CLOSE) + 1e-4
+        told, spent = player.plugin.status(), self.spent(player.book)
+        player.read = len(player.book)
+        self.equal("the ledger's releases", told["releases"], len(player.book))
+        near = spent * (1 - CLOSE) <= told["epsilon"] <= spent * (1 + CLOSE) + SMALL
         self.equal("the epsilon spent", told["epsilon"], told["epsilon"] if near else spent)
 
     # ── the rounds ────────────────────────────────────────────────────────────────────────────
@@ -245,13 +259,15 @@ class Course:
             for player in self.players:
                 self.start(player)
             before: Path | None = None
-            known = 0
+            known, calm = 0, chance.randint(2, turns // 2)
             for turn in range(turns):
-                if setting.durable and turn == turns // 2:
+                self.stormy = setting.durable and turn < calm
+                if setting.durable and turn == calm:
                     before, known = self.copied(), self.players[0].sent
-                for player in self.players:
-                    self.turn(player, source)
-                if len(self.wrong) > _WRONG_MOST:
+                rounds = [(player, self.opened(player)) for player in self.players]
+                for player, info in rounds:
+                    self.turn(player, info, source)
+                if self.is_over or len(self.wrong) > _WRONG_MOST:
                     break
                 kind = chance.choice(("round", "round", "round", "attempt", "void"))
                 self.number += 1
@@ -266,9 +282,9 @@ class Course:
                 self.read()
                 self.set_back(before, known)
 
-    def turn(self, player: Player, source: SystemBytes) -> None:
-        """A round of one node."""
-        if self.setting.durable and self.chance.random() < 0.1:
+    def opened(self, player: Player) -> RoundInfo:
+        """A round begins for a node."""
+        if self.stormy and self.chance.random() < 0.2:
             player.plugin.teardown()
             self.start(player)
         info = self.info(player)
@@ -276,12 +292,16 @@ class Course:
         player.waits = player.starts and self.setting.seen and player.sent > 0
         player.starts = False
         self.booked(player)
+        return info
+
+    def turn(self, player: Player, info: RoundInfo, source: SystemBytes) -> None:
+        """What a node sends in a round."""
         for _ in range(self.chance.choice((0, 1, 1, 1, 1, 2))):
-            if self.setting.durable and self.chance.random() < 0.1:
+            if self.stormy and self.chance.random() < 0.2:
                 self.killed(player, info, source)
                 return
-            self.release(player, info, source)
-            self.booked(player)
+            if not self.is_over:  # it hangs on the last digit whether a release was refused
+                self.release(player, info, source)
 
     def update(self, player: Player, info: RoundInfo) -> Vector:
         """What a faulty plugin would get wrong."""
@@ -334,44 +354,52 @@ class Course:
             own[self.step] = short
         return self.claim.multiplier(reference.reach(own, self.step, table["band"])), own
 
-    def reasons(self, player: Player, z: float) -> set[str]:
-        """Why a release is refused."""
-        setting, table, found = self.setting, self.setting.table, set[str]()
+    def reasons(self, player: Player, z: float, book: Sequence[Entry]) -> set[str]:
+        """Why a release is refused, with these entries in the ledger."""
+        setting, place, found = self.setting, (player.swarm, self.height), set[str]()
         if player.waits:
             found.add("QRES-E507")
-        place = player.swarm, self.height
-        if not setting.seen and player.book.sums.get(place, player.node) != player.node:
+        others = (entry.node != player.node for entry in book if entry.place == place)
+        if not setting.seen and any(others):
             found.add("QRES-E507")  # the same data twice in a sum
-        total = player.book.epsilon(table["delta"], z)
-        used = setting.encoded and self.step >= table["rounds"]
-        if used or total > self.budget * (1.0 + 2 * CLOSE) + 1e-4:
+        used = setting.encoded and self.step >= setting.table["rounds"]
+        if used or self.spent(book, z) > self.budget * (1.0 + 2 * CLOSE) + SMALL:
             found.add("QRES-E509")
         return found
+
+    def last(self, player: Player, z: float, reasons: Collection[str]) -> bool:
+        """Whether a release spends the budget to the last, as far as floating point can tell."""
+        left = self.budget - self.spent(player.book, z)
+        return not reasons and left < 2 * CLOSE * self.budget + SMALL
 
     def release(self, player: Player, info: RoundInfo, source: SystemBytes) -> None:
         """One release: what leaves is the clipped update and the noise of a fresh key."""
         vector, weight = self.update(player, info), self.chance.randint(1, 99)
         z, own = self.expected(player, vector)
-        reasons = self.reasons(player, z)
-        source.given.clear()
-        beside = Update(vector, weight, companions={"other": Companion(b"x")})
-        self.refused("a companion", lambda: player.plugin.privatize(beside, info), {"QRES-E314"})
-        send = lambda: player.plugin.privatize(Update(vector, weight), info)  # noqa: E731 - short
-        made = self.refused("a release", send, reasons)
+        reasons = self.reasons(player, z, player.book)
+        if not self.reasons(player, z, player.book[: player.read]):
+            # It is kept, and others' charges are read, before those may refuse it.
+            player.own, player.read = own, len(player.book)
+        is_last = self.last(player, z, reasons)
+        made = self.refused("a release", send, reasons, {"QRES-E509"} if is_last else ())
         if made is None:
+            self.is_over = is_last
             return
-        setting, player.own = self.setting, own
+        setting = self.setting
         known = own[self.step] if not setting.encoded else reference.row(
             own, self.step, setting.table["band"], info.dimension
         )
         left = made.vector.astype(np.int64)
         self.equal("what leaves", self.explained(left, known, source.given), "explained")
         self.equal("the weight", (made.weight, len(made.companions)), (1, 0))
-        player.book.charges.append(z)
-        player.book.contents.append(vector_digest(made.vector))
-        player.book.sums[player.swarm, self.height] = player.node
+        self.enter(player, z, vector_digest(made.vector))
         player.sent += player.last != self.number
         player.last = self.number
+        self.booked(player)
+
+    def enter(self, player: Player, z: float, content: bytes) -> None:
+        """A charge."""
+        player.book.append(Entry(z, content, (player.swarm, self.height), player.node))
 
     def explained(self, left: Integers, known: Integers, given: list[bytes]) -> str:
         """Whether what left is what is known and the noise of a key that was just drawn."""
@@ -395,12 +423,12 @@ class Course:
         except Killed:
             player.own = own  # it was kept before
         except QresError:
-            source.kills = False
+            pass  # nothing was drawn
+        source.kills = False
         player.plugin.teardown()
         self.start(player)
-        if player.plugin.status()["releases"] == len(player.book.charges) + 1:
-            player.book.charges.append(z)
-            player.book.contents.append(b"")
+        if player.plugin.status()["releases"] == len(player.book) + 1:
+            self.enter(player, z, b"")
         player.plugin.round_opened(info, player.known)
         player.waits = self.setting.seen and player.sent > 0
         player.starts = False
@@ -428,17 +456,17 @@ class Course:
             words = [str(self.place), "--json"]
             self.package.cli.ledger_command.main(words, standalone_mode=False)
         rows = json.loads(out.getvalue())["records"]
-        self.equal("the number of rows", len(rows), len(book.charges))
-        for row, z, content in zip(rows, book.charges, book.contents, strict=False):
+        self.equal("the number of rows", len(rows), len(book))
+        for row, entry in zip(rows, book, strict=False):
             told = row["noise_multiplier"]
-            self.equal("a charge", told, told if told <= z * (1 + CLOSE) else z)
-            if content:
-                self.equal("its content", row["content"], content.hex())
+            self.equal("a charge", told, told if told <= entry.z * (1 + CLOSE) else entry.z)
+            if entry.content:
+                self.equal("its content", row["content"], entry.content.hex())
 
     def set_back(self, before: Path, known: int) -> None:
         """An older ledger is put back, with and without its anchor; both must be refused."""
         player, copies = self.players[0], {path.name for path in before.iterdir()}
-        number = len(player.book.charges)
+        number = len(player.book)
         old = before / "dp-ledger.sqlite"
         if "dp-ledger.sqlite" not in copies or known == player.sent:
             return

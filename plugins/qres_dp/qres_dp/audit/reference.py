@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+LARGEST_EPSILON: Final = 600.0
+"""That the formulas can tell: no setting is planned to come near it."""
 LIMIT: Final = 2**31 - 1
 """Largest number of the grid."""
 LEMMA: Final = 9
@@ -186,12 +188,10 @@ def delta_of(mu: float, epsilon: float) -> float:
 
 
 def epsilon_of(mu: float, delta: float) -> float:
-    """Epsilon of a mu-Gaussian release at a delta; ``mu`` is at most 30, or 0."""
+    """Epsilon of a mu-Gaussian release at a delta, at most :data:`LARGEST_EPSILON`."""
     if mu == 0.0 or delta_of(mu, 0.0) <= delta:
         return 0.0
-    low, high = 0.0, 1.0
-    while high < 600.0 and delta_of(mu, high) > delta:
-        high *= 2.0
+    low, high = 0.0, LARGEST_EPSILON
     for _ in range(80):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if delta_of(mu, middle) > delta else (low, middle)
