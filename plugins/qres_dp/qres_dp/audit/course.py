@@ -377,10 +377,14 @@ class Course:
         vector, weight = self.update(player, info), self.chance.randint(1, 99)
         z, own = self.expected(player, vector)
         reasons = self.reasons(player, z, player.book)
+        source.given.clear()
+        beside = Update(vector, weight, companions={"other": Companion(b"x")})
+        self.refused("a companion", lambda: player.plugin.privatize(beside, info), {"QRES-E314"})
         if not self.reasons(player, z, player.book[: player.read]):
             # It is kept, and others' charges are read, before those may refuse it.
             player.own, player.read = own, len(player.book)
         is_last = self.last(player, z, reasons)
+        send = lambda: player.plugin.privatize(Update(vector, weight), info)  # noqa: E731 - short
         made = self.refused("a release", send, reasons, {"QRES-E509"} if is_last else ())
         if made is None:
             self.is_over = is_last
