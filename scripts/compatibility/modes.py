@@ -150,12 +150,6 @@ _MODES: Final = (
         "validation", "validation", "validation", _fixed(tolerance=50.0, candidate_tolerance=50.0)
     ),
     Mode("dp: local", "dp", "privacy", _dp("local")),
-    Mode(
-        "dp: local, correlated",
-        "dp",
-        "privacy",
-        _dp("local", noise="correlated", band=4, rounds=64, separation=16, clip=0.25),
-    ),
     Mode("dp: distributed", "dp", "privacy", _dp("distributed", honest=2)),
     Mode(
         "dp: distributed, correlated",

@@ -141,7 +141,6 @@ def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words
 # ── other swarms ──────────────────────────────────────────────────────────────────────────────────
 
 WHOLE_ALONE = {
-    "dp: local, correlated": 'noise = "independent"',
     "dp: distributed, correlated": 'noise = "independent"',
     "dp: distributed, votes": "adaptive_quantile = 0",
     "centred_clipping": "history = false",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qres_dp.correlated.history import KeyHistory
 from qres_dp.ledger import PrivacyLedger
 from qres_dp.ledger.store import Owner
 from qres_pki.high_water import HighWater
@@ -102,13 +101,11 @@ def test_state_that_did_not_change_is_read_as_it_was(folder: Path) -> None:
         made = clips.made(b"c" * 32)
         assert made is not None
         assert made.tolist() == [5, -6]
-    with closing(KeyHistory(folder, b"stream")) as keys:
-        assert keys.keys == (b"k" * 32, b"l" * 32)
     with closing(HighWater(str(folder), SWARM)) as seen:
         assert seen.seen(b"a" * 32) == (7, 1.5, b"d" * 32)
 
 
 def test_control_every_store_of_0_1_is_tried(folder: Path) -> None:
     tried = {"journal", "dp-ledger", "secagg", "replay", "reputation"}
-    tried |= {"centred_clipping", "dp-noise", "pki"}
+    tried |= {"centred_clipping", "pki"}
     assert {path.stem for path in folder.glob("*.sqlite*")} == tried

@@ -84,11 +84,16 @@ def check_separation(separation: int) -> None:
         _refuse("separation", what, 'noise = "correlated"')
 
 
-def check_correlated(*, epsilon: float, rounds: int, sampled: bool) -> None:
+def check_correlated(mode: Mode, *, epsilon: float, rounds: int, sampled: bool) -> None:
     """Correlated noise is accounted for as one stream, which has an end.
 
     ``epsilon``: the option, 0 where it is not set; ``sampled``: whether nodes are sampled.
     """
+    if mode is Mode.LOCAL:
+        what = "correlated noise in mode local is gone: it learned next to nothing with nodes as "
+        what += "the unit, and its file of keys opened all updates of a node"
+        fix = 'noise = "independent", best with unit = "record"; or mode = "distributed"'
+        _refuse("noise", what, fix)
     if sampled:
         what = "correlated noise is accounted for without sampling"
         _refuse("noise", what, 'noise = "independent"')

@@ -134,8 +134,8 @@ class Dp:
         default="independent",
         validator=options.one_of("independent", "correlated"),
         metadata=_help(
-            '"independent" or "correlated" between rounds, which helps if a node has data in few '
-            "of them."
+            '"independent", or in mode distributed "correlated" between rounds, which helps if a '
+            "node has data in few of them."
         ),
     )
     band: int = attrs.field(
@@ -194,7 +194,9 @@ class Dp:
             adaptation = Adaptation(float(self.adaptive_quantile), float(self.adaptive_rate))
         correlation = None
         if self.noise == "correlated":
-            combination.check_correlated(epsilon=self.epsilon, rounds=self.rounds, sampled=sampled)
+            combination.check_correlated(
+                mode, epsilon=self.epsilon, rounds=self.rounds, sampled=sampled
+            )
             correlation = Correlation(self.rounds, self.band, self.separation)
         else:
             combination.check_separation(self.separation)

@@ -60,7 +60,7 @@ def test_the_plugin_passes(package: ModuleType, setting: AuditSetting) -> None:
 
 @pytest.mark.long
 def test_the_whole_audit_passes_in_new_processes_too() -> None:
-    found = run.audit([NAMED["distributed"], NAMED["local stream"]], runs=100)
+    found = run.audit([NAMED["distributed"], NAMED["encoded"]], runs=100)
     assert found.passed, found
     assert sum(item.check == "keys" for item in found.findings) == 2
 

@@ -211,7 +211,8 @@ def test_a_plan_of_a_file_says_who_is_trusted(tmp_path: Path) -> None:
 
 def test_correlated_noise_has_a_plan_and_no_curve(tmp_path: Path) -> None:
     other = ('plugins.dp.noise="correlated"', "plugins.dp.separation=20")
-    arguments = ("plan", swarm_file(tmp_path), *(part for key in other for part in ("--set", key)))
+    whole = ("--epsilon", 4, "--rounds", 60, *WHOLE, "--honest", 80)
+    arguments = ("plan", *whole, *(part for key in other for part in ("--set", key)))
     found = data(*arguments)
     assert found["mechanism"]["noise"] == "correlated"
     assert found["epsilon"] == pytest.approx(4.0, rel=1e-6)

@@ -23,8 +23,9 @@ AROUND = Surroundings(
     members=40,
 )
 USUAL: dict[str, Any] = {"clip": 0.25, "delta": 1e-6, "epsilon": 8.0, "rounds": 64}
-CORRELATED = {"noise": "correlated", "band": 4, "separation": 16}
-VOTED = {"mode": "distributed", "honest": 20, "adaptive_quantile": 0.5}
+SHARED: dict[str, Any] = {"mode": "distributed", "honest": 20}
+CORRELATED = {**SHARED, "noise": "correlated", "band": 4, "separation": 16}
+VOTED = {**SHARED, "adaptive_quantile": 0.5}
 
 
 def refused(around: Surroundings, **options: Any) -> list[Problem]:

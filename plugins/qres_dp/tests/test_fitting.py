@@ -232,16 +232,19 @@ STREAM: dict[str, Any] = {"noise": "correlated", "band": 4, "noise_multiplier": 
 
 @pytest.mark.claim("C-dp-29")
 def test_a_stream_is_refused_where_independent_noise_serves_better() -> None:
-    stream = {**STREAM, "epsilon": 4.0, "rounds": 8}
-    assert not told(made("local", **stream, separation=4))
-    assert told(made("local", **stream, separation=1)) == [("QRES-E314", "plugins.dp.noise")]
+    stream = {**STREAM, "epsilon": 4.0, "rounds": 8, "honest": 5}
+    seen = {"members": 10, **HIDDEN}
+    assert not told(made("distributed", **stream, separation=4), **seen)
+    found = told(made("distributed", **stream, separation=1), **seen)
+    assert found == [("QRES-E314", "plugins.dp.noise")]
 
 
-def test_the_noise_of_a_stream_fits_the_grid_in_the_worst_draw() -> None:
-    plugin = made("local", **STREAM, epsilon=4.0, rounds=8, separation=4)
-    fits = [scale for scale in range(-32, 17) if not told(plugin, scale=scale)]
+def test_the_noise_of_a_row_fits_the_grid() -> None:
+    plugin = made("distributed", **STREAM, epsilon=4.0, rounds=8, separation=4, honest=5)
+    seen = {"members": 10, **HIDDEN}
+    fits = [scale for scale in range(-32, 17) if not told(plugin, scale=scale, **seen)]
     assert fits == list(range(fits[0], fits[-1] + 1))
-    assert told(plugin, scale=fits[0] - 1)[0][0] == "QRES-E313"
+    assert told(plugin, scale=fits[0] - 1, **seen)[0][0] == "QRES-E313"
     # A round says the same, and before anything leaves.
     nodes = {"nodes": 10, "quorum": 8}
     plugin.round_opened(round_info(**nodes, scale=fits[0]), NOTHING)

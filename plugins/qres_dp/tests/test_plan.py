@@ -218,9 +218,7 @@ def test_a_budget_and_a_noise_last_for_the_rounds_that_are_told() -> None:
 
 
 def test_correlated_noise_is_charged_step_by_step() -> None:
-    item = plan(
-        swarm(dimension=1), mode="local", honest=0, noise="correlated", separation=20, rounds=100
-    )
+    item = plan(swarm(dimension=1), noise="correlated", separation=20, rounds=100)
     assert item.account.rounds == 100
     assert len(item.account.charges) > 2, "not every step costs the same"
     assert 1.999 < item.epsilon <= 2.0
@@ -235,7 +233,6 @@ def test_correlated_noise_is_charged_step_by_step() -> None:
     [
         {"mode": "local", "clip": 0.01},
         {"mode": "local", "clip": 0.01, "unit": "record", "records": 3},
-        {"mode": "local", "clip": 0.01, "noise": "correlated", "separation": 3},
         {"mode": "distributed", "clip": 1.0, "honest": 5},
         {"mode": "distributed", "clip": 1.0, "honest": 5, "sampling": "poisson"}
         | {"sampling_rate": 0.3},

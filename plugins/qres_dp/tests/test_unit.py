@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from qres_dp import Dp, accounting, stream
+from qres_dp import Dp, accounting
 from qres_dp.account import PrivacyAccount
 from qres_dp.fitting import refuse
 from qres_dp.releases import local
@@ -121,34 +121,6 @@ def test_a_record_moves_what_is_sent_by_at_most_the_clip(mode: str) -> None:
     assert 0.8 * allowed < farthest(mode, lambda item: by_record(item, clip)) <= allowed
     # The control: a trainer that clips no examples, behind the plugin's clip of the whole update.
     assert farthest(mode, lambda item: item) > 4 * allowed
-
-
-def test_a_record_moves_a_stream_of_correlated_noise_by_at_most_the_clip(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    item, steps = trainer(), 20
-    model = fixed.encode(item.model.initial(np.random.default_rng(5))).vector
-
-    def sent(data: NumpyTrainer) -> list[Any]:
-        keys = iter(range(steps))
-        monkeypatch.setattr(stream, "fresh_key", lambda: next(keys).to_bytes(32, "little"))
-        dp = plugin(
-            "local", noise="correlated", separation=steps, rounds=steps, epsilon=8.0, z=None
-        )
-        info, made = a_round(model.size), []
-        clipped = by_record(data, dp.claims.needs.records)
-        for number in range(1, steps + 1):
-            info = attrs.evolve(info, number=number)
-            update = clipped.fit(model, info)
-            assert update is not None
-            made.append(dp.privatize(update, info).vector.astype(object))
-        return made
-
-    pairs = zip(sent(item), sent(without(item, 7)), strict=True)
-    moved = [squared(whole - other) for whole, other in pairs]
-    allowed = RecordClip(CLIP, MOST).steps(0) ** 2
-    assert sum(square > 0 for square in moved) == 1  # its turn
-    assert 0.8 * allowed < max(moved) <= allowed
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from qres_dp import Dp
 from qres_dp.adaptive import FINE, MAX_RADIUS, SPAN, UNIT, AdaptiveClip, PrivacySplit, split
-from qres_dp.audit.system import same_randomness
+from qres_dp.audit.course import same_randomness
 from qres_dp.discrete_gaussian import LARGEST_DEVIATION, discrete_gaussian
 from qres_dp.following import FILE
 from qres_dp.grid import HEADROOM, LEAST_SHARE

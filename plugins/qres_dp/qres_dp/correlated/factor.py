@@ -25,22 +25,17 @@ from __future__ import annotations
 
 import functools
 import math
-from fractions import Fraction
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
-from qres_core import CompatibilityError, ConfigError
+from qres_core import ConfigError
 
 ONE: Final = 1 << 16
 """The coefficient 1."""
 LONGEST_BAND: Final = 64
 LONGEST_STREAM: Final = 1 << 20
-SMOOTHING_VARIANCE: Final = 9
-"""Grid steps squared that the accountant takes off the variance, and with them the noise is the
-continuous Gaussian's, rounded: Peikert's convolution (CRYPTO 2010, theorem 3.1) with a deviation of
-three grid steps errs by less than ``2**-253`` a coordinate."""
 
 
 def _check_band(instance: object, attribute: Any, value: Any) -> None:
@@ -146,20 +141,3 @@ class Factor:
 def _root(band: int) -> tuple[int, ...]:
     """``binomial(2 k, k) / 4**k`` in units of ``2**-16``, rounded down."""
     return tuple(math.comb(2 * k, k) * ONE >> (2 * k) for k in range(band))
-
-
-def variance_for(noise_multiplier: float, bound: int, squared_sensitivity: int) -> Fraction:
-    """Variance of ``z`` with which the whole stream is one Gaussian of this noise multiplier.
-
-    ``noise_multiplier``: deviation over sensitivity, of the *whole stream*: what
-    ``accounting.calibrate(epsilon, delta, rounds=1)`` gives; ``bound``: clipping bound in grid
-    steps (twice that, where neighbours replace a participant); ``squared_sensitivity``: of
-    :meth:`Factor.squared_sensitivity`. Returns grid steps squared, exact, with the accountant's
-    ``SMOOTHING_VARIANCE`` on top. Raises CompatibilityError: QRES-E314 for a multiplier or bound
-    that is not above 0.
-    """
-    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0.0 and bound >= 1):
-        what = f"noise multiplier {noise_multiplier} for a clipping bound of {bound} grid steps"
-        raise CompatibilityError.of("QRES-E314", "plugins.dp", what)
-    deviation = Fraction(noise_multiplier) * bound
-    return deviation**2 * squared_sensitivity / ONE**2 + SMOOTHING_VARIANCE
