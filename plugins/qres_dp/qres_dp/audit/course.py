@@ -279,8 +279,8 @@ class Course:
             for player in self.players:
                 player.plugin.teardown()
             if before is not None and not self.wrong:
-                self.read()
                 self.set_back(before, known)
+                self.read()  # which renews an anchor that is behind
 
     def opened(self, player: Player) -> RoundInfo:
         """A round begins for a node."""
@@ -297,7 +297,7 @@ class Course:
     def turn(self, player: Player, info: RoundInfo, source: SystemBytes) -> None:
         """What a node sends in a round."""
         for _ in range(self.chance.choice((0, 1, 1, 1, 1, 2))):
-            if self.stormy and self.chance.random() < 0.2:
+            if self.stormy and self.chance.random() < 0.3:
                 self.killed(player, info, source)
                 return
             if not self.is_over:  # it hangs on the last digit whether a release was refused

@@ -203,7 +203,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "updates of a killed process for nothing": Fault(
         "releases.encoded",
         _OWN,
-        "        rows = {record.charge.row for record in self.book.records}\n"
+        "        charges = [record.charge for record in self.book.records]\n"
+        "        rows = {charge.row for charge in charges if charge.node == self.by.node}\n"
         + _OWN.replace("if item < step]", "if item < step and item in rows]"),
     ),
     "records without what rounding adds": Fault(

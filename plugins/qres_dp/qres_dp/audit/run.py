@@ -39,12 +39,15 @@ class Audit:
 
 
 def _claim(package: ModuleType, kind: str, seed: int) -> Claim:
-    """A setting that the plugin takes. Raises QresError: it takes none of many."""
+    """A setting that the plugin takes. Raises QresError: it refuses one that it must not."""
     for more in range(_REFUSED):
         try:
             return printed(package, drawn(kind, seed + more * 10**9))
         except QresError as error:
             refused = error
+            # Some correlated noise would be worse than independent noise, and is refused as such.
+            if kind != "encoded" or error.problems[0].where != "plugins.dp.noise":
+                break
     raise refused
 
 
