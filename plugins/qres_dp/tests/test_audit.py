@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import qres_dp
+from qres_arithmetic import clipped
 from qres_dp import accounting
 from qres_dp.audit import noise, plan, reference, run
 from qres_dp.audit.course import Course, same_randomness
@@ -21,7 +22,6 @@ from qres_dp.audit.faults import FAULTS
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.mutants import installed, loaded
 
-from qres_arithmetic import clipped
 from qres_core import ValueRefusedError
 
 
@@ -63,7 +63,7 @@ def test_whole_audits_pass(seed: int) -> None:
     assert {item.check for item in found.findings} == {"plan", "course", "noise"}
 
 
-def test_the_same_seed_makes_the_same_audit(package: ModuleType) -> None:
+def test_the_same_seed_makes_the_same_audit() -> None:
     assert drawn("encoded", 7) == drawn("encoded", 7) != drawn("encoded", 8)
     with loaded("keys of two bytes") as faulty:
         found = [list(run.examine(faulty, "local", 3)) for _ in range(2)]

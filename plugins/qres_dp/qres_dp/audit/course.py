@@ -8,6 +8,7 @@ back. The operating system's random bytes are those of the setting's seed, so th
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import math
@@ -42,7 +43,7 @@ from qres_core import (
     vector_digest,
 )
 from qres_dp.audit import reference
-from qres_dp.audit.draw import AuditSetting, Claim
+from qres_dp.audit.draw import Claim
 from qres_dp.audit.reference import Integers
 
 SMALL: Final = 1e-4
@@ -233,7 +234,11 @@ class Course:
         except QresError as error:
             found = error.problems[0].code
         wanted = " or ".join(sorted(codes)) or "nothing"
-        self.equal(what, f"{found or 'nothing'}", found if found and found in {*codes, *allowed} else wanted)
+        self.equal(
+            what,
+            f"{found or 'nothing'}",
+            found if found and found in {*codes, *allowed} else wanted,
+        )
         return made
 
     def spent(self, book: Sequence[Entry], *more: float) -> float:
@@ -336,7 +341,7 @@ class Course:
         made = [by_record(Examples(part), asked).fit(model, info) for part in (rows, other)]
         vectors = [item.vector.astype(np.int64) for item in made if item is not None]
         moved, most = reference.square(vectors[0] - vectors[1]), setting.apart * setting.bound
-        self.equal("an example's move", moved, moved if moved <= most**2 else most**2)
+        self.equal("an example's move", moved, min(moved, most**2))
         found: Vector = vectors[0].astype(np.int32)
         return found
 
@@ -390,8 +395,10 @@ class Course:
             self.is_over = is_last
             return
         setting = self.setting
-        known = own[self.step] if not setting.encoded else reference.row(
-            own, self.step, setting.table["band"], info.dimension
+        known = (
+            own[self.step]
+            if not setting.encoded
+            else reference.row(own, self.step, setting.table["band"], info.dimension)
         )
         left = made.vector.astype(np.int64)
         self.equal("what leaves", self.explained(left, known, source.given), "explained")
@@ -503,8 +510,8 @@ class Course:
 
         for count in range(1, setting.nodes + 1):
             codes = {"QRES-E505"} if count < enough else set[str]()
-            what = f"a sum of {count} nodes"
-            self.refused(what, lambda n=count: player.plugin.reveal(seen(n), (), info), codes)
+            reveal = functools.partial(player.plugin.reveal, seen(count), (), info)
+            self.refused(f"a sum of {count} nodes", reveal, codes)
 
     def claimed(self, player: Player) -> None:
         """What the check before the start must refuse."""

@@ -86,7 +86,10 @@ class AuditSetting:
 def drawn(kind: str, seed: int) -> AuditSetting:
     """A setting of a kind. The same seed draws the same one."""
     chance = random.Random(f"{kind} {seed}")  # noqa: S311 - it is drawn again from its seed
-    power = lambda low, high: 2.0 ** chance.uniform(low, high)  # noqa: E731 - short
+
+    def power(low: float, high: float) -> float:
+        return float(2.0 ** chance.uniform(low, high))
+
     nodes = chance.randint(3, 9)
     byzantine, colluding = chance.randint(0, (nodes - 1) // 3), chance.choice([0.0, 0.25, 0.4])
     table: dict[str, Any] = {"delta": 10.0 ** chance.uniform(-9, -4)}

@@ -103,9 +103,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         "        noise += row.astype(np.int32, copy=False)\n"
         "        noise = clip(noise, mechanism.bound).vector\n",
     ),
-    "every number twice": _out(
-        "out[1::2] = -out[: out.size - out.size % 2 : 2]\n        "
-    ),
+    "every number twice": _out("out[1::2] = -out[: out.size - out.size % 2 : 2]\n        "),
     "sizes of noise twice": _out(
         "half = out.size // 2\n"
         "        out[half : 2 * half] = np.sign(out[half : 2 * half]) * np.abs(out[:half])\n"
@@ -130,9 +128,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         "    import random\n    return random.randbytes(KEY_BYTES)\n"
     ),
     "noise used again": _keyed("bytes(32)"),
-    "a key that the data name": _keyed(
-        "__import__('hashlib').sha256(row.tobytes()).digest()"
-    ),
+    "a key that the data name": _keyed("__import__('hashlib').sha256(row.tobytes()).digest()"),
     "a key that the round names": Fault(
         "releases.local",
         _NOISED,
@@ -171,9 +167,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "twice the clip for a record": Fault(
         "terms", "RecordClip(self.clip, self.units)", "RecordClip(2 * self.clip, self.units)"
     ),
-    "the weight of the update": Fault(
-        "releases.local", "vector=noisy, weight=1)", "vector=noisy)"
-    ),
+    "the weight of the update": Fault("releases.local", "vector=noisy, weight=1)", "vector=noisy)"),
     "companions of others": Fault("plugin", "if update.companions:", "if False:"),
     # Rows of correlated noise.
     "sensitivity of rows for one turn": Fault(
@@ -192,7 +186,9 @@ FAULTS: Final[Mapping[str, Fault]] = {
         "update.vector if carries",
     ),
     "rows charged without earlier updates": Fault(
-        "releases.encoded", "reach(memory.factor, taken, step)", "reach(memory.factor, [step] * carries, step)"
+        "releases.encoded",
+        "reach(memory.factor, taken, step)",
+        "reach(memory.factor, [step] * carries, step)",
     ),
     "rows from before a restart for nothing": Fault(
         "releases.encoded",
@@ -214,9 +210,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "sums of any size": Fault(
         "releases.shared", "if len(members) < honest + others:", "if not members:"
     ),
-    "one watcher whatever the colluders": Fault(
-        "fitting", "return max(1, colluders)", "return 1"
-    ),
+    "one watcher whatever the colluders": Fault("fitting", "return max(1, colluders)", "return 1"),
     "nodes say when they are content": Fault("plugin", "if around.until:", "if False:"),
     "companions pass the check": Fault("fitting", "if around.companions:", "if False:"),
     # What is said of it.

@@ -53,7 +53,8 @@ def rates(variance: Fraction) -> tuple[NDArray[np.float64], dict[float, float]]:
     chances, reach = reference.chances(variance)
     places = np.arange(-reach, reach + 1)
     tails = {far: float(chances[places > far * math.sqrt(variance)].sum()) for far in TAILS}
-    return np.bincount(places % MODULUS, chances, MODULUS), tails
+    residues = np.bincount(places % MODULUS, chances, MODULUS).astype(np.float64)
+    return residues, tails
 
 
 def _noise(package: ModuleType, claim: Claim, releases: int) -> Iterator[NDArray[np.int32]]:

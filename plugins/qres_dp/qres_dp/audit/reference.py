@@ -56,7 +56,8 @@ def clipped(vector: NDArray[Any], bound: int) -> Integers:
         shift += 1
         factor = math.isqrt((bound * bound << (2 * shift)) // norm)
     wide = vector.astype(np.int64)
-    return np.sign(wide) * (np.abs(wide) * factor >> min(shift, 62))  # below 2**62
+    short: Integers = np.sign(wide) * (np.abs(wide) * factor >> min(shift, 62))  # below 2**62
+    return short
 
 
 def coefficients(band: int) -> list[int]:
@@ -70,7 +71,8 @@ def row(updates: Mapping[int, Integers], step: int, band: int, size: int) -> Int
     for item, update in updates.items():
         if 0 <= step - item < band:
             total += column[step - item] * update
-    return np.sign(total) * (np.abs(total) >> 16)
+    short: Integers = np.sign(total) * (np.abs(total) >> 16)
+    return short
 
 
 def reach(steps: Iterable[int], step: int, band: int) -> int:
@@ -99,9 +101,7 @@ def parts(variance: Fraction) -> list[tuple[Fraction, int]]:
         step = min(128, math.isqrt(int(rest)) // 512 + 1)
         coarse = Fraction(int((rest - 2**18) / step**2))
         if rest <= narrow * step**2:
-            coarse = Fraction(
-                max(int(rest / (step**2 + 1)), math.ceil((rest - narrow) / step**2))
-            )
+            coarse = Fraction(max(int(rest / (step**2 + 1)), math.ceil((rest - narrow) / step**2)))
         found.append((rest - step**2 * coarse, scale))
         scale, rest = scale * step, coarse
     found.append((rest, scale))
@@ -121,7 +121,7 @@ def table(variance: Fraction) -> tuple[list[int], int]:
             weights.append(weights[-1] * ratio)
             ratio *= q * q
         both, below, found = [*weights[:0:-1], *weights], Decimal(0), list[int]()
-        unit = 2**256 / sum(both)
+        unit = 2**256 / sum(both, Decimal(0))
         for weight in both[:-1]:
             below += weight
             found.append(int(below * unit))
@@ -171,11 +171,6 @@ def chances(variance: Fraction) -> tuple[NDArray[np.float64], int]:
 # ── what it costs ─────────────────────────────────────────────────────────────────────────────
 
 
-def round_up(variance: Fraction) -> Fraction:
-    """To a multiple of ``2**-16`` squared steps."""
-    return Fraction(math.ceil(variance * 2**16), 2**16)
-
-
 def _above(x: float) -> float:
     """P(N(0, 1) > x)."""
     return 0.5 * math.erfc(x / math.sqrt(2.0))
@@ -196,12 +191,3 @@ def epsilon_of(mu: float, delta: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if delta_of(mu, middle) > delta else (low, middle)
     return high
-
-
-def mu_of(epsilon: float, delta: float) -> float:
-    """The mu of Gaussian releases that come to this epsilon at this delta."""
-    low, high = 1e-6, 30.0
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if delta_of(middle, epsilon) < delta else (low, middle)
-    return low

@@ -44,11 +44,11 @@ def _claim(package: ModuleType, kind: str, seed: int) -> Claim:
         try:
             return printed(package, drawn(kind, seed + more * 10**9))
         except QresError as error:
-            refused = error
             # Some correlated noise would be worse than independent noise, and is refused as such.
-            if kind != "encoded" or error.problems[0].where != "plugins.dp.noise":
-                break
-    raise refused
+            is_worse = kind == "encoded" and error.problems[0].where == "plugins.dp.noise"
+            if not is_worse or more == _REFUSED - 1:
+                raise
+    raise AssertionError  # pragma: no cover - the loop ends before
 
 
 def examine(package: ModuleType, kind: str, seed: int) -> Iterator[Finding]:
