@@ -68,6 +68,7 @@ class SystemBytes:
         self.kills = False
 
     def __call__(self, size: int) -> bytes:
+        """As ``os.urandom``. Raises Killed: at a key, where that was asked for."""
         if self.kills and size == _KEY:
             self.kills = False
             raise Killed
