@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -20,6 +21,8 @@ from qres_dp.audit.mutants import installed, loaded
 
 EACH: Final = 3
 """Settings of a kind in an audit; of long updates there is one."""
+AUDITS: Final = 3
+"""Of a fault, before it counts as missed."""
 _REFUSED: Final = 20
 """Settings in a row that may be refused."""
 
@@ -81,11 +84,14 @@ def audit(seed: int) -> Audit:
 
 
 def controls(seed: int, names: Sequence[str] = tuple(FAULTS)) -> Iterator[Audit]:
-    """The audits of the plugin with each of the faults in, up to the check that finds it."""
+    """The audits of the plugin with each of the faults in, up to the check that finds it.
+
+    A fault that one audit passes, because its settings do not come to it, meets two more.
+    """
     for name in names:
         found: list[Finding] = []
         with loaded(name) as package:
-            for finding in checks(package, seed):
+            for finding in chain.from_iterable(checks(package, seed + n) for n in range(AUDITS)):
                 found.append(finding)
                 if not finding.passed:
                     break
