@@ -15,7 +15,7 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -77,7 +77,7 @@ class SystemBytes:
 
 
 @contextlib.contextmanager
-def same_randomness(seed: object) -> Iterator[SystemBytes]:
+def same_randomness(seed: object) -> Generator[SystemBytes]:
     """The operating system gives the same bytes in every such block with the same seed."""
     source = SystemBytes(seed)
     with mock.patch.object(os, "urandom", source):
@@ -128,7 +128,7 @@ class Player:
     folder: Path | None
     book: list[Entry]  # of its ledger, which others may share
     plugin: Any = None
-    own: dict[int, Integers] = attrs.field(factory=dict)  # its last updates, by step
+    own: dict[int, Integers] = attrs.field(factory=dict[int, Integers])  # its last updates, by step
     read: int = 0  # entries that it has read
     sent: int = 0  # in how many rounds
     last: int = 0  # the number of the last of them
