@@ -21,7 +21,7 @@ pins = $(wheels) && $(sdists)
 
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
-.PHONY: large dp-utility dp-oracle audit fuzz swarm-simulation zk-slack
+.PHONY: large dp-utility audit fuzz swarm-simulation zk-slack
 .PHONY: mutants explore isolation compatibility random-swarms sharded-rounds full-stack gallery
 .PHONY: torch torch-page ray flower flower-long flower-before wheels rehearse
 .PHONY: requirements clean
@@ -125,13 +125,6 @@ mutants: $(VENV)/.test
 # The accuracy that privacy costs, as a table and a picture. Minutes.
 dp-utility: $(VENV)/.test
 	$(BIN)/python -P scripts/dp_utility.py
-
-# The accountant of privacy against sixty true values and against Google's newest, which needs an environment of
-# its own: it demands an old attrs. Some twenty minutes. Against the values kept: python scripts/dp_oracle.py
-dp-oracle: $(VENV)/.test
-	test -x $(VENV)-oracle/bin/python || $(PYTHON) -m venv $(VENV)-oracle
-	$(VENV)-oracle/bin/python -m pip install --quiet --upgrade dp-accounting mpmath scipy
-	$(BIN)/python -P scripts/dp_oracle.py --oracle $(VENV)-oracle/bin/python
 
 # A million privacy plans and a million damaged proofs. Minutes each.
 fuzz: $(VENV)/.test

@@ -26,15 +26,16 @@ proposes and votes, and it is honest. ``bad_faith`` cannot be played there.
 A cell is one line of JSON in ``--keep``; cells that are there are not played again, so that a run
 that was stopped goes on. They are played in the order that says most: the recommended rule first.
 
-The figures of a cell: test accuracy after the last of ``--rounds`` rounds, aborted ones included;
-the share of rounds that were aborted; and the share of stamped test examples that the model takes
-for the attackers' class, which is not 0 without a backdoor.
+The figures of a cell: test accuracy after the last of ``--rounds`` rounds, aborted ones included,
+and recall of the worst class; the share of rounds that were aborted; and the share of stamped test
+examples that the model takes for the attackers' class, which is not 0 without a backdoor.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,12 +54,13 @@ from qres_core import CompatibilityError, RoundInfo, Vector, fixed, vector_diges
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.attacks.data import Backdoor
+from qres_core.lab.data import DataSplit, standardised, stratified
 from qres_core.lab.momentum_trainer import MomentumTrainer
 from qres_core.lab.numpy_trainer import NumpyTrainer, ValidatingTrainer
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.tasks import Task, TaskConfig, labelled, make_task
 
 HONEST: Final = 10
 ROUNDS: Final = 100
@@ -66,11 +68,14 @@ HELD: Final[Mapping[str, tuple[int, int]]] = {
     "digits": (100, 40),
     "breast_cancer": (60, 12),
     "synthetic": (100, 90),
+    "topics": (100, 40),
+    "cover": (100, 40),
 }
 """Examples that a node holds out: of the pool, of its own share."""
 ATTACKS: Final = (
     *("none", "backdoor_aside", "searched", "aside", "mirror", "drift", "bad_faith", "cancel"),
     *("foe", "optimised_ipm", "optimised_alie", "backdoor_hidden", "mimic", "label_flip"),
+    *("ascent", "one_class", "steady"),
 )
 BACKDOORS: Final = ("backdoor_aside", "backdoor_hidden")
 ALONE: Final = "held-out examples alone"
@@ -78,11 +83,13 @@ RECOMMENDED: Final = "validated_mean, pool, tolerance 0.02"
 USUAL: Final = "validated_mean, pool"
 BY_LOSS: Final = "validated_mean, pool, by loss alone"
 OWN: Final = "validated_mean, own"
+GUARDED: Final = "validation + nnm + trimmed_mean, pool, tolerance 0.02"
 KNOWS: Final[Mapping[str, str]] = {
     RECOMMENDED: "pool",
     ALONE: "pool",
     USUAL: "pool",
     BY_LOSS: "pool",
+    GUARDED: "pool",
     "geometric_median": "nothing",
     "arc + nnm + trimmed_mean": "nothing",
     OWN: "own",
@@ -109,9 +116,10 @@ def tables(rule: str, f: int) -> Mapping[str, Mapping[str, Any]]:
     """Plugin tables of a row, outermost first."""
     made: dict[str, dict[str, dict[str, Any]]] = {
         RECOMMENDED: {"validated_mean": {"f": f, "tolerance": 0.02}},
-        USUAL: {"validated_mean": {"f": f}},
-        BY_LOSS: {"validated_mean": {"f": f, "farthest": 0.0}},
+        USUAL: {"validated_mean": {"f": f, "tolerance": 0.1}},
+        BY_LOSS: {"validated_mean": {"f": f, "tolerance": 0.1, "farthest": 0.0}},
         OWN: {"validated_mean": {"f": f}},
+        GUARDED: {"validation": {"tolerance": 0.02}, "nnm": {"f": f}, "trimmed_mean": {"f": f}},
         "geometric_median": {"geometric_median": {"f": f}},
         "arc + nnm + trimmed_mean": {"arc": {"f": f}, "nnm": {"f": f}, "trimmed_mean": {"f": f}},
         "mean": {"mean": {"unprotected": True}},
@@ -123,6 +131,13 @@ def tables(rule: str, f: int) -> Mapping[str, Mapping[str, Any]]:
     }
     return made.get(rule, {rule: {"f": f}})
 
+
+FIGURES: Final = (
+    ("accuracy", ".2f"),
+    ("worst_class", ".2f"),
+    ("aborted", ".0%"),
+    ("backdoor", ".0%"),
+)
 
 Place = tuple[str, float, int, str]
 """Data, gamma, f and engine."""
@@ -156,6 +171,34 @@ class Found:
     backdoor: float  # share of stamped test examples taken for the attackers' class
     played: int  # rounds; fewer than asked for where twenty in a row were aborted
     refused: str = ""  # why the combination cannot start
+    worst_class: float = math.nan  # recall of the class that the model finds least of
+
+
+def topics(seed: int) -> DataSplit:
+    """Bags of forty words on one of six topics, the rarest one in sixteen; made, not collected.
+
+    Words are drawn with Zipf's frequencies, which each topic changes by factors of its own. A
+    feature is the square root of how often a word comes, less its mean.
+    """
+    rng = np.random.default_rng((seed, 1))
+    words = np.exp(rng.normal(0.0, 0.6, (6, 200))) / np.arange(1, 201)
+    words /= words.sum(axis=1, keepdims=True)
+    y = rng.choice(6, 3000, p=(0.3, 0.22, 0.18, 0.14, 0.1, 0.06))
+    x = np.stack([np.sqrt(rng.multinomial(40, words[kind])) for kind in y])
+    return stratified(x - x.mean(axis=0), y.astype(np.int64), seed)
+
+
+def cover(seed: int) -> DataSplit:
+    """Seven kinds of land, two of them common, by ten measures and twenty marks; made as well."""
+    rng = np.random.default_rng((seed, 2))
+    y = rng.choice(7, 4000, p=(0.36, 0.4, 0.07, 0.03, 0.04, 0.05, 0.05))
+    measures, marks = rng.normal(size=(7, 10)), rng.beta(0.6, 1.5, size=(7, 20))
+    noisy = measures[y] + rng.normal(0.0, 1.2, (4000, 10))
+    x = np.hstack([noisy, rng.random((4000, 20)) < marks[y]])
+    return stratified(standardised(x.astype(np.float64)), y.astype(np.int64), seed)
+
+
+MADE: Final = {"topics": topics, "cover": cover}
 
 
 def not_now(_vector: Vector) -> dict[str, float]:
@@ -173,7 +216,10 @@ def task_of(cell: Cell) -> Task:
         held_out=HELD[cell.data][0 if pooled else 1],
         held_out_from="pool" if pooled else "own",
     )
-    made = make_task(config, nodes=HONEST, seed=cell.seed)
+    if cell.data in MADE:
+        made = labelled(MADE[cell.data], config, HONEST, cell.seed, 0)
+    else:
+        made = make_task(config, nodes=HONEST, seed=cell.seed)
     trainers: list[MomentumTrainer] = []
     for node in range(HONEST + cell.f):
         trainer = made.trainers[node % HONEST]
@@ -268,7 +314,12 @@ def scored(task: Task, model: Vector, records: Sequence[RoundRecord]) -> Found:
     accuracy = float(trainer.evaluate(model)["accuracy"])
     backdoor = Backdoor().figures(trainer, model, info)["backdoor"]
     aborted = sum(not record.closed for record in records) / max(1, len(records))
-    return Found(accuracy, aborted, float(backdoor), len(records))
+    if not isinstance(trainer, MomentumTrainer):
+        raise TypeError(trainer)
+    called = trainer.model.predict(fixed.decode(model, scale=0), trainer.test_x)
+    right = called == trainer.test_y
+    worst = min(float(right[trainer.test_y == kind].mean()) for kind in np.unique(trainer.test_y))
+    return Found(accuracy, aborted, float(backdoor), len(records), worst_class=worst)
 
 
 INSTALLED: Final = scan()
@@ -335,6 +386,8 @@ class Row:
     backdoor: float | None  # what it wins at most under one; ``None`` where none was played
     seeds: int
     attacks: int
+    rarest: float  # recall of the worst class without an attack
+    lost: float  # and the least under one
 
 
 def row_of(cells: Cells, place: Place, rule: str) -> Row | None:
@@ -351,6 +404,7 @@ def row_of(cells: Cells, place: Place, rule: str) -> Row | None:
 
     lies = [attack for attack in by_attack if attack != "none"] or ["none"]
     by = min(lies, key=lambda attack: mean(attack, "accuracy"))
+    recalls = [mean(attack, "worst_class") for attack in lies]
     return Row(
         mean("none", "accuracy"),
         mean(by, "accuracy"),
@@ -360,6 +414,8 @@ def row_of(cells: Cells, place: Place, rule: str) -> Row | None:
         max((mean(attack, "backdoor") for attack in lies if attack in BACKDOORS), default=None),
         min(len(found) for found in by_attack.values()),
         len(lies) if "none" not in lies else 0,
+        mean("none", "worst_class"),
+        min((recall for recall in recalls if not math.isnan(recall)), default=math.nan),
     )
 
 
@@ -377,23 +433,26 @@ def table(cells: Cells) -> str:
     lines = [
         (
             "| data | gamma | f | engine | rule | knows | no attack | worst attack | aborted "
-            "| backdoor (without) | attacks, seeds |"
+            "| backdoor (without) | worst class (without) | attacks, seeds |"
         ),
-        "|---|---:|---:|---|---|---|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for (data, gamma, f, engine), rule, row in rows_of(cells):
         worst = f"{row.worst:.2f} `{row.by}`" if row.attacks else "-"
         won = "-" if row.backdoor is None else f"{row.backdoor:.0%}"
-        lost = f"{row.aborted:.0%}" if row.attacks else "-"
+        stopped = f"{row.aborted:.0%}" if row.attacks else "-"
+        lost = "-" if math.isnan(row.lost) or not row.attacks else f"{row.lost:.2f}"
+        rarest = "-" if math.isnan(row.rarest) else f"{row.rarest:.2f}"
         lines.append(
             f"| {data} | {gamma:g} | {f} | {engine} | {rule} | {KNOWS[rule]} | {row.plain:.2f} "
-            f"| {worst} | {lost} | {won} ({row.base:.0%}) | {row.attacks}, {row.seeds} |"
+            f"| {worst} | {stopped} | {won} ({row.base:.0%}) | {lost} ({rarest}) "
+            f"| {row.attacks}, {row.seeds} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def details(cells: Cells, rule: str) -> str:
-    """One rule attack by attack in Markdown: accuracy, aborted rounds, backdoor."""
+    """One rule attack by attack in Markdown: the :data:`FIGURES`."""
     places = [place for place, name, _row in rows_of(cells) if name == rule]
     head = " | ".join(f"{data}, gamma = {gamma:g}, {engine}" for data, gamma, _f, engine in places)
     lines = [f"| attack | {head} |", "|---|" + "---:|" * len(places)]
@@ -407,7 +466,7 @@ def details(cells: Cells, rule: str) -> str:
             ]
             figures = [
                 f"{np.mean([getattr(item, name) for item in found]):{form}}"
-                for name, form in (("accuracy", ".2f"), ("aborted", ".0%"), ("backdoor", ".0%"))
+                for name, form in FIGURES
                 if found
             ]
             shown.append("; ".join(figures) or "-")
@@ -462,7 +521,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few small cells, nothing kept")
     parser.add_argument("--json", action="store_true", help="print a list of records")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="cells played, one a line")
-    parser.add_argument("--only-print", action="store_true", help="play nothing")
+    parser.add_argument(
+        "--only-print", action="store_true", help="play nothing, print what is kept"
+    )
     parser.add_argument("--data", nargs="*", default=list(HELD), choices=HELD)
     parser.add_argument("--gammas", type=gammas_of, default=(0.33, 0.0))
     parser.add_argument("--liars", type=int, default=4)
@@ -483,12 +544,16 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Play and print; exit 1 if a target does not hold."""
     options = options_of()
-    cells = kept(options.keep) if options.only_print else play_all(plan(options), options.keep)
+    if options.only_print:
+        there = kept(options.keep)
+        cells = {cell: there[cell] for cell in plan(options) if cell in there}
+    else:
+        cells = play_all(plan(options), options.keep)
     found = records(cells, short=options.quick)
     text = table(cells)
     for rule in (RECOMMENDED, USUAL):
         if any(cell.rule == rule for cell in cells):
-            text += f"\n{rule}: accuracy; aborted; backdoor\n\n" + details(cells, rule)
+            text += f"\n{rule}: accuracy; worst class; aborted; backdoor\n\n" + details(cells, rule)
     if options.table:
         options.table.write_text(text, encoding="utf-8")
     if options.json:

@@ -162,7 +162,6 @@ def _ledger(charges: int) -> list[Record]:
                 relation="replace-one",
                 unit="node",
                 noise_multiplier=20.0,
-                sampling_rate=1.0,
                 bound=CLIP,
                 scale=0,
                 dimension=DIMENSION,

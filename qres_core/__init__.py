@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.transport import (
         CHUNK,
+        AttendedTransport,
         BlobRef,
         Delivery,
         Handler,
@@ -170,6 +171,7 @@ _HOME = {
     "hookspecs": ("hookimpl",),
     "transport": (
         "CHUNK",
+        "AttendedTransport",
         "BlobRef",
         "Delivery",
         "Handler",
@@ -217,6 +219,7 @@ __all__ = [
     "NODE_ID_BYTES",
     "Accusation",
     "AttackFamily",
+    "AttendedTransport",
     "BasedTrainer",
     "Blame",
     "BlobRef",

@@ -8,9 +8,8 @@ definition
 
     delta = integral over t > 0 of (1 - exp(-mu t)) phi(a + t) dt,    a = eps/mu - mu/2
 
-by tanh-sinh quadrature, many plans at a time. Plans with Poisson sampling are checked against a
-second, plain convolution of privacy losses. Any exception but a refusal by name ends the run with
-exit code 1.
+by tanh-sinh quadrature, many plans at a time. Any exception but a refusal by name ends the run
+with exit code 1.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ _ODD: tuple[Any, ...] = (
 _OPTIONS = ("mode", "epsilon", "delta", "clip", "rounds", "honest", "relation")
 
 
-def request(draw: random.Random, *, sampled: bool) -> dict[str, Any]:
+def request(draw: random.Random) -> dict[str, Any]:
     """Options and a swarm, at random: mostly sensible, sometimes extreme, sometimes nonsense."""
     wild = draw.random() < 0.2
     mode = draw.choice(("local", "distributed"))
@@ -94,11 +93,6 @@ def request(draw: random.Random, *, sampled: bool) -> dict[str, Any]:
         "scale": draw.randint(-32, 32) if wild else draw.choice((-8, -4, 0, 0, 0, 4)),
         "relation": draw.choice(("", "", "", "add-remove", "replace-one")),
     }
-    if sampled:
-        values |= {"sampling": "poisson", "sampling_rate": _log_uniform(draw, 1e-4, 1.0)}
-        values |= {"mode": "distributed", "honest": honest, "relation": "", "scale": 0}
-        values["clip"] = 4.0
-        values["dimension"] = int(_log_uniform(draw, 1, 1000))
     if draw.random() < 0.02:
         values[draw.choice(_OPTIONS)] = draw.choice(_ODD)
     return values
@@ -150,47 +144,14 @@ def wrong(plans: list[PrivacyPlan]) -> list[str]:
     return bad
 
 
-def sampled_epsilon(privacy_plan: PrivacyPlan) -> float:
-    """Epsilon of a plan with Poisson sampling by a plain convolution, losses rounded to nearest."""
-    rate, rounds = privacy_plan.terms.sampling_rate, privacy_plan.account.rounds
-    noise = math.sqrt(privacy_plan.account.rounds / squared_mu(privacy_plan))
-    x = np.linspace(-12.0 * noise, 12.0 * noise + 1.0, 400_001)
-    base = np.exp(-0.5 * (x / noise) ** 2)
-    moved = np.exp(-0.5 * ((x - 1.0) / noise) ** 2)
-    base, moved = base / base.sum(), moved / moved.sum()
-    loss = np.log1p(rate * np.expm1((2.0 * x - 1.0) / (2.0 * noise**2)))
-    best = 0.0
-    for p, sign in (((1.0 - rate) * base + rate * moved, 1.0), (base, -1.0)):
-        mean, spread = float(p @ (sign * loss)), math.sqrt(float(p @ (loss - p @ loss) ** 2))
-        width = max(24.0 * spread * math.sqrt(rounds), 2.5 * float(np.abs(loss).max()))
-        size = 1 << 20
-        step = width / size
-        places = np.round(sign * loss / step).astype(np.int64)
-        masses = np.bincount(places % size, weights=p, minlength=size)
-        composed = np.maximum(np.fft.irfft(np.fft.rfft(masses) ** rounds, size), 0.0)
-        start = round(rounds * mean / step) - size // 2
-        # Rounding each loss to the grid moves the mean, in every round the same way: moved back.
-        drift = mean - float(p @ (places * step))
-        sums = (start + np.arange(size)) * step + rounds * drift
-        composed = np.roll(composed, -(start % size))
-        low, high = 0.0, max(1.0, float(sums[-1]))
-        for _ in range(50):
-            middle = 0.5 * (low + high)
-            part = sums > middle
-            found = float(composed[part] @ -np.expm1(middle - sums[part]))
-            low, high = (middle, high) if found > privacy_plan.account.delta else (low, middle)
-        best = max(best, high)
-    return best
-
-
-def run(count: int, seed: str, sampled: int) -> tuple[Counter[str], list[str]]:
+def run(count: int, seed: str) -> tuple[Counter[str], list[str]]:
     """Draw, plan, check; raises what is not a refusal by name."""
     draw = random.Random(seed)  # noqa: S311 - a repeatable test
     results: Counter[str] = Counter()
     plans: list[PrivacyPlan] = []
     bad: list[str] = []
     for number in range(count):
-        asked = request(draw, sampled=False)
+        asked = request(draw)
         try:
             plans.append(plan(asked))
             results["planned"] += 1
@@ -201,21 +162,6 @@ def run(count: int, seed: str, sampled: int) -> tuple[Counter[str], list[str]]:
         if len(plans) >= _BATCH or number == count - 1:
             bad += wrong(plans)
             plans = []
-    for _ in range(sampled):
-        asked = request(draw, sampled=True)
-        if type(asked["delta"]) is float and asked["delta"] < 1e-9:
-            continue  # below what the plain convolution resolves
-        try:
-            item = plan(asked)
-        except QresError as error:
-            results[f"sampled {error.code}"] += 1
-            continue
-        results["sampled planned"] += 1
-        if item.terms.sampling_rate < 1.0 and squared_mu(item) < 100.0 * item.account.rounds:
-            found = sampled_epsilon(item)
-            if found > item.terms.budget.epsilon * 1.002 + 1e-4:
-                bad.append(f"epsilon {found} > {item.terms.budget.epsilon}: {item}")
-            results["sampled checked"] += 1
     return results, bad
 
 
@@ -223,9 +169,6 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1_000_000)
-    parser.add_argument(
-        "--sampled", type=int, default=40, help="further plans with Poisson sampling"
-    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     chosen = parser.parse_args()
@@ -236,7 +179,7 @@ def main() -> int:
         for job in range(jobs)
     ]
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        work = [pool.submit(run, count, seed, chosen.sampled // jobs) for count, seed in parts]
+        work = [pool.submit(run, count, seed) for count, seed in parts]
         done = [task.result() for task in work]
     results: Counter[str] = Counter()
     for item, _ in done:

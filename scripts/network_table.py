@@ -2,11 +2,17 @@
 
     PYTHONPATH=scripts python -P scripts/network_table.py --json table.json
     PYTHONPATH=scripts python -P scripts/network_table.py --quick
+    PYTHONPATH=scripts python -P scripts/network_table.py --slow --json slow.json
 
 Five real nodes, each in a network namespace of its own, learn a task whose dimension is chosen. A
 router of ours shapes what they send: the rate of each node's line, the time there and back, and a
 share of packets that is lost. For each cell the table has the seconds that a model takes, the bytes
 that a node sends over those of its plain updates, and the pulls that failed.
+
+``--slow`` measures each transport on slow lines. There each cell is compared with plain TCP in the
+same namespaces: it sends the bytes of the packed updates, as they are stored, in the same
+directions, over as many connections. Over a hub, each node sends those for all others to a program
+in the hub's place, which sends as many back. The hub's own line has 100 Mbit/s.
 
 Each cell is written to the file as soon as it is measured; cells that the file has are not measured
 again. Exit code 0: each cell made models. 1: some made none. 2: no namespaces here.
@@ -19,16 +25,19 @@ import itertools
 import json
 import os
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 from trials.processes import end_in_order
-from trials.routed import Routed
+from trials.routed import Routed, RouterCounts, address
 from trials.routed_swarm import RoutedSwarm
 
 BYTES: Final = 4
@@ -41,6 +50,8 @@ PATIENCE: Final = 4.0
 LEAST_DEADLINE: Final = 30.0
 CONGESTION: Final = "reno"
 """Every kernel has it, so that tables of different machines are alike; no other is more careful."""
+HUB_MBITS: Final = 100.0
+PLAIN_PORT: Final = 4100
 JUMBO: Final = 9000
 ETHERNET: Final = 1500
 
@@ -55,6 +66,8 @@ class NetworkCell:
     mbits: float  # of each node's line, each way
     loss: float  # per cent of the packets
     congestion: str = CONGESTION  # how TCP controls it
+    transport: str = "libp2p"
+    compared: bool = False  # with plain TCP
 
     @property
     def plain(self) -> int:
@@ -88,7 +101,7 @@ class NetworkCell:
             "vote_timeout": 10.0,
         }
         plugins: dict[str, Any] = {
-            name: {} for name in ("libp2p", "ed25519", "replay", "reputation")
+            name: {} for name in (self.transport, "ed25519", "replay", "reputation")
         }
         task = {"name": "quadratic", "dimension": self.dimension, "learning_rate": 0.002}
         return {
@@ -113,6 +126,10 @@ class CellCost:
         late: seconds, the most that the router was late.
         took: seconds, the start of the processes included.
         load: of the machine, at the end.
+        useful: bytes of a packed update; 0 where none was found.
+        alone: seconds that plain TCP takes for the packed updates of a model; ``None`` if it was
+            not measured.
+        alone_over: bytes that a node sent then, headers included, over those of the updates.
     """
 
     models: int
@@ -124,13 +141,27 @@ class CellCost:
     late: float
     took: float
     load: float
+    useful: int = 0
+    alone: float | None = None
+    alone_over: float | None = None
+
+    def ratios(self, cell: NetworkCell) -> tuple[float, float] | None:
+        """Seconds over those of plain TCP, and bytes over those that are useful."""
+        if not self.seconds or not self.over or not self.alone or not self.useful:
+            return None
+        useful = (cell.nodes - 1) * self.useful
+        return self.seconds / self.alone, self.over * cell.plain / useful
 
 
 def measure(cell: NetworkCell, models: int, seconds: float, folder: Path) -> CellCost:
     """Run a cell: the first model is made unmeasured, then so many more, if there is time."""
     started = time.monotonic()
-    with Routed(cell.nodes, seed=1, mtu=cell.mtu, congestion=cell.congestion) as network:
+    hub = cell.transport == "grpc"
+    alone = alone_over = None
+    with Routed(cell.nodes + hub, seed=1, mtu=cell.mtu, congestion=cell.congestion) as network:
         network.rate(cell.mbits * 1e6 / 8)
+        if hub:
+            network.rate(HUB_MBITS * 1e6 / 8, [cell.nodes])
         network.shape(delay=cell.milliseconds / 2000, loss=cell.loss / 100)
         with RoutedSwarm.of(cell.tables(), network, folder) as swarm:
             swarm.until(lambda: len(swarm.reports) == cell.nodes, START_SECONDS)
@@ -148,22 +179,95 @@ def measure(cell: NetworkCell, models: int, seconds: float, folder: Path) -> Cel
             reports = list(swarm.reports.values())
             failed = sum(report["transport"]["blobs_failed"] for report in reports)
             aborted = max((report["rounds"]["aborted"] for report in reports), default=0)
-        agreed = swarm.agreement()
+            agreed = swarm.agreement()
+            useful = update_bytes(swarm)
+        if cell.compared and useful:
+            start = network.counts()
+            alone = plain_seconds(network, cell, useful)
+            carried = _sent(network.counts(), cell) - _sent(start, cell)
+            alone_over = carried / cell.nodes / (cell.nodes - 1) / useful
     if agreed.split is not None:
         what = f"nodes have different models of step {agreed.split}"
         raise RuntimeError(what)
-    spent = after.total("octets") - before.total("octets")
+    spent = _sent(after, cell) - _sent(before, cell)
     return CellCost(
         models=made,
         seconds=took / made if made else None,
         over=spent / cell.nodes / made / cell.plain if made else None,
         failed=failed,
         aborted=aborted,
-        sent=after.total("octets") / cell.nodes / 1e6,
+        sent=_sent(after, cell) / cell.nodes / 1e6,
         late=max(before.late, after.late),
         took=time.monotonic() - started,
         load=os.getloadavg()[0],
+        useful=useful,
+        alone=alone,
+        alone_over=alone_over,
     )
+
+
+def _sent(counts: RouterCounts, cell: NetworkCell) -> int:
+    """Bytes that all nodes sent, and not the hub."""
+    return sum(map(counts.sent, range(cell.nodes)))
+
+
+def update_bytes(swarm: RoutedSwarm) -> int:
+    """Bytes of a packed update, as nodes store them for others; 0 where there is none."""
+    sizes = [
+        path.stat().st_size
+        for seat in swarm.seats
+        for path in seat.folder.rglob("blobs/*")
+        if path.is_file() and not path.suffix
+    ]
+    return int(statistics.median(sizes)) if sizes else 0
+
+
+def plain_seconds(network: Routed, cell: NetworkCell, octets: int) -> float:
+    """Seconds that plain TCP takes to carry an update of each node to each other one."""
+    places = [network.at(index) for index in range(cell.nodes)]
+    count = cell.nodes - 1
+    if cell.transport == "grpc":
+        hub = address(cell.nodes, network.kind)
+        words = [[place, "0", str(count * octets), hub] for place in places]
+        words.append([hub, str(cell.nodes), str(count * octets), "--echo"])
+    else:
+        words = [
+            [place, str(count), str(octets), *(other for other in places if other != place)]
+            for place in places
+        ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)}
+    with ExitStack() as stack:
+        running: list[subprocess.Popen[str]] = []
+        for index, (place, *rest) in enumerate(words):
+            program = [sys.executable, "-P", "-m", "trials.plain", place, str(PLAIN_PORT), *rest]
+            command = network.command(index, program)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
+            running.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        _hear(running, "ready")
+        began = time.monotonic()
+        _tell(running)
+        _hear(running, "done")
+        took = time.monotonic() - began
+        _tell(running)
+    return took
+
+
+def _hear(running: Sequence[subprocess.Popen[str]], word: str) -> None:
+    for process in running:
+        said = process.stdout.readline() if process.stdout is not None else ""
+        if said.strip() != word:
+            what = f"plain TCP could not be measured: {said!r} instead of {word}"
+            raise RuntimeError(what)
+
+
+def _tell(running: Sequence[subprocess.Popen[str]]) -> None:
+    for process in running:
+        if process.stdin is not None:
+            process.stdin.write("go on\n")
+            process.stdin.flush()
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────
@@ -193,10 +297,45 @@ def row(cell: NetworkCell, measured: CellCost) -> tuple[str, ...]:
     )
 
 
-def text(rows: Sequence[Sequence[str]]) -> str:
+COMPARED: Final = (
+    *("transport", "line", "lost", "seconds a model", "plain TCP alone", "ratio"),
+    *("MB a node sent", "useful MB", "ratio of bytes", "plain TCP's"),
+    *("failed pulls", "rounds given up", "models", "load"),
+)
+
+
+def compared_row(cell: NetworkCell, measured: CellCost) -> tuple[str, ...]:
+    """A cell that is compared with plain TCP, as words."""
+    ratios = measured.ratios(cell)
+    useful = (cell.nodes - 1) * measured.useful / 1e6
+    sent = measured.over * cell.plain / 1e6 if measured.over else measured.sent
+    return (
+        cell.transport,
+        f"{cell.mbits:g} Mbit/s",
+        f"{cell.loss:g} %",
+        f"{measured.seconds:.1f}" if measured.seconds else f"none in {measured.took:.0f}",
+        f"{measured.alone:.1f}" if measured.alone else "-",
+        f"{ratios[0]:.2f}" if ratios else "-",
+        f"{sent:.2f}",
+        f"{useful:.2f}",
+        f"{ratios[1]:.2f}" if ratios else "-",
+        f"{measured.alone_over:.2f}" if measured.alone_over else "-",
+        str(measured.failed),
+        str(measured.aborted),
+        str(measured.models),
+        f"{measured.load:.0f}",
+    )
+
+
+def words(cell: NetworkCell, measured: CellCost) -> tuple[str, ...]:
+    """A cell in the form that fits it."""
+    return compared_row(cell, measured) if cell.compared else row(cell, measured)
+
+
+def text(rows: Sequence[Sequence[str]], heads: Sequence[str] = HEADS) -> str:
     """A table in Markdown."""
-    widths = [max(map(len, column)) for column in zip(HEADS, *rows, strict=True)]
-    lines = [HEADS, ["-" * width for width in widths], *rows]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [heads, ["-" * width for width in widths], *rows]
     padded = [
         [word.ljust(width) for word, width in zip(line, widths, strict=True)] for line in lines
     ]
@@ -237,7 +376,9 @@ class TableFile:
 
     def shown(self, wanted: Iterable[NetworkCell]) -> str:
         """The table of some cells, as far as they were measured."""
-        return text([row(cell, self.cells[cell]) for cell in wanted if cell in self.cells])
+        shown = [cell for cell in wanted if cell in self.cells]
+        heads = COMPARED if any(cell.compared for cell in shown) else HEADS
+        return text([words(cell, self.cells[cell]) for cell in shown], heads)
 
 
 def main() -> int:
@@ -254,14 +395,26 @@ def main() -> int:
         "--seconds", type=float, default=600.0, help="for each cell, once its nodes run"
     )
     parser.add_argument("--quick", action="store_true", help="two cells, the smallest model")
+    parser.add_argument("--slow", action="store_true", help="slow lines, beside plain TCP")
+    parser.add_argument("--transports", nargs="+", default=["libp2p"], choices=["libp2p", "grpc"])
     parser.add_argument("--json", type=Path, help="cells that are measured, and were")
     chosen = parser.parse_args()
+    if chosen.slow:
+        parser.set_defaults(
+            dimensions=[10**6],
+            milliseconds=[200.0],
+            mbits=[20.0, 10.0, 5.0, 2.0],
+            loss=[0.0, 1.0, 3.0],
+            transports=["grpc", "libp2p"],
+        )
+        chosen = parser.parse_args()
     if chosen.quick:
         chosen.dimensions, chosen.milliseconds, chosen.mbits = [10**4], [200.0], [20.0]
-    axes = (chosen.dimensions, chosen.mbits, chosen.milliseconds, chosen.loss)
+    axes = (chosen.transports, chosen.dimensions, chosen.mbits, chosen.milliseconds, chosen.loss)
+    how = chosen.congestion
     cells = [
-        NetworkCell(chosen.nodes, dimension, delay, rate, loss, chosen.congestion)
-        for dimension, rate, delay, loss in itertools.product(*axes)
+        NetworkCell(chosen.nodes, dimension, delay, rate, loss, how, transport, chosen.slow)
+        for transport, dimension, rate, delay, loss in itertools.product(*axes)
     ]
     table = TableFile(chosen.json)
     try:
@@ -270,7 +423,7 @@ def main() -> int:
             if cell not in table.cells:
                 table.cells[cell] = _try(cell, chosen.models, chosen.seconds)
                 table.write()
-            print("  ".join(row(cell, table.cells[cell])), flush=True)
+            print("  ".join(words(cell, table.cells[cell])), flush=True)
     except (OSError, ValueError) as error:
         print(f"cannot be tried: {error}", file=sys.stderr)
         return 2

@@ -573,15 +573,14 @@ def test_every_load_error_has_a_section_with_a_message() -> None:
 
 
 def test_every_key_of_a_privacy_plan_is_told() -> None:
-    """The page and the code name the same keys, those of correlated noise and votes among them."""
+    """The page and the code name the same keys, those of correlated noise among them."""
     options: dict[str, Any] = {"mode": "local", "clip": 0.5, "delta": 1e-5}
     options |= {"epsilon": 4.0, "rounds": 60}
     around = Surroundings(nodes=100, byzantine=0, quorum=100)
     text = _read("reference/privacy-plan.md")
     correlated: dict[str, Any] = {"noise": "correlated", "separation": 20}
     shared: dict[str, Any] = {"mode": "distributed", "honest": 80}
-    adaptive = {**shared, "adaptive_quantile": 0.5}
-    for more in ({}, shared, {**correlated, **shared}, adaptive):
+    for more in ({}, shared, {**correlated, **shared}):
         told = Dp(**{**options, **more}).plan(around).to_json()
         keys = {*told, *told["mechanism"], *told["trust"], *told["charges"][0], *told["groups"][0]}
         assert {key for key in keys if f"`{key}`" not in text} == set()
@@ -596,3 +595,18 @@ def test_the_examples_of_packed_vectors_are_those_of_the_code() -> None:
         vector = np.array(values, dtype=np.int64).astype(np.int32)
         assert qres_core.packing.pack(vector) == bytes.fromhex(octets)
         assert qres_core.packing.unpack(bytes.fromhex(octets), len(values)).tolist() == values
+
+
+def test_the_install_block_of_flower_has_what_its_app_imports() -> None:
+    """The page is played where all is installed, so nothing else would show a lack."""
+    page = _read("how-to/use-qres-inside-flower.md")
+    block = page[page.index("## Install") : page.index("## Begin with an app")]
+    commands = " ".join(line for line in block.splitlines() if line.startswith("$ pip install"))
+    wanted = re.findall(
+        r'"([a-z-]+)(?:\[\w+\])?>=',
+        (ROOT / "examples/flower_numpy/pyproject.toml").read_text("utf-8"),
+    )
+    brought = {"flwr", "numpy", "hatchling"}  # by qres-flower, by qres-core, by pip
+    assert set(wanted) > brought, "control: the app asks for something that these do not bring"
+    for name in set(wanted) - brought:
+        assert f" {name}" in commands, f"the Install block lacks {name}"

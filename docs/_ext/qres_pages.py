@@ -27,9 +27,12 @@ from qres_life_cycle import draw_life_cycle
 
 import qres_core
 from qres_core.cli.app import VERBS, app
+from qres_core.cli.explain import log_ids
 from qres_core.contract import options
 from qres_core.contract.errors import ERROR_FAMILIES, ERRORS
+from qres_core.contract.faults import Fault
 from qres_core.contract.hookspecs import HookSpecs
+from qres_core.contract.transport import LinkReason
 from qres_core.kernel.config import NodeConfig, SwarmConfig
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.policy import SYSTEM_POLICY, VARIABLE, PolicyFile
@@ -142,6 +145,33 @@ def errors_page() -> str:
         (QRES-E2xx) in detail.
     """
     return _page("Errors", intro, body())
+
+
+def faults_page() -> str:
+    """``reference/fault-ids.md``."""
+
+    def body() -> Iterator[str]:
+        faults = (
+            f"| `{fault.value}` | {_markdown(fault.text)} | {'yes' if fault.own_view else ''} |"
+            for fault in Fault
+        )
+        yield "## What is held against a message or a node"
+        head = "| id | what it says | an honest node may see it otherwise |", "| --- | --- | --- |"
+        yield "\n".join((*head, *faults))
+        links = (
+            f"| `{reason.value}` | {_markdown(log_ids()[reason.value])} |" for reason in LinkReason
+        )
+        yield "## Why a link to a neighbour ended, or did not come to be"
+        yield "\n".join(("| id | what it says |", "| --- | --- |", *links))
+
+    intro = """
+        Logs, metrics and the status name reasons by these ids. They are stable: an id never gets
+        another meaning. `qres explain unproven-link` prints the entry of an id.
+
+        An id with a colon belongs to a plugin: `replay:sequence-too-old` is an id of the plugin
+        `replay`. The plugin's README says what its ids mean.
+    """
+    return _page("Ids in logs", intro, body())
 
 
 # ── configuration ─────────────────────────────────────────────────────────────────────────────────
@@ -522,6 +552,7 @@ def compatibility_page() -> str:
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/hooks.md": hooks_page,
     "docs/reference/errors.md": errors_page,
+    "docs/reference/fault-ids.md": faults_page,
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/site-policy.md": policy_page,
     "docs/reference/compatibility.md": compatibility_page,

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -15,13 +15,24 @@ from qres_core.cli.errors import tell
 from qres_core.cli.hosted import HOSTS, diagnose_hosted
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract.by_record import by_record
-from qres_core.contract.errors import CompatibilityError, QresError
+from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
 from qres_core.contract.trainer import base_of
+from qres_core.contract.types import NODE_ID_BYTES, NodeId
+from qres_core.kernel.config import Config
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import in_force
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qres_core.contract.trainer import Trainer
+    from qres_core.contract.types import Vector
+
+_NO_KEY = ("QRES-E101", "QRES-E103")
+"""What a plugin says of a key that is not named, or not on this machine."""
 
 
 @click.command("check")
@@ -46,6 +57,7 @@ def command(
 
     What [trainer] names is imported, and the trainer of one node is made: that of `trainer.index`,
     the first unless it is set. With --host it is left alone: the framework's own code trains.
+    The node's key and what plugins read at a start are looked at, if the key is on this machine.
 
     Exit code 0 if it would start, 2 if not.
     """
@@ -84,6 +96,7 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
     table = table_of(found.config)
     shared = found.settings
     trained: dict[str, Any] = {"trainer": table.name, "made": None, "parameters": None}
+    trained |= {"node": None, "keyless": ""}
     try:
         if table.named:
             trainer, initial = make_work(found.config)
@@ -91,12 +104,67 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
             if not found.problems:
                 kernel = Kernel.from_config(found.config, installed=scan())
                 kernel.fit(int(initial.size))
-                by_record(trainer, kernel.record_clip)
+                trainer = by_record(trainer, kernel.record_clip)
                 shared = kernel.settings.on_top_of(base_of(trainer))
+                node_id, keyless = identity_of(kernel)
+                trained |= {"node": node_id and node_id.hex(), "keyless": keyless}
+                refuse_start(kernel, found.config, trainer, node_id)
+                if not kernel.solution.noised:
+                    trained |= reached(found, found.config, trainer, initial)
         said = notices(found.config)
     except QresError as error:
         return attrs.evolve(found, problems=(*found.problems, *error.problems)), trained
     return attrs.evolve(found, settings=shared, notices=(*said, *found.notices)), trained
+
+
+def identity_of(kernel: Kernel) -> tuple[NodeId | None, str]:
+    """Who the node of this machine is, and why no key was looked at where one is needed.
+
+    Raises ConfigError: what is wrong with a key that is there.
+    """
+    try:
+        return kernel.identity(None), ""
+    except ConfigError as error:
+        problem = error.problems[0]
+        if problem.code not in _NO_KEY:
+            raise
+        return None, f"{problem.where}: {problem.what}"
+
+
+def refuse_start(kernel: Kernel, config: Config, trainer: object, node_id: NodeId | None) -> None:
+    """Refuse what a start would refuse before it opens or writes anything.
+
+    ``node_id``: whose key is here; without one, no file is read that only the node has. Raises
+    CompatibilityError or ConfigError.
+    """
+    from qres_core.swarm.context import node_info  # noqa: PLC0415 - numpy
+
+    roster = [bytes.fromhex(member) for member in config.swarm.roster]
+    info = node_info(config.swarm, node_id or bytes(NODE_ID_BYTES), roster, trainer)
+    problems = kernel.preflight(info)
+    if node_id is None:
+        problems = tuple(each for each in problems if each.code.startswith("QRES-E3"))
+    if problems:
+        raise CompatibilityError(problems)
+
+
+def reached(found: Diagnosis, config: Config, trainer: Trainer, initial: Vector) -> dict[str, Any]:
+    """How a round's training compares with a reference, if a rule holds others to references.
+
+    One that does judges single updates, and merges them by what it found.
+    """
+    rules = [
+        plugin.name
+        for plugin in found.enabled
+        if {"screen", "endorse", "aggregate"} <= set(plugin.hooks)
+        and config.plugins[plugin.name].get("farthest") != 0
+    ]
+    if not rules:
+        return {}
+    from qres_core.lab.first_round import reach  # noqa: PLC0415 - numpy
+
+    lengths = reach(trainer, initial, config.swarm.scale)
+    return {} if lengths is None else {"reach": lengths, "held_to_references": rules[0]}
 
 
 def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
@@ -157,6 +225,8 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
             f"made for node {trained['made']} alone",
             highlight=False,
         )
+    if "reach" in trained:
+        show_reach(where, trained["reach"], trained["held_to_references"])
     if found.settings is not None:
         where.print(
             f"shared settings {found.settings.short}; must be the same on all nodes",
@@ -164,4 +234,27 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
         )
     for notice in found.notices:
         where.print(f"[yellow]note[/yellow] {escape(notice)}", highlight=False)
+    if trained.get("keyless"):
+        said = f"no key was looked at: {trained['keyless']}"
+        where.print(f"[yellow]note[/yellow] {escape(said)}", highlight=False)
+        said = f"{path} is consistent; a node also needs its key."
+        where.print(f"[green]{said}[/green]", highlight=False)
+        return
     where.print(f"[green]{path} would start.[/green]", highlight=False)
+
+
+def show_reach(where: Console, lengths: float, rule: str) -> None:
+    """How long a training is beside its reference, and what to do if it is too long."""
+    from qres_core.lab.first_round import FAR  # noqa: PLC0415 - numpy
+
+    where.print(
+        f"a round of training is {lengths:.2g} times as long as the reference of held-out examples",
+        highlight=False,
+    )
+    if lengths > FAR:
+        where.print(
+            f"[yellow]note[/yellow] plugins.{rule}.farthest: above {FAR:g} times, honest nodes may "
+            "refuse each other's sets, and rounds are aborted: let the reference take as many "
+            f"steps as training does, or set plugins.{rule}.farthest = 0",
+            highlight=False,
+        )

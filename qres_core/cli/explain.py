@@ -10,7 +10,9 @@ from typing import Final
 import click
 
 from qres_core.contract.errors import ERROR_FAMILIES, ERRORS
+from qres_core.contract.faults import Fault, is_own_id, is_plugin_name
 from qres_core.contract.suggest import nearest
+from qres_core.contract.transport import LinkReason
 
 _WIDTH: Final = 88
 _PREFIX: Final = "QRES-E"
@@ -20,14 +22,15 @@ _PREFIX: Final = "QRES-E"
 @click.argument("codes", nargs=-1, metavar="[ID]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(codes: tuple[str, ...], *, as_json: bool) -> None:
-    """Explain the ID of an error; without one, list all.
+    """Explain the ID of an error; without one, list all errors.
 
-    QRES-E304, qres-e304, E304 and 304 are the same id. Exit code 2 if there is no such id.
+    QRES-E304, qres-e304, E304 and 304 are the same id. The ids that logs, metrics and the status
+    name are explained too, for example unproven-link. Exit code 2 if there is no such id.
     """
     found = [_code(text) for text in codes] or list(ERRORS)
     if as_json:
         rows = [
-            {"code": code, "title": ERRORS[code][0], "meaning": ERRORS[code][1]} for code in found
+            dict(zip(("code", "title", "meaning"), _entry(code), strict=True)) for code in found
         ]
         click.echo(json.dumps(rows, indent=2))
     elif codes:
@@ -42,15 +45,45 @@ def command(codes: tuple[str, ...], *, as_json: bool) -> None:
 
 def _code(text: str) -> str:
     """The id that somebody means."""
+    if text.strip() in log_ids() or is_of_plugin(text.strip()):
+        return text.strip()
     short = re.sub(r"^(QRES-?)?E?-?", "", text.strip().upper())
     code = f"{_PREFIX}{short}"
     if code in ERRORS:
         return code
     near = nearest(short, [error.removeprefix(_PREFIX) for error in ERRORS])
+    if not near and re.search("[-_]", text):
+        near = nearest(text.strip().lower(), log_ids())
     msg = f"there is no error {text!r}; {near or '`qres explain` lists all'}"
     raise click.UsageError(msg)
 
 
+def log_ids() -> dict[str, str]:
+    """What the ids that logs name say, in a sentence each."""
+    faults = {fault.value: fault.text for fault in Fault}
+    entry = re.compile(r"^\s+([A-Z_]+): ((?:.+\n)(?:\s{12}.+\n)*)", re.MULTILINE)
+    said = entry.findall(LinkReason.__doc__ or "")
+    links = {LinkReason[name].value: " ".join(text.split()) for name, text in said}
+    return faults | {key: f"A link: {text}" for key, text in links.items()}
+
+
+def is_of_plugin(text: str) -> bool:
+    """Whether a text is an id of a plugin, as ``replay:sequence-too-old``."""
+    plugin, colon, own = text.partition(":")
+    return bool(colon) and is_plugin_name(plugin) and is_own_id(own)
+
+
+def _entry(code: str) -> tuple[str, str, str]:
+    """An id, its title and its meaning."""
+    if code in ERRORS:
+        return code, *ERRORS[code]
+    if code in log_ids():
+        return code, "an id in logs, metrics and the status", log_ids()[code]
+    plugin, _colon, own = code.partition(":")
+    meaning = f"The plugin {plugin} says {own!r}. Its README says what it means."
+    return code, f"an id of the plugin {plugin}", meaning
+
+
 def _page(code: str) -> str:
-    title, meaning = ERRORS[code]
+    _code, title, meaning = _entry(code)
     return f"{click.style(code, fg='red', bold=True)}  {title}\n\n" + textwrap.fill(meaning, _WIDTH)

@@ -116,13 +116,16 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
     table = Table("member", "connected", "standing", "contributed")
     for member in report["members"]:
         connected = "self" if member["self"] else "yes" if member["connected"] else "no"
+        again = member.get("next_dial_seconds")
+        if connected == "no" and again is not None:
+            connected = f"no, dialled in {again:.0f} s"
         standing = "banned" if member["banned"] else f"{member['standing']:.2f}"
         if member.get("banned_by_all"):
             standing = "banned by all"
         elif member.get("silent"):
             standing += ", long silent"
         barred = member["banned"] or member.get("banned_by_all")
-        style = "red" if barred else None if connected != "no" else "dim"
+        style = "red" if barred else None if not connected.startswith("no") else "dim"
         table.add_row(
             member["id"][:16], connected, standing, str(member["contributed"]), style=style
         )

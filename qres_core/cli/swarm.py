@@ -35,6 +35,8 @@ VOUCHED_WITHIN: Final = 20.0
 """Seconds that a box waits at its end for its nodes to hear the votes for the last model."""
 FIGURES_WITHIN: Final = 2.0
 """Seconds that a new model's line waits for its figures."""
+MEASURED_WITHIN: Final = 600.0
+"""Seconds that a box waits at its end for the figures of the last model: a large one takes long."""
 _REASONS: Final = 3
 """Reasons of rounds without a model that are told."""
 _SUGAR: Final = {
@@ -231,6 +233,7 @@ class Watch:
     _told_of: set[tuple[str, str, str]] = attrs.field(factory=set[tuple[str, str, str]], init=False)
     _goal_told: bool = attrs.field(default=False, init=False)
     _since: float = attrs.field(default=0.0, init=False)
+    _through_since: float | None = attrs.field(default=None, init=False)
     _seen_since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
 
     def run(self) -> None:
@@ -252,7 +255,9 @@ class Watch:
                 self._complaints()
                 self._progress()
                 over = self.timeout is not None and time.monotonic() > started + self.timeout
-                if over or self.fleet.through or self.fleet.hopeless or self.fleet.starving:
+                if over or self.fleet.hopeless or self.fleet.starving:
+                    return
+                if self.fleet.through and self._no_more_figures():
                     return
                 if self.told.event.wait(EVERY):
                     return
@@ -260,6 +265,18 @@ class Watch:
             self._models(wait=False)
             if self._shown is not None:
                 self._shown.stop()
+
+    def _no_more_figures(self) -> bool:
+        """Whether the last model's figures are there, or are waited for no longer."""
+        now, step = time.monotonic(), self.fleet.step
+        if figures_of(self.fleet, step) or all(entry.measured(step) for entry in self.fleet.living):
+            return True
+        if self._through_since is None:
+            self._through_since = now
+        if now < self._through_since + MEASURED_WITHIN:
+            return False
+        self._news(f"gave up on the figures of model {step} after {MEASURED_WITHIN:g} s")
+        return True
 
     def _addresses(self) -> None:
         if self.as_json:
@@ -316,7 +333,8 @@ class Watch:
         for step in range(self._step + 1, self.fleet.step + 1):
             since = self._seen_since.setdefault(step, now)
             metrics = figures_of(self.fleet, step)
-            if wait and not metrics and step == self.fleet.step and now < since + FIGURES_WITHIN:
+            patience = MEASURED_WITHIN if self.fleet.through else FIGURES_WITHIN
+            if wait and not metrics and step == self.fleet.step and now < since + patience:
                 return
             self._step, self._since = step, now
             del self._seen_since[step]
@@ -336,7 +354,9 @@ def figures_of(fleet: Fleet, step: int) -> dict[str, float]:
 
 
 def waited_for(fleet: Fleet) -> str:
-    """What the next model waits for, as far as the nodes say."""
+    """What the next model waits for, or the end, as far as the nodes say."""
+    if fleet.through:
+        return f"every node has model {fleet.step}, and its figures are computed"
     silent = [living_node.seat.name for living_node in fleet.living if not living_node.answers]
     if silent:
         return f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer yet"

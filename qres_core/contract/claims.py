@@ -26,6 +26,9 @@ be pure, quick, and ask for nothing but their arguments and the plugin's options
   an update is after it, if it was as large as ``extent`` before.
 - ``shard_run(dimension: int) -> int``: of a plugin with ``verify_shard``, how many coordinates in a
   row no shard of a model of that dimension may part.
+- ``preflight(node_info: NodeInfo) -> Iterable[Problem]``: every reason why ``setup`` would refuse
+  this node, as far as reading shows it. It writes nothing. A start asks it before any ``setup``,
+  and so do ``qres check`` and ``qres node doctor``.
 
 A plugin that keeps something from round to round may have ``remember() -> bytes`` and
 ``recall(memory: bytes) -> None`` besides: a simulation that goes on gives it back what it kept,

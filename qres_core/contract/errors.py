@@ -40,7 +40,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E102": (
             "unknown key",
             "No part of QRES reads this key. It is nearly always a misspelt defence that would "
-            "stay off. Correct or remove it; the message suggests the nearest known name.",
+            "stay off. Correct or remove it; the message suggests the nearest known name. Of an "
+            "option that went, it says why, and what to use instead.",
         ),
         "QRES-E103": ("required key missing", "The key has no safe default. Set it."),
         "QRES-E104": (
@@ -404,6 +405,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E908": (
             "kind of key not offered",
             "Nodes have Ed25519 keys. Something asked the transport for a key of another kind.",
+        ),
+        "QRES-E909": (
+            "transport stands still",
+            "The thread that carries the messages has not run for many seconds. No message comes "
+            "or goes. The log names what it was doing, and the peer that it was doing it for.",
         ),
     }
 )

@@ -109,7 +109,7 @@ class Fault(enum.StrEnum):
     EQUIVOCATION = (
         "equivocation",
         _TRANSFERABLE,
-        "A node signed two messages of which it may send one.",
+        "A node signed two messages, and it may send only one of them.",
     )
     MALFORMED_PAYLOAD = (
         "malformed-payload",
@@ -130,7 +130,7 @@ class Fault(enum.StrEnum):
     UNPROVEN_DIALOGUE_MESSAGE = (
         "unproven-dialogue-message",
         _PLAIN,
-        "A quoted message of a dialogue is not one that its sender made for this node.",
+        "The sender of a quoted message of a dialogue did not make it for this node.",
     )
     TOO_MANY_DIALOGUE_MESSAGES = (
         "too-many-dialogue-messages",
@@ -191,7 +191,7 @@ class Fault(enum.StrEnum):
     UNPROVEN_CONTRIBUTION = (
         "unproven-contribution",
         _PLAIN,
-        "The quoted contribution is not one that its sender made for this model.",
+        "The sender of the quoted contribution did not make it for this model.",
     )
     WRONG_SHARD = (
         "wrong-shard",

@@ -326,3 +326,29 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Disconnect; idempotent."""
         ...
+
+
+@runtime_checkable
+class AttendedTransport(Protocol):
+    """What a transport may offer beside :class:`Transport`, so that a node sees it stand still.
+
+    The node calls all of it in the thread of its event loop.
+    """
+
+    async def attend(self) -> None:
+        """Have whatever carries the bytes do nothing, once; returns when it did.
+
+        Raises RoundError: QRES-E603 where it is over.
+        """
+        ...
+
+    def doing(self) -> str:
+        """What it does at this moment, in words: task, peer, place in the code.
+
+        Called while :meth:`attend` has not returned for long.
+        """
+        ...
+
+    def dials(self) -> Mapping[NodeId, float]:
+        """Seconds until each node that is away, and dialled again and again, is dialled next."""
+        ...

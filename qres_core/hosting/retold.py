@@ -122,6 +122,7 @@ class Retold:
                 "INSERT INTO round (nonce, told, dimension, secret) VALUES (?, ?, ?, ?)",
                 (nonce, told, dimension, secret),
             )
+        db.empty_log()  # of the secret before
 
     def secret(self, nonce: bytes, told: bytes, dimension: int) -> bytes:
         """The secret of the round. Raises RoundError: QRES-E604 where it is not, or not any more.
@@ -204,6 +205,8 @@ class Retold:
             if over:
                 db.execute("UPDATE round SET secret = x'' WHERE nonce = ?", (nonce,))
                 db.execute("UPDATE event SET told = x'' WHERE nonce = ?", (nonce,))
+        if over:  # a process that is killed from here on leaves it nowhere
+            db.empty_log()
         return tuple(answer)
 
     def first(self, key: bytes, value: bytes) -> bytes:

@@ -97,7 +97,9 @@ class Enabled:
                 attrs.evolve(each, where=f"{where}: {each.where}") for each in error.problems
             ]
             raise PluginError(refused) from error
-        except Exception as error:  # an AttributeError inside the property is no absence
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an AttributeError inside the property is no absence
             what = f"'claims' raised {type(error).__name__}: {error}"
             raise PluginError.of("QRES-E210", where, what, _STATE) from error
         if type(claims) is not Claims:
@@ -173,6 +175,18 @@ class Enabled:
             raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
         return cast("tuple[Problem | str, ...]", items)
 
+    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
+        """Why the plugin would refuse to be set up at this node, as far as reading alone shows it.
+
+        Raises PluginError: QRES-E206 if it raises, or returns anything else.
+        """
+        found = _ask(self, "preflight", (), node_info)
+        items = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
+        if items is None or any(type(item) is not Problem for item in items):
+            what = "'preflight' returned something but problems"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        return cast("tuple[Problem, ...]", items)
+
     @property
     def remembers(self) -> bool:
         """Whether the plugin says what it keeps from round to round, and takes it back."""
@@ -215,7 +229,9 @@ def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> ob
         answer: object = getattr(enabled.instance, label)(*arguments)
         # A generator runs when it is read: what it raises is to be caught here.
         return list(cast("Iterable[object]", answer)) if inspect.isgenerator(answer) else answer
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         what = f"{label!r} raised {type(error).__name__}: {error}"
         raise PluginError.of(
             "QRES-E206", f"plugins.{enabled.name}", what, _authors(enabled)

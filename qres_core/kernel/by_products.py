@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from qres_core.contract.errors import HookError
 from qres_core.contract.types import Updates, Vector
+from qres_core.kernel.guard import PassingError
 
 Products: TypeAlias = Sequence[NDArray[Any]]
 """Inner products of whole updates as the first plugins get them that are ``by_products``."""
 
 
-class ReachedError(BaseException):
+class ReachedError(PassingError):
     """The rows got to a plugin for which there are no products yet.
 
     No plugin may take it for an error of its own, hence the base class.

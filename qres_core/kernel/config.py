@@ -450,7 +450,11 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
     elif isinstance(error, ForbiddenExtraKeysError):
         known = _keys_of(error)
         moved: Mapping[str, str] = getattr(error.cl, "MOVED", {})
+        gone: Mapping[str, tuple[str, str]] = getattr(error.cl, "GONE", {})
         for key in sorted(error.extra_fields):
+            if key in gone:
+                yield Problem("QRES-E102", f"{path}.{key}", *gone[key])
+                continue
             hint = moved.get(key) or did_you_mean(key, known)
             yield Problem("QRES-E102", f"{path}.{key}", "unknown key", hint)
     elif isinstance(error, KeyError):
@@ -490,7 +494,8 @@ def structure(raw: object, kind: type[T], path: str) -> T:
     """Turn a raw table into an attrs class, strictly.
 
     The fields of the class are the keys. A class variable ``MOVED`` may say, by key, what to write
-    in place of a key that it had once. ``path``: key path of the table, for messages. Raises
+    in place of a key that it had once. ``GONE`` may say, by key, why there is no such key any more,
+    and what to do. ``path``: key path of the table, for messages. Raises
     ConfigError: every problem of the table, with key paths.
     """
     if type(raw) is not dict:

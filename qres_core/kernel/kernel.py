@@ -21,6 +21,7 @@ from qres_core.contract import faults
 from qres_core.contract.dialogue import Dialogue
 from qres_core.contract.errors import (
     CompatibilityError,
+    ConfigError,
     HookError,
     Problem,
     QresError,
@@ -57,6 +58,7 @@ from qres_core.kernel.by_products import Products, ProductSeats, ReachedError, n
 from qres_core.kernel.chain import having
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.guard import guarded
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.ranged import in_ranges
 from qres_core.kernel.settings import SharedSettings, shared_settings
@@ -107,7 +109,7 @@ class Kernel:
         # In file order.
         self._callers: Mapping[str, tuple[tuple[str, Caller], ...]] = {
             hook: tuple(
-                (plugin.name, getattr(plugin.manager.hook, hook))
+                (plugin.name, guarded(getattr(plugin.manager.hook, hook)))
                 for plugin in enabled
                 if hook in plugin.hooks
             )
@@ -334,31 +336,17 @@ class Kernel:
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def setup(self, node_info: NodeInfo) -> None:
-        """Run ``setup`` of every plugin in file order.
+        """Run ``setup`` of every plugin in file order, if :meth:`preflight` finds nothing.
 
-        Raises CompatibilityError: QRES-E311 where a plugin validates and the node's trainer does
-        not, QRES-E318 where one protects single examples and the trainer does not clip them. Raises
+        Raises CompatibilityError or ConfigError: what :meth:`preflight` found. Raises
         PluginError: QRES-E210 where a plugin claims something else than before. Raises
         QresError: what a plugin's ``setup`` refuses.
         """
-        judges = self._callers["screen"] or self._callers["endorse"]
-        if judges and not node_info.validates:
-            what = "judges updates by held-out examples, but the node's trainer keeps none"
-            fix = "give the trainer validate(vector), or set trainer.task.held_out"
-            raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
-        if self.record_clip not in (None, node_info.clipped):
-            what = "protects single examples, but the node's trainer does not clip them as it asks"
-            fix = "wrap the trainer with by_record before the node starts"
-            raise CompatibilityError.of("QRES-E318", f"plugins.{self._clipper}", what, fix)
+        if problems := self.preflight(node_info):
+            of_file = any(not problem.code.startswith("QRES-E3") for problem in problems)
+            raise (ConfigError if of_file else CompatibilityError)(problems)
         self.enter(frozenset(node_info.roster))
-        found = self.solution
-        node_info = attrs.evolve(
-            node_info,
-            visibility=found.visibility,
-            colluding=found.colluding,
-            rows=found.rows,
-            noised=found.noised,
-        )
+        node_info = self._told(node_info)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
         self._key_indices.clear()
@@ -367,6 +355,40 @@ class Kernel:
                 self.key_index(node_id)
         for plugin in self.enabled:
             plugin.keeps_its_word()
+
+    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
+        """What would keep the plugins from being set up at this node, as far as reading shows it.
+
+        A start and whoever only wants to know whether there could be one ask this alike; nothing is
+        written or kept. Returns QRES-E311 where a plugin validates and the node's trainer does not,
+        QRES-E318 where one protects single examples and the trainer does not clip them, and what
+        plugins say. Raises PluginError: QRES-E206 for a plugin that does not say it properly.
+        """
+        found: list[Problem] = []
+        judges = self._callers["screen"] or self._callers["endorse"]
+        if judges and not node_info.validates:
+            what = "judges updates by held-out examples, but the node's trainer keeps none"
+            fix = "give the trainer validate(vector), or set trainer.task.held_out"
+            found.append(Problem("QRES-E311", f"plugins.{judges[0][0]}", what, fix))
+        if self.record_clip not in (None, node_info.clipped):
+            what = "protects single examples, but the node's trainer does not clip them as it asks"
+            fix = "wrap the trainer with by_record before the node starts"
+            found.append(Problem("QRES-E318", f"plugins.{self._clipper}", what, fix))
+        told = self._told(node_info)
+        said = [problem for plugin in self.enabled for problem in plugin.preflight(told)]
+        known = {problem.where for problem in found}
+        return (*found, *(problem for problem in said if problem.where not in known))
+
+    def _told(self, node_info: NodeInfo) -> NodeInfo:
+        """What plugins are told of a node, with what was solved."""
+        found = self.solution
+        return attrs.evolve(
+            node_info,
+            visibility=found.visibility,
+            colluding=found.colluding,
+            rows=found.rows,
+            noised=found.noised,
+        )
 
     def enter(self, roster: frozenset[NodeId], banned: frozenset[NodeId] = frozenset()) -> None:
         """Judge by these members from now on; called when a height begins, before its round opens.

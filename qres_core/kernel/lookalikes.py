@@ -25,6 +25,7 @@ METHODS: Final = (
     "shard_run",
     "retune",
     "examine",
+    "preflight",
     "remember",
     "recall",
     "recall_agreed",

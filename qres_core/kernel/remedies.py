@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -44,10 +45,36 @@ def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
             f"let {hider.name} work in groups, with a larger swarm: {plugin.name} needs {rows}, "
             f"more than swarm.quorum = {quorum} allows"
         )
-    return (
-        f"let {hider.name} work in groups of at most {size} nodes: {plugin.name} needs {rows}, "
-        f"and swarm.quorum = {quorum}"
-    )
+    why = f"{plugin.name} needs {rows}, and swarm.quorum = {quorum}"
+    found = " or ".join(group_options(hider, size))
+    if found:
+        return f"{found}: {why}"
+    return f"let {hider.name} work in groups of at most {size} nodes: {why}"
+
+
+def group_options(hider: Enabled, size: int) -> list[str]:
+    """Which option makes a plugin hide in groups of at most so many; none where no one does.
+
+    Example: ``group_size = 3 in [plugins.y]``; ``group_size <= 3 in [plugins.y]`` where that number
+    by itself asks for a change of another option too.
+    """
+    kind = cast("Any", type(hider.instance))
+    found: list[str] = []
+    for field in attrs.fields(kind) if attrs.has(kind) else ():
+        if not field.init or type(getattr(hider.instance, field.name)) is not int:
+            continue
+        for number in (size, *(size + 2**power for power in range(_BASES))):
+            grouped = partial(_in_groups, number)
+            if _trial(hider, grouped, field.alias, number) is not None:
+                bound = "=" if number == size else "<="
+                found.append(f"{field.name} {bound} {size} in [plugins.{hider.name}]")
+                break
+    return found
+
+
+def _in_groups(size: int, plugin: Enabled) -> bool:
+    hides = plugin.claims.hides
+    return hides.leaves is Visibility.GROUP and hides.group_size == size
 
 
 def settings(

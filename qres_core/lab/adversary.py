@@ -11,24 +11,30 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
 import numpy as np
 
 from qres_core.contract import packing
-from qres_core.contract.errors import LabError
-from qres_core.contract.fixed import LIMIT, add_saturating
+from qres_core.contract.errors import LabError, WireError
+from qres_core.contract.fixed import LIMIT, add_saturating, decode
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import evaluated
 from qres_core.contract.types import NodeId, Update, Updates, Vector
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.lab.attack_memory import recall, remember
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
+from qres_core.lab.attacks.context import Examined
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.bad_faith import Chooser
+from qres_core.lab.checkpoint import states
 from qres_core.lab.executors import make_executor
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.frames import opened
+from qres_core.lab.momentum_trainer import MomentumTrainer
 from qres_core.lab.nodes import SimulatedNode
+from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.sabotage import (
     MAX_HEARD,
     SABOTAGE,
@@ -43,6 +49,7 @@ from qres_core.lab.trainings import Trainings
 from qres_core.lab.workers import pool_of
 from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.messages import PREVOTE, encode_contribution
+from qres_core.swarm.model_file import unusable
 
 
 def hostile_plugins(experiment: Experiment) -> Mapping[int, Mapping[str, Installed]]:
@@ -78,6 +85,19 @@ def as_payload(forgery: Forgery, cap: int) -> bytes:
     return encode_contribution(max(1, min(forgery.weight, cap)), packed, {})
 
 
+def _reference_of(trainer: object, info: RoundInfo, model: Vector) -> Vector | None:
+    held_out = HeldOut.of(trainer, model, info)
+    return None if held_out is None or held_out.train is None else held_out.reference()
+
+
+@attrs.frozen
+class AttackerState:
+    """What attackers keep between two rounds."""
+
+    memory: bytes  # the attack's, see :mod:`qres_core.lab.attack_memory`
+    streams: Mapping[str, Any]  # states of their random streams by name
+
+
 class Adversary:
     """All attackers of a simulation; they know everything and may collude.
 
@@ -90,6 +110,9 @@ class Adversary:
         saboteur: what they inject beside it, if anything.
         trainings: the updates of all nodes, on data that the attack may have poisoned.
         heard: the last frames of others that reached them.
+        streams: their randomness by name: "attack" for all and the first of them, "attack.1" and so
+            on for each other one, "sabotage" for what they inject. Whoever acts first in a round,
+            each draws the same.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -109,7 +132,12 @@ class Adversary:
             make = make_executor(self._scenario.executor, self._scenario.executor_options)
         pool = pool_of(task.trainers, self._scenario.workers, make)
         self.trainings = Trainings(task, experiment.honest, pool)
-        self.rng = experiment.stream(2)
+        others = range(1, self._scenario.attackers)
+        self.streams = {
+            "attack": experiment.stream(2),
+            "sabotage": experiment.stream(4),
+            **{f"attack.{other}": experiment.stream(5, other) for other in others},
+        }
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
         self._cap = swarm.weight_cap
         self._honest = experiment.honest
@@ -120,6 +148,9 @@ class Adversary:
         self._swarm = swarm
         self._proposer: Callable[[int], NodeId] | None = None
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
+        self._is_kept = experiment.keeper is not None
+        # By round: what attackers kept before the first of them lied in it, the oldest first.
+        self._kept: dict[int, AttackerState] = {}
 
     @property
     def outsiders(self) -> int:
@@ -145,6 +176,8 @@ class Adversary:
         self, attack: Attack, number: int, info: RoundInfo, model: Vector
     ) -> tuple[Forgery, ...]:
         """What attacker ``number`` contributes in a round; nothing if it stays away."""
+        if self._is_kept and info.number not in self._kept:
+            self._kept[info.number] = self._now()
         context = AttackContext(
             info,
             info.cut(model),
@@ -152,13 +185,35 @@ class Adversary:
             self.trainings.honest(info, model),
             self._scenario.attackers,
             number,
-            self.rng,
+            self.streams[f"attack.{number}" if number else "attack"],
             probe_for(attack, lambda: self._shadow(info, model)),
             self._boards.setdefault((info.number, info.model_digest), {}),
             partial(self._reference, info, model),
             partial(self._loss, info, model),
+            partial(self._examined, info, model),
+            partial(self._references, info, model),
+            self.streams["attack"],
         )
         return attack.forge(context)
+
+    def kept(self, number: int) -> AttackerState:
+        """What attackers keep after a round: some may have lied in later ones already."""
+        return next((kept for made, kept in self._kept.items() if made > number), self._now())
+
+    def _now(self) -> AttackerState:
+        return AttackerState(remember(self.attack), states(self.streams))
+
+    def recall(self, memory: bytes) -> None:
+        """Give the attack what it kept.
+
+        Raises ModelError: QRES-E605 where it is not this attack's. Raises CompatibilityError:
+        QRES-E317 where a checkpoint does not hold what the attack keeps.
+        """
+        name = self._scenario.attack
+        try:
+            recall(self.attack, name, memory)
+        except (ValueError, WireError) as error:
+            raise unusable(f"what the attack {name!r} kept cannot be restored") from error
 
     def _proposing(self, info: RoundInfo) -> int:
         """The index of the node that proposes in a round."""
@@ -170,8 +225,29 @@ class Adversary:
 
     def _reference(self, info: RoundInfo, model: Vector) -> Vector | None:
         """What the proposer's held-out examples alone would change, if it holds any out."""
-        held_out = HeldOut.of(self._screener(info), model, info)
-        return None if held_out is None or held_out.train is None else held_out.reference()
+        return _reference_of(self._screener(info), info, model)
+
+    def _references(self, info: RoundInfo, model: Vector) -> Sequence[Vector]:
+        """The same of every honest node that holds any out."""
+        trainers = self.trainings.task.trainers[: self._honest]
+        made = (_reference_of(trainer, info, model) for trainer in trainers)
+        return tuple(item for item in made if item is not None)
+
+    def _examined(
+        self, info: RoundInfo, model: Vector, merged: Vector, label: int | None
+    ) -> Examined | None:
+        """Loss and gradient on the test examples after a merge, where the trainer shows them."""
+        trainer: Any = self.trainings.task.trainers[0]
+        if not isinstance(trainer, NumpyTrainer | MomentumTrainer):
+            return None
+        chosen = slice(None) if label is None else trainer.test_y == label
+        x, y = trainer.test_x[chosen], trainer.test_y[chosen]
+        if not len(y):
+            return None
+        moved = add_saturating(model, info.placed(merged)).vector
+        with np.errstate(over="ignore", invalid="ignore"):  # a lie may be as long as it likes
+            found = trainer.model.loss_and_gradient(decode(moved, scale=trainer.scale), x, y)
+        return float(found[0]), info.cut(found[1])
 
     def _loss(self, info: RoundInfo, model: Vector, merged: Vector) -> float | None:
         """The loss on the test examples after a merge, if the task measures one."""
@@ -202,7 +278,7 @@ class Adversary:
             now,
             node.kernel.sign,
             node.machine.take_sequence,
-            self.rng,
+            self.streams["sabotage"],
         )
         return saboteur.act(context)
 
@@ -230,6 +306,7 @@ class Adversary:
     def forget(self, before: int) -> None:
         """Forget the rounds before one."""
         self._boards = {key: board for key, board in self._boards.items() if key[0] >= before}
+        self._kept = {number: kept for number, kept in self._kept.items() if number >= before}
         self.trainings.forget(before)
 
     def _shadow(self, info: RoundInfo, model: Vector) -> Shadow:

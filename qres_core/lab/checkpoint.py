@@ -28,6 +28,7 @@ from qres_core.contract.errors import (
     Problem,
     QresError,
 )
+from qres_core.contract.faults import Fault
 from qres_core.contract.stores import clear_leftovers, make_folder, replace_file
 from qres_core.contract.trainer import RememberingTrainer, Trainer
 from qres_core.contract.training import kept_by
@@ -35,6 +36,7 @@ from qres_core.contract.types import Vector, model_digest
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import RoundRecord
+from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.swarm.chain import Head
 from qres_core.swarm.journal import MemoryJournal, Resume
@@ -42,7 +44,7 @@ from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_fi
 
 CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
-_FORMAT: Final = "qres/checkpoint/v4"
+_FORMAT: Final = "qres/checkpoint/v5"
 _FIRST: Final = "first model"
 _MAY_CHANGE: Final = frozenset({"simulation.rounds", "simulation.workers", "simulation.executor"})
 _OF_EXECUTOR: Final = "simulation.executor_options"
@@ -65,6 +67,7 @@ class Checkpoint:
     records: tuple[RoundRecord, ...]  # the rounds so far
     memories: tuple[bytes, ...] = ()  # what each node's trainer keeps; none where none keeps any
     plugins: tuple[Mapping[str, bytes], ...] = ()  # what each node's plugins keep, by plugin
+    attack: bytes = b""  # what the attack keeps, see :mod:`qres_core.lab.attack_memory`
 
     def restore(self, streams: Streams) -> None:
         """Set the streams to where they were.
@@ -286,7 +289,7 @@ def _encode(settings: Mapping[str, str], checkpoint: Checkpoint) -> bytes:
     text = json.dumps(facts, default=_plain)
     model, head = encode(checkpoint.model, KEPT), canonical.dumps(checkpoint.head.raw())
     of_plugins = [dict(memory) for memory in checkpoint.plugins]
-    kept = canonical.dumps([list(checkpoint.memories), of_plugins])
+    kept = canonical.dumps([list(checkpoint.memories), of_plugins, checkpoint.attack])
     checksum = _checksum(text, model, head, kept)
     return canonical.dumps([_FORMAT, text, model, head, kept, checksum])
 
@@ -313,7 +316,7 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
         before: Any = facts["settings"]
         if any(type(setting) is not str for setting in before.values()):
             raise unusable("its settings are invalid", where)
-        memories, plugins = _memories(kept)
+        memories, plugins, attack = _memories(kept)
         checkpoint = Checkpoint(
             model=decode(model, KEPT, where),
             head=Head.from_raw(canonical.loads(head, max_bytes=len(head))),
@@ -324,6 +327,7 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
             records=tuple(_record(record) for record in facts["records"]),
             memories=memories,
             plugins=plugins,
+            attack=attack,
         )
         if checkpoint.head.model != checkpoint.model.digest:
             raise unusable("its head is of another model", where)
@@ -334,16 +338,16 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
         raise unusable("is no checkpoint, or is damaged", where) from error
 
 
-def _memories(octets: bytes) -> tuple[tuple[bytes, ...], tuple[Mapping[str, bytes], ...]]:
-    """What trainers keep, and what plugins keep. Raises ValueError."""
-    trainers, plugins = canonical.loads(octets, max_bytes=len(octets))
+def _memories(octets: bytes) -> tuple[tuple[bytes, ...], tuple[Mapping[str, bytes], ...], bytes]:
+    """What trainers keep, what plugins keep, and what the attack does. Raises ValueError."""
+    trainers, plugins, attack = canonical.loads(octets, max_bytes=len(octets))
     maps = canonical.is_list(plugins) and all(map(canonical.is_map, plugins))
     if not (canonical.is_list(trainers) and maps):
         raise ValueError("expected what trainers and plugins keep")
-    kept = [*trainers, *(memory for each in plugins for memory in each.values())]
+    kept = [*trainers, *(memory for each in plugins for memory in each.values()), attack]
     if any(type(memory) is not bytes for memory in kept):
         raise ValueError("expected bytes")
-    return tuple(trainers), tuple(plugins)
+    return tuple(trainers), tuple(plugins), attack
 
 
 def _whole(value: object) -> int:
@@ -435,12 +439,18 @@ def notices(
             "rounds ended without some contributions: in an uninterrupted run, others may have "
             "arrived in time"
         )
-    if scenario.attack:
-        order = ", and the order in which attackers draw random numbers"
+    if scenario.engine == "events" and any(
+        Fault.EQUIVOCATION in record.rejected for record in records
+    ):
         said.append(
-            f"the attack {scenario.attack!r} starts again and loses its memory"
-            f"{order if scenario.engine == 'events' else ''}"
+            "nodes sent messages that contradict each other: in an uninterrupted run, others of "
+            "them may have come first"
         )
+    said.extend(
+        f"the attack {name!r} starts again and forgets the messages that it heard"
+        for name in filter(None, (scenario.attack, scenario.sabotage))
+        if name in SABOTAGE
+    )
     loses = "; a trainer with a memory loses it" if any(map(_forgetful, trainers)) else ""
     said.append(f"continues after model {checkpoint.model.step}{loses}")
     return tuple(said)

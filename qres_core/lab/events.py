@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.errors import QresError, RoundError, WireError
 from qres_core.contract.rounds import RoundInfo, RoundStatus
 from qres_core.contract.trainer import Validator, base_of
 from qres_core.contract.types import Vector
@@ -45,6 +45,7 @@ from qres_core.swarm.effects import (
 from qres_core.swarm.journal import MemoryJournal
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.participants import participants
+from qres_core.swarm.results import Merged
 from qres_core.swarm.rounds import round_machine
 from qres_core.swarm.timeouts import MAX_BACKOFF
 
@@ -52,8 +53,11 @@ TRAINING_SECONDS: Final = 0.2
 COLLUSION_SECONDS: Final = 0.1
 """How much later than the others attackers send: they want to know what to lie about."""
 ADMITTED: Final = "admitted"
+MERGING: Final = frozenset(("aggregate", "wrap_aggregate", "reveal", "reveal_shard"))
+"""Hooks that decide what a set merges to."""
 MAX_ABORTED: Final = 20
-"""Rounds in a row, aborted or as long as one, after which a simulation gives up."""
+"""Rounds in a row, aborted or as long as one, after which a simulation gives up; so it does after
+as many attempts to agree on what one set merges to."""
 
 
 class EventEngine:
@@ -95,12 +99,14 @@ class EventEngine:
             self.adversary.trainings,
             Meter(len(self.nodes), len(self.observer.kernel.by_products)),
         )
-        self._streams = {"network": self.network.rng, "attack": self.adversary.rng}
+        self._streams = {"network": self.network.rng, **self.adversary.streams}
         self._aborted = 0
         self._ended_at = self.clock.now  # when the observer's last round ended
         longest = self._swarm.deadline + 3 * MAX_BACKOFF * self._swarm.vote_timeout
         self._patience = MAX_ABORTED * longest + self._swarm.interval
         self._diverged: QresError | None = None
+        # What the first honest node made of each decided set, by digest, and which node that was.
+        self._made_of: dict[bytes, tuple[SimulatedNode, bytes]] = {}
 
     def _made(self, experiment: Experiment) -> list[SimulatedNode]:
         """The nodes, set up."""
@@ -160,6 +166,7 @@ class EventEngine:
         check_resumable(self.observer.kernel)
         start.restore(self._streams)
         start.recall(self.recorder.trainings.task.trainers, self.kernels)
+        self.adversary.recall(start.attack)
         self.network.messages = start.counts["messages"]
         self.clock.now = self._ended_at = start.now
         self.recorder.records = list(start.records)
@@ -184,6 +191,14 @@ class EventEngine:
     def _done(self) -> bool:
         """Whether there is nothing left to play."""
         if self._diverged is not None or self._aborted >= MAX_ABORTED:
+            return True
+        if self.recorder.is_hopeless:
+            return True
+        if self.observer.machine.lost_attempts >= MAX_ABORTED:
+            self.recorder.stalled = (
+                f"stopped in height {self.observer.machine.head.height}: {MAX_ABORTED} attempts to "
+                "agree on what the decided set merges to came to nothing"
+            )
             return True
         if self.clock.now > self._ended_at + self._patience:
             return True  # too few nodes are there to end a round
@@ -280,11 +295,35 @@ class EventEngine:
                     self._diverged = error
                 case _:
                     pass
+        self._compare(node)
         due = node.machine.next_tick
         if due < node.tick_due:
             node.tick_due = due
             due = max(due, self.clock.now)
             self.clock.at(due, partial(self.network.act, node, partial(self._tick, node)))
+
+    def _compare(self, node: SimulatedNode) -> None:
+        """End the simulation if a node made another model of a set than one before it."""
+        if node.attacker is None and self._diverged is None:
+            self._diverged = self._other_than_before(node)
+
+    def _other_than_before(self, node: SimulatedNode) -> QresError | None:
+        """What to say of a node that made another model of a set than one before it."""
+        own = node.machine.found
+        if own is None or not isinstance(own.result, Merged):
+            return None
+        first, model = self._made_of.setdefault(own.chosen, (node, own.result.model))
+        if model == own.result.model:
+            return None
+        names = [f"plugins.{each.name}" for each in node.kernel.enabled if MERGING & {*each.hooks}]
+        what = (
+            f"nodes {first.index} and {node.index} merged the same set to different models: "
+            f"{' or '.join(names)} is not deterministic"
+        )
+        fix = (
+            "draw no random numbers and read no clock; run AggregatorContract of qres_core.testing"
+        )
+        return RoundError.of("QRES-E601", " and ".join(names), what, fix)
 
     def _send(self, node: SimulatedNode, to: SimulatedNode, frame: bytes) -> None:
         """Have the network carry a frame, unless its sender would rather not say that."""
@@ -345,7 +384,7 @@ class EventEngine:
         banned = [node for node in self.nodes if standing(node.node_id).banned]
         attackers = sum(node.attacker is not None for node in banned)
         bans = len(banned) - attackers, attackers
-        self.recorder.note(outcome, effect.model, effect.merged, bans)
+        self.recorder.note(outcome, effect.model, effect.merged, bans, found=effect.found)
         # Only attackers ask again for what others trained in a round that the observer has left.
         over = self.adversary.attack is None
         self.adversary.forget(outcome.round_info.number + over)
@@ -369,16 +408,18 @@ class EventEngine:
     def _checkpoint(self, agreed: Kernel) -> Checkpoint:
         """The simulation as it goes on from here. ``agreed``: has what all nodes keep alike."""
         number = self.recorder.records[-1].number
+        kept = self.adversary.kept(number)
         return Checkpoint(
             model=attrs.evolve(self.model(), vouchers=()),
             head=self.observer.machine.head,
             number=number,
             now=self.clock.now,
-            streams=states(self._streams),
+            streams={**states(self._streams), **kept.streams},
             counts={"messages": self.network.messages},
             records=tuple(self.recorder.records),
             memories=memories(self.recorder.trainings.task.trainers, number),
             plugins=plugin_memories(self.kernels, agreed),
+            attack=kept.memory,
         )
 
     def model(self) -> SwarmModel:

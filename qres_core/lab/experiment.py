@@ -47,7 +47,11 @@ class Experiment:
         """How many nodes do not attack: the first ones."""
         return self.config.swarm.nodes - self.scenario.attackers
 
-    def stream(self, purpose: int) -> np.random.Generator:
-        """A random stream of the seed: 1 for the network, 2 for attacks, 3 for dropouts."""
-        entropy = np.random.SeedSequence((self.scenario.seed, purpose))
+    def stream(self, *purpose: int) -> np.random.Generator:
+        """A random stream of the seed.
+
+        ``purpose``: 1 for the network, 2 for what attackers agree on and the first of them, 3 for
+        dropouts, 4 for what attackers inject; 5 and a number for each other attacker.
+        """
+        entropy = np.random.SeedSequence((self.scenario.seed, *purpose))
         return np.random.Generator(np.random.PCG64(entropy))

@@ -87,6 +87,8 @@ class NumpyTrainer:
     seed: int = 0  # with ``node`` and the round's number decides the order of the examples
     node: int = 0  # index of the node
     scale: int = 0  # power-of-two exponent of the grid
+    # whether the examples were scaled by figures of other nodes' examples, or of each other
+    fitted: bool = False
     last: LastStep = attrs.field(factory=LastStep, repr=False)  # that of the swarm
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
@@ -153,9 +155,16 @@ class NumpyTrainer:
     def records(self) -> int:
         """How many examples there are.
 
-        Raises LabError: QRES-E105 for options that make several steps of a round, or pull at the
-        model: a sum of single examples' steps is one step.
+        Raises LabError: QRES-E105 for examples that carry each other, and for options that make
+        several steps of a round, or pull at the model: a sum of single examples' steps is one step.
         """
+        if self.fitted:
+            what = (
+                "its examples are scaled by figures of all of them, so that each would move the "
+                "steps of the others, and the unit of privacy is a record"
+            )
+            fix = 'name = "digits" or "breast_cancer", which are scaled by constants'
+            raise LabError.of("QRES-E105", "trainer.task.name", what, fix)
         check_single_step(
             local_epochs=self.local_epochs,
             proximal=self.proximal,

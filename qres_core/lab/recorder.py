@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import attrs
 
@@ -18,6 +19,10 @@ from qres_core.lab.nodes import describe
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.trainings import Trainings
 from qres_core.swarm.model_file import SwarmModel
+
+ALIKE: Final = 3
+"""Rounds in a row without a model, for the same reason, after which the rest would end alike."""
+WRONG_RESULT: Final = "QRES-E702"
 
 
 @attrs.define(eq=False)
@@ -35,6 +40,7 @@ class Recorder:
     refused: Counter[str] = attrs.field(factory=Counter[str], init=False)
     # what became of messages that attackers injected, at honest nodes
     injected: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    stalled: str = attrs.field(default="", init=False)  # why it stopped within a round
     # rounds whose agreed set had a contribution of a node
     merged: Counter[NodeId] = attrs.field(factory=Counter[NodeId], init=False)
 
@@ -44,10 +50,13 @@ class Recorder:
         model: Vector,
         merged: Vector | None,
         banned: tuple[int, int] = (0, 0),
+        *,
+        found: str = "",
     ) -> RoundRecord:
         """Note how a round ended.
 
-        ``merged``: what was added to the model before; ``None`` if unknown.
+        ``merged``: what was added to the model before; ``None`` if unknown. ``found``: what the
+        observer itself found in place of a model.
         """
         info, closed = outcome.round_info, outcome.status is RoundStatus.CLOSED
         received, most = self.meter.take()
@@ -57,7 +66,7 @@ class Recorder:
             height=info.height,
             closed=closed,
             void=outcome.status is RoundStatus.VOID,
-            reason=outcome.reason,
+            reason=": ".join(filter(None, (outcome.reason, found))),
             metrics=evaluated(evaluate, model, info, node="node-0") if closed else {},
             accepted=len(outcome.members),
             attackers_accepted=len(set(self.attackers).intersection(outcome.members)),
@@ -75,6 +84,16 @@ class Recorder:
         self.merged.update(outcome.members)
         self.records.append(record)
         return record
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the last rounds ended alike, because a hook returned what no hook may.
+
+        It will again: what a hook returns is decided by the plugin's code.
+        """
+        last = self.records[-ALIKE:]
+        alike = len(last) == ALIKE and len({record.reason for record in last}) == 1
+        return alike and last[0].void and WRONG_RESULT in last[0].reason
 
     def tell(
         self, model: Callable[[], SwarmModel], checkpoint: Callable[[], Checkpoint] | None
@@ -110,6 +129,11 @@ class Recorder:
             else notices(self.kernel, scenario, start, self.records, task.trainers)
         )
         swallowed = (self.trainings.notice,) if self.trainings.notice else ()
+        if self.is_hopeless:
+            said = f"stopped after {ALIKE} rounds that ended alike: {self.records[-1].reason}"
+            swallowed = (said, *swallowed)
+        if self.stalled:
+            swallowed = (self.stalled, *swallowed)
         return SimulationResult(
             model=model,
             trainer=task.name,

@@ -240,9 +240,13 @@ def _pick(where: str, name: str, known: Mapping[str, Choice]) -> Choice:
     return known[name]
 
 
-def _labelled(
+def labelled(
     load: Callable[[int], DataSplit], config: TaskConfig, nodes: int, seed: int, scale: int
 ) -> Task:
+    """Make a task of labelled examples; arguments and errors as for :func:`make_task`.
+
+    ``load``: the data, by seed; ``config``: its ``name`` is only what the task is called.
+    """
     kind = _pick("task.model", config.model, _MODELS)
     deal = _pick("task.partition", config.partition, _PARTITIONS)
     split = load(seed)
@@ -287,6 +291,7 @@ def _labelled(
             "seed": seed,
             "node": node,
             "scale": scale,
+            "fitted": split.fitted,
         }
         if not config.held_out:
             return NumpyTrainer(**options)
@@ -366,9 +371,9 @@ def _similarity(
 
 
 _TASKS: Final[Mapping[str, Callable[[TaskConfig, int, int, int], Task]]] = {
-    "digits": partial(_labelled, digits),
-    "breast_cancer": partial(_labelled, breast_cancer),
-    "synthetic": partial(_labelled, synthetic),
+    "digits": partial(labelled, digits),
+    "breast_cancer": partial(labelled, breast_cancer),
+    "synthetic": partial(labelled, synthetic),
     "quadratic": _quadratic,
 }
 _MODELS: Final = {"softmax": _softmax, "mlp": _mlp}

@@ -104,9 +104,10 @@ class VectorisedEngine:
         attackers = self.ids[experiment.honest :]
         self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings, Meter(1))
         self._falls = experiment.stream(3)
-        self._streams = {"attack": self.adversary.rng, "dropouts": self._falls}
+        self._streams = {**self.adversary.streams, "dropouts": self._falls}
         self._model: Vector = experiment.task.initial
         self._sequence = self._messages = 0
+        self._found = ""  # what the observer found in place of a model
         roster = Roster(tuple(sorted(self.ids)), self._swarm.byzantine, self._swarm.quorum)
         first = model_digest(self._model, 0)
         settings = self.kernel.settings.on_top_of(base_of(experiment.task.trainers[0]))
@@ -138,6 +139,7 @@ class VectorisedEngine:
         check_resumable(self.kernel)
         start.restore(self._streams)
         start.recall(self.recorder.trainings.task.trainers, self.kernels)
+        self.adversary.recall(start.attack)
         self._model, self._head = start.model.vector, start.head
         self._sequence, self._messages = start.counts["sequence"], start.counts["messages"]
         self.recorder.records = list(start.records)
@@ -149,6 +151,8 @@ class VectorisedEngine:
         for number in range(first, self._experiment.scenario.rounds + 1):
             self.play(number)
             self.recorder.tell(self.model, self._checkpoint)
+            if self.recorder.is_hopeless:
+                return
 
     def model(self) -> SwarmModel:
         """The model; there is no vote on it."""
@@ -167,6 +171,7 @@ class VectorisedEngine:
             records=tuple(self.recorder.records),
             memories=memories(self.recorder.trainings.task.trainers, number),
             plugins=plugin_memories(self.kernels, self.kernels[0]),
+            attack=self.adversary.kept(number).memory,
         )
 
     def result(self) -> SimulationResult:
@@ -321,10 +326,11 @@ class VectorisedEngine:
             self._take(node, payload, info, gathering)
         held_out = HeldOut.of(self._trainings.task.trainers[0], self._model, info)
         merger = Merger(self.kernel, gathering, info, held_out)
+        self._found = ""
         outcome, merged = self._end(merger, conversation)
         for kernel in dict.fromkeys(self.kernels):
             kernel.round_closed(outcome)
-        record = self.recorder.note(outcome, self._model, merged)
+        record = self.recorder.note(outcome, self._model, merged, found=self._found)
         self.adversary.forget(number + 1)
         return record
 
@@ -360,6 +366,7 @@ class VectorisedEngine:
         try:
             merged = merger.merge(members)
         except QresError as error:
+            self._found = f"{error.problems[0].where}: {error.problems[0].what}"
             return self._void(info, chosen, error.code)
         before, self._model = self._model, add_saturating(self._model, info.placed(merged)).vector
         senders = tuple(member.sender for member in members)

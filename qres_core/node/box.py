@@ -113,9 +113,14 @@ def _made(*arguments: str) -> dict[str, Any]:
 
     Raises PluginError: QRES-E201 where there is no such command or it fails.
     """
-    done = subprocess.run(  # noqa: S603 - this interpreter and this package
-        qres(*arguments, "--json"), capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter and this package
+            qres(*arguments, "--json"), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        what = f"`qres {arguments[0]}` took more than {SECONDS:g} s"
+        fix = "try again while the machine is less busy"
+        raise PluginError.of("QRES-E201", "qres swarm up", what, fix) from error
     try:
         report: object = json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:

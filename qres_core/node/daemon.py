@@ -34,6 +34,7 @@ from qres_core.node.status import StatusBoard
 from qres_core.node.stopping import Stopping, at_hangups, hangups_before
 from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded
+from qres_core.node.watchdog import Watchdog
 from qres_core.swarm.context import round_info
 from qres_core.swarm.effects import RoundEnded
 from qres_core.swarm.node import Event, Node, run_node
@@ -117,6 +118,7 @@ class Daemon:
     started: bool = attrs.field(default=False, init=False)
     _stopping: Stopping = attrs.field(init=False)
     _teller: Teller = attrs.field(init=False)
+    _watchdog: Watchdog = attrs.field(init=False)
     _measurer: Measurer = attrs.field(init=False)
     _reloader: Reloader | None = attrs.field(default=None, init=False)
     _begun: anyio.Event = attrs.field(factory=anyio.Event, init=False)
@@ -129,6 +131,7 @@ class Daemon:
         self.board.name = self.prepared.config.node.name
         self._stopping = Stopping(self.log)
         self._teller = Teller(self.log)
+        self._watchdog = Watchdog(self.log)
         self._measurer = Measurer(self.prepared.trainer, self.board, self._teller)
 
     async def run(self) -> RoundMachine | None:
@@ -143,7 +146,8 @@ class Daemon:
                 address = self.prepared.config.node.status
                 if address:
                     names = frozenset(map(str.lower, self.prepared.config.node.status_names))
-                    ready = Readiness(self.board, self._folder)
+                    stuck = lambda: self._watchdog.trouble  # noqa: E731 - asked again each time
+                    ready = Readiness(self.board, self._folder, stuck=stuck)
                     report = self.board.report
                     server = StatusServer(parse_address(address), report, ready.trouble, names)
                     url = await group.start(server.serve)
@@ -155,6 +159,7 @@ class Daemon:
                     group.start_soon(self._stopping.at_end_of, self.leash, group.cancel_scope)
                 group.start_soon(self._measurer.run)
                 group.start_soon(self._neighbours)
+                group.start_soon(self._watch)
                 group.start_soon(self.board.links.tell_often, self._teller)
                 with ExitStack() as self._while_running:
                     done.append(await self._run())
@@ -284,6 +289,12 @@ class Daemon:
             known = ", ".join(sorted(figures)) or "nothing"
             self.board.goal = f"swarm.until asks for {goal.figure}, and evaluate returns {known}"
             self.log.error("goal names no figure of the trainer", what=self.board.goal)
+
+    async def _watch(self) -> None:
+        """Say when the transport stands still."""
+        await self._begun.wait()
+        if self._stopping.node is not None:
+            await self._watchdog.run(self._stopping.node.transport)
 
     async def _neighbours(self) -> None:
         """Tell who comes, goes and is not let in."""

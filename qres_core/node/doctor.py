@@ -38,6 +38,8 @@ CLOCK_SECONDS: Final = 5.0
 """How far a clock may be from the others'; a refusal by the replay plugin comes later."""
 UNKNOWN: Final = "not compared: only a node that runs hears from the others"
 _SHORT: Final = 16
+_PEER: Final = ".peers["
+"""In the place of an address at which another node is meant to be."""
 
 
 @attrs.frozen
@@ -96,6 +98,8 @@ class Doctor:
         except QresError as error:
             yield from map(Examined.of, error.problems)
         yield _trainer(config)
+        if info is not None:
+            yield from _of_start(kernel, info)
         folder = None if config.node.data_dir is None else Path(config.node.data_dir)
         own = None if folder is None or node_id is None else folder / node_id.hex()
         yield from _disk(folder, own)
@@ -107,7 +111,9 @@ class Doctor:
         yield from _status_port(config.node.status, runs=runs, answers=status is not None or other)
         yield from _clock(status)
         if info is not None:
-            yield from _of_plugins(kernel, info, runs=runs)
+            # A node that never ran may be the first one: that nobody is there yet is no fault.
+            fresh = own is not None and not _is_there(own)
+            yield from _of_plugins(kernel, info, runs=runs, fresh=fresh)
 
 
 def _membership(config: Config, node_id: bytes | None, members: tuple[bytes, ...]) -> Examined:
@@ -128,6 +134,17 @@ def _trainer(config: Config) -> Examined:
         fix = 'set entry = "module:factory", or add [trainer.task]'
         return Examined("trainer", "no model or task is named", fix, well=False)
     return Examined("trainer", f"{table.name}, which is tried only at a start")
+
+
+def _of_start(kernel: Kernel, info: NodeInfo) -> Iterator[Examined]:
+    """What plugins would refuse a start for, whatever the trainer is: it is not run here."""
+    able = attrs.evolve(
+        info, validates=True, references=True, pooled=True, clipped=kernel.record_clip
+    )
+    try:
+        yield from map(Examined.of, kernel.preflight(able))
+    except QresError as error:
+        yield from map(Examined.of, error.problems)
 
 
 def _process(status: Mapping[str, Any] | None, *, runs: bool) -> Examined:
@@ -266,7 +283,10 @@ def _clock(status: Mapping[str, Any] | None) -> Iterator[Examined]:
             yield Examined(where, what, fix, well=False)
 
 
-def _of_plugins(kernel: Kernel, info: NodeInfo, *, runs: bool) -> Iterator[Examined]:
+def _of_plugins(
+    kernel: Kernel, info: NodeInfo, *, runs: bool, fresh: bool = False
+) -> Iterator[Examined]:
+    """``fresh``: the node never ran here."""
     keys: LinkKeys | None = None
     with suppress(QresError):  # it was told already
         keys = kernel.link_keys()
@@ -279,5 +299,7 @@ def _of_plugins(kernel: Kernel, info: NodeInfo, *, runs: bool) -> Iterator[Exami
         for item in found:
             if isinstance(item, str):
                 yield Examined(f"plugins.{plugin.name}", item)
+            elif fresh and item.code == "QRES-E904" and _PEER in item.where:
+                yield Examined(item.where, f"nobody answers yet: {item.what}")
             else:
                 yield Examined.of(item)

@@ -95,6 +95,20 @@ class NodeProcess:
         """Whether it says that it has made its last model."""
         return bool(self.report and self.report.get("through"))
 
+    def measured(self, step: int) -> bool:
+        """Whether no more figures of the model of a step will come from it.
+
+        It has measured that model or a later one, could not, or has stopped.
+        """
+        report: dict[str, Any] = self.report or {}
+        if self.done or (report.get("metrics_step") or 0) >= step:
+            return True
+        failure: dict[str, Any] = report.get("trainer_error") or {}
+        made_in = [ended["round"] for ended in report.get("history", []) if ended["step"] == step]
+        return bool(
+            failure.get("method") == "evaluate" and made_in and failure["round"] >= min(made_in)
+        )
+
     def take(self, report: dict[str, Any] | None) -> None:
         """Remember what it said."""
         if report is None or report.get("state") != "running":

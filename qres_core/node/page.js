@@ -137,7 +137,8 @@ function show(said) {
   put("peers", said.peers.length + " of " + (said.swarm.nodes - 1));
   table("members", [["member"], ["connected"], ["standing"], ["contributed", 1]],
     said.members.map((one) => [[short(one.id), "mono"],
-      one.self ? [said.node.name || "this node", "dim"] : one.connected ? ["yes", "good"] : ["no", "warn"],
+      one.self ? [said.node.name || "this node", "dim"] : one.connected ? ["yes", "good"]
+        : ["no" + (one.next_dial_seconds == null ? "" : ", dialled in " + Math.ceil(one.next_dial_seconds) + " s"), "warn"],
       standing(one), String(one.contributed)]), "none");
   table("rejections", [["reason"], ["count", 1]],
     Object.entries(said.rejections).map(([reason, count]) => [[reason, "reason"], String(count)]), "none");

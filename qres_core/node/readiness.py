@@ -50,6 +50,8 @@ class Readiness:
     board: StatusBoard  # what is known of the node
     folder: Path | None  # where its journal is; ``None`` for a node that keeps none
     clock: Callable[[], float] = time.monotonic
+    # why the transport carries nothing now; empty where it does
+    stuck: Callable[[], str] = str
     _disk: str = attrs.field(default="", init=False)
     _tried: float = attrs.field(default=float("-inf"), init=False)
 
@@ -58,6 +60,8 @@ class Readiness:
         node = self.board.node
         if node is None:
             return "the node is starting"
+        if why := self.stuck():
+            return why
         machine = node.machine
         if not machine.is_member:
             return "this node is no member where its history is"

@@ -12,8 +12,8 @@ import attrs
 
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
-from qres_core.contract.transport import PeerChange, TransportEvent
-from qres_core.contract.types import FULL_STANDING
+from qres_core.contract.transport import AttendedTransport, PeerChange, TransportEvent
+from qres_core.contract.types import FULL_STANDING, NodeId
 from qres_core.contract.version import __version__
 from qres_core.node.links import LinkBook
 from qres_core.swarm.chain import SILENT
@@ -148,7 +148,7 @@ class StatusBoard:
                 step=step,
                 closed=closed,
                 void=outcome.status is RoundStatus.VOID,
-                reason=outcome.reason,
+                reason=event.reason,
                 members=len(outcome.members),
                 model_digest=outcome.model_digest.hex(),
                 at=now,
@@ -229,6 +229,10 @@ class StatusBoard:
         shown = kernel.status()
         stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
+        offered: object = transport
+        dials: Mapping[NodeId, float] = (
+            offered.dials() if isinstance(offered, AttendedTransport) else {}
+        )
         members: list[dict[str, Any]] = []
         for item in machine.roster:
             standing = kernel.standing(item)
@@ -237,6 +241,7 @@ class StatusBoard:
                     "id": item.hex(),
                     "self": item == machine.node_id,
                     "connected": item in peers,
+                    "next_dial_seconds": None if item in peers else dials.get(item),
                     "standing": standing.weight / FULL_STANDING,
                     "banned": standing.banned,
                     "banned_by_all": item in head.bans,

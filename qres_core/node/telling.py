@@ -53,6 +53,7 @@ class Teller:
                     model_digest=outcome.model_digest.hex(),
                     **({"reason": outcome.reason} if outcome.reason else {}),
                     **({"code": outcome.code} if outcome.code else {}),
+                    **({"found": event.found} if event.found else {}),
                     **({"saturated": event.saturated} if event.saturated else {}),
                 )
             case Agreed(number, digest):

@@ -30,6 +30,7 @@ from qres_core.contract.rounds import OwnContributions, RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
+from qres_core.kernel.guard import guarded
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
@@ -220,7 +221,7 @@ class Dialogues:
     ) -> None:
         """What a dialogue has to say; nothing if it raises, over a message or else."""
         try:
-            sends = tuple(say())
+            sends = guarded(lambda: tuple(say()))()
         except Exception as error:  # noqa: BLE001 - a dialogue must not fall over what peers sent
             what = raised("dialogue", error)
             if about is None:

@@ -79,6 +79,13 @@ class RoundEnded:
     # what the aggregation gave, ``None`` where this node did not merge it or there is no new model
     merged: Vector | None = None
     saturated: int = 0  # coordinates of the new model held at the grid's limit
+    # what this node itself found in place of a model: the plugin and hook, and what was wrong
+    found: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why there is no new model: what was agreed, and what this node found; else empty."""
+        return ": ".join(filter(None, (self.outcome.reason, self.found)))
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from functools import partial
 
 import attrs
 
-from qres_core.contract.errors import QresError
+from qres_core.contract.errors import Problem, QresError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Merit
 from qres_core.contract.rounds import Outcome, RoundStatus
@@ -33,6 +33,12 @@ from qres_core.swarm.participants import participants
 from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
 from qres_core.swarm.steps import Round
 from qres_core.swarm.timeouts import Times, backoff
+
+
+def _said_of(outcome: Outcome, refused: Problem | None) -> str:
+    """What this node found in place of a model, if it is what the members agreed on."""
+    agreed = refused is not None and refused.code == outcome.code
+    return f"{refused.where}: {refused.what}" if refused is not None and agreed else ""
 
 
 class Heights(Leaving, ABC):
@@ -70,7 +76,7 @@ class Heights(Leaving, ABC):
         )
         holds = self._catching_up.held.__contains__
         self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)
-        self._kept = None
+        self._kept = self._refused = None
         if resume is not None:
             resume.give_back(self._choice, self._outcome)
             self._keep(resume.record.made)
@@ -158,6 +164,7 @@ class Heights(Leaving, ABC):
                 if error.code == CANNOT_MERGE:
                     self._follow(now)
                 else:
+                    self._refused = error.problems[0]
                     outcome.found(Void(error.code), now)
                 return
             self._say_merged(certificate, merged, now)
@@ -317,7 +324,8 @@ class Heights(Leaving, ABC):
             self._model_round = last.chosen.origin
         merged = None if made is None else made.merged
         saturated = 0 if made is None else made.saturated
-        parts.outlet.put(RoundEnded(outcome, self.model, merged, saturated))
+        found, self._refused = _said_of(outcome, self._refused), None
+        parts.outlet.put(RoundEnded(outcome, self.model, merged, saturated, found))
         if vector is not None and self._proof:
             self._tell(info.number)
         self._catching_up.moved_on(links, now)

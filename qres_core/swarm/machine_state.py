@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from qres_core.contract.errors import Problem
 from qres_core.contract.fixed import add_saturating, difference
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.trainer import Validator
@@ -80,6 +81,7 @@ class MachineState:
         self._outcome: OutcomeVote
         self._round: Round
         self._made: MadeModel | None = None
+        self._refused: Problem | None = None  # why this node could not merge the decided set
         self._kept: bytes | None = None  # digest of the model that the journal kept of the height
         self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
         self._model_round, self._aborts, self._stopped = 0, 0, False

@@ -24,6 +24,7 @@ from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import Vector
+from qres_core.kernel.guard import PassingError
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import AskTrainer
 from qres_core.swarm.outbox import Outlet
@@ -35,7 +36,7 @@ _JUDGING: Final = "screen", "endorse", "wrap_aggregate"
 Found = TypeVar("Found")
 
 
-class _Abandoned(BaseException):
+class _AbandonedError(PassingError):
     """Nobody waits any more. No plugin takes it for an error of its own."""
 
 
@@ -112,7 +113,7 @@ class _Suspended(Generic[Found]):
             self._questions.put(AskTrainer(call))
             answered = self._answers.get()
         if answered is None:
-            raise _Abandoned
+            raise _AbandonedError
         try:
             return answered.answer.result()
         finally:

@@ -49,6 +49,7 @@ from qres_core.swarm.messages import (
     SYNC,
 )
 from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.results import Conclusion
 from qres_core.swarm.sharding import OF_A_COMING_ROUND
 
 
@@ -187,6 +188,16 @@ class RoundMachine(Heights):
         if self._parts.speaker.repeat(now):
             self._parts.until.say(now)
             self._round.ask(now)
+
+    @property
+    def found(self) -> Conclusion | None:
+        """What this node says that the decided set of its height comes to; ``None`` before."""
+        return self._outcome.own
+
+    @property
+    def lost_attempts(self) -> int:
+        """Attempts to agree on what the decided set comes to that came to nothing."""
+        return self._outcome.attempts
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
 

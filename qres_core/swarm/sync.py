@@ -230,7 +230,6 @@ class CatchingUp:
         since = roster.epoch
         links = tuple(dropwhile(lambda link: link.head.roster.epoch < since, links)) or links
         if links[0].head.roster.digest != roster.digest:  # the members it was told of may be wrong
-            self._liars.add(sender)
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.NOBODY)
             return None
         proven = follow(roster, links, self._authentic(now))

@@ -165,12 +165,6 @@ _MODES: Final = (
             clip=0.25,
         ),
     ),
-    Mode(
-        "dp: distributed, votes",
-        "dp",
-        "privacy",
-        _dp("distributed", honest=2, adaptive_quantile=0.5, clip=0.125),
-    ),
     Mode("quantize", "quantize", "rounding"),
     Mode("zk: clip", "zk", "proof", _zk(bound=1.6)),
     Mode("zk: no clip", "zk", "proof", _zk(bound=100.0, clip=False)),

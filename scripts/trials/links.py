@@ -27,6 +27,10 @@ from multiaddr import Multiaddr
 from qres_transport_libp2p.curves import without_fastecdsa
 
 with without_fastecdsa():
+    from libp2p.identity.identify.pb.identify_pb2 import Identify
+    from libp2p.peer.envelope import Envelope, make_unsigned
+    from libp2p.peer.pb import peer_record_pb2
+    from libp2p.peer.peer_record import PEER_RECORD_ENVELOPE_PAYLOAD_TYPE
     from libp2p.peer.peerinfo import PeerInfo
     from libp2p.pubsub.pb import rpc_pb2
     from libp2p.utils.varint import decode_varint_with_size, encode_varint_prefixed
@@ -34,7 +38,7 @@ with without_fastecdsa():
 from qres_transport_libp2p import blobs, frames, hello
 from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.places import split
-from qres_transport_libp2p.pubsub import GOSSIPSUB
+from qres_transport_libp2p.services import GOSSIPSUB
 
 from .raw import MULTISTREAM, plain_host
 
@@ -44,6 +48,10 @@ COPIES: Final = 2600
 LARGE: Final = 500
 """Bytes of a message that is worth asking for; one of many thousands would be announced."""
 GRAFTS: Final = 500
+ADDRESSES: Final = 20_000
+"""In a record: so many keep a node busy that compares each with each."""
+RPC_ADDRESSES: Final = 8_000
+"""In a record that fits into an RPC."""
 PAUSE: Final = 0.2
 """Seconds before a node that hung up is connected to again."""
 
@@ -53,7 +61,8 @@ class LinksPlan:
     """What to do.
 
     Attributes:
-        mode: ``window``, ``window_nohello``, ``iwant_amp``, ``graftx`` or ``silent``.
+        mode: ``window``, ``window_nohello``, ``iwant_amp``, ``graftx``, ``record``, ``hellos``,
+            ``resets``, ``trickle`` or ``silent``.
         swarm: name of the swarm.
         key: the private key file of a node of the roster; not read by ``silent``.
         targets: multiaddrs of the nodes.
@@ -99,7 +108,12 @@ class LinkAttacker:
             "window_nohello": self._window,
             "iwant_amp": self._gossip,
             "graftx": self._gossip,
+            "record": self._record,
+            "hellos": self._hellos,
+            "resets": self._resets,
         }[self._plan.mode]
+        if self._plan.mode == "record":
+            self._serve_record()
         network = self._host.get_network()
         while True:
             try:
@@ -137,6 +151,58 @@ class LinkAttacker:
         while True:
             await secured.write(_head(0, 0, 1001, len(data)) + data)
             self._did["bytes out"] += len(data)
+
+    def _signed(self, count: int) -> bytes:
+        """A record of so many addresses of this peer."""
+        key, kind = self._host.get_private_key(), PEER_RECORD_ENVELOPE_PAYLOAD_TYPE
+        made = peer_record_pb2.PeerRecord(
+            peer_id=self._host.get_id().to_bytes(), seq=time.time_ns()
+        )
+        for number in range(count):
+            made.addresses.add().multiaddr = b"\x04" + (0x0B000000 + number).to_bytes(4, "big")
+        raw = made.SerializeToString()
+        signed = key.sign(make_unsigned("libp2p-peer-record", kind, raw))
+        record: bytes = Envelope(key.get_public_key(), kind, raw, signed).marshal_envelope()
+        return record
+
+    def _serve_record(self) -> None:
+        """Answer who asks for this peer's addresses with very many."""
+        told = Identify(protocols=["/ipfs/id/1.0.0"], signedPeerRecord=self._signed(ADDRESSES))
+        said = encode_varint_prefixed(told.SerializeToString())
+
+        async def answer(stream: Any) -> None:
+            self._did["records asked"] += 1
+            with contextlib.suppress(Exception):
+                await stream.write(said)
+                await stream.close()
+
+        self._host.set_stream_handler("/ipfs/id/1.0.0", answer)
+
+    async def _record(self) -> None:
+        """The record in gossip, again and again."""
+        rpc = rpc_pb2.RPC(senderRecord=self._signed(RPC_ADDRESSES))
+        data = encode_varint_prefixed(rpc.SerializeToString())
+        stream = await self._host.new_stream(self._peer, [GOSSIPSUB])
+        while True:
+            await stream.write(data)
+            self._did["records sent"] += 1
+            await trio.sleep(0.2)
+
+    async def _hellos(self) -> None:
+        """The same hello again and again."""
+        while True:
+            await self._greet()
+            self._did["hellos"] += 1
+
+    async def _resets(self) -> None:
+        """Streams that are opened and reset at once."""
+        (conn,) = self._host.get_network().get_connections(self._peer)
+        secured, number = conn.muxed_conn.secured_conn, 1001
+        while True:
+            names = range(number, number + 200, 2)
+            await secured.write(b"".join(_head(1, 1, k, 0) + _head(1, 8, k, 0) for k in names))
+            number += 200
+            self._did["streams"] += 100
 
     async def _gossip(self) -> None:
         self._host.set_stream_handler(GOSSIPSUB, self._listen)
@@ -195,10 +261,15 @@ def silent(plan: LinksPlan, did: Counter[str]) -> None:
                 open_still = False
             if open_still:
                 alive.append(item)
+                if plan.mode == "trickle":
+                    at = did["told"] % len(MULTISTREAM)
+                    with contextlib.suppress(OSError):
+                        item.send(MULTISTREAM[at : at + 1])
             else:
                 item.close()
                 did["closed"] += 1
         held = alive
+        did["told"] += 1
         for _ in range(min(200, plan.sockets - len(held))):
             place = places[did["opened"] % len(places)]
             item = socket.socket()
@@ -209,7 +280,7 @@ def silent(plan: LinksPlan, did: Counter[str]) -> None:
             held.append(item)
             did["opened"] += 1
         did["held"] = max(did["held"], len(held))
-        time.sleep(0.05)
+        time.sleep(0.4 if plan.mode == "trickle" else 0.05)
 
 
 async def main(plan: LinksPlan, pem: bytes, did: Counter[str]) -> None:
@@ -224,7 +295,7 @@ if __name__ == "__main__":
     read: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     known = LinksPlan(**{**read, "targets": tuple(read["targets"])})
     done: Counter[str] = Counter()
-    if known.mode == "silent":
+    if known.mode in {"silent", "trickle"}:
         silent(known, done)
     else:
         trio.run(main, known, Path(known.key).read_bytes(), done)

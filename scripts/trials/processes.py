@@ -225,10 +225,10 @@ def has_model(fleet: Fleet, step: int, patience: float) -> bool:
 
 def prepare(raw: Mapping[str, Any], network: Network, folder: Path) -> list[BoxNode]:
     """The folders, keys and configurations of nodes that meet in a network."""
-    before = box.WIRINGS["libp2p"]
-    box.WIRINGS["libp2p"] = network.wiring
+    before = dict(box.WIRINGS)
+    box.WIRINGS.update(dict.fromkeys(before, network.wiring))
     try:
         _config, seats = box.prepare(raw, "trial", folder)
     finally:
-        box.WIRINGS["libp2p"] = before
+        box.WIRINGS.update(before)
     return seats

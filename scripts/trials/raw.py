@@ -37,7 +37,7 @@ with without_fastecdsa():
 
 from qres_transport_libp2p import blobs, frames, hello, requests
 from qres_transport_libp2p.places import split
-from qres_transport_libp2p.pubsub import GOSSIPSUB
+from qres_transport_libp2p.services import GOSSIPSUB
 
 MULTISTREAM: Final = b"\x13/multistream/1.0.0\n"
 NOISE: Final = MULTISTREAM + b"\x07/noise\n"

@@ -157,13 +157,19 @@ class Routed:
     # ── what runs there ───────────────────────────────────────────────────────────────────────
 
     def wiring(self, seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
-        """Where a node listens and whom it dials."""
+        """Where a node listens and whom it dials; the hub has the place after the last node."""
+        if seat.hub is not None:
+            return {"hubs": [f"{self.hub(seats)}:{seat.hub.port}#{seat.hub.option.split('#')[1]}"]}
         others = [item for item in seats if item is not seat]
         wanted = others if self.mutual else [item for item in others if item.index < seat.index]
         return {
             "listen": f"/{self.kind}/{self.at(seat.index)}/tcp/{PORT}",
             "peers": [self.place(item) for item in wanted],
         }
+
+    def hub(self, seats: Sequence[BoxNode]) -> str:
+        """The address of the hub of some nodes."""
+        return address(len(seats), self.kind)
 
     @property
     def kind(self) -> str:

@@ -37,6 +37,7 @@ class RoutedSwarm:
     swarm: Swarm
     models: list[dict[int, str]]
     reports: dict[int, Report] = attrs.field(factory=dict[int, Report], init=False)
+    _hub: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], network: Routed, folder: Path) -> Self:
@@ -46,11 +47,35 @@ class RoutedSwarm:
         return cls(network, places, Swarm(places), [{} for _ in seats])
 
     def __enter__(self) -> Self:
+        self._start_hub()
         self.swarm.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.swarm.stop()
+        if self._hub is not None and self._hub.stdin is not None:
+            self._hub.stdin.close()
+            self._hub.wait()
+
+    def _start_hub(self) -> None:
+        """Start the hub of nodes that reach each other over one, in the namespace after theirs."""
+        hub = self.seats[0].hub
+        if hub is None:
+            return
+        place = f"{self.network.hub(self.seats)}:{hub.port}"
+        words = box.qres("hub", "run", str(hub.folder / "swarm.toml"), "--until-eof", "--json")
+        words += ["--identity", str(hub.folder / "hub.pem"), "--listen", place]
+        with (hub.folder / "log.txt").open("ab") as log:
+            self._hub = subprocess.Popen(
+                self.network.command(len(self.seats), words),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        if self._hub.stdout is None or not self._hub.stdout.readline():
+            what = f"the hub does not start: see {hub.folder / 'log.txt'}"
+            raise RuntimeError(what)
 
     @property
     def seats(self) -> list[BoxNode]:

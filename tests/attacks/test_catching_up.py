@@ -233,6 +233,102 @@ def test_where_the_last_link_may_be_left_out_one_liar_sends_all_others_back(
     assert max(net.machine(index).head.height for index in (0, 1, 2, 3, 5)) < height
 
 
+# ── the second half of the truth ──────────────────────────────────────────────────────────────────
+
+
+def woken(harness: ModuleType, *, added: bool, returns: bool) -> Any:
+    """Node 2 slept while the members removed it; what all told it of that comes when it wakes.
+
+    ``added``: a member was added first, so that what they told begins after what it knows;
+    ``returns``: the members added it again before it woke.
+    """
+    others = [0, 1, 3, 4]
+    net = harness.Net(6, byzantine=1, members=5)
+    net.start(FIVE)
+    assert grows(net, FIVE, 1)
+    net.down = {2}
+    changes = [("add", 5)] * added + [("remove", 2)] + [("add", 2)] * returns
+    for number, (action, who) in enumerate(changes, 1):
+        net.hand_over(net.change(action, who, signers=others), others)
+        assert epochs(net, others, number)
+        if who == 5:
+            net.start([5])
+            others.append(5)
+            assert grows(net, others, 1)
+    told = [message for message in net.sent if message.kind == "links" and message.receiver == 2]
+    assert {message.sender for message in told} == set(others)
+    net.down = set()
+    for message in told:
+        net.inject(message.envelope, [2], link=message.sender)
+    net.run(seconds=0.001)
+    return net
+
+
+def file_them_as_liars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a node did before: nobody is heard who told it of members that it does not know."""
+    take = CatchingUp.take_links
+
+    def filed(self: CatchingUp, envelope: Envelope, now: float) -> object:
+        kernel = self._context.kernel
+        before = kernel.rejections[Fault.UNPROVEN_LINK]
+        ahead = take(self, envelope, now)
+        if kernel.rejections[Fault.UNPROVEN_LINK] > before:
+            self._liars.add(envelope.sender)
+        return ahead
+
+    monkeypatch.setattr(CatchingUp, "take_links", filed)
+
+
+def stops_as_removed(net: Any) -> bool:
+    effects = net.nodes[2].effects
+    return bool(
+        net.run(seconds=60, until=lambda: any(isinstance(item, Removed) for item in effects))
+    )
+
+
+def test_a_member_that_slept_through_one_change_is_told_of_it(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two, what it was told began where it did not know the members. Of one it always did."""
+    assert stops_as_removed(woken(harness, added=False, returns=False))
+    file_them_as_liars(monkeypatch)
+    assert stops_as_removed(woken(harness, added=False, returns=False))
+
+
+@pytest.mark.parametrize("guard", [False, pytest.param(True, id="control")])
+def test_a_member_that_slept_through_two_changes_hears_of_the_third(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guard: bool
+) -> None:
+    """Of the second one it is told what it cannot follow yet, and nobody hears it until it is back.
+
+    So it does not stop as removed: that is what the manual says, too.
+    """
+    if guard:
+        file_them_as_liars(monkeypatch)
+    net = woken(harness, added=True, returns=False)
+    assert net.machine(2).kernel.rejections[Fault.UNPROVEN_LINK] == 4, "of all that it knows"
+    others = [0, 1, 3, 4, 5]
+    assert grows(net, others, 1)
+    assert not [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
+    net.hand_over(net.change("add", 2, signers=others), others)
+    assert epochs(net, others, 3)
+    assert net.run(seconds=20, until=lambda: net.machine(2).head.roster.epoch == 3) is not guard
+
+
+@pytest.mark.parametrize("guard", [False, pytest.param(True, id="control")])
+def test_a_swarm_goes_on_where_a_member_that_came_back_replaces_a_liar(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guard: bool
+) -> None:
+    """Six members, one of whom lies. The others are enough, if the one that slept is heard."""
+    if guard:
+        file_them_as_liars(monkeypatch)
+    net = woken(harness, added=True, returns=True)
+    net.down = {4}
+    assert grows(net, [0, 1, 2, 3, 5]) is not guard
+    if guard:  # it has the words of all, and stands still with all others
+        assert net.machine(2).head.roster.epoch == 0
+
+
 # ── what hangs on a link ──────────────────────────────────────────────────────────────────────────
 
 

@@ -142,7 +142,6 @@ def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words
 
 WHOLE_ALONE = {
     "dp: distributed, correlated": 'noise = "independent"',
-    "dp: distributed, votes": "adaptive_quantile = 0",
     "centred_clipping": "history = false",
 }
 """Modes that keep a vector from round to round, or follow its length; and what to set instead."""
@@ -229,7 +228,6 @@ def test_every_mode_works_inside_a_framework_or_is_refused_by_name() -> None:
         "replay: challenge",
         "quantize",
         "secagg: bisect",
-        "dp: distributed, votes",
     }
     for found in refused.values():
         assert {problem.code for problem in found.problems} == {"QRES-E322"}

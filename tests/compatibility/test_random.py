@@ -149,10 +149,6 @@ SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "dp": {
         "noise_multiplier": st.sampled_from([0.5, 8.0]),
-        "sampling": st.just("poisson"),
-        "sampling_rate": st.sampled_from([0.1, 1.0]),
-        "adaptive_quantile": st.sampled_from([0.5, 0.9]),
-        "adaptive_rate": st.sampled_from([0.01, 1.0]),
         "separation": st.sampled_from([2, 4]),
         "new_ledger": st.booleans(),
     },

@@ -20,9 +20,12 @@ from rich.console import Console
 from qres_core import ConfigError
 from qres_core.cli import app
 from qres_core.cli.display import RoundTable
+from qres_core.cli.explain import log_ids
 from qres_core.cli.node import standard_input
 from qres_core.cli.options import read_config
 from qres_core.contract.errors import ERRORS
+from qres_core.contract.faults import Fault
+from qres_core.contract.transport import LinkReason
 from qres_core.lab.record import RoundRecord
 from qres_core.node import daemon
 
@@ -284,6 +287,18 @@ def test_without_an_id_every_error_is_listed() -> None:
     assert told.returncode == 0
     for code, (title, _meaning) in ERRORS.items():
         assert f"{code}  {title}\n" in told.stdout
+
+
+def test_the_ids_of_logs_are_explained() -> None:
+    told = qres("explain", "unproven-link")
+    assert told.returncode == 0
+    assert Fault.UNPROVEN_LINK.text in " ".join(told.stdout.split())
+    assert set(log_ids()) == {*map(str, Fault), *map(str, LinkReason)}
+    assert all(log_ids().values())
+    assert "README" in qres("explain", "replay:sequence-too-old").stdout
+    refused = qres("explain", "unproven-lnik")
+    assert refused.returncode == 2
+    assert "did you mean 'unproven-link'" in refused.stderr
 
 
 def test_an_id_that_there_is_not_is_refused() -> None:

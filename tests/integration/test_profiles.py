@@ -26,7 +26,7 @@ from qres_core.lab.tasks import TaskConfig
 HAS = {
     "minimal": {"ed25519", "replay", "median"},
     "production": {
-        *("ed25519", "replay", "pki", "reputation", "validation", "trimmed_mean"),
+        *("ed25519", "replay", "pki", "reputation", "validation", "nnm", "trimmed_mean"),
     },
     "high-security": {
         *("ed25519", "replay", "pki", "reputation", "dp", "zk", "secagg"),

@@ -121,6 +121,28 @@ def test_every_setting_that_a_refusal_advises_ends_it(row: Row) -> None:
             assert problem not in left.problems
 
 
+BARE = re.compile(
+    r"(?<![\w.])(?!swarm\.|trainer\.|simulation\.|node\.|plugins\.)([a-z_]+) (?:=|>=|<=) "
+    r"(?!\S+ in \[[\w.]+\])"
+)
+"""A setting that a fix gives a value, without the table that it is of."""
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
+def test_a_fix_that_asks_for_a_setting_names_it_with_its_table(row: Row) -> None:
+    for problem in problems(row.text):
+        if problem.code.startswith("QRES-E3"):  # others are about the key that they name
+            assert not BARE.findall(problem.fix), problem.fix
+
+
+def test_settings_without_their_table_are_found() -> None:
+    """The control."""
+    assert BARE.findall("let it be, or min_size = 3") == ["min_size"]
+    assert not BARE.findall(
+        "plugins.secagg.min_size = 3, f = 2 in [plugins.krum], swarm.quorum >= 4"
+    )
+
+
 def test_refusals_advise_settings() -> None:
     advised = {
         (option, plugin)

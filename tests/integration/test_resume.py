@@ -24,10 +24,21 @@ from qres_core import (
 )
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
+from qres_core.lab.attack_memory import recall, remember
+from qres_core.lab.attacks import (
+    ATTACKS,
+    AttackContext,
+    Forgery,
+    make_attack,
+    send,
+)
+from qres_core.lab.attacks.registry import describe
 from qres_core.lab.checkpoint import CHECKPOINT, MODEL
 from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
 from qres_core.lab.momentum import with_momentum
 from qres_core.lab.record import RoundRecord, SimulationResult
+from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig, make_task
@@ -155,11 +166,13 @@ def test_what_trainers_say_that_they_keep_is_given_back(
 
     path = tmp_path / "spoiled" / CHECKPOINT
     form, text, model, head, kept, _ = canonical.loads(path.read_bytes(), max_bytes=2**24)
-    memories, plugins = canonical.loads(kept, max_bytes=2**24)
+    memories, plugins, attack = canonical.loads(kept, max_bytes=2**24)
     assert len(memories) == 5
     bad = ([memories[0][:-1], *memories[1:]], memories[1:], [b"x"] * 5, [1] * 5, {})
     other_plugins = (plugins[1:], [*plugins[1:], {"median": 1}], [*plugins[1:], 1], {})
-    changed = [[each, plugins] for each in bad] + [[memories, each] for each in other_plugins]
+    changed = [[each, plugins, attack] for each in bad]
+    changed += [[memories, each, attack] for each in other_plugins]
+    changed += [[memories, plugins, each] for each in (b"x", 1, None)]
     for spoiled in changed:
         octets = canonical.dumps(spoiled)
         checksum = hashlib.sha256(canonical.dumps([form, text, model, head, octets])).digest()
@@ -245,19 +258,150 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     assert "reputation" in anew
     assert "median" not in anew
     assert any("simulation.loss" in message for message in told)
-    assert any("'gaussian'" in message for message in told)
+
+
+SHORT = ("sign_flip", "ipm", "mimic", "searched", "noise", "replay")
+CONTRADICTING = "duplicate"
+
+
+def attacked(
+    attack: str, engine: str, folder: Path, *wrappers: str, seed: int = SEED, **network: Any
+) -> tuple[SimulationResult, SimulationResult]:
+    """A run with two attackers, and one that goes on after a break."""
+    plugins: dict[str, Any] = {"memory": {}, "ed25519": {}, "replay": {}}
+    liars = 1 if wrappers else 2  # a wrapper asks for more updates
+    plugins |= {name: {"f": liars} for name in (*wrappers, "median")}
+    config = configured(plugins, nodes=7, byzantine=liars, quorum=5)
+    labelled = {"label_flip", "backdoor", "backdoor_hidden", "backdoor_aside"}
+    chosen = DIGITS if attack in labelled else TaskConfig(name="quadratic", dimension=5)
+    task = make_task(chosen, nodes=7, seed=SEED)
+
+    def play(rounds: int, **places: Path) -> SimulationResult:
+        scene = Scenario(
+            rounds=rounds, seed=seed, engine=engine, attack=attack, attackers=2, **network
+        )
+        return simulate(config, scene, task=task, **places)
+
+    whole = play(4)
+    play(2, save=folder)
+    return whole, play(4, resume=folder)
+
+
+def equal(whole: SimulationResult, again: SimulationResult) -> bool:
+    """Whether both made the same models, four of them."""
+    assert len(whole.closed) == 4
+    assert digests(again)[:2] == digests(whole)[:2]
+    return digests(again) == digests(whole)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        name if name in SHORT else pytest.param(name, marks=pytest.mark.long)
+        for name in (*ATTACKS, *SABOTAGE)
+        if name != CONTRADICTING
+    ],
+)
+def test_attackers_go_on_as_if_there_was_no_break(attack: str, tmp_path: Path) -> None:
+    """Every attack of the lab but one, in both engines where both play it."""
+    for engine in ENGINES if attack in ATTACKS else ENGINES[:1]:
+        assert equal(*attacked(attack, engine, tmp_path / engine))
+
+
+def test_that_contradictions_may_come_in_another_order_is_told(tmp_path: Path) -> None:
+    whole, again = attacked(CONTRADICTING, "events", tmp_path / "run")
+    assert not equal(whole, again)
+    assert any("contradict each other" in note for note in again.notices)
+    whole, again = attacked(CONTRADICTING, "vectorised", tmp_path / "control")
+    assert equal(whole, again)
+    assert not any("contradict each other" in note for note in again.notices)
+
+
+def test_attackers_ahead_of_the_observer_go_on_from_where_they_were(tmp_path: Path) -> None:
+    assert equal(*attacked("mimic", "events", tmp_path / "run", delay=1.0))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_that_an_attack_forgets_is_told(tmp_path: Path, engine: str) -> None:
-    scenario: dict[str, Any] = {"engine": engine, "attack": "mimic", "attackers": 1}
-    played(MEDIAN, rounds=1, save=tmp_path / "run", **scenario)
-    told = played(MEDIAN, rounds=1, resume=tmp_path / "run", **scenario).notices
-    assert any("the attack 'mimic' starts again" in note for note in told)
-    scenario = {"engine": engine}
-    played(MEDIAN, rounds=1, save=tmp_path / "control", **scenario)
-    told = played(MEDIAN, rounds=1, resume=tmp_path / "control", **scenario).notices
-    assert not any("the attack" in note for note in told)
+def test_an_attack_without_its_memory_would_show(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what the checkpoint gives back to the attack is what makes them equal."""
+    monkeypatch.setattr("qres_core.lab.adversary.recall", lambda *_arguments: None)
+    assert not equal(*attacked("mimic", engine, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_attackers_draw_the_same_in_any_order(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mended: bool,  # noqa: FBT001 - the case
+) -> None:
+    """After a break they act in another order. In the control all draw from one stream."""
+    streams = Experiment.stream
+    common: dict[int, np.random.Generator] = {}
+
+    def shared(self: Experiment, *purpose: int) -> np.random.Generator:
+        if purpose == (2,):
+            common[id(self)] = streams(self, 2)
+        return common[id(self)] if purpose[0] in {2, 5} else streams(self, *purpose)
+
+    if not mended:
+        monkeypatch.setattr(Experiment, "stream", shared)
+    found = [
+        equal(
+            *attacked("noise", "events", tmp_path / str(seed), "bucketing", seed=seed, jitter=0.3)
+        )
+        for seed in range(3)
+    ]
+    assert all(found) if mended else not all(found)
+
+
+@attrs.define(eq=False)
+class Grudge:
+    """An attack that keeps what no checkpoint holds."""
+
+    summary = "remembers"
+    knowledge = "nothing"
+    kept: object = attrs.field(factory=object, init=False)
+
+    def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
+        """Send what is trained."""
+        return send(context, context.own.vector)
+
+
+def test_an_attack_whose_memory_is_lost_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = describe("grudge", Grudge, summary="remembers", knowledge="nothing")
+    monkeypatch.setitem(ATTACKS, "grudge", entry)
+    with pytest.raises(
+        CompatibilityError, match=r"QRES-E317 simulation\.attack.*'grudge' keeps kept, a object"
+    ):
+        attacked("grudge", "events", tmp_path / "run")
+
+
+@pytest.mark.parametrize("memory", [b"", b"?", canonical.dumps(["", {"_rounds": ["int", "x"]}])])
+def test_a_memory_that_is_not_the_attacks_is_refused(memory: bytes) -> None:
+    with pytest.raises((ValueError, QresError)):
+        recall(make_attack("mimic", None), "mimic", memory)
+
+
+def test_what_an_attack_keeps_survives() -> None:
+    for value in (None, True, -(2**70), 0.1, "x", b"x", np.arange(6.0).reshape(2, 3)):
+        before, after = Grudge(), Grudge()
+        before.kept = value
+        recall(after, "grudge", remember(before))
+        assert type(after.kept) is type(value)
+        assert np.array_equal(after.kept, value) if isinstance(value, np.ndarray) else True
+        assert isinstance(value, np.ndarray) or after.kept == value
+
+
+def test_that_attackers_forget_what_they_heard_is_told(tmp_path: Path) -> None:
+    scenario: dict[str, Any] = {"attack": "replay", "attackers": 1}
+    for label, wanted in (("run", scenario), ("control", {})):
+        played(MEDIAN, rounds=1, save=tmp_path / label, **wanted)
+        told = played(MEDIAN, rounds=1, resume=tmp_path / label, **wanted).notices
+        assert bool(wanted) == any("forgets the messages that it heard" in note for note in told)
 
 
 def test_what_the_deadline_decided_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -83,21 +82,10 @@ NOISE: Final = {
     "delta": 1e-5,
     "rounds": 4,
 }
-STREAM: Final = {
-    "mode": "local",
-    "clip": 1.0,
-    "epsilon": 100.0,
-    "delta": 1e-5,
-    "rounds": 4,
-    "noise": "correlated",
-    "band": 2,
-    "separation": 2,
-}
 BESIDE: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = MappingProxyType(
     {
         "quantize": {"quantize": {"bits": 4}},
         "local noise": {"dp": NOISE},
-        "a stream of noise": {"dp": STREAM},
         "fedavgm": {"fedavgm": {"learning_rate": 0.5}},
         "fedadam": {"fedadam": {}},
         "noise, rounding and momentum": {"dp": NOISE, "quantize": {"bits": 8}, "fedyogi": {}},
@@ -116,14 +104,7 @@ def test_what_looks_at_no_update_of_another_node_gives_the_same_bits_sharded(
     """And the same figures: what was charged, what waits, how many releases there were."""
 
     def drawn(how: str) -> SimulationResult:
-        """The same key for each node of a round; a stream takes none twice."""
-        swarm, calls = config(rule, how, **BESIDE[name]), itertools.count()
-
-        def key() -> bytes:
-            return (next(calls) // swarm.swarm.nodes).to_bytes(32, "big")
-
-        monkeypatch.setattr("qres_dp.stream.fresh_key", key)
-        return played(swarm)
+        return played(config(rule, how, **BESIDE[name]))
 
     monkeypatch.setattr("qres_dp.releases.local.fresh_key", lambda: bytes(32))
     whole, sharded = map(drawn, WAYS)
@@ -136,19 +117,14 @@ def test_what_looks_at_no_update_of_another_node_gives_the_same_bits_sharded(
     assert sharded.model_digests != played(config(rule, "sharded")).model_digests  # it matters
 
 
-@pytest.mark.parametrize(
-    ("dp", "room"), [({}, 30.0), ({"adaptive_quantile": 0.5}, 60.0)], ids=["shares", "votes"]
-)
 def test_noise_in_shares_is_summed_and_charged_sharded_as_it_is_whole(
-    dp: Mapping[str, Any], room: float, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Votes are residues beside the update: every node adds these up itself."""
     monkeypatch.setattr("qres_dp.releases.local.fresh_key", lambda: bytes(32))
-    monkeypatch.setattr("qres_dp.votes.fresh_key", lambda: bytes(32))
     noise = {**NOISE, "mode": "distributed", "clip": 0.5, "honest": 2, "noise_multiplier": 1.0}
     plugins = {
-        "dp": {**noise, **dp},
-        "secagg": {"patience": 0.3, "bound": 64.0, "noise_room": room},
+        "dp": noise,
+        "secagg": {"patience": 0.3, "bound": 64.0, "noise_room": 30.0},
     }
     results: list[SimulationResult] = []
     for how in WAYS:

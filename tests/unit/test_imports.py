@@ -63,7 +63,7 @@ def outside_plugin(source: str, own: str, *, test: bool) -> list[str]:
         top, _, rest = module.partition(".")
         if top == "qres_core":
             # A plugin's tests may play it in a whole swarm; the plugin sees the contract alone.
-            rooms = {"cli", "kernel", "lab", "swarm", "testing"} if test else set[str]()
+            rooms = {"cli", "kernel", "lab", "node", "swarm", "testing"} if test else set[str]()
             return not rest or rest.split(".")[0] in PUBLIC | rooms
         return top == own or top not in PLUGINS
 

@@ -13,6 +13,10 @@ from qres_core import ConfigError, commands
 if TYPE_CHECKING:
     from qres_torch.trainer import TorchTrainer
 
+_LONG = (
+    ": above 2 times, honest nodes may refuse each other's sets; hold out examples that are more "
+    "like those to train on, or set plugins.validated_mean.farthest = 0"
+)
 _PATH = click.Path(path_type=Path)
 
 
@@ -48,12 +52,16 @@ def export(config: Path, model: Path, out: Path) -> None:
 def scale(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
     """Train the first node of CONFIG once, and propose swarm.scale.
 
+    If the node has held-out examples, say how long a round of training is beside the reference that
+    they give: rules that judge by a reference need both to be alike.
+
     Exit code 0 if the grid of CONFIG fits, 1 if another does, 2 if CONFIG is refused.
     """
     from qres_torch.scale import propose_scale  # noqa: PLC0415 - torch
 
     named = commands.trained(config, settings=settings)
-    proposal = propose_scale(_trainer(named.trainer, config))
+    trainer = _trainer(named.trainer, config)
+    proposal = propose_scale(trainer)
     lost = proposal.lost(named.scale)
     fits = proposal.holds(named.scale) and (lost <= 0.5 or named.scale <= proposal.scale)
     if as_json:
@@ -65,6 +73,7 @@ def scale(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
             "lost_with_proposed": proposal.lost(proposal.scale),
             "median_change": proposal.middling,
             "largest_weight": proposal.weight,
+            "reach": proposal.reach,
         }
         click.echo(json.dumps(report, indent=2))
     else:
@@ -75,6 +84,11 @@ def scale(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
             f"swarm.scale = {proposal.scale}: {proposal.lost(proposal.scale):.0%} of the changes "
             "vanish"
         )
+        if proposal.reach is not None:
+            click.echo(
+                f"a round of training is {proposal.reach:.2g} times as long as the reference of "
+                f"held-out examples{_LONG if trainer.pooled and proposal.reach > 2 else ''}"
+            )
         click.echo(
             "the grid fits" if fits else f"set swarm.scale = {proposal.scale}, on every node"
         )

@@ -43,13 +43,20 @@ def drawn_by(seed: int, module: Any, loader: object) -> Generator[None]:
             np.random.set_state(arrays)  # noqa: NPY002 - as above
 
 
-def seed_loader(loader: object, seed: int) -> None:
+def bare(loader: Any) -> Any:
+    """What the user gave, without what QRES put around it."""
+    while not isinstance(loader, torch.utils.data.DataLoader) and hasattr(loader, "source"):
+        loader = loader.source
+    return loader
+
+
+def seed_loader(loader: Any, seed: int) -> None:
     """Give a ``DataLoader`` generators of its own, seeded.
 
     Without one it draws from the generator of the process, even where it shuffles nothing, and
     would disturb a training in another thread.
     """
-    loader = getattr(loader, "source", loader)
+    loader = bare(loader)
     batches: object = getattr(loader, "batch_sampler", None)
     owners: list[Any] = [
         loader,

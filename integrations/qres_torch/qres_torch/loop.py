@@ -48,6 +48,35 @@ def device_of(module: Any) -> Any:
     return next(module.parameters()).device
 
 
+@attrs.define(eq=False)
+class Repeated:
+    """A loader's batches again and again, as many in a pass as somebody asks for.
+
+    A pass goes on where the one before it stopped, so that all batches have their turn.
+    """
+
+    source: Any  # what can be iterated again and again
+    length: int  # batches in a pass
+    _left: Iterator[Any] = attrs.field(factory=lambda: iter(()), init=False)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.length):
+            batch = next(self._left, None)
+            if batch is None:
+                self._left = iter(self.source)
+                batch = next(self._left, None)
+            if batch is None:
+                return
+            yield batch
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a training of the user's own may ask a loader for."""
+        return getattr(self.source, name)
+
+
 @attrs.frozen
 class Scored:
     """Sums over examples."""

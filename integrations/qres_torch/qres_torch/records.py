@@ -10,6 +10,7 @@ from qres_torch import draws
 from qres_torch.border import torch
 from qres_torch.layout import Layout, Reals, alone, refused
 from qres_torch.loop import TorchLoop, device_of, is_map, is_row, moved
+from qres_torch.places import places
 
 
 def check_alone(module: Any, layout: Layout) -> None:
@@ -52,7 +53,7 @@ def steps(
         return loop.outcome(call, device.type, batch)[0]
 
     gradient = torch.func.grad(loss_of)
-    for place in range(len(loader.dataset)):
+    for place in places(loader):
         with draws.drawn_by(seed, module, None):
             batch = moved(loader.collate_fn([loader.dataset[place]]), device)
         with draws.drawn_by(draws.seed_of(seed, _digest(batch)), module, None):

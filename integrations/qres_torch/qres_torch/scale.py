@@ -8,7 +8,8 @@ from typing import Final
 import attrs
 import numpy as np
 
-from qres_core import RoundInfo, fixed
+from qres_core import RoundInfo, Vector, fixed
+from qres_torch.layout import Reals
 from qres_torch.trainer import TorchTrainer
 
 _KEPT_BITS: Final = 4  # of a middling change
@@ -23,6 +24,8 @@ class GridProposal:
     middling: float  # median size of what training changed
     weight: float  # size of the largest number of the model
     sizes: tuple[float, ...] = attrs.field(repr=False)  # of the changes, ascending
+    # how long the changes are, in lengths of what training on `held_out` changes; None without any
+    reach: float | None = None
 
     def lost(self, scale: int) -> float:
         """Share of the changes that round to nothing on a grid, 0..1."""
@@ -48,18 +51,27 @@ def propose_scale(trainer: TorchTrainer) -> GridProposal:
     info = RoundInfo("scale", 1, b"", vector.size, least, (), 1)
     try:
         change = trainer.change(vector, info)
+        reach = _reach(trainer, change, vector, info)
     finally:
         trainer.layout.load(trainer.module, start)
         trainer.layout.put(trainer.module, kept)
     sizes = np.sort(np.abs(change[change != 0.0]))
     if not sizes.size:
-        return GridProposal(0, 0.0, weight, ())
+        return GridProposal(0, 0.0, weight, (), reach)
     if not np.isfinite(sizes[-1]):
         fixed.encode(change)  # refuses it by name
     middling = float(np.median(sizes))
     wanted = math.frexp(middling)[1] - 1 - _KEPT_BITS + fixed.FRACTION_BITS
     scale = min(max(wanted, _least(max(weight, float(sizes[-1])))), fixed.MAX_SCALE)
-    return GridProposal(scale, middling, weight, tuple(sizes.tolist()))
+    return GridProposal(scale, middling, weight, tuple(sizes.tolist()), reach)
+
+
+def _reach(trainer: TorchTrainer, change: Reals, vector: Vector, info: RoundInfo) -> float | None:
+    """How long a change is, in lengths of what training on the held-out examples changes."""
+    if trainer.held_out is None:
+        return None
+    asked = float(np.linalg.norm(trainer.held_out_change(vector, info)))
+    return float(np.linalg.norm(change)) / asked if asked else None
 
 
 def _least(weight: float) -> int:

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
-from qres_torch import draws, memory, records
+from qres_torch import draws, memory, places, records
 from qres_torch.border import torch
 from qres_torch.layout import Layout, Reals, Tensors, alone, refused
-from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Scored, TorchLoop, is_row, length_of
+from qres_torch.loop import Loss, MakeOptimizer, MakeSchedule, Repeated, Scored, TorchLoop
 from qres_torch.resident import ResidentLoader
 
 Train: TypeAlias = Callable[[Any, Any, RoundInfo], Mapping[str, float] | None]
@@ -258,11 +258,12 @@ class TorchTrainer:
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
         """Train from the round's model.
 
-        Returns the encoded difference, weighted by the number of examples; ``None`` without any.
+        Returns the encoded difference, weighted by the number of examples that a pass steps over;
+        ``None`` without any.
         Raises ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for
         another vector.
         """
-        examples = _examples(self.train_loader)
+        examples = places.count(self.train_loader)
         if not examples:
             return None
         with self._bench.turn:
@@ -284,6 +285,14 @@ class TorchTrainer:
         with self._bench.turn:
             kept = self._memory.after
             return self._trained(self.module, self.train_loader, vector, round_info, kept, _OWN)[0]
+
+    def held_out_change(self, vector: Vector, round_info: RoundInfo) -> Reals:
+        """What a round of training on ``held_out`` would change, as :meth:`change` says it.
+
+        It takes as many steps as one on ``train_loader``.
+        """
+        with self._bench.judging:
+            return self._judged(vector, round_info, None)
 
     def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """Mean loss and, of a classifier by cross-entropy, accuracy (0..1) on ``test``.
@@ -309,23 +318,20 @@ class TorchTrainer:
         return known[key] if self.frozen == "same" else b""
 
     def records(self) -> int:
-        """How many examples there are.
+        """How many examples the loader's sampler gives.
 
         Raises OptionError: QRES-E105 without ``per_example``, and for a module or a loader whose
-        examples cannot be taken one by one.
+        examples cannot be taken one by one, or of which the sampler does not say which they are.
         """
         if self.per_example is None or self.train is not None:
             what = "is not given, and the unit of privacy is a record"
             fix = "give it: a learning rate over a public number of examples; leave train out"
             raise refused("per_example", what, fix)
-        if not hasattr(self.train_loader, "collate_fn"):
-            what = "needs single examples, and the batches are of no DataLoader"
-            raise refused("per_example", what, "give the trainer a DataLoader")
         records.check_alone(self.module, self.layout)
-        return len(self.train_loader.dataset)
+        return len(places.places(self.train_loader))
 
     def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Reals]:
-        """The step of each example: minus ``per_example`` times its gradient.
+        """The step of each example that :meth:`records` counts: minus ``per_example`` gradients.
 
         No optimiser, schedule, clipping, momentum or proximal term of ``fit`` is used. Yields
         float64, shape ``(1, d)``. Raises ValueRefusedError: QRES-E502 or QRES-E503 for another
@@ -361,14 +367,21 @@ class TorchTrainer:
 
     def _reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """The update that training on ``held_out`` would make, of an optimiser without a past."""
-        bench = self._bench
-        with bench.judging:
-            kept = memory.Kept(self._memory.after.buffers)
+        with self._bench.judging:
             way = self._way(self._last_judged, vector, round_info)
-            changed = self._trained(
-                bench.judge, self.held_out, vector, round_info, kept, _HELD, way
-            )[0]
+            changed = self._judged(vector, round_info, way)
         return fixed.encode(changed, scale=round_info.scale).vector
+
+    def _judged(self, vector: Vector, round_info: RoundInfo, way: Reals | None) -> Reals:
+        """What training on ``held_out`` changes, in as many steps as on ``train_loader``.
+
+        With fewer, what it is compared with would be longer for no other reason. Where the batches
+        to train on tell no length, a pass over ``held_out`` counts as one over them.
+        """
+        kept = memory.Kept(self._memory.after.buffers)
+        batches = _as_many(self.held_out, self.train_loader)
+        judge = self._bench.judge
+        return self._trained(judge, batches, vector, round_info, kept, _HELD, way)[0]
 
     def _way(self, last: LastStep, vector: Vector, round_info: RoundInfo) -> Reals | None:
         """What the swarm did last, of which each step takes a share."""
@@ -416,6 +429,14 @@ class TorchTrainer:
         return self.layout.numbers(module) - start, figures, after
 
 
+def _as_many(held_out: Any, train_loader: Any) -> Any:
+    """Held-out batches, as many in a pass as there are to train on."""
+    try:
+        return Repeated(held_out, len(train_loader))
+    except TypeError:
+        return held_out
+
+
 def _said(given: object) -> str:
     """What somebody gave, for a message."""
     kind = given if isinstance(given, type) else type(given)
@@ -424,14 +445,3 @@ def _said(given: object) -> str:
 
 def _no_optimizer(_parameters: Any) -> Any:  # pragma: no cover - there is a function to train with
     raise AssertionError
-
-
-def _examples(loader: Any) -> int:
-    """How many examples a loader has: by its data set or its batches, and 1 where neither tells."""
-    loader = getattr(loader, "source", loader)
-    if is_row(loader):
-        return sum(map(length_of, loader))
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):
-        return 1

@@ -41,9 +41,11 @@ sys.path.append({str(Path(__file__).parent)!r})
 import small
 
 
-def make(index, seed, scale, rate=0.1):
+def make(index, seed, scale, rate=0.1, pooled=False):
     trainer = small.trainer(
         small.net(norm=True),
+        held_out=small.loader(8, 1),
+        pooled=pooled,
         buffers="average",
         optimizer=lambda parameters: small.torch.optim.SGD(parameters, lr=rate),
     )
@@ -310,6 +312,23 @@ def test_the_command_says_whether_the_grid_fits(tmp_path: Path) -> None:
     # A grid too fine for the weights does not fit either.
     narrow = told("scale", configured(tmp_path, scale=-16))
     assert narrow.exit_code == 1
+
+
+def test_the_command_says_how_long_a_training_is_beside_its_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooled = ["--set", "trainer.options.pooled=true"]
+    said = told("scale", configured(tmp_path), *pooled).output
+    assert "times as long as the reference of held-out examples\n" in said
+    assert json.loads(told("scale", configured(tmp_path), "--json").output)["reach"] < 2
+    assert propose_scale(trainer(held_out=None)).reach is None
+    # The control: a reference of one step, where a training takes five.
+    monkeypatch.setattr("qres_torch.trainer._as_many", lambda held_out, _train_loader: held_out)
+    assert json.loads(told("scale", configured(tmp_path), "--json").output)["reach"] > 2
+    assert (
+        "plugins.validated_mean.farthest = 0" in told("scale", configured(tmp_path), *pooled).output
+    )
+    assert "farthest" not in told("scale", configured(tmp_path)).output, "nobody is held to it"
 
 
 def test_without_torch_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

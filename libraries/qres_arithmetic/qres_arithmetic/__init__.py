@@ -36,7 +36,7 @@ from qres_arithmetic.rows import (
     packed,
     refuse_non_finite,
 )
-from qres_arithmetic.shortening import shortened, squared_lengths
+from qres_arithmetic.shortening import longer_than, shortened, squared_lengths
 from qres_arithmetic.spectral import dominant_eigenvector
 from qres_arithmetic.sweep import sweep
 
@@ -62,6 +62,7 @@ __all__ = [
     "exact_rows",
     "interval_distances",
     "is_packed",
+    "longer_than",
     "mean_of",
     "nearest_mean",
     "numpy_only",

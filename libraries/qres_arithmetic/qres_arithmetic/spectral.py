@@ -71,11 +71,13 @@ def dominant_eigenvector(gram: NDArray[Any]) -> NDArray[np.int64]:
     for _ in range(_SQUARINGS):
         # Exact, see step 1; a few BLAS builds leave stray exception flags all the same.
         with np.errstate(all="ignore"):
-            square = power @ power
+            square = power @ power.T  # symmetric: a product of half the cost
         if _trace(power) ** 2 * (_RANK_ONE - 1) <= _trace(square) * _RANK_ONE:
             break
-        # Scaling by a power of two is exact, and `rint` rounds halves to even.
-        power = np.rint(np.ldexp(square, -max(0, _exponent(np.abs(square).max()) - bits)))
+        # No entry of a Gram matrix is larger than all of its diagonal. Scaling by a power of two is
+        # exact, and `rint` rounds halves to even.
+        square *= 2.0 ** -max(0, _exponent(square.diagonal().max()) - bits)
+        power = np.rint(square, out=square)
     k = int(np.argmax(power.diagonal()))
     column = power[:, k].astype(np.int64)
     if column[k] <= 0:
@@ -131,7 +133,8 @@ def _exponent(largest: float) -> int:
 
 
 def _trace(matrix: NDArray[np.float64]) -> int:
-    return sum(int(entry) for entry in matrix.diagonal())
+    """Sum integers below ``2**63`` in size, exactly."""
+    return sum(matrix.diagonal().astype(np.int64).tolist())
 
 
 def _unit(n: int) -> NDArray[np.int64]:

@@ -36,6 +36,11 @@ class TokenBucket:
         self._tokens -= tokens
         return True
 
+    def holds(self, tokens: float) -> bool:
+        """Whether more than some tokens are there now; none is taken."""
+        self._refill()
+        return self._tokens > tokens
+
     @property
     def full(self) -> bool:
         """Whether it is worth as much as a new bucket."""

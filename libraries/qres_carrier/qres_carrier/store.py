@@ -165,6 +165,11 @@ class SharedBlobStore:
         slow = [root for root, rate in coming.items() if rate * FAR_SLOWER < fastest]
         return sorted(slow, key=coming.__getitem__)
 
+    def size(self, root: bytes) -> int:
+        """Bytes of a blob that is here, whole or in part; 0 of one that is not."""
+        blob = self._blobs.get(root)
+        return 0 if blob is None else blob.size
+
     def whole(self, root: bytes) -> bool:
         """Whether a blob is here, all of it."""
         blob = self._blobs.get(root)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
 import anyio.to_thread
@@ -26,6 +30,8 @@ T = TypeVar("T")
 EVENTS: Final = 256
 FOLDER: Final = "blobs"
 """Where a node with a data folder holds its blobs."""
+FRAMES: Final = 6
+"""Of a thread's stack, the innermost, that are named where it stands still."""
 
 
 class ThreadedTransport(ABC):
@@ -47,6 +53,7 @@ class ThreadedTransport(ABC):
         self._tally = Tally()
         self._inbox: Mailbox[Delivery] = Mailbox(inbox_frames, keeps=confirms)
         self._events: Mailbox[TransportEvent] = Mailbox(EVENTS, drop_oldest=True)
+        self._ident: int | None = None  # of the thread, once it showed that it runs
 
     # ── what each does its own way ────────────────────────────────────────────────────────────
 
@@ -141,6 +148,27 @@ class ThreadedTransport(ABC):
         """Counts since the start."""
         return self._tally.snapshot()
 
+    # ── whether the thread runs; see :class:`qres_core.AttendedTransport` ─────────────────────
+
+    async def attend(self) -> None:
+        """Have the thread do nothing, once. Raises RoundError: QRES-E603 where it is over."""
+        self._ident = await self._call(_here)
+
+    def doing(self) -> str:
+        """Where in the code the thread is, the innermost call first."""
+        # CPython's only way to see another thread; what it shows may be over already.
+        system: Any = sys
+        frame = system._current_frames().get(self._ident or 0)  # noqa: SLF001 - documented, for this
+        if frame is None:
+            return "its thread has ended"
+        calls = traceback.extract_stack(frame)[-FRAMES:]
+        places = [f"{PurePath(item.filename).name}:{item.lineno} {item.name}" for item in calls]
+        return "at " + ", called by ".join(reversed(places))
+
+    def dials(self) -> Mapping[NodeId, float]:
+        """Seconds until each node that is away is dialled next; of nobody, if it is not known."""
+        return {}
+
     # ── helpers ───────────────────────────────────────────────────────────────────────────────
 
     def _need_start(self) -> None:
@@ -152,3 +180,8 @@ class ThreadedTransport(ABC):
         if not 1 <= len(data) <= limit:
             found = f"{len(data)} bytes, allowed are 1 to {limit}"
             raise TransportError.of("QRES-E901", what, found)
+
+
+async def _here() -> int:
+    """The thread that runs this."""
+    return threading.get_ident()

@@ -11,6 +11,7 @@ import pytest
 from qres_carrier import ThreadedTransport, fitting
 
 from qres_core import (
+    AttendedTransport,
     BlobRef,
     ConfigError,
     Delivery,
@@ -173,3 +174,13 @@ def test_an_update_of_each_node_has_room_and_two_more_of_each_liar(
     found = list(fitting.problems("plain", sizes, around))
     assert [problem.where for problem in found] == ["plugins.plain.spool_bytes"] * bool(enough)
     assert all(enough in problem.fix for problem in found)
+
+
+def test_a_thread_shows_that_it_runs_and_where_it_is() -> None:
+    transport = Plain()
+    assert isinstance(transport, AttendedTransport)
+    assert transport.doing() == "its thread has ended"  # it was never heard of
+    anyio.run(transport.attend)
+    assert transport.doing().startswith("at threaded.py:")
+    assert "test_a_thread_shows_that_it_runs_and_where_it_is" in transport.doing()
+    assert not transport.dials()

@@ -10,10 +10,8 @@ where                            what
 ``releases``                     what leaves a node and what is merged, one class for each way
 ``clip``, ``discrete_gaussian``  clipping and noise in integers
 ``randomness``                   keys and the stream of a key
-``adaptive``                     a clip that follows a quantile: the rule
-``votes``, ``following``         … what nodes vote, and what a node knows of the clip
 ``correlated``                   noise that takes back some of that of earlier rounds
-``stream``                       … of one node's releases
+``stream``                       … the prices of its rows
 ``accounting``                   what releases cost, alone and together
 ``ledger``, ``keeping``          what a node released and spent, on disk; where that is
 ``plan``, ``cli``                from a budget to noise, before there is a swarm; ``qres dp``

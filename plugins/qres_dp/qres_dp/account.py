@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,28 +19,16 @@ def group_of(kinds: Mapping[Kind, int], size: int) -> Mapping[Kind, int]:
     """Charges that cost one unit what the given ones cost a group of so many units together.
 
     A group moves a sum by ``size`` times as much as a single unit; so the general bound of group
-    privacy, ``size * epsilon`` with a larger delta, is not needed. In a sampled round some of a
-    group take part with probability ``1 - (1 - q)**size``, and delta is convex in what they then
-    add, so that all of them at once is the worst.
+    privacy, ``size * epsilon`` with a larger delta, is not needed.
     """
-    return {
-        (noise / size, rate if size == 1 else _any_of(rate, size)): n
-        for (noise, rate), n in kinds.items()
-    }
-
-
-def _any_of(rate: float, size: int) -> float:
-    """``1 - (1 - rate)**size``, rounded up: also a rate of which ``1 - rate`` keeps few digits."""
-    if rate == 1.0:
-        return 1.0
-    return min(1.0, -math.expm1(size * math.log1p(-rate)) * (1.0 + 2.0**-50))
+    return {noise / size: n for noise, n in kinds.items()}
 
 
 @attrs.frozen
 class PrivacyAccount:
     """What rounds cost together."""
 
-    charges: Mapping[Kind, int]  # noise multiplier and sampling rate, and how many such rounds
+    charges: Mapping[Kind, int]  # noise multiplier, and how many such rounds
     delta: float
 
     @property
@@ -50,22 +37,14 @@ class PrivacyAccount:
         return sum(self.charges.values())
 
     @property
-    def sampled(self) -> bool:
-        """Whether a node's data are in rounds by chance."""
-        return any(rate < 1.0 for _, rate in self.charges)
-
-    @property
     def epsilon(self) -> float:
         """Of all rounds together, an upper bound."""
         return spent(self.charges, self.delta)
 
     @property
-    def mu(self) -> float | None:
-        """All rounds together are mu-Gaussian-DP (Dong, Roth, Su 2022), rounded up.
-
-        ``None`` with sampling: no single mu describes it exactly.
-        """
-        return None if self.sampled else together(self.charges)
+    def mu(self) -> float:
+        """All rounds together are mu-Gaussian-DP (Dong, Roth, Su 2022), rounded up."""
+        return together(self.charges)
 
     @property
     def dearest(self) -> PrivacyAccount:
@@ -104,8 +83,8 @@ class PrivacyAccount:
             "rounds": self.rounds,
             "round": {"epsilon": dearest.epsilon, "mu": dearest.mu},
             "charges": [
-                {"noise_multiplier": noise, "sampling_rate": rate, "rounds": n}
-                for (noise, rate), n in sorted(self.charges.items())
+                {"noise_multiplier": noise, "rounds": n}
+                for noise, n in sorted(self.charges.items())
             ],
             "groups": self.groups,
         }

@@ -119,14 +119,14 @@ def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> No
         click.echo("nothing was released")
         return
     shown = records[len(records) - min(last, len(records)) :]
-    click.echo(f"{'round':>8}  {'mode':12}{'noise':>10}{'rate':>8}{'clip':>14}{'epsilon':>12}")
+    click.echo(f"{'round':>8}  {'mode':12}{'noise':>10}{'clip':>14}{'epsilon':>12}")
     for record in shown:
         charge = record.charge
         clip = math.ldexp(charge.bound, charge.scale - 16)
         votes = "  with a vote" if charge.votes else ""
         click.echo(
             f"{charge.round:>8}  {charge.mode:12}{charge.noise_multiplier:>10.4g}"
-            f"{charge.sampling_rate:>8.3g}{clip:>14.6g}{bounded(record.epsilon):>12}{votes}"
+            f"{clip:>14.6g}{bounded(record.epsilon):>12}{votes}"
         )
     end = records[-1]
     click.echo(

@@ -90,20 +90,12 @@ def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Pr
         yield Problem("QRES-E313", where, what)
 
 
-def between(mechanism: Mechanism, span: int) -> Iterator[Mechanism]:
-    """The mechanism with the least and the greatest bound: ``span`` times smaller and larger."""
-    yield attrs.evolve(mechanism, bound=max(1, mechanism.bound // span))
-    if span > 1:
-        yield attrs.evolve(mechanism, bound=mechanism.bound * span)
-
-
 def fitting_scales(
-    mechanism: Mechanism, clip: float, *, dimension: int, nodes: int, span: int = 1
+    mechanism: Mechanism, clip: float, *, dimension: int, nodes: int
 ) -> tuple[int, int] | None:
     """The least and the greatest ``swarm.scale`` at which the mechanism has no problems, if any.
 
-    ``clip``: the bound in real units; ``nodes``: how many updates a sum may have; ``span``: see
-    :func:`check`.
+    ``clip``: the bound in real units; ``nodes``: how many updates a sum may have.
     """
     fitting: list[int] = []
     for scale in range(-fixed.MAX_SCALE, fixed.MAX_SCALE + 1):
@@ -111,13 +103,12 @@ def fitting_scales(
         if bound < 1:
             break
         other = attrs.evolve(mechanism, bound=bound)
-        ends = between(other, span)
-        if not any(any(problems(end, dimension=dimension, nodes=nodes)) for end in ends):
+        if not any(problems(other, dimension=dimension, nodes=nodes)):
             fitting.append(scale)
     return (fitting[0], fitting[-1]) if fitting else None
 
 
-def check(mechanism: Mechanism, clip: float, *, dimension: int, nodes: int, span: int = 1) -> None:
+def check(mechanism: Mechanism, clip: float, *, dimension: int, nodes: int) -> None:
     """Refuse a mechanism the grid does not hold.
 
     Args:
@@ -125,18 +116,16 @@ def check(mechanism: Mechanism, clip: float, *, dimension: int, nodes: int, span
         clip: the bound in real units, to look for a scale that would do.
         dimension: coordinates of an update.
         nodes: how many updates a sum may have.
-        span: how many times smaller and larger than this the bound may become.
 
     Raises:
         CompatibilityError: QRES-E313, every reason with its numbers and what to do.
 
     Complexity: O(1).
     """
-    ends = between(mechanism, span)
-    found = [item for end in ends for item in problems(end, dimension=dimension, nodes=nodes)]
+    found = list(problems(mechanism, dimension=dimension, nodes=nodes))
     if not found:
         return
-    scales = fitting_scales(mechanism, clip, dimension=dimension, nodes=nodes, span=span)
+    scales = fitting_scales(mechanism, clip, dimension=dimension, nodes=nodes)
     fix = "no swarm.scale does: fewer coordinates or nodes, or a smaller noise multiplier"
     if scales is not None:
         fix = f"swarm.scale in {scales[0]}..{scales[1]}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
@@ -25,7 +24,7 @@ LEMMA: Final = 9
 
 Discrete Gaussian noise of variance ``s**2 + 9`` on integers is a post-processing of a continuous
 Gaussian of variance ``s**2``, up to a factor of 1 ± 2**-253 (Peikert, CRYPTO 2010, theorem 3.1): so
-every accountant for the Gaussian mechanism holds for it, subsampled or not.
+every accountant for the Gaussian mechanism holds for it.
 """
 
 _FRACTION: Final = 2**16  # variances are rounded up to this fraction of a squared step
@@ -55,17 +54,6 @@ class ModeOption(options.Option):
             fix = 'mode = "distributed" with a plugin that hides updates, such as secagg'
             raise OptionError.of("QRES-E105", name, what, fix)
         super().check(name, value)
-
-
-EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
-    Mode.LOCAL: {
-        "sampling": "in mode local everybody sees which nodes take part, so sampling does not help",
-        "adaptive_quantile": "in mode local there is no sum of votes, and a node's own vote would "
-        "need all the noise",
-    },
-    Mode.DISTRIBUTED: {},
-}
-"""Options that a mode does not combine with, and why."""
 
 
 class Unit(enum.Enum):
@@ -152,7 +140,7 @@ def steps(length: float, scale: int) -> int:
     return int(Fraction(length) * Fraction(2) ** (fixed.FRACTION_BITS - scale))
 
 
-def relation_of(mode: Mode, name: str, *, sampled: bool, unit: Unit = Unit.NODE) -> Relation:
+def relation_of(mode: Mode, name: str, *, unit: Unit = Unit.NODE) -> Relation:
     """The neighbouring relation of a mode: the one named, or the mode's own for an empty name.
 
     A local release shows that the node took part, and not which records it has. Raises
@@ -165,7 +153,4 @@ def relation_of(mode: Mode, name: str, *, sampled: bool, unit: Unit = Unit.NODE)
     if seen and relation is not Relation.REPLACE_ONE:
         what = "a local release shows that the node took part: only its data can be hidden"
         raise CompatibilityError.of("QRES-E314", where, what, 'relation = "replace-one"')
-    if sampled and relation is not Relation.ADD_REMOVE:
-        what = "the accounting of Poisson sampling is for adding or removing a node"
-        raise CompatibilityError.of("QRES-E314", where, what, 'relation = "add-remove"')
     return relation

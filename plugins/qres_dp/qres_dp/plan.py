@@ -22,7 +22,7 @@ from qres_dp.releases import Release
 from qres_dp.terms import ReleaseTerms
 from qres_dp.trust import trust_of
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the JSON of a plan; raised when a key changes its meaning or goes."""
 
 
@@ -84,7 +84,6 @@ class PrivacyPlan:
         return {
             "version": VERSION,
             "noise_multiplier": terms.multiplier,
-            "sampling_rate": terms.sampling_rate,
             **self.account.to_json(),
             "budget": attrs.asdict(terms.budget),
             "mechanism": {
@@ -129,15 +128,13 @@ def plan_of(release: Release, rounds: int, around: Surroundings) -> PrivacyPlan:
         CompatibilityError: QRES-E314 for parameters that keep no such promise; QRES-E313 for a grid
             that does not hold them, with the scale that would.
 
-    Complexity: O(1) without sampling; a few convolutions with it.
+    Complexity: O(1).
     """
     terms = release.terms
     refuse(release.misfits(around))
     if not rounds:
         budget = terms.budget
-        rounds = accounting.most_rounds(
-            terms.multiplier, budget.epsilon, budget.delta, sampling_rate=terms.sampling_rate
-        )
+        rounds = accounting.most_rounds(terms.multiplier, budget.epsilon, budget.delta)
     account = PrivacyAccount(release.charges(rounds, around), terms.budget.delta)
     made = PrivacyPlan(
         terms, around, release.mechanism(around), account, dict(release.told(around))

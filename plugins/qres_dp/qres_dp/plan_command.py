@@ -12,7 +12,7 @@ import attrs
 import click
 
 from qres_core import ConfigError, Surroundings, Visibility, commands, reporting
-from qres_dp import accounting, combination, ranges
+from qres_dp import accounting, ranges
 from qres_dp.account import PrivacyAccount
 from qres_dp.modes import Mode, Unit
 from qres_dp.output import bounded, write_new
@@ -32,17 +32,16 @@ class _Budget:
     rounds: int
     noise: float
     delta: float
-    rate: float
 
     def spent(self, rounds: int) -> float:
-        return accounting.epsilon(self.noise, rounds, self.delta, sampling_rate=self.rate)
+        return accounting.epsilon(self.noise, rounds, self.delta)
 
     def needed(self, epsilon: float) -> float:
-        return accounting.calibrate(epsilon, self.delta, self.rounds, sampling_rate=self.rate)
+        return accounting.calibrate(epsilon, self.delta, self.rounds)
 
 
 def _budget(
-    epsilon: float | None, rounds: int | None, noise: float | None, delta: float, rate: float
+    epsilon: float | None, rounds: int | None, noise: float | None, delta: float
 ) -> _Budget:
     """The third of three numbers from the other two."""
     if (epsilon, rounds, noise).count(None) != 1:
@@ -51,34 +50,33 @@ def _budget(
     if noise is None:
         assert epsilon is not None  # noqa: S101 - counted above, which checkers do not follow
         assert rounds is not None  # noqa: S101 - likewise
-        noise = accounting.calibrate(epsilon, delta, rounds, sampling_rate=rate)
-        epsilon = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
+        noise = accounting.calibrate(epsilon, delta, rounds)
+        epsilon = accounting.epsilon(noise, rounds, delta)
     elif epsilon is None:
         assert rounds is not None  # noqa: S101 - likewise
-        epsilon = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
+        epsilon = accounting.epsilon(noise, rounds, delta)
     else:
-        rounds = accounting.most_rounds(noise, epsilon, delta, sampling_rate=rate)
+        rounds = accounting.most_rounds(noise, epsilon, delta)
         if not rounds:
-            item = accounting.epsilon(noise, 1, delta, sampling_rate=rate)
+            item = accounting.epsilon(noise, 1, delta)
             what = f"one round spends epsilon {item:.6g}, and the budget is {epsilon:g}"
             raise ConfigError.of("QRES-E105", "--noise", what, "more noise, or a larger budget")
     assert rounds is not None  # noqa: S101 - likewise
-    return _Budget(epsilon, rounds, noise, delta, rate)
+    return _Budget(epsilon, rounds, noise, delta)
 
 
-def _around(value: float, rate: float) -> list[float]:
-    count = 3 if rate == 1.0 else 1  # a sampled point costs convolutions
-    return [value * 2.0**power for power in range(-count, count + 1)]
+def _around(value: float) -> list[float]:
+    return [value * 2.0**power for power in range(-3, 4)]
 
 
 def _tables(budget: _Budget) -> dict[str, list[dict[str, Any]]]:
     """Epsilon by rounds at this noise; noise by epsilon at these rounds."""
-    rounds = sorted({max(1, round(r)) for r in _around(budget.rounds, budget.rate)})
+    rounds = sorted({max(1, round(r)) for r in _around(budget.rounds)})
     return {
         "by_rounds": [{"rounds": r, "epsilon": budget.spent(r)} for r in rounds if r <= 10**9],
         "by_epsilon": [
             {"epsilon": e, "noise_multiplier": budget.needed(e)}
-            for e in _around(max(budget.epsilon, 1e-6), budget.rate)
+            for e in _around(max(budget.epsilon, 1e-6))
             if 1e-6 <= e <= 1e6
         ],
     }
@@ -97,8 +95,7 @@ def _chart(
 def _plot(budget: _Budget, path: Path) -> None:
     if path.suffix != ".svg":
         raise ConfigError.of("QRES-E105", "--plot", f"{path}: only .svg is written")
-    count = 60 if budget.rate == 1.0 else 12
-    grow = [2.0 ** (-4 + 6 * i / (count - 1)) for i in range(count)]
+    grow = [2.0 ** (-4 + 6 * i / 59) for i in range(60)]
     rounds = sorted({max(1, round(budget.rounds * g)) for g in grow} | {budget.rounds})
     spent = [(float(r), budget.spent(r)) for r in rounds if r <= 10**9]
     goals = [max(budget.epsilon, 1e-6) * g for g in grow]
@@ -138,8 +135,6 @@ def _by_options(given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:
         "rounds": given["rounds"] or 0,
         "noise_multiplier": given["noise"] or 0.0,
     }
-    if given["sampling_rate"] is not None:
-        table |= {"sampling": "poisson", "sampling_rate": given["sampling_rate"]}
     plugin = commands.structured(Dp, "plugins.dp", table, settings)
     return plugin.plan(
         Surroundings(
@@ -166,10 +161,6 @@ _TOLD = {
     "noise_of_sum": "noise in a sum of all nodes, deviation",
     "noise_of_mean": "noise in the mean of all nodes, deviation",
     "signal_to_noise": "longest mean over length of its noise",
-    "vector_multiplier": "of the noise multiplier, for the update",
-    "votes_multiplier": "of the noise multiplier, for the vote",
-    "lowest_clip": "clip, at least",
-    "highest_clip": "clip, at most",
     "room_used": "part of the grid's range in use",
 }
 
@@ -185,12 +176,9 @@ def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
     noise = bounded(result["noise_multiplier"], way=way)
     yield f"epsilon           {bounded(result['epsilon'])}"
     yield f"delta             {result['delta']:g}"
-    if result["mu"] is not None:
-        yield f"mu                {bounded(result['mu'])}"
+    yield f"mu                {bounded(result['mu'])}"
     yield f"rounds            {result['rounds']}"
     yield f"noise multiplier  {noise}"
-    if result["sampling_rate"] < 1.0:
-        yield f"sampling rate     {result['sampling_rate']:g} (Poisson, secret)"
     yield f"the dearest round epsilon {bounded(result['round']['epsilon'])}"
     for group in result["groups"]:
         if group["epsilon"] is not None:
@@ -218,7 +206,7 @@ def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
 
 _WHOLE = ("nodes", "dimension", "clip", "records", "honest", "scale", "relation")
 """Options that tell nothing without a mode."""
-_OWN = ("epsilon", "rounds", "noise", "delta", "sampling_rate", "mode", "unit", *_WHOLE)
+_OWN = ("epsilon", "rounds", "noise", "delta", "mode", "unit", *_WHOLE)
 """Options that a configuration file says; only the dimension may be told beside it."""
 
 
@@ -256,7 +244,6 @@ def _by_file(path: Path, given: dict[str, Any], settings: Sequence[str]) -> Priv
 @click.option("--rounds", type=int, help="Rounds the budget is for.")
 @click.option("--noise", type=float, help="Noise multiplier: deviation over sensitivity.")
 @click.option("--delta", type=float, help="Of the guarantee.  [default: 1e-05]")
-@click.option("--sampling-rate", type=float, help="Poisson sampling, only where it is secret.")
 @click.option("--mode", type=_MODES, help="With --nodes, --dimension, --clip: a whole plan.")
 @click.option("--nodes", type=click.IntRange(*ranges.NODES), help="Nodes of the swarm.")
 @click.option(
@@ -294,22 +281,17 @@ def plan_command(
     if made is None:
         _refuse_whole(given, settings)
         unit = given["unit"] or Unit.NODE.value
-        rate = 1.0 if given["sampling_rate"] is None else given["sampling_rate"]
-        combination.check_sampling(Mode.DISTRIBUTED, rate, sampled=rate < 1.0, unit=Unit(unit))
-        budget = _budget(given["epsilon"], given["rounds"], given["noise"], _delta(given), rate)
-        account = PrivacyAccount({(budget.noise, rate): budget.rounds}, budget.delta)
+        budget = _budget(given["epsilon"], given["rounds"], given["noise"], _delta(given))
+        account = PrivacyAccount({budget.noise: budget.rounds}, budget.delta)
         result: dict[str, Any] = {
             "version": VERSION,
             "noise_multiplier": budget.noise,
-            "sampling_rate": rate,
             **account.to_json(),
         }
     else:
         terms, account = made.terms, made.account
         unit = terms.unit.value
-        budget = _Budget(
-            account.epsilon, account.rounds, terms.multiplier, account.delta, terms.sampling_rate
-        )
+        budget = _Budget(account.epsilon, account.rounds, terms.multiplier, account.delta)
         result = made.to_json()
     alike = len(account.charges) == 1
     if alike:

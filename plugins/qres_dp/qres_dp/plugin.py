@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import ClassVar
 
 import attrs
 
@@ -30,7 +31,7 @@ from qres_dp.ledger.lack import Lack
 from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
 from qres_dp.plan import PrivacyPlan, plan_of
 from qres_dp.releases import Release, release_of
-from qres_dp.terms import Adaptation, Correlation, ReleaseTerms, settle
+from qres_dp.terms import Correlation, ReleaseTerms, settle
 
 
 def _help(text: str) -> dict[str, str]:
@@ -48,6 +49,8 @@ class Dp:
 
     Name two of ``epsilon``, ``rounds`` and ``noise_multiplier``; the third follows.
     """
+
+    GONE: ClassVar[Mapping[str, tuple[str, str]]] = combination.GONE
 
     mode: str = attrs.field(
         validator=ModeOption.of_modes(),
@@ -105,31 +108,6 @@ class Dp:
         validator=options.one_of("", *(relation.value for relation in Relation)),
         metadata=_help('Neighbours: "add-remove" or "replace-one"; empty for the mode\'s own.'),
     )
-    sampling: str = attrs.field(
-        default="none",
-        validator=options.one_of("none", "poisson"),
-        metadata=_help(
-            '"poisson": nodes secretly contribute zeros in some rounds. "none": they never do.'
-        ),
-    )
-    sampling_rate: float = attrs.field(
-        default=1.0,
-        validator=options.real(*ranges.SAMPLING_RATE),
-        metadata=_help("Sampling poisson: probability that a node contributes its update."),
-    )
-    adaptive_quantile: float = attrs.field(
-        default=0.0,
-        validator=options.real(*ranges.ADAPTIVE_QUANTILE, or_zero=True),
-        metadata=_help(
-            "Mode distributed: the clip follows noised votes until this share of updates fits. 0: "
-            "it stays."
-        ),
-    )
-    adaptive_rate: float = attrs.field(
-        default=0.2,
-        validator=options.real(*ranges.ADAPTIVE_RATE),
-        metadata=_help("Speed of the bound: it moves by at most the factor exp(rate) in a round."),
-    )
     noise: str = attrs.field(
         default="independent",
         validator=options.one_of("independent", "correlated"),
@@ -176,27 +154,13 @@ class Dp:
 
     def _settled(self) -> ReleaseTerms:
         """What the options come to, if they go together."""
-        mode, sampled = Mode(self.mode), self.sampling == "poisson"
-        unit = Unit(self.unit)
+        mode, unit = Mode(self.mode), Unit(self.unit)
         units = combination.units_of(unit, self.records)
-        combination.check_sampling(mode, self.sampling_rate, sampled=sampled, unit=unit)
-        relation = relation_of(mode, self.relation, sampled=sampled, unit=unit)
+        relation = relation_of(mode, self.relation, unit=unit)
         combination.check_honest(mode, self.honest)
-        combination.check_quantile(
-            mode,
-            self.adaptive_quantile,
-            unit=unit,
-            sampled=sampled,
-            correlated=self.noise == "correlated",
-        )
-        adaptation = None
-        if self.adaptive_quantile:
-            adaptation = Adaptation(float(self.adaptive_quantile), float(self.adaptive_rate))
         correlation = None
         if self.noise == "correlated":
-            combination.check_correlated(
-                mode, epsilon=self.epsilon, rounds=self.rounds, sampled=sampled
-            )
+            combination.check_correlated(mode, epsilon=self.epsilon, rounds=self.rounds)
             correlation = Correlation(self.rounds, self.band, self.separation)
         else:
             combination.check_separation(self.separation)
@@ -205,7 +169,6 @@ class Dp:
             delta=self.delta,
             rounds=self.rounds,
             noise_multiplier=self.noise_multiplier,
-            rate=self.sampling_rate,
             stream=correlation is not None,
         )
         return ReleaseTerms(
@@ -215,11 +178,9 @@ class Dp:
             multiplier,
             budget,
             self.honest,
-            float(self.sampling_rate),
             correlation,
             unit,
             units,
-            adaptation,
         )
 
     # ── claims ────────────────────────────────────────────────────────────────────────────────
@@ -232,10 +193,8 @@ class Dp:
             tolerates=None,
             needs=attrs.evolve(release.needs, folder=True, records=terms.records),
             alters=release.alters,
-            notices=release.notices,
             reveals=False,
             looks=False,
-            accompanies=release.accompanies,
             by_fragments=True,  # but for the options that `check` names
             effective={
                 "epsilon": terms.budget.epsilon,
@@ -247,8 +206,8 @@ class Dp:
         """Whether swarm, grid and the plugins beside allow the mechanism.
 
         Returns see :func:`qres_dp.fitting.misfits`; QRES-E314 for what nodes would say of their
-        data without noise; QRES-E320 for what follows one vector from round to round; and what an
-        operator should read.
+        data without noise; QRES-E320 for noise that is taken back in other rounds; and what
+        an operator should read.
         """
         return [
             *self._release.misfits(around),
@@ -277,10 +236,6 @@ class Dp:
             what = f"correlated noise is taken back from the same coordinates, {apart}"
             fix = 'noise = "independent" in [plugins.dp], or swarm.fragments = 1'
             yield Problem("QRES-E320", "plugins.dp.noise", what, fix)
-        if terms.adaptation is not None:
-            what = f"the clip follows the length of one vector, {apart}"
-            fix = "adaptive_quantile = 0 in [plugins.dp], or swarm.fragments = 1"
-            yield Problem("QRES-E320", "plugins.dp.adaptive_quantile", what, fix)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
         """How large an update is after the plugin, however large it was before."""
@@ -361,7 +316,6 @@ class Dp:
             "unit": terms.unit.value,
             "relation": terms.relation.value,
             "noise_multiplier": terms.multiplier,
-            **self._release.status(),
         }
 
     # ── rounds ────────────────────────────────────────────────────────────────────────────────
@@ -385,12 +339,12 @@ class Dp:
     def reveal(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> Updates:
-        """Check what the mode rests on, and count votes. Changes no update.
+        """Check what the mode rests on. Changes no update.
 
-        Raises QRES-E505 for a sum of fewer nodes than the noise is counted on, and where votes are
-        missing or the set does not name one clipping bound. Raises QRES-E602.
+        Raises QRES-E505 for a sum of fewer nodes than the noise is counted on.
         """
-        return self._release.revealed(updates, contributions, round_info)
+        del contributions
+        return self._release.revealed(updates, round_info)
 
     @hookimpl
     def wrap_aggregate(

@@ -9,7 +9,6 @@ random bytes without breaking AES. The privacy of what is released rests on that
 from __future__ import annotations
 
 import os
-from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -29,14 +28,6 @@ _ZEROS.flags.writeable = False
 def fresh_key() -> bytes:
     """32 bytes from the operating system, for one release."""
     return os.urandom(KEY_BYTES)
-
-
-def coin(probability: float) -> bool:
-    """A secret coin: true with this probability, or a little less.
-
-    Rounded down to a multiple of 2**-64: a lower sampling rate than is accounted for is safe.
-    """
-    return int.from_bytes(os.urandom(8)) < int(Fraction(probability) * 2**64)
 
 
 class Keystream:

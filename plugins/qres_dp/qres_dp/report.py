@@ -7,7 +7,6 @@ data and did not write the software.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from qres_dp.ledger import PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
 from qres_dp.plan import PrivacyPlan
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the JSON of a report; raised when a key changes its meaning or goes."""
 FALSE_ALARMS: Final = 0.05
 """How often the attacker of the report's example may accuse wrongly."""
@@ -79,26 +78,18 @@ def read_ledger(folder: Path, plan: PrivacyPlan) -> LedgerState:
 def hits(account: PrivacyAccount) -> float:
     """How often an attacker may be right that accuses wrongly in one case of twenty, at most.
 
-    An attacker guesses from all that left whether a unit's data took part. By mu where there is
-    one (Dong, Roth, Su 2022, definition 2.6), and by epsilon and delta (Kairouz, Oh, Viswanath
-    2015, section 2.1).
+    An attacker guesses from all that left whether a unit's data took part. Source: Dong, Roth, Su
+    2022, definition 2.6.
     """
-    epsilon, delta = account.epsilon, account.delta
-    alarm = FALSE_ALARMS
-    by_epsilon = alarm * math.exp(min(epsilon, 50.0)) + delta
-    other = 1.0 - math.exp(-min(epsilon, 700.0)) * (1.0 - delta - alarm)
-    found = [1.0, by_epsilon, other]
-    if account.mu is not None:
-        normal = NormalDist()
-        found.append(normal.cdf(normal.inv_cdf(alarm) + account.mu))
-    return min(found)
+    normal = NormalDist()
+    return normal.cdf(normal.inv_cdf(FALSE_ALARMS) + account.mu)
 
 
 def charged(records: Sequence[LedgerEntry]) -> PrivacyAccount | None:
     """What the records come to, at the delta of the last one; ``None`` without records."""
     if not records:
         return None
-    kinds = Counter((r.charge.noise_multiplier, r.charge.sampling_rate) for r in records)
+    kinds = Counter(r.charge.noise_multiplier for r in records)
     return PrivacyAccount(kinds, records[-1].delta)
 
 
@@ -109,11 +100,11 @@ def spent_on(records: Sequence[LedgerEntry], delta: float) -> list[dict[str, Any
         item = record.charge
         stream = bool(item.stream)
         noise = 0.0 if stream else item.noise_multiplier  # steps of a stream differ in price
-        rest = (noise, item.sampling_rate, item.honest, bool(item.votes))
+        rest = (noise, item.honest, bool(item.votes))
         key = (item.swarm, item.node, item.mode, stream, *rest)
         groups.setdefault(key, []).append(record)
     rows: list[dict[str, Any]] = []
-    for (swarm, node, mode, stream, noise, rate, honest, votes), members in groups.items():
+    for (swarm, node, mode, stream, noise, honest, votes), members in groups.items():
         account = charged(members)
         rounds = [member.charge.round for member in members]
         rows.append(
@@ -123,7 +114,6 @@ def spent_on(records: Sequence[LedgerEntry], delta: float) -> list[dict[str, Any
                 "mode": mode,
                 "noise": "correlated" if stream else "independent",
                 "noise_multiplier": noise or None,
-                "sampling_rate": rate,
                 "honest": honest,
                 "votes": votes,
                 "releases": len(members),
@@ -164,7 +154,7 @@ def report_of(
     Complexity: O(records), and some evaluations of the accountant.
     """
     budget = plan.terms.budget
-    kinds = Counter((r.charge.noise_multiplier, r.charge.sampling_rate) for r in ledger.records)
+    kinds = Counter(r.charge.noise_multiplier for r in ledger.records)
     account = PrivacyAccount(kinds, budget.delta)
     known = not ledger.problem
     return {

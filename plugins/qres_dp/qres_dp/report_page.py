@@ -119,9 +119,8 @@ def _meaning(report: dict[str, Any]) -> Iterator[Block]:
     mu = (
         f"Mu says the same in one number. It is no easier to tell {question} than to tell apart "
         "two normal distributions that lie mu standard deviations from each other. For the whole "
-        f"plan mu is {_number(plan['mu'])}"
+        f"plan mu is {_number(plan['mu'])}."
     )
-    mu += "." if plan["mu"] is not None else ", because rounds are sampled."
     example += f" in at most {_share(report['plan_hits'])} of the cases after all planned rounds"
     example += f", and {_share(spent['hits'])} after those so far." if spent else "."
     yield Bullets((odds, fails, mu, example))
@@ -152,34 +151,17 @@ def _trust(report: dict[str, Any]) -> Iterator[Block]:
         )
 
 
-def _moving(told: dict[str, Any]) -> str:
-    """What is different where the clip follows a quantile."""
-    if "highest_clip" not in told:
-        return ""
-    ends = f"{_number(told['lowest_clip'], ROUND_FLOOR)} and {_number(told['highest_clip'])}"
-    return (
-        " Length and noise are those of the first round. In each round nodes vote whether they "
-        "were clipped, and the votes have noise too. The length follows, "
-        f"between {ends}, and the noise grows and shrinks with it."
-    )
-
-
 def _mechanism(report: dict[str, Any]) -> Iterator[Block]:
     plan = report["plan"]
     told = plan["mechanism"]
     yield Heading("Mechanism")
-    sampled = (
-        ""
-        if plan["sampling_rate"] == 1.0
-        else f" A node's data are in a round with probability {plan['sampling_rate']:g}, in secret."
-    )
     shared = told["mode"] == "distributed"
     deviation = _number(told["noise_of_share"], ROUND_FLOOR)
     noise = "its share of random noise, with" if shared else "random noise with"
     yield Paragraph(
         f"Everything that a {told['unit']} adds to an update is clipped to the length "
         f"{told['clip']:g}, in exact integers. Before anything leaves the node, it adds {noise} a "
-        f"standard deviation of {deviation}, to each number.{sampled}{_moving(told)}"
+        f"standard deviation of {deviation}, to each number."
     )
     rows = [
         ("mode", told["mode"]),
@@ -241,8 +223,6 @@ def _mechanism_of(row: dict[str, Any]) -> str:
     parts = [row["mode"], f"{row['noise']} noise"]
     if row["noise_multiplier"]:
         parts.append(f"z {_number(row['noise_multiplier'], ROUND_FLOOR)}")
-    if row["sampling_rate"] < 1.0:
-        parts.append(f"sampled at {row['sampling_rate']:g}")
     if row["honest"] > 1:
         parts.append(f"{row['honest']} shares")
     return ", ".join(parts)

@@ -31,14 +31,6 @@ class Correlation:
 
 
 @attrs.frozen
-class Adaptation:
-    """A clip that follows a quantile of the nodes' norms."""
-
-    quantile: float  # share of nodes whose update is to fit
-    rate: float  # how fast the bound moves
-
-
-@attrs.frozen
 class Releaser:
     """Who releases: what a charge names beside the mechanism and the round."""
 
@@ -56,11 +48,9 @@ class ReleaseTerms:
     multiplier: float  # z of a round, or of a whole stream of correlated noise
     budget: PrivacyBudget  # what may be spent in all
     honest: int = 0  # shares the noise of a sum is counted on; 0 where nothing is shared
-    sampling_rate: float = 1.0  # probability that a node's update counts in a round
     correlation: Correlation | None = None  # where noise is correlated between rounds
     unit: Unit = Unit.NODE  # whose presence is hidden
     units: int = 1  # most units of a node; 1 where the node is the unit
-    adaptation: Adaptation | None = None  # where the clip follows a quantile
 
     @property
     def records(self) -> RecordClip | None:
@@ -95,7 +85,6 @@ class ReleaseTerms:
             relation=self.relation.value,
             unit=self.unit.value,
             noise_multiplier=self.multiplier if multiplier is None else multiplier,
-            sampling_rate=self.sampling_rate,
             bound=mechanism.bound,
             scale=round_info.scale,
             dimension=round_info.dimension,
@@ -107,8 +96,8 @@ class ReleaseTerms:
 
 
 @functools.lru_cache(maxsize=64)
-def _calibrated(epsilon: float, delta: float, rounds: int, rate: float) -> float:
-    return accounting.calibrate(epsilon, delta, rounds, sampling_rate=rate)
+def _calibrated(epsilon: float, delta: float, rounds: int) -> float:
+    return accounting.calibrate(epsilon, delta, rounds)
 
 
 def settle(
@@ -117,7 +106,6 @@ def settle(
     delta: float,
     rounds: int,
     noise_multiplier: float,
-    rate: float = 1.0,
     stream: bool = False,
 ) -> tuple[float, PrivacyBudget]:
     """The noise multiplier and the budget, from the two of three numbers that are set.
@@ -127,7 +115,6 @@ def settle(
         delta: of the guarantee.
         rounds: how many; 0 if it is to follow.
         noise_multiplier: of a round; 0 if it is to follow.
-        rate: the sampling rate.
         stream: whether all rounds together are one release, of correlated noise.
 
     Raises:
@@ -142,9 +129,9 @@ def settle(
         raise CompatibilityError.of("QRES-E314", "plugins.dp", what, fix)
     if not noise_multiplier:
         releases = 1 if stream else rounds
-        return _calibrated(epsilon, delta, releases, rate), PrivacyBudget(epsilon, delta)
+        return _calibrated(epsilon, delta, releases), PrivacyBudget(epsilon, delta)
     multiplier = float(noise_multiplier)
-    cost = accounting.epsilon(multiplier, rounds or 1, delta, sampling_rate=rate)
+    cost = accounting.epsilon(multiplier, rounds or 1, delta)
     if rounds:
         return multiplier, PrivacyBudget(cost, delta)
     if cost > epsilon:

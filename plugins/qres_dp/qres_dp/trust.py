@@ -58,8 +58,6 @@ def trust_of(terms: ReleaseTerms, around: Surroundings) -> Trust:
         keep = f"at least {terms.honest} nodes add their share of the noise and tell it to nobody"
         assumes.append(f"In every such sum, {keep}.")
         assumes.append(f"At most {known} of the nodes in a sum work together to learn more.")
-    if terms.sampling_rate < 1.0:
-        assumes.append("Nobody but the node learns in which rounds its data took part.")
     return Trust(
         _UNITS[terms.unit],
         _NEIGHBOURS[terms.relation].format(unit=terms.unit.value),

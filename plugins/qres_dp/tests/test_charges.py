@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -367,7 +369,7 @@ def test_one_data_set_is_in_a_sum_once(tmp_path: Path) -> None:
             second.privatize(Update(VECTOR), opened)
     first.round_opened(again, OwnContributions())
     first.privatize(Update(VECTOR), again)  # its own next attempt is another release of one node
-    later = attrs.evolve(info, number=3, height=1)
+    later = attrs.evolve(info, number=3, height=1, head=b"2" * 32)
     second.round_opened(later, OwnContributions())
     second.privatize(Update(VECTOR), later)
     # In mode local each node's release has noise enough for its own part, and charges add up.
@@ -418,3 +420,34 @@ def test_what_may_not_be_kept_is_kept_in_memory_and_says_so() -> None:
     plugin.setup(NodeInfo(ROSTER[0], "lab", ROSTER))
     assert plugin.status()["ledger"] == "in memory"
     assert plugin.claims.needs.folder
+
+
+def contributed(index: int, training: bytes, folder: Path) -> list[int]:
+    """At which of four heights a node with the data set contributes, in a training."""
+    options = {"mode": "distributed", "honest": 4, "dataset": str(folder / "data")}
+    options |= {"epsilon": 8.0, "rounds": 40, "noise_multiplier": 0.0}
+    plugin, info = named("one", index, folder / training.decode(), **options)
+    done: list[int] = []
+    for height in range(4):
+        head = hashlib.sha256(training + bytes([height])).digest()
+        opened = attrs.evolve(info, number=height + 1, height=height, step=height, head=head)
+        plugin.round_opened(opened, OwnContributions())
+        with suppress(ValueRefusedError):
+            plugin.privatize(Update(VECTOR), opened)
+            done.append(height)
+    plugin.teardown()
+    return done
+
+
+@pytest.mark.claim("C-dp-11")
+def test_a_new_key_on_a_data_set_contributes_to_a_training_that_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sum of the training before is one of the new training; each run of Flower begins at 0."""
+    assert contributed(0, b"first", tmp_path) == [0, 1, 2, 3]
+    assert contributed(3, b"second", tmp_path) == [0, 1, 2, 3]
+    # In the very sums that the other node was charged for, the data would be twice.
+    assert contributed(0, b"second", tmp_path) == []
+    # The control: heights in place of sums keep one of them out of the next training.
+    monkeypatch.setattr("qres_dp.ledger._sum_of", lambda charge: (charge.swarm, charge.height))
+    assert contributed(0, b"third", tmp_path) == []

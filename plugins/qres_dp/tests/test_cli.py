@@ -84,8 +84,8 @@ def test_noise_follows_from_epsilon_and_rounds() -> None:
 
 
 def test_epsilon_follows_from_noise_and_rounds() -> None:
-    found = data("plan", "--noise", 1, "--rounds", 1000, "--sampling-rate", 0.01)
-    assert round(found["epsilon"], 3) == 1.828
+    found = data("plan", "--noise", 10, "--rounds", 100)
+    assert round(found["epsilon"], 4) == 4.3772
 
 
 def test_rounds_follow_from_epsilon_and_noise() -> None:
@@ -136,12 +136,6 @@ def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert "--plot" in str(error)
 
 
-def test_a_sampled_plan_says_that_the_sample_is_secret() -> None:
-    text = run("plan", "--noise", 2, "--rounds", 60, "--sampling-rate", 0.1).output
-    assert "sampling rate     0.1 (Poisson, secret)" in text
-    assert "sampling rate" not in run("plan", "--noise", 2, "--rounds", 60).output
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -154,7 +148,6 @@ def test_a_sampled_plan_says_that_the_sample_is_secret() -> None:
         (("--epsilon", 1, "--rounds", 60, "--clip", 0.5), "QRES-E103"),
         (("--epsilon", 1, "--rounds", 60, "--set", "plugins.dp.clip=0.5"), "QRES-E103"),
         (("--epsilon", 1, "--rounds", 60, *WHOLE), "QRES-E314"),
-        (("--epsilon", 1, "--rounds", 60, "--sampling-rate", 2), "QRES-E314"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(arguments: tuple[object, ...], code: str) -> None:
@@ -197,7 +190,7 @@ def test_the_plan_of_a_file_is_that_of_the_same_options(tmp_path: Path) -> None:
     for key in ("epsilon", "mu", "noise_multiplier", "round", "groups", "charges", "budget"):
         assert of_file[key] == of_options[key]
     assert of_file["mechanism"]["noise_of_share"] == of_options["mechanism"]["noise_of_share"]
-    assert of_file["version"] == of_options["version"] == 1
+    assert of_file["version"] == of_options["version"] == 2
     changed = data("plan", path, "--dimension", 650, "--set", "plugins.dp.epsilon=2.0")
     assert changed["budget"]["epsilon"] == 2.0
 

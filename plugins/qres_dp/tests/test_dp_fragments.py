@@ -25,7 +25,6 @@ AROUND = Surroundings(
 USUAL: dict[str, Any] = {"clip": 0.25, "delta": 1e-6, "epsilon": 8.0, "rounds": 64}
 SHARED: dict[str, Any] = {"mode": "distributed", "honest": 20}
 CORRELATED = {**SHARED, "noise": "correlated", "band": 4, "separation": 16}
-VOTED = {**SHARED, "adaptive_quantile": 0.5}
 
 
 def refused(around: Surroundings, **options: Any) -> list[Problem]:
@@ -33,18 +32,12 @@ def refused(around: Surroundings, **options: Any) -> list[Problem]:
     return [item for item in found if isinstance(item, Problem) and item.code == "QRES-E320"]
 
 
-@pytest.mark.parametrize(
-    ("options", "where", "fix"),
-    [
-        (CORRELATED, "plugins.dp.noise", 'noise = "independent" in [plugins.dp]'),
-        (VOTED, "plugins.dp.adaptive_quantile", "adaptive_quantile = 0 in [plugins.dp]"),
-    ],
-)
-def test_what_follows_one_vector_is_refused(options: Any, where: str, fix: str) -> None:
-    (problem,) = refused(AROUND, **options)
-    assert (problem.where, problem.fix) == (where, f"{fix}, or swarm.fragments = 1")
+def test_correlated_noise_is_refused() -> None:
+    (problem,) = refused(AROUND, **CORRELATED)
+    fix = 'noise = "independent" in [plugins.dp], or swarm.fragments = 1'
+    assert (problem.where, problem.fix) == ("plugins.dp.noise", fix)
     assert "swarm.fragments is 3" in problem.what
-    assert not refused(attrs.evolve(AROUND, fragments=1), **options)
+    assert not refused(attrs.evolve(AROUND, fragments=1), **CORRELATED)
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "distributed", "honest": 20}])

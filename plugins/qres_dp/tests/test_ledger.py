@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import itertools
 import os
@@ -19,7 +20,7 @@ from qres_dp import accounting
 from qres_dp.accounting.composition import spent
 from qres_dp.keeping import Keeping
 from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger, anchor, key
-from qres_dp.ledger.record import Charge
+from qres_dp.ledger.record import Charge, LedgerEntry
 from qres_dp.ledger.store import FILE, LedgerStore
 from qres_dp.modes import Relation, Unit
 from qres_dp.places import ledger_place
@@ -146,13 +147,13 @@ def test_another_relation_or_unit_is_not_mixed_in(other: dict[str, str]) -> None
 
 
 def test_charges_of_one_kind_are_one_composition() -> None:
-    assert spent({(2.0, 1.0): 9}, 1e-5) == accounting.epsilon(2.0, 9, 1e-5)
+    assert spent({2.0: 9}, 1e-5) == accounting.epsilon(2.0, 9, 1e-5)
     assert spent({}, 1e-5) == 0.0
 
 
 def test_gaussian_charges_of_several_kinds_are_one_gaussian() -> None:
     # 1/2**2 + 3/4**2 + 9/6**2 = 11/16
-    mixed = spent({(2.0, 1.0): 1, (4.0, 1.0): 3, (6.0, 1.0): 9}, 1e-5)
+    mixed = spent({2.0: 1, 4.0: 3, 6.0: 9}, 1e-5)
     exact = accounting.epsilon((16 / 11) ** 0.5, 1, 1e-5)
     assert exact <= mixed <= exact * (1 + 1e-9)
 
@@ -770,3 +771,56 @@ def test_an_anchor_of_another_shape_is_refused(value: object, tmp_path: Path) ->
     (tmp_path / anchor.FILE).write_bytes(tag + body)
     with pytest.raises(RoundError, match="QRES-E602"):
         PrivacyLedger.open(tmp_path, OWNER)
+
+
+# ── what version 0.2 wrote ────────────────────────────────────────────────────────────────────
+
+OF_0_2: Final = (
+    (charge(1, sampling_rate=0.25, honest=4), "e6161d4aefb9b7b8"),  # a node's data, by chance
+    (charge(2, honest=4, votes=10.0), "69143d913ad9946c"),  # an update with a vote on the clip
+    (charge(3, 7.0, mode="local", stream=b"s" * 32, row=2), "ef04c40b83705c48"),  # of a stream
+)
+"""Charges of modes that are gone, and how the digests begin of the records that 0.2 made."""
+
+
+def old_ledger(folder: Path, count: int = 3) -> None:
+    """A ledger with charges of modes that are gone, and the files that these kept beside it."""
+    ledger = PrivacyLedger.begin(folder, OWNER)
+    for made, _digest in OF_0_2[:count]:
+        ledger.charge(made, BUDGET)
+    ledger.close()
+    for name in ("dp-noise.sqlite", "dp-bound.sqlite"):
+        (folder / name).write_bytes(b"of a mode that is gone")
+
+
+@pytest.mark.parametrize(("made", "digest"), OF_0_2)
+def test_a_record_of_0_2_is_written_as_it_was(made: Charge, digest: str) -> None:
+    entry = LedgerEntry(1, made, 0.5, 1e-5, 2.0, previous=bytes(32))
+    assert hashlib.sha256(entry.to_bytes()).hexdigest().startswith(digest)
+    assert LedgerEntry.from_bytes(entry.to_bytes()) == entry
+
+
+@pytest.mark.claim("C-dp-32")
+def test_what_modes_that_are_gone_were_charged_stays_charged(tmp_path: Path) -> None:
+    old_ledger(tmp_path)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
+    # A sampled round counts as one that was not, which costs no less; the others as they did.
+    assert ledger.spent(1e-5) == spent({5.0: 2, 7.0: 1}, 1e-5)
+    assert len(ledger) == 3
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        ledger.charge(charge(4, 1.0), BUDGET)
+    ledger.close()
+    # Nothing reads, changes or removes the files of what is gone.
+    for name in ("dp-noise.sqlite", "dp-bound.sqlite"):
+        assert (tmp_path / name).read_bytes() == b"of a mode that is gone"
+
+
+@pytest.mark.control("C-dp-32")
+def test_control_each_of_these_charges_is_a_part_of_what_was_spent(tmp_path: Path) -> None:
+    found: list[float] = []
+    for count in range(4):
+        old_ledger(tmp_path / str(count), count)
+        ledger = PrivacyLedger.open(tmp_path / str(count), OWNER)
+        found.append(ledger.spent(1e-5))
+        ledger.close()
+    assert found == sorted(set(found))

@@ -74,15 +74,11 @@ def test_a_length_never_grows_on_the_grid(length: float, scale: int) -> None:
 
 
 def test_each_mode_has_its_relation() -> None:
-    assert relation_of(Mode.LOCAL, "", sampled=False) is Relation.REPLACE_ONE
-    assert relation_of(Mode.DISTRIBUTED, "", sampled=False) is Relation.ADD_REMOVE
-    assert relation_of(Mode.DISTRIBUTED, "replace-one", sampled=False) is Relation.REPLACE_ONE
-    for mode, name, sampled in (
-        (Mode.LOCAL, "add-remove", False),
-        (Mode.DISTRIBUTED, "replace-one", True),
-    ):
-        with pytest.raises(CompatibilityError, match="QRES-E314"):
-            relation_of(mode, name, sampled=sampled)
+    assert relation_of(Mode.LOCAL, "") is Relation.REPLACE_ONE
+    assert relation_of(Mode.DISTRIBUTED, "") is Relation.ADD_REMOVE
+    assert relation_of(Mode.DISTRIBUTED, "replace-one") is Relation.REPLACE_ONE
+    with pytest.raises(CompatibilityError, match="QRES-E314"):
+        relation_of(Mode.LOCAL, "add-remove")
 
 
 # ── the grid ──────────────────────────────────────────────────────────────────────────────────

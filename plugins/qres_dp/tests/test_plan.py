@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qres_dp import Dp, accounting
-from qres_dp.account import PrivacyAccount, group_of
+from qres_dp.account import PrivacyAccount
 from qres_dp.accounting import gaussian
 from qres_dp.modes import Mode
 from qres_dp.plan import PrivacyPlan
@@ -148,14 +148,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"honest": 100}, "QRES-E314", "honest"),
     ({"mode": "local"}, "QRES-E314", "honest"),
     ({"delta": 0.01}, "QRES-E105", "delta"),
-    ({"sampling": "fixed"}, "QRES-E105", "sampling"),
-    ({"sampling_rate": 0.1}, "QRES-E314", "sampling"),
     ({"mode": "local", "honest": 0, "relation": "add-remove"}, "QRES-E314", "relation"),
-    (
-        {"mode": "local", "honest": 0, "sampling": "poisson", "sampling_rate": 0.1},
-        "QRES-E314",
-        "sampling",
-    ),
 ]
 UNFIT: list[tuple[Surroundings, str, str]] = [
     (swarm(nodes=1000), "QRES-E314", "plugins.dp.delta"),
@@ -201,12 +194,6 @@ def test_a_grid_too_coarse_is_refused_with_the_scales_that_do() -> None:
             assert low <= scale <= high
 
 
-def test_sampling_lowers_the_noise() -> None:
-    sampled = plan(sampling="poisson", sampling_rate=0.1)
-    assert sampled.mechanism.noise_multiplier < 0.2 * plan().mechanism.noise_multiplier
-    assert sampled.epsilon <= 2.0
-
-
 # ── what is charged ───────────────────────────────────────────────────────────────────────────
 
 
@@ -234,8 +221,6 @@ def test_correlated_noise_is_charged_step_by_step() -> None:
         {"mode": "local", "clip": 0.01},
         {"mode": "local", "clip": 0.01, "unit": "record", "records": 3},
         {"mode": "distributed", "clip": 1.0, "honest": 5},
-        {"mode": "distributed", "clip": 1.0, "honest": 5, "sampling": "poisson"}
-        | {"sampling_rate": 0.3},
     ],
     ids=str,
 )
@@ -259,7 +244,7 @@ def test_a_run_is_charged_what_its_plan_says(
         node.send(zero)
         node.next_round()
     ledger = node.plugin._release.ledger
-    charged = Counter((r.charge.noise_multiplier, r.charge.sampling_rate) for r in ledger.records)
+    charged = Counter(r.charge.noise_multiplier for r in ledger.records)
     assert charged == made.account.charges
     assert ledger.spent(1e-6) == made.epsilon == made.to_json()["epsilon"]
 
@@ -267,45 +252,14 @@ def test_a_run_is_charged_what_its_plan_says(
 # ── groups ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_group_without_sampling_is_a_gaussian_of_so_many_times_the_mu() -> None:
-    account = PrivacyAccount({(8.0, 1.0): 60}, 1e-5)
+def test_a_group_is_a_gaussian_of_so_many_times_the_mu() -> None:
+    account = PrivacyAccount({8.0: 60}, 1e-5)
     mu = account.mu
-    assert mu is not None
     assert account.of_group(5) == pytest.approx(gaussian.epsilon(5 * mu, 1e-5), rel=1e-9)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_a_group_of_sampled_nodes_is_never_below_the_truth(size: int) -> None:
-    """One round by brute force: so many of the group take part, each by a coin of its own."""
-    noise, rate, delta = 3.0, 0.2, 1e-5
-    x = np.linspace(-12 * noise, 12 * noise + size, 200_001)
-
-    def density(k: int) -> Any:
-        return np.exp(-(((x - k) / noise) ** 2) / 2) / noise / math.sqrt(2 * math.pi)
-
-    mixed = np.zeros_like(x)
-    for k in range(size + 1):
-        chance = math.comb(size, k) * rate**k * (1.0 - rate) ** (size - k)
-        mixed += chance * density(k) * (x[1] - x[0])
-    base = density(0) * (x[1] - x[0])
-    epsilon = PrivacyAccount({(noise, rate): 1}, delta).of_group(size)
-    for p, q in ((mixed, base), (base, mixed)):
-        assert np.maximum(p - math.exp(epsilon) * q, 0.0).sum() <= delta
-    less = math.exp(epsilon * 0.3)
-    assert np.maximum(mixed - less * base, 0.0).sum() > delta, "and not far above it"
-
-
 def test_a_group_beyond_what_is_accounted_for_has_no_number() -> None:
-    account = PrivacyAccount({(0.005, 1.0): 1}, 1e-5)
+    account = PrivacyAccount({0.005: 1}, 1e-5)
     assert account.to_json()["groups"][-1] == {"size": 10, "epsilon": None}
     with pytest.raises(QresError):
         account.of_group(10)
-
-
-@pytest.mark.parametrize(("rate", "size"), [(1e-9, 2), (1e-9, 10), (1e-7, 5), (0.3, 3), (0.99, 10)])
-def test_somebody_of_a_group_is_drawn_no_less_often_than_it_counts(rate: float, size: int) -> None:
-    ((_, counted),) = group_of({(3.0, rate): 1}, size)
-    truth = 1 - (1 - Fraction(rate)) ** size
-    assert truth <= Fraction(counted) <= min(Fraction(1), truth * (1 + Fraction(1, 2**48)))
-    if rate == 1e-9 and size == 10:
-        assert Fraction(1.0 - (1.0 - rate) ** size) < truth, "the control: in doubles it is less"

@@ -19,11 +19,13 @@ from qres_dp.ledger.store import FILE
 from qres_core import (
     Companion,
     CompatibilityError,
+    ConfigError,
     QresError,
     RoundError,
     Updates,
     ValueRefusedError,
     Visibility,
+    commands,
 )
 from qres_core.testing import make_node_ids
 
@@ -51,13 +53,6 @@ def test_two_of_three_determine_the_third() -> None:
     assert a_round._terms.budget.epsilon == accounting.epsilon(7.0, 1, 1e-6)
 
 
-@pytest.mark.control("C-dp-26")
-def test_sampling_needs_less_noise() -> None:
-    shared = {**USUAL, "mode": "distributed", "honest": 3, **TWO}
-    sampled = Dp(**shared, sampling="poisson", sampling_rate=0.1)
-    assert sampled._terms.multiplier < Dp(**shared)._terms.multiplier
-
-
 def test_mode_central_is_refused_with_what_to_use_instead() -> None:
     with pytest.raises(ValueError, match='central" is gone') as refused:
         Dp(**{**USUAL, "mode": "central"}, **TWO)
@@ -66,7 +61,25 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
     assert 'mode = "distributed"' in refused.value.problems[0].fix
 
 
-@pytest.mark.claim("C-dp-28")
+@pytest.mark.claim("C-dp-31")
+@pytest.mark.control("C-dp-31")
+@pytest.mark.parametrize("option", sorted(Dp.GONE))
+def test_an_option_that_went_is_refused_with_what_to_use_instead(option: str) -> None:
+    """Whatever its value was, the one that turned it off too: no file keeps what nobody reads."""
+    table = {**USUAL, **TWO}
+    for value in (0, 0.5, "none", "poisson"):
+        with pytest.raises(ConfigError) as refused:
+            commands.structured(Dp, "plugins.dp", {**table, option: value})
+        (problem,) = refused.value.problems
+        assert (problem.code, problem.where) == ("QRES-E102", f"plugins.dp.{option}")
+        assert problem.what.startswith("is gone: ")
+        assert problem.fix.startswith("leave it out")
+    # The controls: without it the table is taken, and a key that never was is another refusal.
+    commands.structured(Dp, "plugins.dp", table)
+    with pytest.raises(ConfigError, match="unknown key"):
+        commands.structured(Dp, "plugins.dp", {**table, "option": 1})
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -77,54 +90,7 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
         ({**TWO, "honest": 3}, "QRES-E314"),  # only in mode distributed
         ({**TWO, "mode": "distributed"}, "QRES-E314"),  # honest is missing
         ({**TWO, "relation": "add-remove"}, "QRES-E314"),
-        ({**TWO, "sampling": "poisson", "sampling_rate": 0.1}, "QRES-E314"),  # mode local
-        # sampling is none
-        ({**TWO, "mode": "distributed", "honest": 3, "sampling_rate": 0.1}, "QRES-E314"),
-        ({**TWO, "adaptive_quantile": 0.5}, "QRES-E314"),  # mode local
-        (
-            {
-                **TWO,
-                "mode": "distributed",
-                "honest": 3,
-                "adaptive_quantile": 0.5,
-                "sampling": "poisson",
-                "sampling_rate": 0.1,
-            },
-            "QRES-E314",
-        ),
-        (
-            {
-                **TWO,
-                "mode": "distributed",
-                "honest": 3,
-                "adaptive_quantile": 0.5,
-                "noise": "correlated",
-            },
-            "QRES-E314",
-        ),
-        (
-            {
-                **TWO,
-                "mode": "distributed",
-                "honest": 3,
-                "noise": "correlated",
-                "separation": 4,
-                "sampling": "poisson",
-                "sampling_rate": 0.1,
-            },
-            "QRES-E314",
-        ),
-        (
-            {
-                **TWO,
-                "mode": "distributed",
-                "honest": 3,
-                "relation": "replace-one",
-                "sampling": "poisson",
-                "sampling_rate": 0.1,
-            },
-            "QRES-E314",
-        ),
+        ({**TWO, "noise": "correlated"}, "QRES-E314"),  # mode local
     ],
 )
 def test_impossible_combinations_are_refused(options: dict[str, Any], code: str) -> None:
@@ -154,23 +120,12 @@ def test_impossible_combinations_are_refused(options: dict[str, Any], code: str)
         {"noise_multiplier": math.inf},
         {"honest": -1},
         {"relation": "remove"},
-        {"sampling": "fixed-size"},
-        {"sampling": "shuffle"},
-        {"sampling_rate": 0.0},
-        {"sampling_rate": 1.1},
         {"new_ledger": 1},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Dp(**{**USUAL, **TWO, **options})
-
-
-@pytest.mark.claim("C-dp-26")
-@pytest.mark.parametrize("kind", ["fixed", "shuffle", "cyclic", "importance", "Poisson", ""])
-def test_other_samplings_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match="sampling"):
-        Dp(**{**USUAL, **TWO, "sampling": kind})
 
 
 def test_traits_say_what_each_mode_rests_on() -> None:
@@ -406,53 +361,6 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
         wary.plugin.reveal(enough, (), wary.info)
     wider = sums(roster[:5])
     assert wary.plugin.reveal(wider, (), wary.info) is wider
-
-
-# ── sampling ──────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.claim("C-dp-23")
-@pytest.mark.usefixtures("same_noise")
-def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
-    make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "qres_dp.accounting.composition._spent", lambda *_arguments: 1.0
-    )  # for speed
-    node = make_node(
-        mode="distributed",
-        honest=4,
-        sampling="poisson",
-        sampling_rate=0.25,
-        clip=1.0,
-        epsilon=100.0,
-        noise_multiplier=0.5,
-    )
-    drawn = 0
-    for _ in range(60):
-        sent = node.send(long_vector(50, 2**26)).vector.astype(np.float64)
-        # Along the update: C = 2**20 steps if drawn; a share has a deviation of C / 4.
-        drawn += float(sent.sum()) / math.sqrt(50) > 2**19
-        node.next_round()
-    assert 4 <= drawn <= 34  # 16 are expected, the deviation is 3.4
-    assert node.plugin.status()["releases"] == 60
-
-
-@pytest.mark.control("C-dp-23")
-@pytest.mark.usefixtures("same_noise")
-def test_control_without_sampling_updates_show(
-    make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "qres_dp.accounting.composition._spent", lambda *_arguments: 1.0
-    )  # for speed
-    node = make_node(mode="distributed", honest=4, clip=1.0, epsilon=100.0, noise_multiplier=0.5)
-    shown = 0
-    for _ in range(60):
-        sent = node.send(long_vector(50, 2**26)).vector.astype(np.float64)
-        shown += float(sent.sum()) / math.sqrt(50) > 2**19
-        node.next_round()
-    assert shown >= 50  # 58.6 are expected: noise of two deviations hides one; the deviation is 1.2
 
 
 # ── what else could leave ─────────────────────────────────────────────────────────────────────

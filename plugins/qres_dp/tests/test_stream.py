@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from qres_dp import Dp
-from qres_dp.stream import StreamShape
+from qres_dp.stream import FREE, StreamShape
 
 from qres_core import CompatibilityError, Surroundings, Visibility
 
@@ -29,8 +29,6 @@ AROUND = Surroundings(
 @pytest.mark.parametrize(
     "options",
     [
-        {"adaptive_quantile": 0.5},
-        {"sampling": "poisson", "sampling_rate": 0.1},
         {"rounds": 0, "noise_multiplier": 9.0},
         {"epsilon": 0.0, "noise_multiplier": 9.0},
         {"noise": "independent"},  # with a separation
@@ -41,6 +39,8 @@ def test_what_is_not_covered_is_refused(options: dict[str, Any]) -> None:
         Dp(**(OPTIONS | options))
 
 
+@pytest.mark.claim("C-dp-31")
+@pytest.mark.control("C-dp-31")
 def test_in_mode_local_it_is_refused_with_what_to_use_instead() -> None:
     with pytest.raises(CompatibilityError, match="in mode local is gone") as refused:
         Dp(**(OPTIONS | {"mode": "local", "honest": 0}))
@@ -62,3 +62,10 @@ def test_where_independent_noise_serves_better_it_is_said() -> None:
     with pytest.raises(CompatibilityError, match="times that of independent noise"):
         Dp(**{**OPTIONS, "separation": 1}).plan(AROUND)
     Dp(**OPTIONS).plan(AROUND)
+
+
+def test_a_row_of_noise_alone_is_free() -> None:
+    """Also where rounding would move a row that holds something."""
+    shape = StreamShape(6, 4, 4, 2.0, 1000, 10, grain=500)
+    assert shape.price_of(0) == FREE
+    assert shape.price_of(1) < FREE

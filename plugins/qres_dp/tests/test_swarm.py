@@ -13,7 +13,6 @@ import pytest
 from qres_dp import Dp, accounting
 from qres_dp.correlated import EncodingMemory
 from qres_dp.releases.encoded import EncodedRelease
-from qres_dp.releases.voted import VotedRelease
 
 from qres_core import (
     Claims,
@@ -24,7 +23,6 @@ from qres_core import (
     RoundError,
     RoundInfo,
     Update,
-    ValueRefusedError,
     Vector,
     hookimpl,
 )
@@ -305,85 +303,8 @@ def test_encoded_updates_are_decoded_to_one_model_behind_secure_aggregation(
     assert 0 < shown[-1] <= 8.0
 
 
-def adaptive(secagg: dict[str, Any] | None = None, rule: str = "mean") -> Config:
-    swarm = {"name": "lab", "nodes": 7, "quorum": 6, "byzantine": 0, "scale": -6}
-    dp = {"mode": "distributed", "clip": 0.1, "delta": 1e-6, "honest": 5, "epsilon": 20.0}
-    dp |= {"rounds": 5, "adaptive_quantile": 0.5}
-    plugins: dict[str, Any] = {"memory": {}, "ed25519": {}, "replay": {}, "dp": dp}
-    plugins["secagg"] = {"bound": 2000.0, "noise_room": 4000.0, **(secagg or {})}
-    return parse({"swarm": swarm, "plugins": {**plugins, rule: {}}}, source="t")
-
-
-@pytest.mark.claim("C-dp-16")
 @needs_secagg
-def test_votes_behind_secure_aggregation_move_the_bound_of_all_nodes_alike(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One node forgets the bound after the first model; it sits out a round and follows again."""
-    closed, out = VotedRelease.closed, VotedRelease.out
-    bounds, lost, named = list[set[int]](), list[VotedRelease](), list[tuple[int, str]]()
-
-    def forget(self: VotedRelease, outcome: Outcome) -> None:
-        closed(self, outcome)
-        if not lost:
-            self._held.known = None
-            lost.append(self)
-        else:
-            step = outcome.round_info.step
-            bounds.extend(set[int]() for _ in range(step + 1 - len(bounds)))
-            assert self._held.known is not None
-            bounds[step].add(self._held.known.bound)
-
-    def sent(self: VotedRelease, update: Update, round_info: RoundInfo) -> Update:
-        try:
-            return out(self, update, round_info)
-        except ValueRefusedError as error:
-            named.append((round_info.step, error.code))
-            raise
-
-    monkeypatch.setattr(VotedRelease, "closed", forget)
-    monkeypatch.setattr(VotedRelease, "out", sent)
-    result = played(adaptive(), 5)
-    assert [record.closed for record in result.rounds] == [True] * 5
-    assert len(set(result.model_digests)) == 1
-    assert set(named) == {(1, "QRES-E507")}
-    assert [len(found) for found in bounds] == [1] * 5
-    assert len(set.union(*bounds)) > 1
-    assert [record.accepted for record in result.rounds][1:3] == [6, 7]
-    shown = [record.plugins["dp"]["epsilon"] for record in result.rounds]
-    assert 0 < shown[-1] <= 20.0
-
-
-@needs_secagg
-def test_an_engine_that_opens_sums_at_one_node_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out, fixes = VotedRelease.out, set[str]()
-
-    def sent(self: VotedRelease, update: Update, round_info: RoundInfo) -> Update:
-        try:
-            return out(self, update, round_info)
-        except ValueRefusedError as error:
-            fixes.add(error.problems[0].fix)
-            raise
-
-    monkeypatch.setattr(VotedRelease, "out", sent)
-    scenario = Scenario(rounds=2, seed=1, engine="vectorised")
-    result = simulator.simulate(adaptive(), scenario, task=QUADRATIC, installed=INSTALLED)
-    assert [record.closed for record in result.rounds] == [True, False]
-    assert fixes == {'in a simulation, engine = "events": "vectorised" has one observer'}
-
-
-@needs_secagg
-def test_a_clip_that_moves_needs_room_in_the_sums_for_its_greatest() -> None:
-    with pytest.raises(CompatibilityError) as error:
-        Kernel.from_config(adaptive({"bound": 8.0, "noise_room": 20.0}), installed=INSTALLED)
-    assert {problem.code for problem in error.value.problems} == {"QRES-E313"}
-    kernel = Kernel.from_config(adaptive(), installed=INSTALLED)
-    assert any("votes are not proved" in notice for notice in kernel.solution.notices)
-
-
-@needs_secagg
+@pytest.mark.control("C-dp-28")
 def test_what_encoded_updates_need_is_refused_by_name_with_the_numbers() -> None:
     narrow = {"bound": 64.0, "noise_room": 100.0}
     with pytest.raises(CompatibilityError) as error:
@@ -397,6 +318,7 @@ def test_what_encoded_updates_need_is_refused_by_name_with_the_numbers() -> None
 
 
 @needs_secagg
+@pytest.mark.claim("C-dp-28")
 @pytest.mark.skipif("median" not in INSTALLED, reason="plugins not installed")
 def test_encoded_updates_are_refused_in_groups_and_beside_other_rules() -> None:
     assert "QRES-E303" in refused(encoded({"group_size": 7, "min_size": 6}))

@@ -210,6 +210,21 @@ class Pki:
             notices=(notice,) if self.ca and not self.require_crl else (),
         )
 
+    def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
+        """Why this node could not start: what its files say, read without a word to the store.
+
+        Yields QRES-E105 as ``setup`` raises it, but for an older CRL than one seen before.
+        """
+        path = self._own_path_of(node_info)
+        try:
+            membership = load(self._sources, node_info.swarm, HighWater(None, node_info.swarm))
+            own = self._read_own(path)
+        except UnusableError as error:
+            yield Problem("QRES-E105", f"plugins.{NAME}.{error.option}", error.what, error.fix)
+            return
+        if not node_info.observer:
+            yield from self._misfits(membership, own, node_info)
+
     # ── hooks ─────────────────────────────────────────────────────────────────────────────────
 
     @hookimpl
@@ -223,22 +238,18 @@ class Pki:
         self.teardown()
         self._node = node_info
         self._high_water = HighWater(node_info.data_dir, node_info.swarm)
-        if self.ca and not node_info.observer:
-            self._own_path = str(Path(self.certificates) / f"{node_info.node_id.hex()}.pem")
+        self._own_path = self._own_path_of(node_info)
         self._stamps, self._looked, self._again = self._look(), self.monotonic(), math.inf
         try:
             membership = load(self._sources, node_info.swarm, self._high_water)
-            own = self._read_own()
+            own = self._read_own(self._own_path)
         except UnusableError as error:
             self.teardown()
             where = f"plugins.{NAME}.{error.option}"
             raise ConfigError.of("QRES-E105", where, error.what, error.fix) from error
-        try:
-            if not node_info.observer:
-                self._check_own(membership, own, node_info)
-        except BaseException:
+        if not node_info.observer and (misfits := tuple(self._misfits(membership, own, node_info))):
             self.teardown()
-            raise
+            raise ConfigError(misfits)
         self._membership, self._own = membership, own
         self._authority = None if membership.issuer is None else membership.issuer.fingerprint
 
@@ -333,7 +344,7 @@ class Pki:
         except UnusableError as error:
             self._closed = reject(error.reason)
         try:
-            self._own = self._read_own()
+            self._own = self._read_own(self._own_path)
         except UnusableError:
             # What this node shows for itself lets nobody in here, and the others judge it: a bad
             # renewal must not cut off a node whose certificate still holds.
@@ -343,19 +354,27 @@ class Pki:
 
     # ── this node ─────────────────────────────────────────────────────────────────────────────
 
-    def _read_own(self) -> bytes:
-        if not self._own_path:
+    def _own_path_of(self, node_info: NodeInfo) -> str:
+        """The file of the node's certificate; empty where it needs none."""
+        if not self.ca or node_info.observer:
+            return ""
+        return str(Path(self.certificates) / f"{node_info.node_id.hex()}.pem")
+
+    def _read_own(self, path: str) -> bytes:
+        if not path:
             return b""
-        pem = read_file(self._own_path, "certificates")
+        pem = read_file(path, "certificates")
         try:
             return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
         except ValueError as error:
-            what = f"{self._own_path}: not a PEM certificate"
+            what = f"{path}: not a PEM certificate"
             fix = "put the node's certificate there: `qres ca issue`"
             raise UnusableError("certificates", what, fix) from error
 
-    def _check_own(self, membership: Membership, own: bytes, node_info: NodeInfo) -> None:
-        """Refuse to start a node that everybody else would refuse."""
+    def _misfits(
+        self, membership: Membership, own: bytes, node_info: NodeInfo
+    ) -> Iterator[Problem]:
+        """Why everybody else would refuse this node."""
         key = node_info.node_id
         if node_info.seed is None:
             verdict = membership.judge(key, own, None, self.clock())
@@ -363,7 +382,6 @@ class Pki:
             verdict, _certificate = membership.entitlement(key, own, None)
         if verdict is ACCEPT:
             return
-        self.teardown()
         option, fix = {
             NOT_A_MEMBER.reason: (
                 "members",
@@ -373,4 +391,4 @@ class Pki:
             AUTHORITY_NOT_VALID.reason: ("ca", "fetch the CA certificate that is valid now"),
         }.get(verdict.reason, ("certificates", "ask the swarm's CA for one: `qres ca issue`"))
         what = f"this node, {key.hex()}, would be refused: {verdict.reason}"
-        raise ConfigError.of("QRES-E105", f"plugins.{NAME}.{option}", what, fix)
+        yield Problem("QRES-E105", f"plugins.{NAME}.{option}", what, fix)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, check_rows, dominant_eigenvector, sweep
+from qres_arithmetic import Rows, accelerated, check_rows, dominant_eigenvector, packed, sweep
 
 from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.coefficients import as_floats, centred_gram, combination
 from qres_robust_stats.preconditions import check_enough, check_round
 from qres_robust_stats.whole import whole_distances
+
+_FEW: Final = 128
+"""Rows; of more, a library's matrix product is faster than a kernel of our own."""
 
 
 def caf(vectors: Rows, f: int, *, products: NDArray[Any] | None = None) -> Rows:
@@ -56,19 +59,8 @@ def caf(vectors: Rows, f: int, *, products: NDArray[Any] | None = None) -> Rows:
     options.whole(0).check("f", f)
     rows = check_rows(vectors)
     check_enough("caf", len(rows), f, 2 * f + 1, "2 f + 1")
-    n = len(rows)
     squares = as_floats(whole_distances(rows, products))
-    counts = np.ones(n)
-    chosen = counts / n
-    least = math.inf
-    while True:
-        shares = counts / math.fsum(counts.tolist())
-        spread, shadows = _widest(squares, shares)
-        if spread < least:
-            least, chosen = spread, shares
-        counts = _filtered(counts, shadows)
-        if math.fsum(counts.tolist()) <= n - 2 * f:
-            return combination(rows, np.append(chosen, 0.0))
+    return combination(rows, np.append(_shares(squares, len(rows) - 2 * f), 0.0))
 
 
 @attrs.frozen
@@ -113,6 +105,27 @@ class Caf:
         check_round("caf", updates, self.f, 5 * self.f + 1, "5 f + 1")
         merged: NDArray[Any] = caf(updates.vectors, self.f, products=updates.products)
         return merged
+
+
+def _shares(squares: NDArray[np.float64], floor: int) -> NDArray[np.float64]:
+    """What each row counts in the mean; the steps end once the weights sum to ``floor`` or less."""
+    n = len(squares)
+    counts = np.ones(n)
+    chosen = counts / n
+    if n <= _FEW and accelerated():
+        from qres_robust_stats.filter_kernels import exact_bits, filtered_shares  # noqa: PLC0415
+
+        if filtered_shares(packed(squares), float(floor), exact_bits(n), chosen):
+            return chosen
+    least = math.inf
+    while True:
+        shares = counts / math.fsum(counts.tolist())
+        spread, shadows = _widest(squares, shares)
+        if spread < least:
+            least, chosen = spread, shares
+        counts = _filtered(counts, shadows)
+        if math.fsum(counts.tolist()) <= floor:
+            return chosen
 
 
 def _widest(

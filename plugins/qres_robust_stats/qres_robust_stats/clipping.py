@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final, cast
 
 import attrs
+import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, shortened
+from qres_arithmetic import Rows, check_rows, longer_than, run_columns, shortened, squared_lengths
 
 from qres_core import (
     Claims,
     Needs,
     RoundInfo,
     Updates,
+    ValueRefusedError,
     Vector,
     Visibility,
     fixed,
@@ -24,6 +26,9 @@ from qres_core import (
 )
 from qres_robust_stats.preconditions import check_visible
 from qres_robust_stats.whole import whole_lengths
+
+_CACHED: Final = 2**18
+"""Entries that stay in cache between measuring a vector and writing it."""
 
 
 def clip(
@@ -61,10 +66,28 @@ def clip(
     if isinstance(bound, bool) or not math.isfinite(bound) or bound <= 0:
         msg = f"bound must be a finite number above 0, got {bound!r}"
         raise ValueError(msg)
-    squares = whole_lengths(vectors, products)
     squared_bound = Fraction(bound) ** 2
-    longer = [row for row, square in enumerate(squares) if square > squared_bound]
-    return shortened(vectors, squares, longer, squared_bound)
+    if products is not None:
+        squares = whole_lengths(vectors, products)
+        return shortened(vectors, squares, longer_than(squares, squared_bound), squared_bound)
+    rows = check_rows(vectors)
+    result: NDArray[Any] = np.empty(rows.shape, cast("Any", rows.dtype))
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, few):
+            some = rows[first : min(first + few, stop)]
+            squares = squared_lengths(some)
+            longer = longer_than(squares, squared_bound)
+            shortened(some, squares, longer, squared_bound, result[first : first + len(some)])
+
+    n, d = rows.shape
+    few = max(1, _CACHED // d)
+    try:
+        run_columns(work, n, few, d)
+    except ValueRefusedError:
+        squared_lengths(rows)  # names the row by its place among all
+        raise
+    return result
 
 
 @attrs.frozen

@@ -32,6 +32,7 @@ from qres_arithmetic import (
     quantised,
     refuse_non_finite,
     run_columns,
+    squared_norms,
     sweep,
 )
 
@@ -366,7 +367,7 @@ def squared_distances_to(rows: Rows, point: Rows | None) -> Integers | NDArray[n
         point: shape ``(d,)``, dtype of ``rows``; the zero vector if left out.
 
     Returns:
-        shape ``(n,)``. For int32 exact: Python integers, in an object array. For floats float64.
+        shape ``(n,)``. For int32 exact: int64 or Python integers. For floats float64.
 
     Raises:
         ValueRefusedError: QRES-E501, naming float rows that are not finite.
@@ -379,8 +380,9 @@ def squared_distances_to(rows: Rows, point: Rows | None) -> Integers | NDArray[n
     """
     if rows.dtype == np.int32:
         whole = cast("NDArray[np.int32]", rows)
-        centre = np.zeros(rows.shape[1], dtype=np.int32) if point is None else point
-        return _exact_distances(whole, cast("NDArray[np.int32]", centre))
+        if point is None:
+            return squared_norms(whole)
+        return _exact_distances(whole, cast("NDArray[np.int32]", point))
     at_start = np.zeros(len(rows) + 1)
     at_start[-1] = 1.0
     with np.errstate(all="ignore"):

@@ -214,3 +214,11 @@ def test_options() -> None:
     assert all(field.metadata["help"] for field in attrs.fields(Caf))
     (entry,) = entry_points(group="qres.plugins", name="caf")
     assert entry.load() is Caf
+
+
+@pytest.mark.parametrize("n", [21, 64, 127, 128, 129])
+def test_many_rows_have_the_same_bits_compiled_and_not(n: int, everywhere: Everywhere) -> None:
+    rng = np.random.default_rng(n)
+    rows = np.rint(rng.standard_normal((n, 40)) * 2.0 ** rng.integers(0, 24)).astype(np.int32)
+    rows[: n // 6] += 3 * int(np.abs(rows).max())
+    everywhere(lambda: caf(rows, n // 6))

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_core import NodeId, WireError
 from qres_secagg.checks import Acks, Complaints
@@ -222,10 +224,45 @@ class SessionMessages:
 
     # -- the list -------------------------------------------------------------------------------
 
+    def _near(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
+        """How many nodes of a list hold shares of each node, beside itself. O(n k)."""
+        listed = np.zeros(len(self.session.roster), np.int64)
+        listed[np.fromiter(members, np.intp, len(members))] = 1
+        near: NDArray[np.int64] = listed[self.topology.around].sum(axis=1)
+        return near
+
     def _unchecked(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
-        """Of listed dealers, those that too few listed holders found to deal rightly. O(n k)."""
-        counts = self.acks.count(members)
-        return [rank for rank in members if counts[rank] < self.session.parameters.acks]
+        """Of listed dealers, those that too few listed holders found to deal rightly. O(n k).
+
+        As many must have done so as the session demands. And if somebody may be corrupt, all listed
+        holders but so many: of an honest dealer every honest one did. So whoever deals to few is
+        not listed.
+        """
+        parameters = self.session.parameters
+        needed = np.full(len(self.session.roster), parameters.acks)
+        if parameters.corrupt:
+            needed = np.maximum(needed, 1 + self._near(members) - parameters.corrupt)
+        short = self.acks.count(members) < needed
+        return [rank for rank in members if short[rank]]
+
+    def _leave_out(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
+        """Whom the leader leaves out first so that :meth:`_unchecked` finds nobody. O(n k).
+
+        Where a holder lacks shares of a dealer, one of the two lies or fails, and the leader cannot
+        tell which. But an honest node that is there has no more such pairs as a holder, nor as a
+        dealer, than there are liars and nodes that fail. As long as a dealer has too many, whoever
+        has the most of them goes: a silent holder rather than all its dealers.
+        """
+        unchecked = self._unchecked(members)
+        if not (unchecked and self.session.parameters.corrupt):
+            return unchecked
+        near, nodes = self._near(members), len(self.session.roster)
+        dealers, holders = self.acks.right(members)
+        lacks = near - np.bincount(dealers, minlength=nodes)  # by dealer
+        silent = near - np.bincount(holders, minlength=nodes)  # by holder
+        if max(lacks[rank] for rank in members) <= self.session.parameters.corrupt:
+            return unchecked
+        return [max(members, key=lambda rank: max(lacks[rank], silent[rank]))]
 
     def _problem(self, listing: Listing) -> str:
         """What is wrong with a list whose messages are all at hand; empty if nothing."""
@@ -269,9 +306,10 @@ class SessionMessages:
     def compose(self) -> bytes:
         """As the leader: the list of whom this node found complete.
 
-        That is who advertised and shared one thing, and whose shares as many of the listed found
-        to fit as the session demands. Returns body of a :attr:`Kind.LIST` message for everybody,
-        this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
+        That is who advertised and shared one thing, and whose shares so many of the listed found to
+        fit that every node takes the list. Returns body of a :attr:`Kind.LIST` message for
+        everybody, this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are
+        complete.
         """
         chosen = {
             rank: (next(iter(adverts)), next(iter(self.shares[rank])))
@@ -280,7 +318,7 @@ class SessionMessages:
             and rank not in self.complaints.convicted
         }
         # Only then keys that two say are theirs: who copied one can deal nothing that fits.
-        while leave := self._unchecked(chosen) or self._doubled(chosen):
+        while leave := self._leave_out(chosen) or self._doubled(chosen):
             for rank in leave:
                 del chosen[rank]
         listing = Listing(dict(sorted(chosen.items())))

@@ -46,21 +46,35 @@ class Acks:
             said = [*_records(known), *_records(ack.records)]
             self._records[holder] = b"".join(dict.fromkeys(said))
 
-    def count(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
-        """How many nodes of a list found the shares of each of them to fit, itself among them.
+    def right(
+        self, members: Mapping[int, tuple[bytes, bytes]]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which nodes of a list found the shares of which of them to fit, beside their own.
 
-        ``members``: by rank, the hashes of its advert and its shares. Returns int64, shape
-        ``(nodes,)``. O(n k), without a loop over it.
+        ``members``: by rank, the hashes of its advert and its shares. Returns ranks of dealers, and
+        of the holders that say so, int64 of one shape. O(n k), without a loop over it.
         """
-        octets = b"".join(self._records[rank] for rank in members if rank in self._records)
-        found = np.frombuffer(octets, ACKED)
+        said = {rank: self._records[rank] for rank in members if rank in self._records}
+        found = np.frombuffer(b"".join(said.values()), ACKED)
+        sizes = [len(octets) // ACKED.itemsize for octets in said.values()]
+        holders = np.repeat(np.fromiter(said, np.intp, len(said)), sizes)
         expected = np.zeros(self._nodes, ACKED["tag"])
         listed = np.zeros(self._nodes, bool)
         for rank, hashes in members.items():
             expected[rank], listed[rank] = ack_tag(*hashes), True
         dealers = found["dealer"].astype(np.intp)
         right = listed[dealers] & (expected[dealers] == found["tag"])
-        return np.bincount(dealers[right], minlength=self._nodes) + listed
+        return dealers[right], holders[right]
+
+    def count(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
+        """How many nodes of a list found the shares of each of them to fit, itself among them.
+
+        ``members``: as for :meth:`right`. Returns int64, shape ``(nodes,)``. O(n k).
+        """
+        dealers, _holders = self.right(members)
+        counts = np.bincount(dealers, minlength=self._nodes)
+        counts[np.fromiter(members, np.intp, len(members))] += 1
+        return counts
 
 
 def _records(octets: bytes) -> Iterator[bytes]:

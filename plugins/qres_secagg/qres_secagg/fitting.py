@@ -18,7 +18,7 @@ from qres_secagg.chances import (
 from qres_secagg.graph import split
 from qres_secagg.levels import finest, group_sizes
 from qres_secagg.parameters import HONEST_LEAST, Parameters
-from qres_secagg.sizing import SizeOptions, colluders, group_least
+from qres_secagg.sizing import SizeOptions, colluders, dropouts, group_least
 
 DEVIATIONS: Final = 6
 """Standard deviations of the noise in a sum that the option ``noise_room`` makes room for."""
@@ -45,7 +45,10 @@ def misfits(around: Surroundings, parameters: Parameters, options: Options) -> I
             f"opens no sum of fewer than {parameters.min_survivors} inputs, but a round may "
             f"close with {around.quorum} (swarm.quorum)"
         )
-        fix = f"swarm.quorum >= {parameters.min_survivors}, or a smaller min_size or corrupt"
+        fix = (
+            f"swarm.quorum >= {parameters.min_survivors}, or a smaller plugins.secagg.min_size or "
+            "plugins.secagg.corrupt"
+        )
         yield Problem("QRES-E304", "plugins.secagg.min_size", what, fix)
     else:
         yield from _quorum(around, parameters)
@@ -57,7 +60,8 @@ def misfits(around: Surroundings, parameters: Parameters, options: Options) -> I
             f"{PATIENCES} times {patience:g} s of patience do not fit into swarm.deadline = "
             f"{around.deadline:g} s"
         )
-        fix = f"patience <= {around.deadline / PATIENCES:g}, or a longer swarm.deadline"
+        longest = around.deadline / PATIENCES
+        fix = f"plugins.secagg.patience <= {longest:g}, or a longer swarm.deadline"
         yield Problem("QRES-E105", "plugins.secagg.patience", what, fix)
 
 
@@ -70,14 +74,14 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
             f"opens a sum when {stating} of {n} nodes stated its set, {parameters.corrupt} of whom "
             f"may be corrupt, but a round may close with {quorum} (swarm.quorum)"
         )
-        fix = f"swarm.quorum >= {stating}, or fewer that may be corrupt"
+        fix = f"swarm.quorum >= {stating}, or a smaller plugins.secagg.corrupt"
         yield Problem("QRES-E304", "plugins.secagg.corrupt", what, fix)
     elif quorum < (least := least_quorum(n, parameters.k, parameters.t)):
         what = (
             f"opens sums of {n} nodes if at least {least} are there, who hold shares of all, but a "
             f"round may close with {quorum} (swarm.quorum)"
         )
-        fix = f"swarm.quorum >= {least}, or a larger dropout, up to {1 - quorum / n:.3g}"
+        fix = f"swarm.quorum >= {least}, or plugins.secagg.dropout = {1 - quorum / n:.3g}"
         yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
 
 
@@ -99,6 +103,30 @@ def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
     yield (
         f"{f} liars that mask other vectors than they proved spoil {sums}: they could keep the "
         f"swarm from making models; {' or '.join(fixes) or 'more nodes'} would do"
+    )
+
+
+def keeping(around: Surroundings, parameters: Parameters, options: Options) -> Iterator[str]:
+    """Where nodes that fail after the list, as many as planned for, may leave a sum to a liar.
+
+    The liar deals to just so many that it is listed, and the liars open nothing.
+    """
+    n, corrupt, acks = around.nodes, parameters.corrupt, parameters.acks
+    planned = dropouts(options, n)
+    complete = parameters.k >= n - 1
+    spare = acks - parameters.t - corrupt if complete else 0
+    if not corrupt or spare >= planned:
+        return
+    # An honest leader lists nobody of whom more than so many lack shares.
+    led = complete and n - planned - 2 * corrupt >= parameters.t
+    enough = f"{spare + 1} of {n} are enough" if complete else "a few that hold shares of the liar"
+    fix = "fewer that may be corrupt"
+    if complete and spare:
+        fix += f", or dropout <= {math.floor(1e4 * spare / n) / 1e4:g}"
+    yield (
+        f"{'in a round that a liar leads, ' if led else ''}a liar may keep the sum for itself, and "
+        f"the round fails, if nodes fail after their inputs: {enough}, and dropout counts with "
+        f"{planned}. This would do: {fix}"
     )
 
 
@@ -145,7 +173,7 @@ def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
     if n - gone < needed:
         fix = f"{3 * parameters.corrupt + 5} nodes or more"
         if parameters.group_size:
-            fix = "more nodes, or smaller groups"
+            fix = "more nodes, or a smaller plugins.secagg.group_size"
     yield (
         f"after a height without a model, a node that stays away stops the swarm until it is back: "
         f"{gone} nodes must leave the sums at once, and swarm.quorum = {quorum} leaves room for "
@@ -196,11 +224,16 @@ def _weights(around: Surroundings, weight: int, *, public: bool) -> Iterator[Pro
     cap = around.weight_cap
     if not public and cap > 1:
         what = f'weights = "equal" counts every update once, and swarm.weight_cap is {cap}'
-        fix = f'weights = "public" and max_weight = {cap}, or swarm.weight_cap = 1'
+        fix = (
+            f'plugins.secagg.weights = "public" and plugins.secagg.max_weight = {cap}, or '
+            "swarm.weight_cap = 1"
+        )
         yield Problem("QRES-E310", "plugins.secagg.weights", what, fix)
     if weight > cap:
         what = f"{weight} is above swarm.weight_cap = {cap}: the others would divide by less"
-        yield Problem("QRES-E310", "plugins.secagg.max_weight", what, f"max_weight <= {cap}")
+        yield Problem(
+            "QRES-E310", "plugins.secagg.max_weight", what, f"plugins.secagg.max_weight <= {cap}"
+        )
 
 
 def _room(
@@ -213,7 +246,11 @@ def _room(
             f"{around.scale}, and plugins.{extent.clipped_by} lets coordinates be as large as "
             f"{extent.length:g}"
         )
-        fix = f"bound >= {extent.length / step / _UNIT:.6g}, a shorter clip or a larger swarm.scale"
+        least = extent.length / step / _UNIT
+        fix = (
+            f"plugins.secagg.bound >= {least:.6g}, a smaller clip in "
+            f"[plugins.{extent.clipped_by}], or a larger swarm.scale"
+        )
         yield Problem("QRES-E313", "plugins.secagg.bound", what, fix)
     reach, half = extent.accepted / step, 1 << (parameters.ring_bits - 1)
     if math.isfinite(reach) and reach * weight > parameters.bound:
@@ -225,7 +262,10 @@ def _room(
                 f"accepted, can make a sum of {need:.6g}, and the ring of {parameters.ring_bits} "
                 f"bits holds less than {half}"
             )
-            fix = "a smaller bound here or of the proof, a larger swarm.scale, or ring = 64"
+            fix = (
+                "plugins.secagg.ring = 64, a smaller plugins.secagg.bound or bound of the plugin "
+                "that proves, or a larger swarm.scale"
+            )
             yield Problem("QRES-E313", "plugins.secagg.ring", what, fix)
     # Each of the summands may be weighted; the noise then is, too.
     spread = DEVIATIONS * extent.noise / step * math.sqrt(parameters.summands)
@@ -235,5 +275,8 @@ def _room(
             f"{parameters.summands} inputs {spread / _UNIT:.6g}, and there is room for "
             f"{parameters.noise / _UNIT:.6g}"
         )
-        fix = f"noise_room >= {spread / _UNIT * 1.001:.6g}, smaller groups or a larger swarm.scale"
+        fix = (
+            f"plugins.secagg.noise_room >= {spread / _UNIT * 1.001:.6g}, a smaller "
+            "plugins.secagg.group_size, or a larger swarm.scale"
+        )
         yield Problem("QRES-E313", "plugins.secagg.noise_room", what, fix)

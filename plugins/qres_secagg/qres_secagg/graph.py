@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_secagg.session import DOMAIN, Session, joined, roster_root
 
@@ -71,6 +73,14 @@ def circulant(n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=16)
+def _around(n: int, k: int, seed: bytes) -> NDArray[np.intp]:
+    """As :func:`circulant`, in an array."""
+    found = np.array(circulant(n, k, seed), np.intp)
+    found.flags.writeable = False
+    return found
+
+
 def split(
     n: int, size: int, seed: bytes, *, level: int = 0, least: int = 1
 ) -> tuple[tuple[int, ...], ...]:
@@ -105,6 +115,8 @@ class Topology:
 
     # per rank, who holds a share of its secrets, without itself; over all the swarm
     holders: tuple[tuple[int, ...], ...]
+    # the same, int64, shape ``(n, k)``
+    around: NDArray[np.intp] = attrs.field(eq=False, repr=False)
     circle: tuple[int, ...]  # the ranks in an order in which neighbours share most of their holders
     # the groups, each of ascending ranks; one for all without groups
     groups: tuple[tuple[int, ...], ...]
@@ -146,5 +158,11 @@ def topology(session: Session) -> Topology:
     several = len(groups) > 1
     peers = _grouped(n, groups) if several else holders
     return Topology(
-        holders, circle(n, k, seed), groups, tuple(group_of), peers, several or k >= n - 1
+        holders,
+        _around(n, k, seed),
+        circle(n, k, seed),
+        groups,
+        tuple(group_of),
+        peers,
+        several or k >= n - 1,
     )

@@ -16,8 +16,10 @@ is hypergeometric. ``choose`` takes the smallest ``k`` for which, over all ``n``
   with a probability below ``2**-20``;
 - every secret can be opened, except with probability ``2**-20``;
 - a dealer that ``acks`` holders found to deal rightly has ``t`` honest ones among them: on the
-  complete graph always, on a sparse one for half of the dealers. That is no matter of privacy. A
-  corrupt dealer with more corrupt holders than that can have the round end in nothing;
+  complete graph always, on a sparse one for half of the dealers. On the complete graph it has
+  ``dropped`` more, who may fail after that, as far as so many honest nodes ack when others are away
+  and no liar does. That is no matter of privacy. A corrupt dealer without them can have the round
+  end in nothing, and open the sum itself;
 - the holders that are there are enough for ``acks``, on a sparse graph except with probability
   ``2**-13`` for each node. A node without them is not listed, and its neighbours, which hold almost
   the same nodes' shares, then lack its ack. Where such a stretch is not rare, the whole circle
@@ -188,8 +190,14 @@ def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | Non
 
 def _complete(n: int, corrupt: int, dropped: int) -> GraphParameters | None:
     threshold = _threshold(n - 1, corrupt)
-    acks = threshold + corrupt
-    return GraphParameters(n - 1, threshold, acks) if n - dropped >= acks else None
+    least = threshold + corrupt
+    if n - dropped < least:
+        return None
+    if not corrupt:  # whoever did not ack in time holds shares all the same
+        return GraphParameters(n - 1, threshold, threshold)
+    # No more than all honest nodes give when others are away and no liar gives any.
+    acks = max(least, min(least + dropped, n - dropped - corrupt))
+    return GraphParameters(n - 1, threshold, acks)
 
 
 @lru_cache(maxsize=256)

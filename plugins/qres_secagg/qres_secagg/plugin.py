@@ -36,7 +36,7 @@ from qres_core import (
 )
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
-from qres_secagg.fitting import misfits, spoiling, stalling
+from qres_secagg.fitting import keeping, misfits, spoiling, stalling
 from qres_secagg.hosted import PATIENCE, ClientSession, FreshHistory, WatchedSession
 from qres_secagg.levels import finest
 from qres_secagg.masking import masked
@@ -224,6 +224,7 @@ class Secagg:
         yield from misfits(around, parameters, self)
         yield from stalling(around, parameters)
         yield from spoiling(around, self)
+        yield from keeping(around, parameters, self)
 
     def parameters(self, around: NodeInfo | RoundInfo, dimension: int) -> Parameters:
         """The numbers of a session; the same on every node of the swarm.

@@ -47,16 +47,20 @@ def colluders(options: SizeOptions, n: int, byzantine: int) -> int:
     return most_colluders(n, byzantine, float(options.corrupt))
 
 
+def dropouts(options: SizeOptions, n: int) -> int:
+    """Most nodes that are planned to fail in a round."""
+    return max(1, int(options.dropout * n))
+
+
 def _larger_sums(options: SizeOptions, n: int, byzantine: int, least: int, needed: int) -> str:
-    fix = f"min_size >= {needed}"
+    fix = f"plugins.secagg.min_size >= {needed}"
     if 0 < options.group_size < needed:
-        fix += f" and group_size >= {needed}"
+        fix += f" and plugins.secagg.group_size >= {needed}"
     if needed > n:
         fix += f", in a swarm of {needed} nodes or more"
     if needed_inputs(byzantine) <= least:
-        fix += (
-            f"; or fewer that may collude: corrupt <= {math.floor(1e4 * (least - 2) / n) / 1e4:g}"
-        )
+        share = math.floor(1e4 * (least - 2) / n) / 1e4
+        fix += f"; or fewer that may collude: plugins.secagg.corrupt <= {share:g}"
     return fix
 
 
@@ -68,7 +72,7 @@ def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Param
     inputs of honest nodes. Raises ConfigError: QRES-E105, a number out of range.
     """
     corrupt = colluders(options, n, byzantine)
-    dropped = max(1, int(options.dropout * n))
+    dropped = dropouts(options, n)
     needed = needed_inputs(corrupt)
     grouped = bool(options.group_size) or options.bisect
     least = group_least(options) if grouped else options.min_size or needed

@@ -24,7 +24,34 @@ def problems(options: dict[str, Any], around: Surroundings) -> list[Problem]:
 
 
 def notices(options: dict[str, Any], around: Surroundings) -> list[str]:
-    return [item for item in Secagg(**options).check(around) if isinstance(item, str)]
+    """All but those of a liar that deals to few."""
+    found = [item for item in Secagg(**options).check(around) if isinstance(item, str)]
+    return [item for item in found if "keep the sum for itself" not in item]
+
+
+def kept(options: dict[str, Any], nodes: int, byzantine: int = 1) -> list[str]:
+    """Those of a liar that deals to few."""
+    around = Surroundings(nodes=nodes, byzantine=byzantine, quorum=nodes - byzantine)
+    found = [item for item in Secagg(**options).check(around) if isinstance(item, str)]
+    return [item for item in found if "keep the sum for itself" in item]
+
+
+def test_where_a_liar_may_keep_the_sum_for_itself_the_swarm_is_told() -> None:
+    (always,) = kept({}, 6)
+    assert always.startswith("a liar may keep the sum for itself, and the round fails, if nodes")
+    assert "1 of 6 are enough, and dropout counts with 1. " in always
+    (led,) = kept({}, 8)
+    assert led.startswith("in a round that a liar leads, a liar may keep the sum")
+    (planned,) = kept({"dropout": 0.22}, 14)
+    assert "2 of 14 are enough, and dropout counts with 3. " in planned
+    found = re.search(r"dropout <= ([\d.]+)", planned)
+    assert found is not None
+    assert not kept({"dropout": float(found[1])}, 14)
+    (sparse,) = kept({}, 100, 10)
+    assert "a few that hold shares of the liar, and dropout counts with 10. " in sparse
+    for nodes, byzantine in ((10, 1), (13, 1), (20, 2), (50, 5), (64, 6)):
+        assert not kept({}, nodes, byzantine)
+    assert not kept({"corrupt": 0.0}, 6, 0)
 
 
 def only(options: dict[str, Any], around: Surroundings) -> tuple[str, str, str]:
@@ -53,7 +80,7 @@ def test_a_round_that_may_close_with_fewer_inputs_than_a_sum_needs_is_named() ->
 def test_equal_weights_do_not_go_with_a_cap_above_unity() -> None:
     code, where, text = only({}, attrs.evolve(FITS, weight_cap=3))
     assert (code, where) == ("QRES-E310", "plugins.secagg.weights")
-    assert 'weights = "public" and max_weight = 3' in text
+    assert 'plugins.secagg.weights = "public" and plugins.secagg.max_weight = 3' in text
     remedy = {"weights": "public", "max_weight": 3}
     assert problems(remedy, attrs.evolve(FITS, weight_cap=3)) == []
 
@@ -163,7 +190,10 @@ def test_where_only_the_option_makes_so_many_collude_it_is_named() -> None:
     options = {"group_size": 8, "min_size": 4, "corrupt": 0.1}
     code, _, text = only(options, around)
     assert code == "QRES-E314"
-    assert "min_size >= 6; or fewer that may collude: corrupt <= 0.05" in text
+    assert (
+        "plugins.secagg.min_size >= 6; or fewer that may collude: plugins.secagg.corrupt <= 0.05"
+        in text
+    )
     assert problems({**options, "corrupt": 0.05}, around) == []
     assert problems({**options, "min_size": 6}, around) == []
 
@@ -276,7 +306,7 @@ def test_the_quorum_it_names_leaves_room_for_a_set_without_one_node(
     [
         (7, {}, "8 nodes or more"),
         (6, {}, "8 nodes or more"),
-        (7, {"group_size": 7, "min_size": 4}, "more nodes, or smaller groups"),
+        (7, {"group_size": 7, "min_size": 4}, "more nodes, or a smaller plugins.secagg.group_size"),
     ],
 )
 def test_a_swarm_too_small_for_that_is_told_so(

@@ -26,6 +26,31 @@ def assert_exact(swarm: Any, rank: int = 0) -> None:
         assert np.array_equal(found.total, swarm.plain(found.members))
 
 
+@pytest.mark.claim("C-secagg-35")
+@pytest.mark.control("C-secagg-35")
+def test_a_coordinate_that_one_node_alone_changes_is_read_from_the_sum(make_swarm: Make) -> None:
+    """A row of an embedding, say, for a word that one node alone has. Masks do not help.
+
+    In the control all nodes change all coordinates: what stands there is no single node's.
+    """
+    alone, place, rng = 3, 7, np.random.default_rng(1)
+    dense = {rank: rng.integers(1, 1000, 20).astype(np.int32) for rank in range(8)}
+    sparse = {rank: vector.copy() for rank, vector in dense.items()}
+    for rank in set(sparse) - {alone}:
+        sparse[rank][place] = 0
+    for vectors, read in ((sparse, True), (dense, False)):
+        swarm = make_swarm(8, t=5)
+        swarm.advertise()
+        swarm.share()
+        swarm.list()
+        swarm.mask(vectors=vectors)
+        swarm.state()
+        swarm.unmask()
+        (found,) = swarm.sums()
+        assert bool(found.total[place] == vectors[alone][place]) is read
+        assert not np.array_equal(swarm.masked[alone].vector, vectors[alone])
+
+
 @pytest.mark.claim("C-secagg-1")
 @SLOW
 @given(st.data())

@@ -1,8 +1,14 @@
-"""Blobs: whoever wants one asks for its chunks, several at once, of several holders at once.
+"""Blobs: whoever wants one asks for its pieces, several at once, of several holders at once.
 
-A question is a blob's root and the number of a chunk, in 4 bytes. Chunks are checked as they come,
-and served to others as soon as they are. A pull lives while something of it comes. A holder that
-keeps a chunk waiting does not keep the blob waiting: another one is asked for it beside.
+A question is a blob's root, the number of a chunk in 4 bytes, and that of a piece of it in 1 byte.
+All pieces of a chunk are asked of one holder, so it is known who lied where the chunk is not what
+was announced. Chunks are checked when they are whole, and then served to others. A pull lives while
+something of it comes, and what came is kept for the next one. A holder that keeps a chunk waiting
+does not keep the blob waiting: another one is asked for it beside.
+
+How many pieces are asked of a holder at once follows from how long they take: more while they come
+soon, fewer where they queue. So about two seconds' worth of bytes are on their way from it, on a
+fast line and on a slow one, and a holder that gives slowly has no share in what others give.
 """
 
 from __future__ import annotations
@@ -10,32 +16,104 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
+import math
 import random
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
 from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore, Tally
 
-from qres_core import BlobRef, NodeId, TransportError
-from qres_transport_grpc.exchanges import ABSENT, ANSWERED, CHUNK_OF, Exchanges
+from qres_core import CHUNK, BlobRef, NodeId, TransportError
+from qres_transport_grpc.exchanges import ABSENT, ANSWERED, AskedPiece, Exchanges
 from qres_transport_grpc.options import GrpcOptions
 
-QUESTION_BYTES: Final = 36
+PIECE: Final = 2**17
+"""Bytes of every piece of a chunk but the last: half a second of a line of 2 Mbit/s."""
+PIECES: Final = CHUNK // PIECE
+"""Of a whole chunk."""
+QUESTION_BYTES: Final = 37
 ATTEMPTS: Final = 3
 """How often all holders are asked, where none of them sends and none of them lies."""
 PAUSE_SECONDS: Final = 0.5
 MISSES: Final = 6
 MISS_SECONDS: Final = 0.03
-LOOK_SECONDS: Final = 0.02
+LOOK_SECONDS: Final = 0.05
 DOUBLINGS: Final = 4
 TURN: Final = 0.25
 """After what part of the pull's patience another holder is asked for a chunk too."""
 SLOWER: Final = 2.0
-"""Or after this many times what chunks take, if that is longer: on a slow line all of them do."""
+"""Or after this many times what pieces take, if that is longer: on a slow line all of them do."""
+FIRST_PIECES: Final = 2
+"""Asked at once of a holder that gave nothing yet."""
+SOON_SECONDS: Final = 1.5
+LATE_SECONDS: Final = 3.0
+"""A piece that comes sooner makes room for one more; one that comes later takes that of one away.
+Between them are two seconds."""
+KEPT: Final = 16
+"""Chunks of which pieces are kept that no pull wants now."""
 
 _CHANCE: Final = random.SystemRandom()
+
+
+@attrs.define(eq=False)
+class HolderPace:
+    """How many pieces are asked of a holder at once."""
+
+    most: int
+    size: int = FIRST_PIECES
+    flying: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is asked of it now."""
+        return self.flying >= self.size
+
+    def came(self, took: float) -> None:
+        """A piece came after so many seconds; it still counts as flying."""
+        if took < SOON_SECONDS and self.full:
+            self.size = min(self.most, self.size + 1)
+        elif took > LATE_SECONDS:
+            self.size = max(1, self.size - 1)
+
+
+@attrs.define(eq=False)
+class _Pieces:
+    """What one holder gave of one chunk."""
+
+    count: int
+    asked: float  # when it was asked for
+    came: float = -math.inf  # when the last of it came
+    todo: deque[int] = attrs.field(init=False)  # pieces that were not asked for
+    here: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
+
+    def __attrs_post_init__(self) -> None:
+        self.todo = deque(range(self.count))
+
+    @property
+    def since(self) -> float:
+        """When it moved last."""
+        return max(self.asked, self.came)
+
+
+def _moved(asked: Mapping[NodeId, _Pieces]) -> float:
+    """When the last of a chunk came from anybody, or it was asked for first."""
+    first = min(parts.asked for parts in asked.values())
+    return max(first, *(parts.came for parts in asked.values()))
+
+
+PartKey = tuple[bytes, int, NodeId]
+"""A blob's root, a chunk and who gives it."""
+
+
+@attrs.define(eq=False)
+class _Asked:
+    key: PartKey
+    item: AskedPiece
+    counts: bool = True  # as asked of its holder
 
 
 @attrs.define(eq=False)
@@ -45,81 +123,148 @@ class _BlobFetch:
     ref: BlobRef
     missing: deque[int]  # chunks that nobody is asked for now
     within: float  # seconds that may pass without anything of it
-    alive: Callable[[], None]  # told whenever a chunk came
+    alive: Callable[[], None]  # told whenever a piece came
     wanted: set[int] = attrs.field(init=False)  # chunks that are not here
-    # chunks that were asked for: of whom, and since when
-    flying: dict[int, dict[NodeId, float]] = attrs.field(factory=dict[int, dict[NodeId, float]])
+    # chunks that were asked for, and of whom
+    flying: dict[int, dict[NodeId, _Pieces]] = attrs.field(factory=dict[int, dict[NodeId, _Pieces]])
+    holders: list[NodeId] = attrs.field(factory=list[NodeId])  # that did not fail
     lied: set[NodeId] = attrs.field(factory=set[NodeId])
-    took: float = 0.0  # seconds that a chunk takes, smoothed; 0 before the first
-    whole: asyncio.Event = attrs.field(factory=asyncio.Event)
+    misses: Counter[NodeId] = attrs.field(factory=Counter[NodeId])
+    rests: dict[NodeId, float] = attrs.field(factory=dict[NodeId, float])  # till when
+    took: float = 0.0  # seconds that a piece takes, smoothed; 0 before the first
+    over: asyncio.Event = attrs.field(factory=asyncio.Event)
     displaced: bool = False  # its room was given to blobs that come faster
 
     def __attrs_post_init__(self) -> None:
         self.wanted = set(self.missing)
-        if not self.wanted:
-            self.whole.set()
 
     @property
     def turn(self) -> float:
         """Seconds after which a chunk is late."""
         return max(TURN * self.within, SLOWER * self.took)
 
-    def take(self, holder: NodeId, now: float) -> int | None:
-        """The next chunk to ask a holder for: one that nobody is asked for, or one that is late."""
+    def begin(self, holders: Sequence[NodeId]) -> None:
+        """Ask these holders from now on."""
+        self.holders = list(holders)
+        self.misses.clear()
+        self.over.clear()
+        self.look()
+
+    def look(self) -> None:
+        """See whether there is nothing more to do."""
+        if not self.wanted or not self.holders or self.displaced:
+            self.over.set()
+
+    def sources(self, most: int, now: float, full: Callable[[NodeId], bool]) -> list[NodeId]:
+        """Holders to ask now: a few, and one more for each that keeps a chunk waiting.
+
+        ``full``: whether as much is asked of a holder already as may be, of whatever blob.
+        """
+        chosen: list[NodeId] = []
+        busy = 0
+        for holder in self.holders:
+            if busy >= most:
+                break
+            gives = any(holder in asked for asked in self.flying.values())
+            busy += (gives or not full(holder)) and not self.keeps_waiting(holder, now)
+            if self.rests.get(holder, 0.0) <= now:
+                chosen.append(holder)
+        return chosen
+
+    def take(
+        self, holder: NodeId, now: float, parts: Callable[[int, NodeId], _Pieces]
+    ) -> tuple[int, int] | None:
+        """The next piece to ask a holder for.
+
+        It is of a chunk that the holder gives already, or that nobody is asked for, or that is
+        late. ``parts``: what came of a chunk from a holder.
+        """
+        for index, asked in self.flying.items():
+            if holder in asked and asked[holder].todo:
+                return index, asked[holder].todo.popleft()
+        while (chunk := self._next(holder, now)) is not None:
+            found = self.flying.setdefault(chunk, {})[holder] = parts(chunk, holder)
+            found.asked = now
+            if found.todo:
+                return chunk, found.todo.popleft()
+        return None
+
+    def _next(self, holder: NodeId, now: float) -> int | None:
         if self.missing:
-            index = self.missing.popleft()
-        elif self.keeps_waiting(holder, now):
+            return self.missing.popleft()
+        if self.keeps_waiting(holder, now):
             return None
-        else:
-            late = [
-                (min(asked.values()), index)
-                for index, asked in self.flying.items()
-                if holder not in asked and len(asked) < self._most(now - min(asked.values()))
-            ]
-            if not late:
-                return None
-            index = min(late)[1]
-        self.flying.setdefault(index, {})[holder] = now
-        return index
+        late = [
+            (since, index)
+            for index, asked in self.flying.items()
+            if holder not in asked and len(asked) < self._most(now - (since := _moved(asked)))
+        ]
+        return min(late)[1] if late else None
 
     def _most(self, age: float) -> int:
         """Holders that may be asked for a chunk of some age: twice as many after every turn."""
         return 1 << min(DOUBLINGS, int(age / self.turn))
 
-    def came(self, index: int, took: float) -> None:
-        """A chunk is here."""
-        self.took = 0.8 * (self.took or took) + 0.2 * took
-        self.wanted.discard(index)
-        self.flying.pop(index, None)
-        self.alive()
-        if not self.wanted:
-            self.whole.set()
-
-    def back(self, index: int, holder: NodeId) -> None:
-        """A holder did not give a chunk, or somebody did."""
-        asked = self.flying.get(index, {})
-        asked.pop(holder, None)
-        if index in self.wanted and not asked:
-            self.flying.pop(index, None)
-            self.missing.append(index)
-
     def keeps_waiting(self, holder: NodeId, now: float) -> bool:
         """Whether a holder is late with a chunk."""
-        return any(now - asked.get(holder, now) > self.turn for asked in self.flying.values())
+        return any(
+            now - asked[holder].since > self.turn
+            for asked in self.flying.values()
+            if holder in asked
+        )
+
+    def came(self, took: float) -> None:
+        """A piece is here."""
+        self.took = 0.8 * (self.took or took) + 0.2 * took
+        self.alive()
+
+    def done(self, index: int) -> None:
+        """A chunk is here."""
+        self.wanted.discard(index)
+        self.flying.pop(index, None)
+        if index in self.missing:
+            self.missing.remove(index)
+        self.look()
+
+    def back(self, index: int, holder: NodeId) -> None:
+        """A holder does not give a chunk."""
+        asked = self.flying.get(index, {})
+        if asked.pop(holder, None) is not None and not asked:
+            del self.flying[index]
+            if index in self.wanted:
+                self.missing.append(index)
+
+    def miss(self, index: int, holder: NodeId, now: float) -> None:
+        """A holder does not have a chunk; it may be fetching too."""
+        if holder in self.flying.get(index, {}):
+            self.back(index, holder)
+            self.misses[holder] += 1
+            self.rests[holder] = now + MISS_SECONDS * self.misses[holder]
+            if self.misses[holder] > MISSES:
+                self.fail(holder)
+
+    def fail(self, holder: NodeId) -> None:
+        """A holder is asked no more."""
+        for index in list(self.flying):
+            self.back(index, holder)
+        if holder in self.holders:
+            self.holders.remove(holder)
+        self.look()
 
 
-class ChunkService:
-    """Serves chunks out of a store."""
+class PieceService:
+    """Serves pieces of chunks out of a store."""
 
     def __init__(self, store: SharedBlobStore) -> None:
         self._store = store
 
     def answer(self, question: bytes) -> tuple[int, bytes]:
-        """The chunk that was asked for, if it is here."""
+        """The piece that was asked for, if it is here."""
         if len(question) != QUESTION_BYTES:
             return ABSENT, b""
-        data = self._store.chunk(question[:32], int.from_bytes(question[32:], "big"))
-        return (ABSENT, b"") if data is None else (ANSWERED, data)
+        data = self._store.chunk(question[:32], int.from_bytes(question[32:36], "big"))
+        piece = b"" if data is None else data[question[36] * PIECE : (question[36] + 1) * PIECE]
+        return (ANSWERED, piece) if piece else (ABSENT, b"")
 
 
 class BlobPuller:
@@ -144,6 +289,12 @@ class BlobPuller:
         self._exchanges, self._options, self._store = exchanges, options, store
         self._tally, self._is_up = tally, is_up
         self._fetching: dict[bytes, asyncio.Lock] = {}
+        self._pulls: deque[_BlobFetch] = deque()
+        self._paces: dict[NodeId, HolderPace] = {}
+        self._parts: OrderedDict[PartKey, _Pieces] = OrderedDict()
+        self._asked: dict[int, _Asked] = {}
+        self._numbers = itertools.count()
+        self._going = False
 
     def publish(self, ref: BlobRef, data: bytes, chunk: int) -> None:
         """Hold a blob for others."""
@@ -184,9 +335,12 @@ class BlobPuller:
         now = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(within) as limit:
-                return await self._pull(
-                    ref, holders, where, within, lambda: limit.reschedule(now() + within)
-                )
+
+                def alive() -> None:
+                    if not limit.expired():
+                        limit.reschedule(now() + within)
+
+                return await self._pull(ref, holders, where, within, alive)
         except TimeoutError as error:
             what = f"nothing of it came for {within:g} seconds"
             raise TransportError.of("QRES-E905", where, what) from error
@@ -207,18 +361,25 @@ class BlobPuller:
             order = [index for index in range(len(ref.chunks)) if index not in held]
             # Each receiver has an order of its own: so they have different chunks for each other.
             pull = _BlobFetch(ref, deque(_CHANCE.sample(order, len(order))), within, alive)
-            for attempt in range(ATTEMPTS):
-                if pull.whole.is_set():
-                    break
-                if attempt:
-                    await asyncio.sleep(PAUSE_SECONDS)
-                ready = [node for node in asked if self._is_up(node) and node not in pull.lied]
-                if not ready:
-                    break
-                await self._ask_all(pull, ready)
+            self._pulls.append(pull)
+            try:
+                self._take_kept(pull)
+                for attempt in range(ATTEMPTS):
+                    if not pull.wanted or pull.displaced:
+                        break
+                    if attempt:
+                        await asyncio.sleep(PAUSE_SECONDS)
+                    ready = [node for node in asked if self._is_up(node) and node not in pull.lied]
+                    if not ready:
+                        break
+                    pull.begin(ready)
+                    await self._all_asked(pull)
+            finally:
+                self._pulls.remove(pull)
+                self._leave(ref.root)
             if pull.displaced:
                 raise TransportError.of("QRES-E905", where, DISPLACED)
-            if pull.whole.is_set():
+            if not pull.wanted:
                 data = self._store.read(ref, check=False)
                 if data is None:
                     what = "the stored blob cannot be read"
@@ -230,80 +391,158 @@ class BlobPuller:
         what = "no holder is connected" if not ready else "no holder has all of it"
         raise TransportError.of("QRES-E904", where, what)
 
-    async def _ask_all(self, pull: _BlobFetch, holders: Sequence[NodeId]) -> None:
-        """Ask holders until all of it is here; nobody waits for those that say nothing."""
-        asking = asyncio.create_task(self._ask_in_turn(pull, deque(holders)))
-        whole = asyncio.create_task(pull.whole.wait())
+    async def _all_asked(self, pull: _BlobFetch) -> None:
+        """Ask holders until all of it is here, or none is left; nobody waits for the silent."""
+        while not pull.over.is_set():
+            self._go_on()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):  # a chunk may be late by then
+                    await pull.over.wait()
+
+    # ── what came before ──────────────────────────────────────────────────────────────────────
+
+    def _take_kept(self, pull: _BlobFetch) -> None:
+        """Use what came for an earlier pull of the blob, after its end too."""
+        for key, parts in list(self._parts.items()):
+            if key[0] == pull.ref.root and len(parts.here) == parts.count:
+                self._check(key, parts)
+
+    def _leave(self, root: bytes) -> None:
+        """A pull is over: what was asked for may still come, and is not asked for again."""
+        wanted = {pull.ref.root for pull in self._pulls}
+        if root in wanted:
+            return
+        for asked in self._asked.values():
+            if asked.key[0] == root:
+                asked.item.wanted = False
+                self._pace(asked.key[2]).flying -= asked.counts  # others are not to wait for it
+                asked.counts = False
+        whole = self._store.whole(root)
+        idle = [key for key in self._parts if key[0] not in wanted]
+        kept = [key for key in idle if not (whole and key[0] == root)][-KEPT:]
+        for key in idle:
+            if key not in kept:
+                del self._parts[key]
+
+    # ── asking ────────────────────────────────────────────────────────────────────────────────
+
+    def _go_on(self) -> None:
+        """Ask for as many pieces as there is room for; pulls take turns."""
+        if self._going:  # a link that is over says so in the middle of it
+            return
+        self._going = True
         try:
-            await asyncio.wait((asking, whole), return_when=asyncio.FIRST_COMPLETED)
+            now, idle = asyncio.get_running_loop().time(), 0
+            while idle < len(self._pulls):
+                pull = self._pulls[0]
+                self._pulls.rotate(-1)
+                idle = 0 if self._ask_next(pull, now) else idle + 1
         finally:
-            whole.cancel()
-            asking.cancel()
-            await asyncio.wait((asking, whole))
-        if not asking.cancelled():
-            asking.result()
+            self._going = False
 
-    async def _ask_in_turn(self, pull: _BlobFetch, waiting: deque[NodeId]) -> None:
-        """Ask a few holders at once, each next one when another has failed, or is late."""
-        now = asyncio.get_running_loop().time
-        sources: dict[NodeId, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as group:
-            while waiting:
-                busy = [
-                    holder
-                    for holder, source in sources.items()
-                    if not source.done() and not pull.keeps_waiting(holder, now())
-                ]
-                if len(busy) < self._options.blob_sources:
-                    holder = waiting.popleft()
-                    sources[holder] = group.create_task(self._ask_one(pull, holder))
-                else:
-                    await asyncio.sleep(LOOK_SECONDS)
+    def _pace(self, holder: NodeId) -> HolderPace:
+        if holder not in self._paces:
+            self._paces[holder] = HolderPace(self._options.blob_window * PIECES)
+        return self._paces[holder]
 
-    async def _ask_one(self, pull: _BlobFetch, holder: NodeId) -> None:
-        """Have a holder asked for several chunks at once."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._options.blob_window):
-                group.create_task(self._ask(pull, holder))
-
-    async def _ask(self, pull: _BlobFetch, holder: NodeId) -> None:
-        """Take chunks from one holder until there are none to take, or it fails."""
-        misses, now = 0, asyncio.get_running_loop().time
-        while holder not in pull.lied and misses <= MISSES:
-            began = now()
-            index = pull.take(holder, began)
-            if index is None:
-                await asyncio.sleep(LOOK_SECONDS)  # the rest is on its way from others
-                continue
-            question = pull.ref.root + index.to_bytes(4, "big")
-            try:
-                status, data = await self._exchanges.ask(
-                    holder, CHUNK_OF, question, self._options.read_seconds, "blob"
-                )
-                if status == ANSWERED and self._accept(pull, holder, index, data, now() - began):
-                    misses = 0
-                    continue
-            except TransportError:
-                return
-            finally:
-                pull.back(index, holder)
-            misses += 1
-            await asyncio.sleep(MISS_SECONDS * misses)  # it may be fetching too
-
-    def _accept(
-        self, pull: _BlobFetch, holder: NodeId, index: int, data: bytes, took: float
-    ) -> bool:
-        """Keep a chunk that is what it should be."""
-        if hashlib.sha256(data).digest() != pull.ref.chunks[index]:
-            if holder not in pull.lied:
-                pull.lied.add(holder)
-                self._exchanges.accuse(holder, "another chunk than that which was asked for")
+    def _ask_next(self, pull: _BlobFetch, now: float) -> bool:
+        """Ask for one more piece of a blob, of the holder of whom least is asked."""
+        if pull.over.is_set():
             return False
-        self._tally.bytes_received += len(data)
-        if index in pull.wanted:  # else another holder was faster
-            if not self._store.put(pull.ref, index, data):
-                pull.displaced = True
-                pull.whole.set()
+        sources = pull.sources(
+            self._options.blob_sources, now, lambda holder: self._pace(holder).full
+        )
+        for holder in sorted(sources, key=lambda holder: self._pace(holder).flying):
+            pace = self._pace(holder)
+            if pace.full:
+                continue
+            unit = pull.take(holder, now, partial(self._begun, pull.ref, now))
+            if unit is not None:
+                self._ask(pull, holder, *unit)
                 return True
-            pull.came(index, took)
-        return True
+        return False
+
+    def _begun(self, ref: BlobRef, now: float, index: int, holder: NodeId) -> _Pieces:
+        """What came of a chunk from a holder; what was asked for and may come is waited for."""
+        key = (ref.root, index, holder)
+        if key not in self._parts:
+            self._parts[key] = _Pieces(-(-ref.length(index) // PIECE), now)
+        self._parts.move_to_end(key)
+        for asked in self._asked.values():
+            if asked.key == key:
+                asked.item.wanted = True
+                self._pace(holder).flying += not asked.counts
+                asked.counts = True
+        return self._parts[key]
+
+    def _ask(self, pull: _BlobFetch, holder: NodeId, index: int, piece: int) -> None:
+        root = pull.ref.root
+        key = (root, index, holder)
+        question = root + index.to_bytes(4, "big") + bytes([piece])
+        number = next(self._numbers)
+        item = self._exchanges.want(holder, question, partial(self._came, number, piece))
+        if item is None:
+            self._parts.pop(key, None)
+            pull.fail(holder)
+            return
+        self._asked[number] = _Asked(key, item)
+        self._pace(holder).flying += 1
+
+    # ── what comes ────────────────────────────────────────────────────────────────────────────
+
+    def _came(self, number: int, piece: int, status: int, data: bytes, took: float) -> None:
+        """A piece came, or does not; perhaps after the pull's end."""
+        asked = self._asked.pop(number)
+        key = root, index, holder = asked.key
+        pace, parts = self._pace(holder), self._parts.get(key)
+        pulls = [pull for pull in self._pulls if pull.ref.root == root]
+        if status == ANSWERED:
+            pace.came(took)
+        pace.flying -= asked.counts
+        if status != ANSWERED:
+            self._parts.pop(key, None)  # it is asked for anew
+            now, up = asyncio.get_running_loop().time(), self._is_up(holder)
+            for pull in pulls:
+                if up:
+                    pull.miss(index, holder, now)
+                else:
+                    pull.fail(holder)
+        elif parts is not None and piece not in parts.here:
+            parts.here[piece] = data
+            parts.came = asyncio.get_running_loop().time()
+            for pull in pulls:
+                pull.misses.pop(holder, None)
+                pull.came(took)
+            if len(parts.here) == parts.count and pulls:
+                self._check(key, parts)
+        self._go_on()
+
+    def _check(self, key: PartKey, parts: _Pieces) -> None:
+        """Keep a chunk whose pieces are all here, if it is what it should be."""
+        root, index, holder = key
+        pulls = [pull for pull in self._pulls if pull.ref.root == root]
+        data = b"".join(parts.here[piece] for piece in range(parts.count))
+        del self._parts[key]
+        if hashlib.sha256(data).digest() != pulls[0].ref.chunks[index]:
+            fresh = [pull for pull in pulls if holder not in pull.lied]
+            for pull in fresh:
+                pull.lied.add(holder)
+                pull.fail(holder)
+            if fresh:
+                self._exchanges.accuse(holder, "another chunk than that which was asked for")
+            return
+        self._tally.bytes_received += len(data)
+        if all(index not in pull.wanted for pull in pulls):
+            return  # another holder was faster
+        put = self._store.put(pulls[0].ref, index, data)
+        for pull in pulls:
+            if put:
+                pull.done(index)
+            else:
+                pull.displaced = True
+                pull.look()
+        for other in [it for it in self._parts if it[:2] == (root, index)]:
+            del self._parts[other]
+        for asked in self._asked.values():
+            if asked.key[:2] == (root, index):
+                asked.item.wanted = False

@@ -1,7 +1,9 @@
 """Frames, each with a number: sent again until the other end says that it came, for some seconds.
 
-A hub that drops some messages then only delays frames; a link between two nodes over TCP loses none
-either. Acknowledgements are gathered for a moment: many numbers of 8 bytes in one message.
+How long that waits follows from how long confirmations take, as in TCP (RFC 6298): on a long line
+every frame would else be sent twice. A hub that drops some messages then only delays frames; a link
+between two nodes over TCP loses none either. Acknowledgements are gathered for a moment: many
+numbers of 8 bytes in one message.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ NUMBER_BYTES: Final = 8
 RECEIPTS: Final = 256
 """Most numbers in one acknowledgement."""
 ATTEMPTS: Final = 7
+SLOW: Final = 2
+"""A frame is sent again after this many times what confirmations took lately."""
+LONGEST_SECONDS: Final = 4.0
 GATHER_SECONDS: Final = 0.02
 TICK_SECONDS: Final = 0.05
 
@@ -31,9 +36,27 @@ TICK_SECONDS: Final = 0.05
 @attrs.define(eq=False)
 class _Unconfirmed:
     words: bytes
+    sent: float
     due: float
     pause: float
     attempts: int = 1
+
+
+@attrs.define(eq=False)
+class _Waits:
+    """How long confirmations of a node take."""
+
+    pause: float  # seconds until a frame is sent again
+    took: float = 0.0  # smoothed; 0 before the first
+
+    def confirmed(self, took: float, least: float) -> None:
+        """A frame was confirmed that was sent once; of others it is not known which one was."""
+        self.took = 0.8 * (self.took or took) + 0.2 * took
+        self.pause = min(max(least, SLOW * self.took), LONGEST_SECONDS)
+
+    def missed(self, pause: float) -> None:
+        """A frame is sent again: the next ones wait as long, until one is confirmed at once."""
+        self.pause = min(max(self.pause, pause), LONGEST_SECONDS)
 
 
 @attrs.define(eq=False)
@@ -65,6 +88,7 @@ class GrpcFrames:
         self._numbers: dict[NodeId, Iterator[int]] = {}
         self._unconfirmed: dict[NodeId, OrderedDict[int, _Unconfirmed]] = {}
         self._heard: dict[NodeId, _Heard] = {}
+        self._waits: dict[NodeId, _Waits] = {}
         network.serve({FRAME: self._take, RECEIPT: self._confirmed}, self._lost)
 
     def send(self, peer: Acquaintance, frame: bytes) -> bool:
@@ -73,11 +97,16 @@ class GrpcFrames:
         if len(waiting) >= self._options.outbox_frames:
             return False
         number = next(self._numbers.setdefault(peer.node, itertools.count(1)))
-        words, pause = number.to_bytes(NUMBER_BYTES, "big") + frame, self._options.retry_seconds / 2
-        due = asyncio.get_running_loop().time() + pause
-        waiting[number] = _Unconfirmed(words, due, pause)
+        words, now = number.to_bytes(NUMBER_BYTES, "big") + frame, asyncio.get_running_loop().time()
+        pause = self._waits_of(peer.node).pause
+        waiting[number] = _Unconfirmed(words, now, now + pause, pause)
         self._network.say(peer, FRAME, words)
         return True
+
+    def _waits_of(self, node: NodeId) -> _Waits:
+        if node not in self._waits:
+            self._waits[node] = _Waits(self._options.retry_seconds / 2)
+        return self._waits[node]
 
     async def keep(self) -> None:
         """Send again what is not confirmed."""
@@ -93,6 +122,7 @@ class GrpcFrames:
                         self._network.tally.drop("not confirmed")
                     elif item.due <= now:
                         item.pause *= 1.5
+                        self._waits_of(node).missed(item.pause)
                         item.due, item.attempts = now + item.pause, item.attempts + 1
                         self._network.say(peer, FRAME, item.words)
 
@@ -134,5 +164,9 @@ class GrpcFrames:
         waiting = self._unconfirmed.get(peer.node)
         if waiting is None:
             return
+        now = asyncio.get_running_loop().time()
         for start in range(0, len(data), NUMBER_BYTES):
-            waiting.pop(int.from_bytes(data[start : start + NUMBER_BYTES], "big"), None)
+            item = waiting.pop(int.from_bytes(data[start : start + NUMBER_BYTES], "big"), None)
+            if item is not None and item.attempts == 1:
+                least = self._options.retry_seconds / 2
+                self._waits_of(peer.node).confirmed(now - item.sent, least)

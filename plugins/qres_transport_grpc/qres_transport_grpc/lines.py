@@ -34,6 +34,7 @@ class HubLines:
         options: limits.
         took: gets each message, and the connection it came over.
         told: what became of a connection: why it is not up, or ``None`` and nothing if it is.
+        drained: told that a line may have room again.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class HubLines:
         options: GrpcOptions,
         took: Callable[[Uplink, bytes], None],
         told: Callable[[HubPlace, LinkReason | None, str], object],
+        drained: Callable[[], object],
     ) -> None:
         self._make = partial(
             Uplink,
@@ -52,6 +54,7 @@ class HubLines:
             options=options,
             took=self._from_hub,
             changed=self._changed,
+            drained=partial(self._post, drained),
         )
         self._took, self._told = took, told
         self._uplinks: dict[str, Uplink] = {}  # by the digest of the hub's certificate
@@ -94,16 +97,23 @@ class HubLines:
         ``attempt``: another one goes over another hub. Both ends go through them in one order, in
         which no hub has a hand. Returns whether a hub takes it.
         """
-        ways, whole = self.ways(peer), peer.node + message
-        if len(message) <= SMALL_BYTES:
-            return sum(uplink.put(whole) for uplink in ways) > 0
+        whole = peer.node + message
+        if len(whole) <= SMALL_BYTES:
+            return sum(uplink.put(whole) for uplink in self.ways(peer)) > 0
+        way = self._way(peer, attempt)
+        return way is not None and way.put(whole)
+
+    def _way(self, peer: Acquaintance, attempt: int) -> Uplink | None:
+        """The hub that a large message goes over."""
+        ways = self.ways(peer)
         if attempt:
             ways.sort(key=lambda uplink: uplink.place.digest)
-        return bool(ways) and ways[attempt % len(ways)].put(whole)
+        return ways[attempt % len(ways)] if ways else None
 
-    def fits(self, peer: Acquaintance, length: int) -> bool:
-        """Whether any hub takes a message of some bytes for a node now."""
-        return any(uplink.fits(length, peer.node) for uplink in self._uplinks.values())
+    def idles(self, peer: Acquaintance, attempt: int) -> bool:
+        """Whether a large message for a node would leave soon."""
+        way = self._way(peer, attempt)
+        return way is not None and way.idles()
 
     # ── out of the connections' threads ───────────────────────────────────────────────────────
 

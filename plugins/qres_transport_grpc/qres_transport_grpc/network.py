@@ -40,6 +40,7 @@ from qres_transport_grpc.lines import HubLines
 from qres_transport_grpc.options import GrpcOptions
 from qres_transport_grpc.peers import NONCE_BYTES, Acquaintance, Candidate
 from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, SealedSession, StartKey
+from qres_transport_grpc.turns import Turns
 from qres_transport_grpc.uplink import Uplink
 from qres_transport_grpc.wire import SESSION_BYTES, BadMessageError, Greeting, HubPlace
 
@@ -85,7 +86,8 @@ class GrpcNetwork:
         self.peers: dict[NodeId, Acquaintance] = {}
         self._parted: dict[NodeId, Acquaintance] = {}
         self.infos: tuple[PeerInfo, ...] = ()
-        self.lines = HubLines(info, keys, options, self._take, self._tell_of_hub)
+        self._turns = Turns(self._idles, self._send_turn)
+        self.lines = HubLines(info, keys, options, self._take, self._tell_of_hub, self._turns.go_on)
         self._key = StartKey()
         session = secrets.token_bytes(SESSION_BYTES)
         self._mine = Greeting(info.swarm, info.node_id, session, self._key.public, b"")
@@ -191,6 +193,7 @@ class GrpcNetwork:
             return
         for peer in self.peers.values():  # a new way to all of them
             peer.failures, peer.next_greeting = 0, 0.0
+        self._turns.go_on()
 
     def _take(self, uplink: Uplink, message: bytes) -> None:
         """Handle what a hub passed on."""
@@ -283,6 +286,36 @@ class GrpcNetwork:
     def say(self, peer: Acquaintance, kind: int, data: bytes, attempt: int = 0) -> bool:
         """Seal something for a node that is linked; false where there is no link or no room."""
         return peer.up and peer.link is not None and self._say(peer, peer.link, kind, data, attempt)
+
+    def say_in_turn(
+        self,
+        peer: Acquaintance,
+        kind: int,
+        number: bytes,
+        make: Callable[[], bytes],
+        attempt: int = 0,
+    ) -> bool:
+        """Seal something large once a line has room for it; false where too much waits.
+
+        What is said again under a number while it waits is said once.
+        """
+        link = peer.link
+        if not peer.up or link is None:
+            return False
+
+        def made() -> bytes:
+            return bytes([kind]) + make() if peer.up and link is peer.link else b""
+
+        return self._turns.put(peer.node, (kind, number), made, attempt)
+
+    def _idles(self, to: NodeId, attempt: int) -> bool:
+        peer = self.peers.get(to)
+        return peer is not None and self.lines.idles(peer, attempt)
+
+    def _send_turn(self, to: NodeId, attempt: int, words: bytes) -> None:
+        peer = self.peers.get(to)
+        if words and peer is not None:
+            self.say(peer, words[0], words[1:], attempt)
 
     def _sealed(self, peer: Acquaintance, uplink: Uplink, message: bytes) -> None:
         candidate = peer.named(message[1 : 1 + NAME_BYTES])
@@ -385,6 +418,7 @@ class GrpcNetwork:
         peer.next_greeting = self._loop.time() + self._options.reconnect_seconds
         self._count()
         self._tell(TransportEvent(PeerChange.DOWN, peer.node, why, reason))
+        self._turns.drop(peer.node)
         for lost in self._losers:
             lost(peer.node)
 

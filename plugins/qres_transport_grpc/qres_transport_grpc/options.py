@@ -71,7 +71,9 @@ class GrpcOptions:
     requests_total: int = _whole(
         32, "Requests answered at once, and requests sent at once.", 1, 1024
     )
-    blob_window: int = _whole(4, "Chunks of a blob asked of a holder at once.", 1, 16)
+    blob_window: int = _whole(
+        4, "MiB asked of a holder at once, at most; on a slow line less is.", 1, 16
+    )
     blob_sources: int = _whole(3, "Holders that a blob is pulled from at once.", 1, 32)
     hub_per_second: float = attrs.field(
         default=2000.0,
@@ -93,9 +95,6 @@ class GrpcOptions:
         "Time after which an unanswered question is sent again, over another hub; half of it for a "
         "frame.",
         0.05,
-    )
-    read_seconds: float = _seconds(
-        30.0, "Time in which a node must send a chunk of a blob that was asked of it.", 0.1
     )
     ping_seconds: float = _seconds(
         5.0, "Silence after which a node is asked whether it is there. Three end the link.", 0.1

@@ -63,6 +63,11 @@ class Outbox:
         """Bytes that wait."""
         return sum(self._waiting)
 
+    @property
+    def large(self) -> int:
+        """Bytes of large messages that wait."""
+        return self._waiting[1]
+
     def put(self, message: bytes, end: Hashable = None) -> bool:
         """Add a message; false where there is no room. ``end``: whose turn it takes."""
         kind, size = int(len(message) > SMALL_BYTES), len(message) + OVERHEAD_BYTES

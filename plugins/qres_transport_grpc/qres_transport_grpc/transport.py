@@ -22,7 +22,7 @@ from qres_core import (
     Verdict,
 )
 from qres_transport_grpc.admission import Gatekeeper
-from qres_transport_grpc.blobs import BlobPuller, ChunkService
+from qres_transport_grpc.blobs import BlobPuller, PieceService
 from qres_transport_grpc.exchanges import MAX_NAME, Exchanges
 from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.home import HomeLoop, LoopThread, closed
@@ -120,15 +120,16 @@ class GrpcTransport(ThreadedTransport):
             self._tally,
             self._events.put,
         )
-        chunks = ChunkService(self._store)
+        pieces = PieceService(self._store)
         self._frames = GrpcFrames(network, self._options, self._deliver)
-        self._exchanges = Exchanges(network, self._options, home, self._handlers, chunks.answer)
+        self._exchanges = Exchanges(network, self._options, home, self._handlers, pieces.answer)
         self._pulls = BlobPuller(
             self._exchanges, self._options, self._store, self._tally, self._is_up
         )
         self._thread = LoopThread(f"grpc-{self._info.node_id.hex()[:8]}")
         await self._call(network.begin, self._roster, self._hubs)
         self._thread.post(lambda: network.spawn(self._frames.keep()))
+        self._thread.post(lambda: network.spawn(self._exchanges.keep()))
 
     def _is_up(self, node: NodeId) -> bool:
         peer = None if self._network is None else self._network.peers.get(node)

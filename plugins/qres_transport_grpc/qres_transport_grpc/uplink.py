@@ -22,6 +22,7 @@ from qres_transport_grpc.wire import (
     CHALLENGE_BYTES,
     METHOD,
     READY,
+    SMALL_BYTES,
     HubPlace,
     HubProof,
     proof_statement,
@@ -30,6 +31,8 @@ from qres_transport_grpc.wire import (
 IN_FLIGHT: Final = 32
 """Messages of a hub that wait for the transport's loop; it reads no more before they are taken."""
 SMALL_ROOM: Final = 4 * MIB
+AHEAD_BYTES: Final = 256 * 1024
+"""Of large messages, another one is made while fewer bytes wait: what is made is not taken back."""
 JOIN_SECONDS: Final = 2.0
 DOUBLINGS: Final = 4
 _REASONS: Final = {
@@ -53,6 +56,7 @@ class Uplink:
         options: limits.
         took: gets each message, in this connection's thread; releases ``room`` once it is handled.
         changed: told when the connection is up, or why it is not.
+        drained: told, in a thread of gRPC's, that a large message has left.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Uplink:
         options: GrpcOptions,
         took: Callable[[Uplink, bytes], None],
         changed: Callable[[Uplink, LinkReason | None, str], None],
+        drained: Callable[[], None],
     ) -> None:
         self.places = places
         self.place = places[0]  # that is dialled now
@@ -72,7 +77,7 @@ class Uplink:
         self.room = threading.BoundedSemaphore(IN_FLIGHT)
         self._node, self._swarm, self._keys = node, swarm, keys
         self._options = options
-        self._took, self._changed = took, changed
+        self._took, self._changed, self._drained = took, changed, drained
         self._pem = ""
         self._call: Any = None
         self._stop = threading.Event()
@@ -93,10 +98,10 @@ class Uplink:
             self._wake.notify()
         return put
 
-    def fits(self, length: int, to: NodeId) -> bool:
-        """Whether a message for a node would be queued."""
+    def idles(self) -> bool:
+        """Whether few large messages wait: another one leaves soon."""
         with self._wake:
-            return self.up and self._outbox.fits(length, to)
+            return self.up and self._outbox.large < AHEAD_BYTES
 
     def ask_to_stop(self) -> None:
         """End; what waits to be sent is sent first, if it goes at once."""
@@ -222,10 +227,15 @@ class Uplink:
             yield message
 
     def _next(self, first: list[bytes], over: threading.Event) -> bytes | None:
+        message: bytes | None = None
         with self._wake:
             while not over.is_set():
                 message = first.pop() if first else self._outbox.pop() if self.up else None
                 if message is not None or self._stop.is_set():
-                    return message
+                    break
                 self._wake.wait()
-        return None
+            else:
+                return None
+        if message is not None and len(message) > SMALL_BYTES:
+            self._drained()
+        return message

@@ -36,7 +36,6 @@ FAST: dict[str, Any] = {
     "hello_seconds": 120.0,
     "dial_seconds": 60.0,
     "retry_seconds": 0.5,
-    "read_seconds": 60.0,
 }
 
 

@@ -12,11 +12,14 @@ from typing import Any
 import anyio
 import pytest
 from qres_carrier import TokenBucket
+from qres_transport_grpc.blobs import PIECE
 from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.network import CREDENTIAL
 from qres_transport_grpc.options import GrpcOptions
 from qres_transport_grpc.peers import NONCE_BYTES, Acquaintance, Candidate
 from qres_transport_grpc.seal import WINDOW
+from qres_transport_grpc.turns import TURNS_EACH
+from qres_transport_grpc.uplink import AHEAD_BYTES
 
 from qres_core import CHUNK, LinkReason, PeerChange, TransportError, reject
 
@@ -44,10 +47,10 @@ def test_a_holder_that_sends_another_chunk_is_blamed(
     anyio.run(main)
 
 
-def test_a_member_that_asks_for_more_chunks_than_leave_has_none_read_for_it(
+def test_a_member_that_asks_for_more_pieces_than_leave_has_none_read_for_it(
     hub: Callable[..., Any], lab: SimpleNamespace
 ) -> None:
-    """A question of 36 bytes costs a chunk of a mebibyte, read and sealed."""
+    """A question of 37 bytes costs a piece of 128 KiB, read and sealed."""
     roster = lab.members(3)
     server = hub(roster)
     first, hostile, honest = (lab.transport(me, roster, [server]) for me in roster)
@@ -58,24 +61,31 @@ def test_a_member_that_asks_for_more_chunks_than_leave_has_none_read_for_it(
             ref = await first.publish_blob(bytes(CHUNK))
             network, exchanges = first._network, first._exchanges
             asks, other = (network.peers[me.node_id] for me in roster[1:])
-            chunk = exchanges._chunk
+            piece = exchanges._piece
 
             def counted(body: bytes) -> Any:
                 read.append(body)
-                return chunk(body)
+                return piece(body)
 
-            exchanges._chunk = counted
-            question = ref.root + bytes(4)
+            exchanges._piece = counted
+            question = ref.root + bytes(5)
 
             async def flood() -> None:
                 (uplink,) = network.lines._uplinks.values()
+                pop = uplink._outbox.pop
                 uplink._outbox.pop = lambda: None  # the line is slow: nothing leaves
-                for number in range(100):
-                    await exchanges._serve_chunk(asks, number, 0, question)
-                assert 14 <= len(read) <= 16  # what the room takes
-                await exchanges._serve_chunk(other, 0, 0, question)
-                assert len(read) <= 17
-                assert uplink._outbox._by_end[1][other.node] > CHUNK  # it has its turn
+                for number in range(300):
+                    exchanges._serve_piece(asks, number, 0, question)
+                    exchanges._serve_piece(asks, number, 1, question)  # it waits already
+                assert len(read) == AHEAD_BYTES // PIECE  # what leaves next
+                assert network._turns.waits(asks.node) == TURNS_EACH
+                exchanges._serve_piece(other, 0, 0, question)
+                assert len(read) == AHEAD_BYTES // PIECE
+                pop()
+                network._turns.go_on()
+                pop()
+                network._turns.go_on()
+                assert uplink._outbox._by_end[1][other.node] > PIECE  # it has its turn
                 del uplink._outbox.pop
 
             await first._call(flood)

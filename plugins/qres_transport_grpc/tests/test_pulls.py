@@ -13,8 +13,8 @@ import pytest
 from qres_carrier import SharedBlobStore, Tally
 from qres_transport_grpc import Grpc
 from qres_transport_grpc import blobs as module
-from qres_transport_grpc.blobs import BlobPuller
-from qres_transport_grpc.exchanges import ABSENT, ANSWERED
+from qres_transport_grpc.blobs import PIECE, PIECES, BlobPuller
+from qres_transport_grpc.exchanges import ABSENT, ANSWERED, AskedPiece
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
 
@@ -40,18 +40,17 @@ class Holders:
         self.lack: set[NodeId] = set()
         self.accused: list[NodeId] = []
 
-    async def ask(
-        self, to: NodeId, _kind: int, body: bytes, within: float, where: str
-    ) -> tuple[int, bytes]:
+    def want(self, to: NodeId, body: bytes, came: Callable[[int, bytes, float], None]) -> Any:
         self.asked[to] += 1
+        loop, now = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         seconds = self.seconds(to)
-        await asyncio.sleep(min(seconds, within))
-        if seconds > within:
-            raise TransportError.of("QRES-E905", where, "silent")
-        if to in self.lack:
-            return ABSENT, b""
-        index = int.from_bytes(body[32:], "big")
-        return ANSWERED, b"lie" if to in self.lies else BLOB[index * CHUNK : (index + 1) * CHUNK]
+        index, piece = int.from_bytes(body[32:36], "big"), body[36]
+        start = index * CHUNK + piece * PIECE
+        data = b"lie" if to in self.lies else BLOB[start : start + PIECE]
+        status = ABSENT if to in self.lack else ANSWERED
+        if seconds < math.inf:
+            loop.call_later(seconds, came, status, data, seconds)
+        return AskedPiece(to, body, came, now, now)
 
     def accuse(self, holder: NodeId, _what: str) -> None:
         self.accused.append(holder)
@@ -86,7 +85,7 @@ def test_holders_that_say_nothing_keep_no_blob_waiting(liars: int, chunks: int) 
     names = [*map(silent, range(liars)), HONEST]
     turns = math.ceil(math.log2(liars + 1))
     assert pull(holders, names, chunks=chunks) < (turns + 0.5) * module.TURN * WITHIN
-    assert holders.asked[HONEST] == chunks
+    assert holders.asked[HONEST] == chunks * PIECES
 
 
 @pytest.mark.control("C-grpc-11")
@@ -105,15 +104,15 @@ def test_a_pull_lives_while_something_of_it_comes() -> None:
 
         free = 0.0
 
-        async def ask(self, *args: Any) -> tuple[int, bytes]:
+        def want(self, *args: Any) -> Any:
             now = asyncio.get_running_loop().time()
             self.free = max(now, self.free) + 0.8 * WITHIN
-            await asyncio.sleep(self.free - now)
-            return await super().ask(*args)
+            self.seconds = lambda _node: self.free - now
+            return super().want(*args)
 
     line = Line(lambda _node: 0.0)
-    assert pull(line, [HONEST]) == pytest.approx(8 * 0.8 * WITHIN, rel=0.01)
-    assert line.asked.total() == 8  # and no chunk was asked for twice
+    assert pull(line, [HONEST]) == pytest.approx(8 * PIECES * 0.8 * WITHIN, rel=0.01)
+    assert line.asked.total() == 8 * PIECES  # and no piece was asked for twice
     with pytest.raises(TransportError, match=r"QRES-E905.*nothing of it came for 7 s"):
         pull(Line(lambda _node: 0.0), [HONEST], 7.0)
 
@@ -122,10 +121,10 @@ def test_holders_on_a_slow_line_are_not_asked_twice() -> None:
     """A chunk is late if it takes far longer than others, however long all of them take."""
     holders = Holders(lambda _node: 0.2 * WITHIN)
     pull(holders, [silent(0), silent(1), HONEST])
-    assert holders.asked.total() == 8
+    assert holders.asked.total() == 8 * PIECES
     slow = Holders(lambda node: 0.24 * WITHIN if node == HONEST else 0.9 * WITHIN)
     pull(slow, [HONEST, silent(0)])
-    assert slow.asked.total() <= 12
+    assert slow.asked.total() <= 12 * PIECES
 
 
 @pytest.mark.claim("C-grpc-11")

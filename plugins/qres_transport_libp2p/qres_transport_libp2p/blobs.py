@@ -18,7 +18,7 @@ import attrs
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore
+from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore, TokenBucket
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
 from qres_transport_libp2p.clock import cancel_scope, patience, spawn
@@ -48,6 +48,13 @@ ATTEMPTS: Final = 3
 HANDOVERS: Final = 3
 """How often, in one pull, a holder that has nothing to do takes over from one that brings nothing:
 each time what came of a chunk is lost, on a slow line too."""
+TIMES: Final = 2
+"""How often a peer may be sent all of a blob at once: the second time for what was lost."""
+AGAIN_SECONDS: Final = 600.0
+"""After which it may be sent all of it once more."""
+YIELD_SECONDS: Final = 5.0
+"""How long who asks for a blob again waits for those that ask for one for the first time."""
+ASKED_AGAIN: Final = "blob: asked for again and again"
 TURN: Final = 0.25
 """After what part of the pull's patience."""
 
@@ -113,6 +120,8 @@ class Blobs:
         self._options = options
         self._store = store
         self._serving: Counter[ID] = Counter()
+        self._first: Counter[ID] = Counter()  # who is being sent what it had not asked for before
+        self._sent: dict[tuple[ID, bytes], TokenBucket] = {}  # of bytes, to each peer of each blob
         self._fetching: dict[bytes, trio.Lock] = {}
         sessions.serve(PROTOCOL, self._serve)
 
@@ -142,16 +151,48 @@ class Blobs:
                 return
             while True:
                 asked = await wire.exactly(REQUEST_BYTES, IDLE_SECONDS)
-                data = self._store.chunk(asked[:32], int.from_bytes(asked[32:], "big"))
-                if data is None:
-                    await wire.send(b"", before=ABSENT)
-                else:
-                    self._sessions.tally.bytes_sent += len(data)
-                    await wire.send(data, before=HERE)
+                await self._answer(peer, asked[:32], int.from_bytes(asked[32:], "big"), wire)
         finally:
             self._serving[peer] -= 1
             if not self._serving[peer]:
                 del self._serving[peer]
+
+    async def _answer(self, peer: ID, root: bytes, index: int, wire: Wire) -> None:
+        """Send a chunk that is here, unless the peer was sent the blob several times already."""
+        size = self._store.size(root)
+        bucket = self._bucket(peer, root, size)
+        first = bucket.holds((TIMES - 1) * size)  # it was not sent all of it yet
+        if not first:
+            with patience(YIELD_SECONDS):
+                while self._first.total() > self._first[peer]:  # noqa: ASYNC110 - they change often
+                    await trio.sleep(PAUSE_SECONDS / 10)
+        data = self._store.chunk(root, index)
+        if data is None:
+            await wire.send(b"", before=ABSENT)
+            return
+        if not bucket.take(len(data)):
+            self._sessions.tally.drop(ASKED_AGAIN)
+            await wire.send(b"", before=BUSY)
+            return
+        self._sessions.tally.bytes_sent += len(data)
+        self._first[peer] += first
+        try:
+            await wire.send(data, before=HERE)
+        finally:
+            self._first[peer] -= first
+
+    def _bucket(self, peer: ID, root: bytes, size: int) -> TokenBucket:
+        """What a peer may still be sent of a blob; full ones are worth nothing and are let go."""
+        key = peer, root
+        found = self._sent.get(key)
+        if found is None or not size:
+            clock = trio.current_time
+            made = TokenBucket(max(1, size) / AGAIN_SECONDS, TIMES * max(1, size), clock=clock)
+            if not size:  # it is not here: nothing will be sent
+                return made
+            self._sent = {name: bucket for name, bucket in self._sent.items() if not bucket.full}
+            found = self._sent[key] = made
+        return found
 
     # ── fetching ──────────────────────────────────────────────────────────────────────────────
 

@@ -19,6 +19,7 @@ import trio
 from qres_core import RoundError
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import cancel_scope, first_error, run_soon, run_trio, spawn
+from qres_transport_libp2p.steps import Steps
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class TrioThread:
     """
 
     def __init__(self, caller: Caller, name: str) -> None:
+        self.steps = Steps()
         self._caller = caller
         self._name = name
         self._lock = threading.Lock()
@@ -86,7 +88,7 @@ class TrioThread:
     ) -> None:
         reason = "closed"
         try:
-            run_trio(self._main, program)
+            run_trio(self._main, program, instruments=[self.steps])
         except BaseException as error:  # noqa: BLE001 - the thread's last word
             first = first_error(error)
             reason = f"{type(first).__name__}: {first}"

@@ -5,7 +5,7 @@ libp2p installs ``trio-typing``, stubs of an old trio, which win over trio's own
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -64,7 +64,9 @@ def first_error(error: BaseException) -> BaseException:
     return leaf
 
 
-def run_trio(work: Callable[..., Awaitable[None]], *args: Any) -> None:
+def run_trio(
+    work: Callable[..., Awaitable[None]], *args: Any, instruments: Sequence[object] = ()
+) -> None:
     """Run a loop of its own in this thread."""
     untyped: Any = trio
-    untyped.run(work, *args)
+    untyped.run(work, *args, instruments=instruments)

@@ -17,6 +17,7 @@ from libp2p.pubsub.utils import safe_bytes_from_hex
 from qres_carrier import TokenBucket
 
 from qres_transport_libp2p.mesh import SparseGossipSub
+from qres_transport_libp2p.services import without_unlisted
 
 CONTROL_PER_SECOND: Final = 100.0
 """Control messages a second taken from a neighbour, on average; a heartbeat sends a few."""
@@ -29,6 +30,7 @@ REMEMBERED: Final = 4096
 """Answers to a neighbour that are remembered; more are looked through for those that are over."""
 TOO_FAST: Final = "control too fast"
 OTHER_TOPIC: Final = "control for another topic"
+UNLISTED: Final = "a field that is not used"
 
 
 class FrugalGossipSub(SparseGossipSub):
@@ -48,18 +50,33 @@ class FrugalGossipSub(SparseGossipSub):
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
         """Take control messages while the neighbour's budget lasts."""
-        rpc.ClearField("senderRecord")  # a signature to check, about where the neighbour is
         control = rpc.control
-        near, far = self._budget(sender_peer_id)
-        cost = _cost(control)
+        if not self.affords(sender_peer_id, _cost(control)):
+            return
+        if _drop_others(control, self._topic):
+            self._dropped(OTHER_TOPIC)
+        unlisted = without_unlisted(control)
+        for kind in (control.ihave, control.iwant, control.graft, control.prune):
+            for item in kind:
+                unlisted = without_unlisted(item) or unlisted
+        if unlisted:
+            self._dropped(UNLISTED)
+        without_unlisted(rpc)
+        await super().handle_rpc(rpc, sender_peer_id)
+
+    def affords(self, peer: ID, cost: float) -> bool:
+        """Take the cost of some control messages, or subscriptions, from a neighbour's budget.
+
+        Whether it was there. Whoever exceeds it is told of, or cut off.
+        """
+        near, far = self._budget(peer)
         if not far.take(cost):
-            self._flooded(sender_peer_id)
-        elif not near.take(cost):
+            self._flooded(peer)
+            return False
+        if not near.take(cost):
             self._dropped(TOO_FAST)
-        else:
-            if _drop_others(control, self._topic):
-                self._dropped(OTHER_TOPIC)
-            await super().handle_rpc(rpc, sender_peer_id)
+            return False
+        return True
 
     def _budget(self, peer: ID) -> tuple[TokenBucket, TokenBucket]:
         found = self._budgets.get(peer)  # of members alone, so they are few

@@ -54,24 +54,27 @@ def _port(listen: str, within: float, *, runs: bool) -> Problem | str:
             return Problem("QRES-E603", LISTEN, f"{listen}: {error.strerror or error}", fix)
         return f"{listen} is free"
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
-    why = _knock(own, int(port), within)
-    if why:
-        return Problem("QRES-E603", LISTEN, f"{listen}: {why}", "look into the node's log")
+    found = _knock(own, int(port), within)
+    if found is not None:
+        return Problem("QRES-E603", LISTEN, f"{listen}: {found[1]}", "look into the node's log")
     return f"{listen} is this node's, and answers"
 
 
 def _peer(where: str, address: str, within: float) -> Problem | str:
     _peer_id, place = split(address)
     _kind, host, _tcp, port = str(place).strip("/").split("/")
-    why = _knock(host, int(port), within)
-    if not why:
+    found = _knock(host, int(port), within)
+    if found is None:
         return f"{place} answers as a libp2p node"
+    code, why = found
     fix = "see whether that node runs, whether the address is right, and the firewalls between"
-    return Problem("QRES-E904", where, f"{place}: {why}", fix)
+    return Problem(code, where, f"{place}: {why}", fix)
 
 
-def _knock(host: str, port: int, within: float) -> str:
-    """Why nobody answers as a libp2p node; empty where somebody does.
+def _knock(host: str, port: int, within: float) -> tuple[str, str] | None:
+    """Code and reason where nobody answers as a libp2p node; ``None`` where somebody does.
+
+    QRES-E904: nobody is there. QRES-E907: somebody is, and is something else.
 
     ``within``: seconds to connect, and again for the whole greeting.
     """
@@ -86,7 +89,9 @@ def _knock(host: str, port: int, within: float) -> str:
                         break
                     connection.settimeout(left)
     except OSError as error:
-        return error.strerror or str(error) or type(error).__name__
+        return "QRES-E904", error.strerror or str(error) or type(error).__name__
     if said.startswith(GREETING):
-        return ""
-    return "connects, but what answers is no libp2p node" if said else "connects, and says nothing"
+        return None
+    if said:
+        return "QRES-E907", "connects, but what answers is no libp2p node"
+    return "QRES-E907", "connects, and says nothing"

@@ -15,7 +15,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as Noise
 
 from qres_transport_libp2p.endings import watch
-from qres_transport_libp2p.slots import CountedSocket
+from qres_transport_libp2p.slots import NAMED, CountedSocket
 
 Judge = Callable[[CountedSocket, ID], Awaitable[str]]
 """Why a key may not go on over a socket, or nothing."""
@@ -38,6 +38,9 @@ class GatedNoise(Noise):
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         """Answer a handshake. Raises HandshakeFailure for whoever may not go on."""
         watch(conn)
+        under: Any = conn
+        if isinstance(under.stream, CountedSocket):
+            under.stream.advance(NAMED)
         return await self._admit(conn, await super().secure_inbound(conn))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:

@@ -16,8 +16,9 @@ import trio
 from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from qres_carrier import SenderBuckets, TokenBucket
 
-from qres_core import Fault, NodeId, Verdict, WireError, canonical
+from qres_core import Fault, LinkReason, NodeId, Verdict, WireError, canonical
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.options import Libp2pOptions
@@ -40,6 +41,10 @@ WELCOME: Final = b"\1"
 REFUSED: Final = b"\0"
 LINGER_SECONDS: Final = 3.0
 """How long who is refused has to read that, and to hang up itself."""
+HELLOS_PER_SECOND: Final = 4.0
+"""That a peer may say, on average, over all its connections; each is asked of all plugins."""
+HELLOS_BURST: Final = 20
+TOO_OFTEN: Final = "hello: too often"
 LASTING: Final = frozenset({str(Fault.BANNED), "certificate-revoked", "not-a-member"})
 """Why a node is rejected whatever it shows: these are asked for before it may say hello."""
 
@@ -84,8 +89,14 @@ class Greeter:
     options: Libp2pOptions  # deadlines
     nonce: bytes = attrs.field(factory=lambda: secrets.token_bytes(NONCE_BYTES))  # of this start
     sessions: Sessions = attrs.field(init=False)
+    _hellos: SenderBuckets = attrs.field(init=False)
     # what each node showed last; of members alone, so it is bounded
     _shown: dict[NodeId, bytes] = attrs.field(factory=dict[NodeId, bytes])
+
+    def __attrs_post_init__(self) -> None:
+        self._hellos = SenderBuckets(
+            lambda: TokenBucket(HELLOS_PER_SECOND, HELLOS_BURST, clock=trio.current_time)
+        )
 
     def attach(self, sessions: Sessions) -> None:
         """Answer hellos on the host of these sessions."""
@@ -180,6 +191,10 @@ class Greeter:
     async def _answer(self, stream: INetStream) -> None:
         try:
             link = self.sessions.link(stream.muxed_conn)
+            if not self._hellos.of(link.peer).take():
+                self.sessions.bad(link, TOO_OFTEN, TOO_OFTEN, LinkReason.OVERRAN)
+                await reset(stream)
+                return
             wire = Wire(stream, self.options.hello_seconds)
             try:
                 async with closing(stream):

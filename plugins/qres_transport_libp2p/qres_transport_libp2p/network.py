@@ -34,6 +34,7 @@ from qres_transport_libp2p.places import split
 from qres_transport_libp2p.pulse import SLOWEST
 from qres_transport_libp2p.reconnect import Reconnector
 from qres_transport_libp2p.requests import Requests
+from qres_transport_libp2p.services import answer_identify, keep_to_list
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.slots import (
     FAMILIAR,
@@ -43,6 +44,7 @@ from qres_transport_libp2p.slots import (
     CountedSocket,
     Slots,
 )
+from qres_transport_libp2p.steps import PEER
 from qres_transport_libp2p.tcp import TidyTCP, check_free
 from qres_transport_libp2p.yamux import shield
 
@@ -54,7 +56,6 @@ LEAVING_SECONDS: Final = 1.0
 RESTART_SECONDS: Final = 1.0
 INLINE_BYTES: Final = 4096
 """Larger frames are pulled where others pass gossip on: it costs less than to hear them twice."""
-IDENTIFY_PUSH: Final = "/ipfs/id/push/1.0.0"
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -97,6 +98,12 @@ class Network:
         """Who is up; from any thread."""
         parts = self.parts
         return () if parts is None else parts.sessions.infos
+
+    @property
+    def dials(self) -> dict[NodeId, float]:
+        """Seconds until each member that is away is dialled next; from any thread."""
+        keeper = self._keeper
+        return {} if keeper is None else keeper.dials()
 
     @property
     def inline(self) -> int:
@@ -158,14 +165,8 @@ class Network:
             transports=[tcp],
             connection_config=config,
         )
+        keep_to_list(host)
         shield(host, self._misused, self._connections)
-        # Nobody is dialled but by the keeper.
-        connector: Any = getattr(host.get_network(), "auto_connector", None)
-        connector.maybe_connect = _nobody
-        # A peer's new addresses and protocols: nothing here asks for them.
-        remove: Any = getattr(host, "remove_stream_handler", None)
-        if remove is not None:
-            remove(IDENTIFY_PUSH)
         return host
 
     def _nearby(self, keeper: Reconnector) -> AbstractAsyncContextManager[None]:
@@ -203,6 +204,7 @@ class Network:
 
     async def _judge(self, slots: Slots, sock: CountedSocket, peer: ID) -> str:
         """Why a key that was proved may not go on, or nothing; whoever may has a place."""
+        PEER.set(peer)
         node = self.members.nodes.get(peer)
         if node is not None and (why := await self.greeter.bars(node, HANDSHAKE_SECONDS)):
             self._barred(peer, node, why)
@@ -278,6 +280,7 @@ class Network:
             keeper = Reconnector(sessions, self.greeter, gossip, self.options, tcp.allow)
             async with gossip.running():
                 self.addresses = tuple(str(get_addr) for get_addr in host.get_addrs())
+                answer_identify(host, [Multiaddr(item) for item in _places(self.addresses)])
                 if not self.addresses:
                     what = f"cannot listen on {listen}"
                     raise OSError(what)
@@ -300,10 +303,6 @@ def _quiet() -> None:
         logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 
-async def _nobody() -> None:
-    """Dial nobody."""
-
-
 async def _guarded(work: Callable[..., Awaitable[object]], arguments: tuple[Any, ...]) -> None:
     """Run a task whose failure is not everybody's."""
     try:
@@ -312,7 +311,9 @@ async def _guarded(work: Callable[..., Awaitable[object]], arguments: tuple[Any,
         _LOG.exception("in the background")
 
 
+def _places(addresses: tuple[str, ...]) -> list[str]:
+    return [item.partition("/p2p/")[0] for item in addresses]
+
+
 def _bound(addresses: tuple[str, ...]) -> Multiaddr | None:
-    if not addresses:
-        return None
-    return Multiaddr(addresses[0].partition("/p2p/")[0])
+    return Multiaddr(_places(addresses)[0]) if addresses else None

@@ -14,7 +14,9 @@ from typing import Any, Final
 import attrs
 import trio
 from libp2p.abc import IHost, INetStream
-from libp2p.custom_types import TProtocol
+from libp2p.io.exceptions import IOException, MessageTooLarge
+from libp2p.network.connection.exceptions import RawConnError
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
@@ -22,18 +24,20 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.score import ScoreParams
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils import encode_varint_prefixed
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from qres_carrier import SenderBuckets, TokenBucket
 
-from qres_transport_libp2p.control import FrugalGossipSub
+from qres_transport_libp2p.control import UNLISTED, FrugalGossipSub
 from qres_transport_libp2p.identity import names_a_key
+from qres_transport_libp2p.services import GOSSIPSUB, without_unlisted
 from qres_transport_libp2p.wire import reset
 
-GOSSIPSUB: Final = TProtocol("/meshsub/1.1.0")
-"""1.2 announces every message it has, however small; that costs more than it saves here."""
 HEARTBEAT_SECONDS: Final = 1
 MAX_RPC_BYTES: Final = 128 * 1024
 TOGETHER_BYTES: Final = 32 * 1024
 """RPCs that wait for a peer are written together until they are as large as this."""
+SUBSCRIPTIONS: Final = 8
+"""That are looked at in an RPC, and kept of a peer."""
 SEEN_MESSAGES: Final = 4096
 SEQNO_BYTES: Final = 8
 TOO_FAST: Final = "too fast"
@@ -140,8 +144,8 @@ class SafePubsub(Pubsub):
             router,
             cache_size=SEEN_MESSAGES,
             strict_signing=True,
-            max_subscriptions_per_rpc=8,
-            max_subscriptions_per_peer=8,
+            max_subscriptions_per_rpc=SUBSCRIPTIONS,
+            max_subscriptions_per_peer=SUBSCRIPTIONS,
             max_inbound_rpc_size=MAX_RPC_BYTES,
             allowed_topics={topic},
         )
@@ -171,26 +175,60 @@ class SafePubsub(Pubsub):
             await reset(stream)
             return
         try:
-            await super().stream_handler(stream)
+            await self.continuously_read_stream(stream)
         except Exception as error:  # noqa: BLE001 - whatever a peer's bytes provoke
             await reset(stream)
             self._gate.bad(peer, ProtocolFault.RPC, type(error).__name__)
+
+    async def continuously_read_stream(self, stream: INetStream) -> None:
+        """Read RPCs until the stream ends: only fields on the list go on, and only at their rate.
+
+        libp2p's own keeps the addresses in each RPC before anything else looks at it, and starts a
+        task for each message.
+        """
+        peer = stream.muxed_conn.peer_id
+        router: Any = self.router
+        while True:
+            try:
+                data = await read_varint_prefixed_bytes_limited(stream, MAX_RPC_BYTES)
+            except MessageTooLarge:
+                raise
+            except (IOException, RawConnError, StreamError):  # the other end is done
+                return
+            rpc = rpc_pb2.RPC.FromString(data)
+            if without_unlisted(rpc):
+                self._gate.dropped(UNLISTED)
+            for message in rpc.publish:
+                if self._is_subscribed_to_msg(message) and self._passes(peer, message):
+                    self.manager.run_task(self._take, peer, message)
+            subscriptions = rpc.subscriptions
+            if subscriptions and router.affords(peer, len(subscriptions)):
+                for item in subscriptions[:SUBSCRIPTIONS]:
+                    self.handle_subscription(peer, item)
+            if rpc.HasField("control"):
+                await router.handle_rpc(rpc, peer)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take a message: rate and form first, then what costs more."""
         if msg_forwarder == self.my_id:
             msg.ClearField("key")  # the author's PeerId is the key, and the signature leaves it out
             await super().push_msg(msg_forwarder, msg)
-            return
-        if not self._buckets.of(msg_forwarder).take():
+        elif self._passes(msg_forwarder, msg):
+            await self._take(msg_forwarder, msg)
+
+    def _passes(self, peer: ID, msg: rpc_pb2.Message) -> bool:
+        """Whether a message comes at its rate, in its form and of a member."""
+        if not self._buckets.of(peer).take():
             self._gate.dropped(TOO_FAST)
-            return
-        if fault := self._fault(msg):
-            self._gate.bad(msg_forwarder, fault, fault)
-            return
-        if not self._gate.author(msg.from_id):  # a neighbour at another height may know it
+        elif fault := self._fault(msg):
+            self._gate.bad(peer, fault, fault)
+        elif not self._gate.author(msg.from_id):  # a neighbour at another height may know it
             self._gate.dropped(UNKNOWN_AUTHOR)
-            return
+        else:
+            return True
+        return False
+
+    async def _take(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         name = self.get_message_id(msg)
         if name in self._carriers:  # the same message, by way of another neighbour
             return
@@ -262,6 +300,12 @@ class SafePubsub(Pubsub):
         except Exception:  # noqa: BLE001 - as in libp2p: whatever goes wrong, the peer is gone
             if self.peers.get(peer_id, stream) is stream:  # else it is reached another way by now
                 self._handle_dead_peer(peer_id)
+
+    def get_hello_packet(self) -> rpc_pb2.RPC:
+        """What this node subscribes to, without its addresses."""
+        packet = super().get_hello_packet()
+        packet.ClearField("senderRecord")
+        return packet
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Write an RPC as a whole: late joiners are sent the history beside the queue's task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from qres_core import LinkReason
+from qres_core import LinkReason, NodeId
 from qres_transport_libp2p.clock import first_error, patience
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
@@ -65,6 +66,7 @@ class Reconnector:
         self._found: dict[ID, list[Multiaddr]] = {}
         self._kept: set[ID] = set()
         self._deaf: dict[ID, float] = {}  # since when, trio's clock
+        self._next: dict[ID, float] = {}  # when each that is kept is dialled next, this machine's
 
     def aim(self, places: Iterable[tuple[ID, Multiaddr]]) -> None:
         """Keep connected to these peers from now on, and not to those of before."""
@@ -95,6 +97,15 @@ class Reconnector:
             self._kept.add(peer)
             self._sessions.start(self._keep, peer)
 
+    def dials(self) -> dict[NodeId, float]:
+        """Seconds until each member that is away is dialled next; from any thread."""
+        now, nodes = time.monotonic(), self._sessions.members.nodes
+        return {
+            nodes[peer]: max(0.0, at - now)
+            for peer, at in dict(self._next).items()
+            if peer in nodes
+        }
+
     # ── dialling ──────────────────────────────────────────────────────────────────────────────
 
     async def _keep(self, peer: ID) -> None:
@@ -106,7 +117,11 @@ class Reconnector:
             if wanted and not self._sessions.of(peer):
                 await self._dial(peer)
             pause = self._options.reconnect_seconds * _CHANCE.uniform(1.0, 2.5)
-            await trio.sleep(pause * min(SLOWEST, 2 ** self._sessions.refusals[peer]))
+            pause *= min(SLOWEST, 2 ** self._sessions.refusals[peer])
+            if wanted:
+                self._next[peer] = time.monotonic() + pause
+            await trio.sleep(pause)
+            self._next.pop(peer, None)  # it is dialled now, or need not be
 
     async def _dial(self, peer: ID) -> None:
         host: Any = self._sessions.host

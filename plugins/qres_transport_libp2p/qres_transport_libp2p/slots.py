@@ -4,9 +4,10 @@ libp2p 0.8.1 takes a place for every inbound connection and keeps it until the h
 ``max_connections`` of them nobody is let in any more. So it is given more places than can be taken
 here, and the task that holds one is cancelled as soon as its socket is closed.
 
-Whoever has many addresses can hold every place for handshakes. So a handshake that says nothing
+Whoever has many addresses can hold every place for handshakes. So a handshake that does not advance
 makes room for another where none is left, and the addresses at which members proved their keys have
-places of their own.
+places of their own. Bytes are no advance, as a stranger can send one at a time for ever: the steps
+of the handshake are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -35,9 +36,14 @@ FAMILIAR_EACH: Final = 3
 """Of those, from one address."""
 ADDRESSES_EACH: Final = 2
 """Addresses that are remembered of a member: a liar may have any number."""
-SILENT_SECONDS: Final = 1.0
-"""Silence after which a handshake makes room for another, where none is left. Whoever begins
-handshakes faster than this frees places is refused: each costs far more than to refuse it."""
+STALE_SECONDS: Final = 1.0
+"""Time without a step after which a handshake makes room for another, where none is left. A member
+takes a step in each round trip. Whoever begins handshakes faster than this frees places is refused:
+each costs far more than to refuse it."""
+NAMED: Final = 1
+"""The step of a handshake at which the other end has named Noise; 0 is before it."""
+BEGUN: Final = 2
+"""The step at which the first message of Noise was answered."""
 HANDSHAKE_SECONDS: Final = 5.0
 """How long a connection that has not proved a key may be silent."""
 HANDSHAKE_MOST: Final = 30.0
@@ -123,6 +129,8 @@ class CountedSocket(TrioTCPStream):
         self._where = _where(stream)
         self.address = "" if self._where is None else origin(self._where[0])
         self.heard = trio.current_time()  # when anything last came
+        self.step = 0  # of the handshake: 0, NAMED or BEGUN
+        self.stepped = self.heard  # when it came to that
         self._over = over
 
     async def read(self, n: int | None = None) -> bytes:
@@ -130,6 +138,16 @@ class CountedSocket(TrioTCPStream):
         data: bytes = await super().read(n)
         self.heard = trio.current_time()
         return data
+
+    async def write(self, data: bytes) -> None:
+        """As any stream; after Noise is named, the first is the answer to its first message."""
+        if self.step == NAMED:
+            self.advance(BEGUN)
+        await super().write(data)
+
+    def advance(self, step: int) -> None:
+        """Its handshake has come to a step."""
+        self.step, self.stepped = step, trio.current_time()
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Where the other end is, also over IPv6, and after it is closed."""
@@ -191,18 +209,19 @@ class Slots:
     def _begin(self, sock: CountedSocket) -> tuple[bool, CountedSocket | None]:
         """Whether there is a place for a handshake, and the one that lost its own for it."""
         address = sock.address
-        if any(address in kept for kept in self._addresses.values()):
-            fits, lost = self.familiar.take(address, sock)
+        known = any(address in kept for kept in self._addresses.values())
+        pools = (self.familiar, self.handshakes) if known else (self.handshakes,)
+        for pool in pools:
+            fits, lost = pool.take(address, sock)
             if fits:
                 return True, lost
-        fits, lost = self.handshakes.take(address, sock)
-        if not fits:
-            rival = min(self.handshakes.rivals(address), key=lambda it: it.heard, default=None)
-            if rival is not None and trio.current_time() - rival.heard >= SILENT_SECONDS:
-                self.handshakes.give(rival.address, rival)
-                lost = rival
-                fits, _none = self.handshakes.take(address, sock)
-        return fits, lost
+        for pool in pools:
+            stale = _stale(pool.rivals(address))
+            if stale is not None:
+                pool.give(stale.address, stale)
+                fits, _none = pool.take(address, sock)
+                return fits, stale
+        return False, None
 
     async def _until_closed(
         self, sock: CountedSocket, handle: Callable[[CountedSocket], Awaitable[None]]
@@ -249,6 +268,13 @@ class Slots:
         """Its handshake is over."""
         self.handshakes.give(sock.address, sock)
         self.familiar.give(sock.address, sock)
+
+
+def _stale(rivals: Iterable[CountedSocket]) -> CountedSocket | None:
+    """Of handshakes that take no step, the one that took fewest, and of these the longest ago."""
+    now = trio.current_time()
+    stale = [item for item in rivals if now - item.stepped >= STALE_SECONDS]
+    return min(stale, key=lambda item: (item.step, item.stepped), default=None)
 
 
 async def _in_time(sock: CountedSocket) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -183,6 +183,15 @@ class Libp2pTransport(ThreadedTransport):
     def peers(self) -> Sequence[PeerInfo]:
         """Who is connected and admitted, ascending."""
         return () if self._network is None else self._network.infos
+
+    def doing(self) -> str:
+        """The task that the thread runs, the peer that it runs for, and where in the code it is."""
+        task = "" if self._thread is None else self._thread.steps.words
+        return ", ".join(filter(None, (task, super().doing())))
+
+    def dials(self) -> Mapping[NodeId, float]:
+        """Seconds until each member that is away is dialled next."""
+        return {} if self._network is None else self._network.dials
 
     async def aclose(self) -> None:
         """Disconnect and end the thread; idempotent."""

@@ -27,6 +27,12 @@ CONNECTION_BYTES: Final = 16 * 2**20
 STREAMS: Final = 256
 """Streams that the other end may have open; libp2p opens no more than that."""
 BEYOND: Final = "yamux: beyond the window"
+STREAMS_PER_SECOND: Final = 50.0
+"""Streams that a peer may open a second, on average, over all its connections: each costs, however
+soon it ends."""
+STREAMS_BURST: Final = 512
+"""And at once."""
+TOO_FAST: Final = "yamux: streams too fast"
 TOO_MANY_STREAMS: Final = "yamux: too many streams"
 TOO_MUCH: Final = "yamux: too much unread"
 

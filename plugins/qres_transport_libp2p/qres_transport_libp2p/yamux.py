@@ -32,10 +32,18 @@ from libp2p.stream_muxer.yamux.yamux import (
     Yamux,
     YamuxStream,
 )
+from qres_carrier import SenderBuckets, TokenBucket
 
 from qres_transport_libp2p.clock import patience, shielded
 from qres_transport_libp2p.pulse import Pulse
-from qres_transport_libp2p.windows import FrameGuard, fault_of, may_grow
+from qres_transport_libp2p.windows import (
+    STREAMS_BURST,
+    STREAMS_PER_SECOND,
+    TOO_FAST,
+    FrameGuard,
+    fault_of,
+    may_grow,
+)
 
 WRITE_SECONDS: Final = 10.0
 """How long the peer's kernel may take nothing before the connection counts as lost."""
@@ -51,6 +59,13 @@ ROOM_PAUSE: Final = 0.01
 
 T = TypeVar("T")
 Fault = Callable[[IMuxedConn, str], object]
+
+
+def openings() -> SenderBuckets:
+    """How many streams each peer may open now."""
+    return SenderBuckets(
+        lambda: TokenBucket(STREAMS_PER_SECOND, STREAMS_BURST, clock=trio.current_time)
+    )
 
 
 class GatheringStream(YamuxStream):
@@ -99,6 +114,7 @@ class ShieldedYamux(Yamux):
         secured: what it runs over.
         peer: whose it is.
         fault: told of a peer that sends what it may not; the connection ends by itself.
+        opens: how many streams each peer may open, shared with its other connections.
     """
 
     def __init__(
@@ -108,12 +124,14 @@ class ShieldedYamux(Yamux):
         *,
         is_initiator: bool,
         fault: Fault | None = None,
+        opens: SenderBuckets | None = None,
     ) -> None:
         def told(why: str) -> None:
             if fault is not None:
                 fault(self, why)
 
         self.pulse = Pulse(trio.current_time())
+        self._opens = openings() if opens is None else opens
         guard: Any = FrameGuard(secured, self._look, told, self._hear)
         super().__init__(guard, peer, is_initiator=is_initiator, on_close=_nothing)
 
@@ -123,6 +141,8 @@ class ShieldedYamux(Yamux):
     def _look(self, kind: int, flags: int, stream_id: int, length: int) -> str:
         if kind == TYPE_PING and flags & FLAG_ACK:
             self.pulse.answered(length, trio.current_time())
+        if kind != TYPE_PING and flags & FLAG_SYN and not self._opens.of(self.peer_id).take():
+            return TOO_FAST
         return fault_of(self, kind, flags, stream_id, length)
 
     async def ping(self) -> None:
@@ -165,13 +185,20 @@ class ShieldedMuxer(MuxerMultistream):
 
     def __init__(self, fault: Fault | None) -> None:
         self._fault = fault
+        self._opens = openings()
         super().__init__({TProtocol(PROTOCOL_ID): ShieldedYamux})
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """A muxed connection over a secured one."""
         select: Any = self._selector.select
         protocol, _class = await select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = ShieldedYamux(conn, peer_id, is_initiator=conn.is_initiator, fault=self._fault)
+        muxed = ShieldedYamux(
+            conn,
+            peer_id,
+            is_initiator=conn.is_initiator,
+            fault=self._fault,
+            opens=self._opens,
+        )
         return self._annotate_connection(muxed, conn, protocol)
 
 

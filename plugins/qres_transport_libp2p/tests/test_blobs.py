@@ -549,3 +549,68 @@ def test_what_is_published_again_is_held_anew(tmp_path: Path) -> None:
     assert store.whole(again.root)
     store.enter(2 + 2 * KEPT_HEIGHTS)
     assert not store.whole(again.root)
+
+
+# ── asked for again ───────────────────────────────────────────────────────────────────────────────
+
+
+async def asks_for(
+    lab: SimpleNamespace, host: Any, node: Any, ref: BlobRef, times: int
+) -> list[bytes]:
+    """What a peer is answered that asks for the first chunk again and again."""
+    stream = await host.new_stream(peer_id(node.node_id), [blobs.PROTOCOL])
+    answers: list[bytes] = []
+    with trio.fail_after(lab.PATIENCE):
+        for _ in range(times):
+            await stream.write(ref.root + bytes(4))
+            head = b""
+            while len(head) < 5:
+                head += await stream.read(5 - len(head))
+            left = int.from_bytes(head[1:], "big")
+            while left:
+                left -= len(await stream.read(left))
+            answers.append(head[:1])
+    await stream.reset()
+    return answers
+
+
+def asked_again(lab: SimpleNamespace, times: int) -> tuple[list[bytes], int]:
+    """The answers, and how many were counted; then an honest node still gets the blob, twice."""
+    roster = lab.members(3)
+    data = noise(MIB)
+    found: list[tuple[list[bytes], int]] = []
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, lab.stock_host(roster[2]) as host:
+            entry = lab.transport(roster[0], roster, dial=[])
+            await swarm.start(entry)
+            ref = await entry.publish_blob(data)
+            assert await lab.greet(host, roster[0]) == b"\1"
+            answers = await asks_for(lab, host, roster[0], ref, times)
+            found.append((answers, entry.stats().reasons.get(blobs.ASKED_AGAIN, 0)))
+            for _ in range(2):  # a node without a folder that starts again has nothing
+                two = lab.transport(roster[1], roster, dial=[roster[0]])
+                await two.start()
+                with trio.fail_after(lab.PATIENCE):
+                    while not two.peers():  # noqa: ASYNC110
+                        await trio.sleep(0.02)
+                assert await two.fetch_blob(ref, [roster[0].node_id], lab.PATIENCE) == data
+                await two.aclose()
+
+    trio.run(main)
+    return found[0]
+
+
+@pytest.mark.claim("C-libp2p-37")
+def test_a_peer_is_sent_a_blob_twice_and_then_told_to_wait(lab: SimpleNamespace) -> None:
+    answers, counted = asked_again(lab, 12)
+    assert answers == [blobs.HERE] * blobs.TIMES + [blobs.BUSY] * (12 - blobs.TIMES)
+    assert counted == 12 - blobs.TIMES
+
+
+@pytest.mark.control("C-libp2p-37")
+def test_control_without_a_limit_it_is_sent_as_often_as_it_asks(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "TIMES", 1000)
+    assert asked_again(lab, 12) == ([blobs.HERE] * 12, 0)

@@ -27,7 +27,8 @@ from qres_transport_libp2p.control import (
     FrugalGossipSub,
 )
 from qres_transport_libp2p.identity import peer_id
-from qres_transport_libp2p.pubsub import GOSSIPSUB, Gate, ProtocolFault, SafePubsub, tuned_gossipsub
+from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
+from qres_transport_libp2p.services import GOSSIPSUB
 
 from qres_core import PeerChange
 

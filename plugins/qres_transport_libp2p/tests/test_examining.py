@@ -105,6 +105,6 @@ def test_a_peer_that_greets_a_byte_at_a_time_wins_no_time(
         thread.join(lab.PATIENCE)
     if step:
         assert isinstance(item, Problem)
-        assert item.code == "QRES-E904"
+        assert item.code == "QRES-E907"
     else:
         assert item == f"{place} answers as a libp2p node", "control: where time stands still"

@@ -691,3 +691,36 @@ def test_every_question_is_answered_and_a_failure_says_its_kind_alone(
 
     run(main)
     assert stream.heard == status + block(reply)
+
+
+def hellos_said(count: int) -> Sessions:
+    """What comes of so many hellos of a peer, one after the other."""
+    sessions = Sessions()
+    made = greeter(sessions)
+    found = sessions.links[0]
+    sessions.link = lambda _muxed: found
+
+    async def main() -> None:
+        for _ in range(count):
+            stream: Any = Stream(block(THEIRS.dumps()))
+            stream.muxed_conn = None
+            await made._answer(stream)
+
+    run(main)
+    return sessions
+
+
+@pytest.mark.claim("C-libp2p-38")
+def test_hellos_have_a_rate() -> None:
+    calls = hellos_said(hello.HELLOS_BURST + 3).calls
+    assert [name for name, *_rest in calls] == ["admit"] * hello.HELLOS_BURST + ["bad"] * 3
+    told = ("bad", hello.TOO_OFTEN, hello.TOO_OFTEN, LinkReason.OVERRAN)
+    assert calls[-1] == told
+
+
+@pytest.mark.control("C-libp2p-38")
+def test_control_without_a_rate_each_is_asked_of_all_plugins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hello, "HELLOS_BURST", 1e9)
+    assert {name for name, *_rest in hellos_said(100).calls} == {"admit"}

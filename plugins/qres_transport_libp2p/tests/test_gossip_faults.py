@@ -303,7 +303,7 @@ def test_a_stream_is_read_only_of_who_is_admitted_and_ends_with_the_first_fault(
         await trio.lowlevel.checkpoint()
         raise UnicodeError
 
-    monkeypatch.setattr(Pubsub, "stream_handler", fails)
+    monkeypatch.setattr(SafePubsub, "continuously_read_stream", fails)
     heard.admits = admits
     stream: Any = Stream()
     trio.run(pubsub.stream_handler, stream)

@@ -26,7 +26,7 @@ from qres_transport_libp2p.slots import (
     HANDSHAKE_SECONDS,
     HANDSHAKES,
     HANDSHAKES_EACH,
-    SILENT_SECONDS,
+    STALE_SECONDS,
     TOO_MANY,
     TOO_MANY_HANDSHAKES,
     TOO_SLOW,
@@ -475,13 +475,13 @@ def test_silence_from_many_addresses_keeps_nobody_out(
 ) -> None:
     """Unless no place is taken from who says nothing."""
     if not renews:
-        monkeypatch.setattr(places, "SILENT_SECONDS", 1e9)
+        monkeypatch.setattr(places, "STALE_SECONDS", 1e9)
 
     async def test(crowd: Crowd) -> None:
         await crowd.fill(1)
         assert await crowd.begin("10.9.0.1") is None  # none is silent for long
-        crowd.held[0].heard = trio.current_time() + SILENT_SECONDS  # that one goes on
-        await trio.sleep(SILENT_SECONDS)
+        crowd.held[0].stepped = trio.current_time() + STALE_SECONDS  # that one goes on
+        await trio.sleep(STALE_SECONDS)
         assert (await crowd.begin("10.9.0.1") is not None) == renews
         assert [sock.closed.is_set() for sock in crowd.held[:3]] == [False, renews, False]
         assert crowd.slots.tally.reasons == {TOO_MANY_HANDSHAKES: 2}
@@ -496,7 +496,7 @@ def test_an_address_with_many_handshakes_takes_no_place_from_one_with_few() -> N
         await crowd.fill(1, HANDSHAKES - HANDSHAKES_EACH)
         for _ in range(HANDSHAKES_EACH):
             assert await crowd.begin("10.8.0.1")
-        await trio.sleep(SILENT_SECONDS)
+        await trio.sleep(STALE_SECONDS)
         for _ in range(4):  # each takes the place of another from the same address
             assert await crowd.begin("10.8.0.1")
         few = crowd.held[: HANDSHAKES - HANDSHAKES_EACH]
@@ -530,6 +530,110 @@ def test_addresses_of_members_have_places_that_no_stranger_can_take() -> None:
             crowd.slots.prove(sock, liar)
         known = [address for kept in crowd.slots._addresses.values() for address in kept]
         assert known == ["192.0.2.1", "192.0.2.12", "192.0.2.13"]
+
+    in_crowd(test)
+
+
+async def trickles(crowd: Crowd, address: str) -> None:
+    """One socket that says a byte of a valid start every so often, and is replaced when it ends."""
+    while True:
+        sock = await begun(crowd, address)
+        while sock is not None and not sock.closed.is_set():
+            await trio.sleep(0.4)
+            sock.heard = trio.current_time()
+        await trio.sleep(0.1)
+
+
+async def begun(crowd: Crowd, address: str) -> CountedSocket | None:
+    """A handshake that lasts, or nothing where it is refused."""
+    taken = trio.Event()
+    made: list[CountedSocket] = []
+
+    async def handle(sock: CountedSocket) -> None:
+        made.append(sock)
+        taken.set()
+        await trio.sleep_forever()
+
+    async def serve() -> None:
+        await crowd.slots.serve(stream_from(lambda: (address, 7)), handle)
+        taken.set()
+
+    crowd.nursery.start_soon(serve)
+    await taken.wait()
+    return made[0] if made else None
+
+
+async def proves(crowd: Crowd, address: str, member: Any, round_trip: float) -> bool:
+    """Whether a member that needs a round trip for each step comes to the end of them."""
+    sock = await begun(crowd, address)
+    if sock is None:
+        return False
+    for step in (places.NAMED, places.BEGUN, None):
+        await trio.sleep(round_trip)
+        if sock.closed.is_set():
+            return False
+        if step is not None:
+            sock.advance(step)
+    fits = crowd.slots.prove(sock, member)
+    sock.cut()
+    return fits
+
+
+def admitted_beside_tricklers(round_trip: float, tricklers: int = 35) -> int:
+    """How many of twelve tries of a member succeed, from the address of all the tricklers."""
+    count = 0
+
+    async def test(crowd: Crowd) -> None:
+        nonlocal count
+        member = peer_id(bytes([1]) * 32)
+        assert await proves(crowd, "192.0.2.1", member, 0.01)  # it was here before
+        for _ in range(tricklers):
+            crowd.nursery.start_soon(trickles, crowd, "192.0.2.1")
+        await trio.sleep(20)
+        for _ in range(12):
+            count += await proves(crowd, "192.0.2.1", member, round_trip)
+            await trio.sleep(1.7)
+
+    in_crowd(test)
+    return count
+
+
+@pytest.mark.claim("C-libp2p-36")
+@pytest.mark.parametrize("round_trip", [0.02, 0.2, 0.9])
+def test_a_member_gets_in_beside_sockets_of_its_address_that_trickle(round_trip: float) -> None:
+    """It takes its steps; they only say something."""
+    assert admitted_beside_tricklers(round_trip) == 12
+
+
+@pytest.mark.control("C-libp2p-36")
+def test_control_if_bytes_were_advance_it_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or only in the moment in which the time of some of them is over."""
+
+    def silent_ones(rivals: Iterable[CountedSocket]) -> CountedSocket | None:
+        rival = min(rivals, key=lambda item: item.heard, default=None)
+        now = trio.current_time()
+        return rival if rival and now - rival.heard >= STALE_SECONDS else None
+
+    monkeypatch.setattr(places, "_stale", silent_ones)
+    assert admitted_beside_tricklers(0.2) <= 2
+
+
+@pytest.mark.claim("C-libp2p-36")
+def test_of_those_that_take_no_step_who_took_fewest_makes_room() -> None:
+    async def test(crowd: Crowd) -> None:
+        for _ in range(HANDSHAKES_EACH):
+            assert await crowd.begin("192.0.2.1")
+        first, second, *_rest = crowd.held
+        first.advance(places.BEGUN)
+        second.advance(places.NAMED)
+        await trio.sleep(STALE_SECONDS)
+        for _ in range(HANDSHAKES_EACH - 2):
+            assert await crowd.begin("192.0.2.1")
+        for sock in (second, first):
+            assert not sock.closed.is_set()
+            assert await crowd.begin("192.0.2.1")
+            assert sock.closed.is_set()
+        assert await crowd.begin("192.0.2.1") is None  # the others have just begun
 
     in_crowd(test)
 

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+import trio.testing
 from libp2p.stream_muxer.yamux.yamux import (
     DEFAULT_WINDOW_SIZE,
     FLAG_SYN,
@@ -20,10 +21,14 @@ from libp2p.stream_muxer.yamux.yamux import (
     YamuxStream,
 )
 from qres_transport_libp2p import blobs, hello
+from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.windows import (
     BEYOND,
     CONNECTION_BYTES,
     STREAMS,
+    STREAMS_BURST,
+    STREAMS_PER_SECOND,
+    TOO_FAST,
     TOO_MANY_STREAMS,
     TOO_MUCH,
     fault_of,
@@ -229,3 +234,29 @@ def test_windows_grow_within_the_budget_of_the_connection() -> None:
     granted = sum(item.target_recv_window for item in conn.streams.values())
     assert granted <= CONNECTION_BYTES
     assert not may_grow(conn, conn.streams[2]) or granted + DEFAULT_WINDOW_SIZE <= CONNECTION_BYTES
+
+
+def opened_and_reset(count: int, per: float) -> set[str]:
+    """What is found wrong with streams that are opened, so many a second."""
+    found: set[str] = set()
+
+    async def main() -> None:
+        pipe: Any = SimpleNamespace(is_initiator=False)
+        muxed = ShieldedYamux(pipe, peer_id(bytes([1]) * 32), is_initiator=False)
+        for number in range(count):
+            found.add(muxed._look(TYPE_WINDOW_UPDATE, FLAG_SYN, 2 * number + 1, 0))
+            if not number % 100:
+                await trio.sleep(100 / per)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return found
+
+
+@pytest.mark.claim("C-libp2p-39")
+def test_streams_that_are_opened_too_fast_end_the_connection() -> None:
+    assert opened_and_reset(3 * STREAMS_BURST, 10_000) == {"", TOO_FAST}
+
+
+@pytest.mark.control("C-libp2p-39")
+def test_control_streams_at_their_rate_do_not() -> None:
+    assert opened_and_reset(3 * STREAMS_BURST, STREAMS_PER_SECOND) == {""}

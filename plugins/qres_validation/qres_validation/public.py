@@ -9,7 +9,6 @@ import attrs
 from qres_core import (
     ACCEPT,
     Claims,
-    CompatibilityError,
     HeldOut,
     NodeInfo,
     Problem,
@@ -76,16 +75,15 @@ class PublicValidation:
             fix = f"put [plugins.public_validation] before [plugins.{name}]"
             yield Problem("QRES-E303", "plugins.public_validation", what, fix)
 
-    @hookimpl
-    def setup(self, node_info: NodeInfo) -> None:
-        """Refuse a node whose trainer keeps no examples: QRES-E311."""
+    def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
+        """Refuse a node whose trainer keeps no examples: yields QRES-E311."""
         if not node_info.validates:
             what = "judges models by public examples, and the node's trainer keeps none"
             fix = (
                 "give the trainer validate(vector), or set trainer.task.held_out and "
                 "trainer.task.same_held_out = true"
             )
-            raise CompatibilityError.of("QRES-E311", "plugins.public_validation", what, fix)
+            yield Problem("QRES-E311", "plugins.public_validation", what, fix)
 
     @hookimpl
     def wrap_aggregate(

@@ -9,7 +9,6 @@ import attrs
 
 from qres_core import (
     Claims,
-    CompatibilityError,
     HeldOut,
     Needs,
     NodeInfo,
@@ -35,6 +34,10 @@ from qres_validation.promise import Fit
 MOST_HALVINGS: Final = 8
 FARTHEST: Final = 1.25
 """Lengths of a reference; above 1, so that a step which is halved often enough is near enough."""
+TOLERANCE: Final = 0.1
+"""Examples of a node's own share see other classes than the update learned: a looser vote."""
+POOLED_TOLERANCE: Final = 0.02
+"""Examples of a pool see what the swarm learns, and liars propose in their turn."""
 CALM: Final = 2
 """Sets of a node that must close in a row before its steps are doubled again."""
 
@@ -69,9 +72,10 @@ class StepLength:
 
 @attrs.define
 class Reach:
-    """How far from this node's reference a merged update may be."""
+    """What this node lets pass: decided when it starts, by what its held-out examples are."""
 
-    lengths: float = 0.0  # of the reference; 0 is any distance
+    lengths: float = 0.0  # of the reference, from it; 0 is any distance
+    tolerance: float = TOLERANCE  # largest rise of the loss where the file names none
 
 
 @attrs.frozen
@@ -104,6 +108,7 @@ class ValidatedMean:
     Attributes:
         f: updates of a round that may be anything.
         tolerance: how much the merged update may raise a node's held-out loss, as a share of it.
+            Left out, it is 0.02 with pooled examples, and 0.1 without.
 
     Raises:
         OptionError: QRES-E105, an option is out of range; the message names it.
@@ -120,12 +125,14 @@ class ValidatedMean:
     """
 
     f: int = attrs.field(**options.liars())
-    tolerance: float = attrs.field(
-        default=0.1,
-        validator=options.real(0),
+    tolerance: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(options.real(0)),
         metadata=options.help_text(
             "Share of the loss by which a merged update may raise the loss on this "
-            "node's held-out examples before the node votes against it."
+            "node's held-out examples before the node votes against it. Left out: 0.02 if the "
+            "trainer says that its held-out examples come from a pool of all kinds and no plugin "
+            "adds noise, and 0.1 if not."
         ),
     )
 
@@ -160,22 +167,21 @@ class ValidatedMean:
             what = f"fits weights to updates as they were sent, and plugins.{name} changes them"
             yield Problem("QRES-E303", "plugins.validated_mean", what, f"remove [plugins.{name}]")
 
-    @hookimpl
-    def setup(self, node_info: NodeInfo) -> None:
-        """Refuse a trainer that cannot make the reference: QRES-E311.
+    def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
+        """Refuse a trainer that cannot make the reference: yields QRES-E311.
 
         The same for a ``farthest`` that asks for a reference which stands for the whole task.
         """
         if not node_info.references:
-            raise CompatibilityError.of(
+            yield Problem(
                 "QRES-E311",
                 "plugins.validated_mean",
                 "compares updates with one made from held-out examples, and the node's trainer "
                 "makes none",
                 "give the trainer reference(vector, round_info), or set trainer.task.held_out",
             )
-        if self.farthest and not node_info.pooled:
-            raise CompatibilityError.of(
+        elif self.farthest and not node_info.pooled:
+            yield Problem(
                 "QRES-E311",
                 "plugins.validated_mean.farthest",
                 "holds others to this node's reference, and its held-out examples are not of a "
@@ -183,16 +189,22 @@ class ValidatedMean:
                 "leave it out; or let the trainer say pooled = True, or set "
                 'trainer.task.held_out_from = "pool"',
             )
-        if self.farthest and node_info.noised:
-            raise CompatibilityError.of(
+        elif self.farthest and node_info.noised:
+            yield Problem(
                 "QRES-E311",
                 "plugins.validated_mean.farthest",
                 "holds others to this node's reference, and a plugin adds noise to what they send: "
                 "honest nodes would refuse what honest nodes propose",
                 "leave it out",
             )
-        usual = FARTHEST if node_info.pooled and not node_info.noised else 0.0
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Note how far from the reference a merged update may be."""
+        near = node_info.pooled and not node_info.noised
+        usual = FARTHEST if near else 0.0
         self._reach.lengths = usual if self.farthest is None else self.farthest
+        self._reach.tolerance = POOLED_TOLERANCE if near else TOLERANCE
 
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
@@ -219,7 +231,8 @@ class ValidatedMean:
         # The reference is made in every round: a trainer may keep a momentum of it.
         if self._reach.lengths and too_far(merged, held_out.reference(), self._reach.lengths):
             return reject("far-from-reference")
-        return vote(merged, held_out, self.tolerance)
+        usual = self._reach.tolerance
+        return vote(merged, held_out, usual if self.tolerance is None else self.tolerance)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:

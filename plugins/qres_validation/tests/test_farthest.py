@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -125,15 +126,16 @@ def test_where_noise_is_added_nobody_votes_by_it() -> None:
     rule.setup(node)
     aside = np.array([300, 4000], dtype=np.int32)
     assert rule.endorse(aside, held_out([300, 400])) == ACCEPT
-    with pytest.raises(CompatibilityError, match=r"QRES-E311 .*farthest.*noise.*leave it out"):
-        ValidatedMean(f=1, farthest=1.25).setup(node)
+    (problem,) = ValidatedMean(f=1, farthest=1.25).preflight(node)
+    assert re.match(r"QRES-E311 .*farthest.*noise.*leave it out", str(problem))
+    assert not tuple(rule.preflight(node))
 
 
 @pytest.mark.claim("C-validation-17")
 def test_it_is_refused_where_examples_are_of_a_nodes_own_share() -> None:
     node = attrs.evolve(make_node_info(), references=True)
-    with pytest.raises(CompatibilityError, match=r"QRES-E311 .*farthest.*pooled = True"):
-        ValidatedMean(f=1, farthest=1.25).setup(node)
+    (problem,) = ValidatedMean(f=1, farthest=1.25).preflight(node)
+    assert re.match(r"QRES-E311 .*farthest.*pooled = True", str(problem))
     with pytest.raises(OptionError, match="at least 1 or 0"):
         ValidatedMean(f=1, farthest=0.9)  # a step of no length would be too far
 

@@ -11,7 +11,6 @@ from qres_validation import PublicValidation
 
 from qres_core import (
     Claims,
-    CompatibilityError,
     HeldOut,
     Needs,
     Surroundings,
@@ -53,9 +52,9 @@ def test_what_is_worse_is_refused(loss: float) -> None:
 def test_without_examples_nothing_passes() -> None:
     with pytest.raises(ValueRefusedError, match="no public examples"):
         merged(PublicValidation(), None)
-    with pytest.raises(CompatibilityError, match="QRES-E311"):
-        PublicValidation().setup(make_node_info())
-    PublicValidation().setup(attrs.evolve(make_node_info(), validates=True))
+    (problem,) = PublicValidation().preflight(make_node_info())
+    assert problem.code == "QRES-E311"
+    assert not tuple(PublicValidation().preflight(attrs.evolve(make_node_info(), validates=True)))
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf"), True])

@@ -26,7 +26,6 @@ from qres_validation.validated_mean import CALM
 
 from qres_core import (
     ACCEPT,
-    CompatibilityError,
     HeldOut,
     Outcome,
     RoundStatus,
@@ -179,7 +178,8 @@ def test_rows_that_cancel_at_exact_weights_alone_once_broke_the_bound() -> None:
     lies = np.array([way, -0.38 * way]).astype(np.int32)
     made = Case(honest, lies, honest.mean(axis=0).astype(np.int32), 8)
     everyone = list(range(8))
-    assert excess(made, merged_as_before(made), everyone) > 1000.0
+    # How far depends on the order in which a machine sums: 163 on one, over 1000 on another.
+    assert excess(made, merged_as_before(made), everyone) > 50.0
     assert excess(made, merged(made), everyone) < 1.0
 
 
@@ -300,8 +300,8 @@ def test_a_proposers_weights_cannot_pass_the_cap() -> None:
 def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
         ValidatedMean(f=2).aggregate(make_updates(far_apart()[:4]), make_round_info(3))
-    with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.validated_mean"):
-        ValidatedMean(f=2).setup(make_node_info())
+    (problem,) = ValidatedMean(f=2).preflight(make_node_info())
+    assert str(problem).startswith("QRES-E311 plugins.validated_mean")
     with pytest.raises(ValueRefusedError, match="QRES-E507"):
         HeldOut(np.zeros(3, dtype=np.int32), lambda _model: 1.0).reference()
 

@@ -90,3 +90,31 @@ def test_the_rule_claims_single_updates_and_the_gate_measures_groups_too() -> No
     assert (rule.needs.visibility, rule.needs.min_updates) == (Visibility.INDIVIDUAL, 5)
     assert gate.tolerates is None
     assert (gate.needs.visibility, gate.needs.min_updates) == (Visibility.GROUP, 1)
+
+
+@pytest.mark.parametrize(
+    ("pooled", "noised", "tolerance", "most"),
+    [
+        (True, False, None, 2.0),
+        (False, False, None, 10.0),
+        (True, True, None, 10.0),
+        (True, False, 0.1, 10.0),
+        (False, False, 0.02, 2.0),
+    ],
+)
+def test_by_default_pooled_examples_judge_more_strictly(
+    *, pooled: bool, noised: bool, tolerance: float | None, most: float
+) -> None:
+    """Each case is the control of another: the same rise passes with other examples."""
+    rule = ValidatedMean(f=1, tolerance=tolerance)
+    told = {"references": True, "pooled": pooled, "noised": noised}
+    rule.setup(attrs.evolve(make_node_info(), **told))
+
+    def rising(percent: float) -> HeldOut:
+        # A reference of nothing judges nothing: the loss alone decides.
+        return HeldOut(
+            vector(0), lambda model: 1.0 + percent / 100 * bool(model[0]), lambda: vector(0)
+        )
+
+    assert rule.endorse(vector(1), rising(most - 0.1)) == ACCEPT
+    assert rule.endorse(vector(1), rising(most + 0.1)) != ACCEPT

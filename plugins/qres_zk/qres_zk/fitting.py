@@ -28,7 +28,9 @@ def misfits(
             f"{bound:g} is {policy} steps of the grid at swarm.scale = {around.scale}, honest "
             f"updates have {honest}, and 1 to {MAX_BOUND} can be proved"
         )
-        yield Problem("QRES-E313", "plugins.zk.bound", what, "another bound, or swarm.scale")
+        yield Problem(
+            "QRES-E313", "plugins.zk.bound", what, "another plugins.zk.bound, or swarm.scale"
+        )
         return
     for name in around.after:
         what = f"commits to the update, and plugins.{name} changes it afterwards"
@@ -37,7 +39,12 @@ def misfits(
     extent = around.extent
     if clip and extent.noise:
         what = f"clip = true would take away noise that plugins.{extent.noised_by} counts on"
-        yield Problem("QRES-E314", "plugins.zk.clip", what, "clip = false, and a bound with room")
+        yield Problem(
+            "QRES-E314",
+            "plugins.zk.clip",
+            what,
+            "plugins.zk.clip = false, and a plugins.zk.bound with room",
+        )
     if clip or centred or not math.isfinite(extent.length):
         return
     # Without the dimension, noise in one coordinate is all that is known of it.
@@ -49,5 +56,6 @@ def misfits(
             f"honest updates may be {most:.6g} long, and after {by} they can be {length:.6g}: "
             "such nodes would contribute nothing"
         )
-        fix = f"bound >= {length * policy / honest:.6g}, a shorter clip or less noise"
+        least = length * policy / honest
+        fix = f"plugins.zk.bound >= {least:.6g}, or a smaller clip or less noise of {by}"
         yield Problem("QRES-E313", "plugins.zk.bound", what, fix)

@@ -41,7 +41,7 @@ def test_a_bound_that_the_grid_cannot_hold_is_named_in_steps(
     code, where, text = only({"bound": bound}, around)
     assert (code, where) == ("QRES-E313", "plugins.zk.bound")
     assert f"{bound:g} is {steps} of the grid at swarm.scale = {scale}" in text
-    assert "another bound, or swarm.scale" in text
+    assert "another plugins.zk.bound, or swarm.scale" in text
 
 
 def test_every_plugin_that_changes_the_update_after_the_commitment_is_named() -> None:

@@ -333,6 +333,20 @@ class PrivateDatabase:
                 with suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
 
+    def empty_log(self) -> None:
+        """Leave nothing in the log, so that what was overwritten is in no file any more.
+
+        Until then the log has what a commit replaced, and the file may have it too. With
+        ``PRAGMA secure_delete=ON``, what is deleted is overwritten. If another process reads the
+        store for longer than :data:`BUSY_SECONDS`, the log is emptied when that process lets go.
+
+        Raises:
+            RoundError: QRES-E602.
+
+        Complexity: O(size of the log).
+        """
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def expect_in_place(self) -> None:
         """Refuse to go on with a file that was removed or replaced: nobody would find it again.
 

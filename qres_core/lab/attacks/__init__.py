@@ -7,6 +7,7 @@ by other distributions as entry points of the group ``qres.attacks``.
 from __future__ import annotations
 
 from qres_core.lab.attacks.builtin import (
+    Ascent,
     Backdoor,
     Cancel,
     Cancellation,
@@ -30,6 +31,7 @@ from qres_core.lab.attacks.builtin import (
     Noise,
     NotANumber,
     Offset,
+    OneClass,
     OptimisedInnerProduct,
     OptimisedLittleIsEnough,
     Scaled,
@@ -37,6 +39,7 @@ from qres_core.lab.attacks.builtin import (
     SignFlip,
     Silent,
     Sleeper,
+    Steady,
     WrongLength,
 )
 from qres_core.lab.attacks.context import (
@@ -67,6 +70,7 @@ from qres_core.lab.attacks.registry import (
 __all__ = [
     "ATTACKS",
     "ATTACKS_GROUP",
+    "Ascent",
     "Attack",
     "AttackContext",
     "Backdoor",
@@ -96,6 +100,7 @@ __all__ = [
     "Noise",
     "NotANumber",
     "Offset",
+    "OneClass",
     "OptimisedInnerProduct",
     "OptimisedLittleIsEnough",
     "Probe",
@@ -105,6 +110,7 @@ __all__ = [
     "SignFlip",
     "Silent",
     "Sleeper",
+    "Steady",
     "WrongLength",
     "catalogue",
     "find",

@@ -50,11 +50,15 @@ from qres_core.lab.attacks.data import Backdoor, HiddenBackdoor, LabelFlip
 
 # isort: split
 from qres_core.lab.attacks.aside import Aside, BackdoorAside
+
+# isort: split
+from qres_core.lab.attacks.ascent import Ascent, OneClass, Steady
 from qres_core.lab.bad_faith import BadFaith, LyingProposer, WithholdVotes
 from qres_core.lab.sabotage import SABOTAGE
 
 __all__ = [
     "BUILT_IN",
+    "Ascent",
     "Aside",
     "Backdoor",
     "BackdoorAside",
@@ -82,6 +86,7 @@ __all__ = [
     "Noise",
     "NotANumber",
     "Offset",
+    "OneClass",
     "OptimisedInnerProduct",
     "OptimisedLittleIsEnough",
     "Scaled",
@@ -89,6 +94,7 @@ __all__ = [
     "SignFlip",
     "Silent",
     "Sleeper",
+    "Steady",
     "WithholdVotes",
     "WrongLength",
 ]

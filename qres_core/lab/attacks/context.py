@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import attrs
@@ -17,6 +18,9 @@ from qres_core.contract.types import Update, Vector
 Probe = Callable[[NDArray[np.int32]], Vector | None]
 """Maps forged rows, int32 of shape ``(m, d)``, to what the swarm would make of the round."""
 
+Examined = tuple[float, NDArray[np.float64]]
+"""A mean loss on test examples, and its gradient by the round's coordinates, shape ``(d,)``."""
+
 Plan = TypeVar("Plan")
 
 
@@ -29,6 +33,15 @@ def _no_loss(merged: Vector) -> float | None:
     return None
 
 
+def _no_examination(merged: Vector, label: int | None) -> Examined | None:
+    del merged, label
+    return None
+
+
+def _no_references() -> Sequence[Vector]:
+    return ()
+
+
 def no_probe(rows: NDArray[np.int32]) -> Vector | None:
     """The probe of a context that was given none: refuses, so that no attack searches in vain.
 
@@ -37,6 +50,21 @@ def no_probe(rows: NDArray[np.int32]) -> Vector | None:
     del rows
     what = "the attack probes the aggregation and was given no probe"
     raise LabError.of("QRES-E105", "simulation.attack", what, "say `probes = True` in its class")
+
+
+@contextmanager
+def _in_the_state_of(
+    common: np.random.Generator | None, rng: np.random.Generator
+) -> Generator[None]:
+    """Have a stream stand where another one does, and move that one on by what is drawn."""
+    if common is None or common is rng:
+        yield
+        return
+    own, rng.bit_generator.state = rng.bit_generator.state, common.bit_generator.state
+    try:
+        yield
+    finally:
+        common.bit_generator.state, rng.bit_generator.state = rng.bit_generator.state, own
 
 
 @attrs.frozen(eq=False)
@@ -66,6 +94,15 @@ class AttackContext:
     # loss on the test examples once a merged update, int32, shape ``(d,)``, is added to the model;
     # ``None`` where the task measures none
     loss: Callable[[Vector], float | None] = _no_loss
+    # loss and gradient on the test examples of one class, or of all where the class is ``None``,
+    # once a merged update, int32, shape ``(d,)``, is added to the model; ``None`` where the task
+    # has no such examples, or its trainers show no gradient
+    examined: Callable[[Vector, int | None], Examined | None] = _no_examination
+    # what training on the held-out examples of each honest node would change, each int32, shape
+    # ``(d,)``; of those that hold some out
+    references: Callable[[], Sequence[Vector]] = _no_references
+    # the randomness of what all colluders agree on; ``None`` where it is that of this attacker
+    common: np.random.Generator | None = None
 
     @property
     def crowd(self) -> NDArray[np.int32]:
@@ -73,9 +110,14 @@ class AttackContext:
         return self.honest if len(self.honest) else self.own.vector[np.newaxis]
 
     def agreed(self, work_out: Callable[[], Plan]) -> Plan:
-        """The plan of the colluders: worked out by the first who asks, the same for all others."""
+        """The plan of the colluders: worked out by the first who asks, the same for all others.
+
+        Whoever that is: meanwhile ``rng`` draws what ``common`` would, so that the plan does not
+        depend on which attacker was the first.
+        """
         if "plan" not in self.board:
-            self.board["plan"] = work_out()
+            with _in_the_state_of(self.common, self.rng):
+                self.board["plan"] = work_out()
         plan: Plan = self.board["plan"]
         return plan
 

@@ -260,6 +260,9 @@ NOT_SHOWN: Final[Mapping[str, str]] = {
     "withhold": "withholding plays it where it does harm, in secure aggregation",
     "withhold_votes": "half of bad_faith",
     "lying_proposer": "half of bad_faith",
+    "ascent": "benchmarks/attack_grid.py plays it: sixty tries of the whole swarm in each round",
+    "one_class": "as ascent",
+    "steady": "as ascent",
 }
 """Attacks of the laboratory without an exhibit, and why."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from qres_core import (
     hosting,
     reject,
 )
+from qres_core.contract.stores import PrivateDatabase
 from qres_core.hosting.partaking import Partaking, hosted
 from qres_core.hosting.retold import Happening, Retold
 from qres_core.hosting.talk import HostedTalk
@@ -221,6 +224,56 @@ def test_when_it_is_over_the_secret_is_gone_and_the_answer_stays(tmp_path: Path)
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert secret not in kept
     assert heard[0][3] not in kept
+
+
+def left_behind(folder: Path) -> bytes:
+    """All that a process that is killed now leaves in its folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from qres_core.hosting.retold import Happening, Retold
+heard = (("sums", bytes(32), 3, b"a body that nobody needs any more"),)
+file = Retold(Path(sys.argv[1]), again=False)
+file.add(bytes.fromhex(sys.argv[2]), 0, Happening(0, heard), b"asked", (b"answer",), over=True)
+print("answered", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_is_killed_when_it_is_over_leaves_no_secret(tmp_path: Path) -> None:
+    with begun(tmp_path) as file:
+        secret = file.secret(NONCE, TOLD, 3)
+    command = [sys.executable, "-P", "-c", KILLED, str(tmp_path), NONCE.hex()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "answered\n"
+        process.kill()
+    kept = left_behind(tmp_path)
+    assert b"a body that" not in kept
+    assert secret not in kept
+    assert b"answer" in kept, "control"
+
+
+@pytest.mark.parametrize("emptied", [True, pytest.param(False, id="control")])
+@pytest.mark.parametrize("ends", ["it is over", "the next round begins"])
+def test_no_secret_outlives_its_use_in_an_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, *, emptied: bool
+) -> None:
+    """In the control it stays in the file or in its log until the file is closed."""
+    if not emptied:
+        monkeypatch.setattr(PrivateDatabase, "empty_log", lambda _self: None)
+    with begun(tmp_path) as file:
+        secret = file.secret(NONCE, TOLD, 3)
+        assert secret in left_behind(tmp_path)
+        if ends == "it is over":
+            file.add(NONCE, 0, Happening(0), b"asked", (b"answer",), over=True)
+        else:
+            file.begin(OTHER, TOLD, 3)
+        assert (secret in left_behind(tmp_path)) is not emptied
 
 
 def test_what_was_kept_first_stays(tmp_path: Path) -> None:

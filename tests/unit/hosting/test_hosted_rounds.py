@@ -571,19 +571,6 @@ def test_what_needs_agreement_is_refused_by_name(tmp_path: Path, setting: str, w
     assert f"QRES-E322 {where}" in found.output
 
 
-@pytest.mark.claim("C-flower-4")
-def test_a_clip_that_follows_votes_is_refused_where_no_client_hears_of_them(
-    tmp_path: Path,
-) -> None:
-    host(tmp_path)
-    options = ('mode="distributed"', "honest=2", "clip=1.0", "delta=1e-3", "rounds=4")
-    settings = [f"plugins.dp.{each}" for each in (*options, "noise_multiplier=1.0")]
-    voted = checked(tmp_path / "qres.toml", *settings, "plugins.dp.adaptive_quantile=0.5")
-    assert "QRES-E322 plugins.dp" in voted.output
-    # The control: a clip that stays needs no word of a client's updates.
-    assert "QRES-E322" not in checked(tmp_path / "qres.toml", *settings).output
-
-
 def test_what_is_charged_needs_a_folder(tmp_path: Path) -> None:
     host(tmp_path)
     noise = ('mode="local"', "clip=1.0", "delta=1e-3", "rounds=2", "noise_multiplier=1.0")

@@ -400,8 +400,7 @@ ALIKE: Final[Mapping[str, set[str]]] = {
     "dnc": {"f", "filter", "iterations", "coordinates"},
     "dp": {
         *("mode", "clip", "delta", "epsilon", "rounds", "noise_multiplier", "honest", "relation"),
-        *("sampling", "sampling_rate", "adaptive_quantile", "adaptive_rate", "noise", "band"),
-        *("separation", "unit", "records"),
+        *("noise", "band", "separation", "unit", "records"),
     },
     "ed25519": {"require_signature"},
     "geometric_median": {"f", "iterations", "smoothing", "weighted", "weight_limit"},

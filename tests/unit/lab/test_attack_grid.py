@@ -57,14 +57,17 @@ def test_a_row_says_the_worst_of_what_was_played_and_how_much_that_is(grid: Modu
         return grid.Cell("digits", 0.33, 4, rule, attack, 11, 60)
 
     cells = {
-        cell("none"): grid.Found(0.9, 0.0, 0.1, 60),
-        cell("foe"): grid.Found(0.7, 0.3, 0.2, 60),
-        cell("mirror"): grid.Found(0.8, 0.5, 0.9, 60),
-        cell("none", grid.ALONE): grid.Found(0.75, 0.0, 0.0, 0),
+        cell("none"): grid.Found(0.9, 0.0, 0.1, 60, worst_class=0.8),
+        cell("foe"): grid.Found(0.7, 0.3, 0.2, 60, worst_class=0.5),
+        cell("mirror"): grid.Found(0.8, 0.5, 0.9, 60, worst_class=0.25),
+        cell("none", grid.ALONE): grid.Found(0.75, 0.0, 0.0, 0, worst_class=0.6),
     }
-    assert "| 0.90 | 0.70 `foe` | 50% | - (10%) | 2, 1 |" in grid.table(cells)
-    cells[cell("backdoor_aside")] = grid.Found(0.9, 0.0, 0.4, 60)
-    assert "| 0.90 | 0.70 `foe` | 50% | 40% (10%) | 3, 1 |" in grid.table(cells)
+    made = grid.table(cells)
+    assert "| 0.90 | 0.70 `foe` | 50% | - (10%) | 0.25 (0.80) | 2, 1 |" in made
+    assert "| 0.75 | - | - | - (0%) | - (0.60) | 0, 1 |" in made
+    cells[cell("backdoor_aside")] = grid.Found(0.9, 0.0, 0.4, 60)  # kept by an older version
+    assert "| 0.90 | 0.70 `foe` | 50% | 40% (10%) | 0.25 (0.80) | 3, 1 |" in grid.table(cells)
+    assert "| `foe` | 0.70; 0.50; 30%; 20% |" in grid.details(cells, grid.RECOMMENDED)
     missed = [item.name for item in grid.records(cells) if item.target and not item.holds]
     assert [name.rpartition(", ")[2] for name in missed] == [
         "of no attack",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qres_core.contract.errors import PluginError
-from qres_core.node import box_hub
+from qres_core.node import box, box_hub
 from qres_core.node.box import BoxNode
 from qres_core.node.box_hub import BoxHub
 from qres_core.node.fleet import Fleet
@@ -93,3 +93,20 @@ def test_a_hub_that_does_not_start_ends_the_box_by_name(tmp_path: Path) -> None:
     ):
         pass
     assert "no such command" in (tmp_path / "hub" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_command_that_makes_keys_too_slowly_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        box, "qres", lambda *_words: [sys.executable, "-c", "import time; time.sleep(9)"]
+    )
+    monkeypatch.setattr(box, "SECONDS", 0.0)
+    with pytest.raises(PluginError, match=r"QRES-E201.*`qres keys` took more than 0 s"):
+        box._made("keys")
+
+
+def test_control_one_that_ends_in_time_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [sys.executable, "-c", "print('{\"ok\": true}')"]
+    monkeypatch.setattr(box, "qres", lambda *_words: words)
+    assert box._made("keys") == {"ok": True}

@@ -71,11 +71,21 @@ class Babbles(Memory):
         return [node_info.byzantine, runs]
 
 
+@attrs.frozen
+class Lonely(Memory):
+    """Finds nobody at the address of a peer, and not what the node itself needs."""
+
+    def examine(self, node_info: NodeInfo, runs: bool, keys: object) -> Iterator[Problem]:  # noqa: FBT001
+        del node_info, runs, keys
+        yield Problem("QRES-E904", "plugins.lonely.peers[0]", "refused", "look there")
+        yield Problem("QRES-E904", "plugins.lonely.hubs[0]", "refused", "look there")
+
+
 INSTALLED = {
     **scan(),
     **{
         kind.__name__.lower(): Installed.local(kind.__name__.lower(), kind)
-        for kind in (Keyed, Looks, Fails, Babbles)
+        for kind in (Keyed, Looks, Fails, Babbles, Lonely)
     },
 }
 
@@ -109,6 +119,18 @@ def test_what_a_plugin_finds_is_shown(tmp_path: Path) -> None:
     assert said["plugins.looks"] == (True, "the line is there")
     assert said["plugins.looks.peer"] == (False, "nobody answers (QRES-E904)")
     assert [where for where, (well, _what) in said.items() if not well] == ["plugins.looks.peer"]
+
+
+def test_nobody_who_answers_yet_is_no_fault_of_a_node_that_never_ran(tmp_path: Path) -> None:
+    said = found(tmp_path, "lonely", keyed={})
+    assert said["plugins.lonely.peers[0]"] == (True, "nobody answers yet: refused")
+    assert said["plugins.lonely.hubs[0]"] == (False, "refused (QRES-E904)")
+
+
+def test_control_once_it_ran_it_is(tmp_path: Path) -> None:
+    (tmp_path / IDS[0].hex()).mkdir()
+    said = found(tmp_path, "lonely", keyed={})
+    assert said["plugins.lonely.peers[0]"] == (False, "refused (QRES-E904)")
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,10 @@ def test_what_a_killed_process_left_behind_is_no_trouble(tmp_path: Path) -> None
     (tmp_path / PROBE).write_bytes(b"half")
     assert disk_trouble(tmp_path) == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_a_node_whose_transport_stands_still_is_not_ready() -> None:
+    ready = readiness()
+    assert not ready.trouble()
+    ready.stuck = lambda: "QRES-E909 transport stands still"
+    assert ready.trouble() == "QRES-E909 transport stands still"

@@ -191,7 +191,7 @@ def test_what_raises_in_the_owner_while_a_hook_works_leaves_no_thread() -> None:
         signal.signal(signal.SIGINT, before)
     may.set()
     made.leave()
-    assert came == ["_Abandoned"] * 2
+    assert came == ["_AbandonedError"] * 2
     assert not put
 
 

@@ -1,4 +1,4 @@
-"""The Gaussian mechanism without sampling: the exact privacy curve and its inverses.
+"""The Gaussian mechanism: the exact privacy curve and its inverses.
 
 A release of sensitivity 1 with Gaussian noise of standard deviation ``1 / mu`` is mu-GDP; T of them
 compose to one with ``mu * sqrt(T)``, exactly (Dong, Roth, Su 2022, Corollary 3.3). Its curve is

@@ -10,14 +10,13 @@ from typing import Final, TypeAlias
 
 from qres_core import CompatibilityError, ConfigError
 
-Kind: TypeAlias = tuple[float, float]
-"""Noise multiplier and sampling rate of a round; 1 is the rate without sampling."""
+Kind: TypeAlias = float
+"""What rounds of a kind have in common: the noise multiplier."""
 
 LEAST_DELTA: Final = 1e-100
 DELTA: Final = (LEAST_DELTA, math.nextafter(1.0, 0.0))
 EPSILON: Final = (1e-9, 1e6)
 NOISE: Final = (1e-3, 1e9)
-RATE: Final = (1e-9, 1.0)
 ROUNDS: Final = (1, 10**9)
 
 
@@ -59,8 +58,3 @@ def check_rounds(value: object) -> int:
     if not ROUNDS[0] <= value <= ROUNDS[1]:
         raise _refuse("rounds", f"{value} is outside {ROUNDS[0]} to {ROUNDS[1]}")
     return value
-
-
-def check_rate(value: object) -> float:
-    """A sampling rate, in ``[1e-9, 1]``. Errors as :func:`check_delta`."""
-    return _number("sampling_rate", value, *RATE)

@@ -216,11 +216,11 @@ FAULTS: Final[Mapping[str, Fault]] = {
     # What is said of it.
     "half the epsilon": Fault(
         "accounting.composition",
-        "    plain = gaussian.epsilon(together(kinds), delta)\n",
-        "    plain = gaussian.epsilon(together(kinds), delta) / 2\n",
+        "    return gaussian.epsilon(mu, delta)\n",
+        "    return gaussian.epsilon(mu, delta) / 2\n",
     ),
     "groups at the price of their root": Fault(
-        "account", "(noise / size, ", "(noise / math.sqrt(size), "
+        "account", "{noise / size: ", "{noise / size**0.5: "
     ),
     "ledger that does not count": Fault(
         "ledger", "            self._kinds[_kind(record.charge)] += 1\n", "            pass\n"

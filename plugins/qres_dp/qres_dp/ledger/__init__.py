@@ -40,7 +40,7 @@ class PrivacyLedger:
         self._store = store
         self._records: list[LedgerEntry] = []
         self._kinds: Counter[Kind] = Counter()
-        self._sums: dict[tuple[str, int], NodeId] = {}  # by swarm and height: who is in it
+        self._sums: dict[tuple[str, bytes | int], NodeId] = {}  # who is in which sum
         self._key = keys.fresh()  # of a ledger in memory
         self._take(store.records if store else ())
 
@@ -92,7 +92,7 @@ class PrivacyLedger:
             self._records.append(record)
             self._kinds[_kind(record.charge)] += 1
             if record.charge.mode == Mode.DISTRIBUTED.value:
-                self._sums[record.charge.swarm, record.charge.height] = record.charge.node
+                self._sums[_sum_of(record.charge)] = record.charge.node
 
     def refresh(self) -> None:
         """Read what other nodes with the same data were charged since. Raises as :meth:`open`."""
@@ -169,7 +169,7 @@ class PrivacyLedger:
                 with the same data is in the sum. Together they would move it by twice as much, and
                 two charges pay for two sums.
         """
-        other = self._sums.get((charge.swarm, charge.height), charge.node)
+        other = self._sums.get(_sum_of(charge), charge.node)
         if charge.mode == Mode.DISTRIBUTED.value and other != charge.node:
             what = f"node {other.hex()[:8]} has the same data set and was charged for height "
             what += f"{charge.height}: the data would be in one sum twice"
@@ -235,5 +235,18 @@ def _is_of(charge: Charge, known: OwnContributions) -> bool:
     return (charge.height, charge.round, charge.head) == (known.height, made_in, head)
 
 
+def _sum_of(charge: Charge) -> tuple[str, bytes | int]:
+    """Names the sum that a contribution is for.
+
+    All of a sum name one head. A training that begins anew has the heights of the one before, and
+    other heads. Where there is no head, the height stands for it, which refuses more.
+    """
+    return charge.swarm, charge.head or charge.height
+
+
 def _kind(charge: Charge) -> Kind:
-    return charge.noise_multiplier, charge.sampling_rate
+    """What a charge counts as.
+
+    Version 0.2 had sampled rounds. They count as rounds without sampling, which cost no less.
+    """
+    return charge.noise_multiplier

@@ -53,7 +53,7 @@ class Charge:
     relation: str  # the neighbouring relation, ``add-remove`` or ``replace-one``
     unit: str  # what is protected as a whole: ``node`` or ``record``
     noise_multiplier: float  # z, deviation of the noise over the sensitivity
-    sampling_rate: float  # q, the probability that the node's data are in it; 1 without sampling
+    sampling_rate: float = 1.0  # below 1 only in ledgers of version 0.2, which had sampled rounds
     bound: int  # clipping bound C in steps of the grid
     scale: int  # exponent of the grid
     dimension: int  # coordinates
@@ -63,8 +63,8 @@ class Charge:
     stream: bytes = b""  # names the stream of correlated noise, 32 bytes; empty for none
     row: int = 0  # step of the stream, from 0
     content: bytes = NOTHING_LEFT  # digest of what leaves, 32 bytes
-    # deviation of the noise of a vote that leaves with the update over how far a node moves the sum
-    # of votes; both together are what ``noise_multiplier`` says. 0 for none
+    # only in ledgers of version 0.2: noise multiplier of a vote that left with the update, both
+    # together as ``noise_multiplier`` says. 0 for none
     votes: float = 0.0
 
 

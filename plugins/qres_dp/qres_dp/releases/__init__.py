@@ -5,7 +5,6 @@ mode             class               what is different
 ===============  ==================  ============================================================
 ``local``        ``LocalRelease``    the node adds all the noise
 ``distributed``  ``SharedRelease``   the node adds a share, and sums are checked for enough
-``distributed``  ``VotedRelease``    … and a vote on the clip beside it
 ``distributed``  ``EncodedRelease``  … to a row that holds earlier updates; the sum is decoded
 ===============  ==================  ============================================================
 """
@@ -17,7 +16,6 @@ from qres_dp.releases.base import Release
 from qres_dp.releases.encoded import EncodedRelease
 from qres_dp.releases.local import LocalRelease
 from qres_dp.releases.shared import SharedRelease
-from qres_dp.releases.voted import VotedRelease
 from qres_dp.terms import ReleaseTerms
 
 __all__ = ["Release", "release_of"]
@@ -28,7 +26,5 @@ def release_of(terms: ReleaseTerms) -> Release:
     if terms.mode is Mode.DISTRIBUTED:
         if terms.correlation is not None:
             return EncodedRelease(terms, terms.correlation)
-        if terms.adaptation is not None:
-            return VotedRelease(terms, terms.adaptation)
         return SharedRelease(terms)
     return LocalRelease(terms)

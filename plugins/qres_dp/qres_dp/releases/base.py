@@ -12,7 +12,6 @@ import attrs
 
 from qres_core import (
     CompatibilityError,
-    Contribution,
     Extent,
     Needs,
     NodeInfo,
@@ -58,11 +57,9 @@ class Release(abc.ABC):
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
     alters: ClassVar[bool] = False  # whether the merged update is another than the rule's
-    accompanies: ClassVar[bool] = False  # whether something leaves beside the update
     is_seen: ClassVar[bool] = (
         True  # whether others see what leaves by itself, and not in sums alone
     )
-    span: ClassVar[int] = 1  # how many times smaller or larger than the clip a bound becomes
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
@@ -90,7 +87,7 @@ class Release(abc.ABC):
         """
         clip, dimension = self.terms.clip, around.dimension or 1
         made = self.sized(steps(clip, around.scale), around)
-        grid.check(made, clip, dimension=dimension, nodes=around.nodes, span=self.span)
+        grid.check(made, clip, dimension=dimension, nodes=around.nodes)
         return made
 
     def around(self, round_info: RoundInfo) -> Surroundings:
@@ -147,23 +144,14 @@ class Release(abc.ABC):
     # ── the plan ──────────────────────────────────────────────────────────────────────────────
 
     def charges(self, rounds: int, around: Surroundings) -> Mapping[Kind, int]:
-        """What the ledger is charged with over so many rounds: noise multiplier and rate."""
+        """What the ledger is charged with over so many rounds: noise multipliers."""
         del around
-        return {(self.terms.multiplier, self.terms.sampling_rate): rounds}
+        return {self.terms.multiplier: rounds}
 
     def told(self, around: Surroundings) -> Mapping[str, object]:
         """What the mode adds to the mechanism of a plan's JSON."""
         del around
         return {"noise": "independent"}
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should read."""
-        return ()
-
-    def status(self) -> Mapping[str, object]:
-        """What the mode adds to the plugin's status."""
-        return {}
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
@@ -234,15 +222,12 @@ class Release(abc.ABC):
         spent. Raises RoundError: QRES-E602. Raises CompatibilityError: QRES-E313, QRES-E314.
         """
 
-    def revealed(
-        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
-    ) -> Updates:
+    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
         """The agreed updates, once the mode has checked them.
 
-        ``updates``: int32, shape ``(n, d)``; ``contributions``: of the decided set, as they were
-        sent. Raises ValueRefusedError: QRES-E505. Raises RoundError: QRES-E602.
+        ``updates``: int32, shape ``(n, d)``. Raises ValueRefusedError: QRES-E505.
         """
-        del contributions, round_info
+        del round_info
         return updates
 
     def merge(

@@ -11,7 +11,6 @@ from typing import ClassVar, Final
 import attrs
 
 from qres_core import (
-    Contribution,
     Needs,
     Outcome,
     OwnContributions,
@@ -79,7 +78,7 @@ class EncodedRelease(SharedRelease):
             recent = range(step - step % every, max(-1, step - shape.band), -every)
             return reach(factor, recent, step)
 
-        return Counter((shape.price_of(row(step)), 1.0) for step in range(rounds))
+        return Counter(shape.price_of(row(step)) for step in range(rounds))
 
     def told(self, around: Surroundings) -> Mapping[str, object]:
         """The matrix, what it gains, and how much longer a row is than an update."""
@@ -167,14 +166,12 @@ class EncodedRelease(SharedRelease):
         others = (item for item in self._held.own if item != step)
         return step % separation == turn and all(abs(step - i) >= separation for i in others)
 
-    def revealed(
-        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
-    ) -> Updates:
+    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
         """See :meth:`SharedRelease.revealed`. Raises ValueRefusedError: QRES-E505 for two sums."""
         if len(updates.members) != 1:
             what = f"{len(updates.members)} sums, and what is decoded is one sum of all"
             raise ValueRefusedError.of("QRES-E505", "plugins.dp.noise", what)
-        return super().revealed(updates, contributions, round_info)
+        return super().revealed(updates, round_info)
 
     def merge(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo

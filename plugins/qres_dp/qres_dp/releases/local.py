@@ -12,13 +12,8 @@ from qres_core import RoundInfo, Update, Vector, fixed
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mechanism
-from qres_dp.randomness import coin, fresh_key
+from qres_dp.randomness import fresh_key
 from qres_dp.releases.base import Release
-
-
-def counted(vector: Vector, rate: float) -> Vector:
-    """The vector with the probability of the sampling rate, else zeros; which one is a secret."""
-    return vector if rate == 1.0 or coin(rate) else np.zeros_like(vector)
 
 
 @attrs.define(eq=False)
@@ -29,7 +24,7 @@ class LocalRelease(Release):
         mechanism, terms, book = self.fitted(round_info), self.terms, self.book
         book.after(terms.charge(mechanism, round_info, self.by), terms.budget)  # before the work
         # With unit record the trainer clipped each one; all of them are no longer than this.
-        clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.length).vector
+        clipped = clip(update.vector, mechanism.length).vector
         noisy = noised(clipped, mechanism)
         book.charge(terms.charge(mechanism, round_info, self.by, noisy), terms.budget)
         return attrs.evolve(update, vector=noisy, weight=1)

@@ -8,7 +8,6 @@ from typing import ClassVar
 import attrs
 
 from qres_core import (
-    Contribution,
     Needs,
     Problem,
     RoundInfo,
@@ -44,14 +43,11 @@ class SharedRelease(LocalRelease):
             fix = f'put [plugins.{name}] before [plugins.dp] in the file, or mode = "local"'
             yield Problem("QRES-E314", "plugins.dp.mode", what, fix)
 
-    def revealed(
-        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
-    ) -> Updates:
+    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
         """The updates, if every sum has as many nodes as the noise is counted on.
 
         Raises ValueRefusedError: QRES-E505 for one that has fewer.
         """
-        del contributions
         honest, others = self.terms.honest, watchers(self.around(round_info).colluders)
         for members in updates.members:
             if len(members) < honest + others:
