@@ -131,10 +131,10 @@ fuzz: $(VENV)/.test
 	$(BIN)/python -P scripts/fuzz_dp_plans.py
 	$(BIN)/python -P scripts/fuzz_bundle.py
 
-# Known faults of the privacy plugin, which must be found, and 300 audits, which must raise no alarm. An hour.
+# Known faults of the privacy plugin, which must be found, and 300 audits, which must raise no alarm. Half an hour.
 audit: $(VENV)/.test
 	$(BIN)/qres dp audit --faults
-	$(BIN)/qres dp audit --runs 300 --samples 200
+	$(BIN)/qres dp audit --runs 300
 
 # What the proofs' slack is, by interval arithmetic; every other term of their security, and a cheater's costs.
 zk-slack: $(VENV)/.test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -15,18 +16,14 @@ import click
 
 from qres_core import ConfigError
 from qres_dp.audit import FAULTS, Audit, audit, controls
-from qres_dp.audit.black_box import RUNS
-from qres_dp.audit.claim import SETTINGS
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
-from qres_dp.modes import Mode
 from qres_dp.output import bounded
 from qres_dp.places import ledger_place
 from qres_dp.plan_command import plan_command
 from qres_dp.report_command import report_command
 
 _MAX_CONFIG = 2**20
-_MODES = click.Choice([mode.value for mode in Mode])
 _PATH = click.Path(path_type=Path)
 
 
@@ -143,31 +140,35 @@ def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> No
 
 def _found(audit: Audit) -> dict[str, Any]:
     findings = [{**attrs.asdict(f), "passed": f.passed} for f in audit.findings]
-    return {"subject": audit.subject, "passed": audit.passed, "findings": findings}
+    return {
+        "subject": audit.subject,
+        "seed": audit.seed,
+        "passed": audit.passed,
+        "findings": findings,
+    }
 
 
 @dp.command("audit")
-@click.option("--mode", type=_MODES, help="Only this mode.  [default: all]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of an audit to make again.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Audits made.")
-@click.option("--samples", type=click.IntRange(100, 10**6), default=RUNS, show_default=True)
 @click.option("--faults/--no-faults", default=False, help="Show that known faults are found.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def audit_command(
-    mode: str | None, *, runs: int, samples: int, faults: bool, as_json: bool
-) -> None:
+def audit_command(seed: int | None, *, runs: int, faults: bool, as_json: bool) -> None:
     """Audit the installed plugin: does it do what its plans promise?
 
-    With --faults, each of the known faults is put into it and must be found. Ends with code 1 if
-    the plugin fails a check, or a fault passes them all. A passed audit is a lower bound of the
-    privacy loss and no proof.
+    Settings and what happens in them are drawn at random, from the seed that is printed. What comes
+    out is compared with a short reference. With --faults, each of the known faults is put into the
+    plugin and must be found. Ends with code 1 if the plugin fails a check, or a fault passes them
+    all. The audit finds what it was made for; a passed audit is no proof.
     """
-    settings = [setting for setting in SETTINGS if mode in (None, setting.mode)]
-    correct = [audit(settings, samples) for _ in range(runs)]
+    first = secrets.randbits(32) if seed is None else seed
+    correct = [audit(first + number) for number in range(runs)]
     alarms = [case for case in correct if not case.passed]
-    broken = list(controls(runs=samples)) if faults else []
+    broken = list(controls(first)) if faults else []
     missed = [case.subject for case in broken if case.passed]
     if as_json:
         told = {
+            "seed": first,
             "runs": runs,
             "alarms": len(alarms),
             "missed": missed,
@@ -182,7 +183,7 @@ def audit_command(
             click.echo(f"{len(alarms)} alarms in {runs} audits")
         for alarm in broken:
             by = ", ".join(f"{f.check} ({f.mode})" for f in alarm.findings if not f.passed)
-            click.echo(f"fault  {alarm.subject:38}{'found by ' + by if by else 'MISSED'}")
+            click.echo(f"fault  {alarm.subject:48}{'found by ' + by if by else 'MISSED'}")
         if broken:
             click.echo(f"{len(broken) - len(missed)} of {len(FAULTS)} faults found")
     if alarms or missed:
@@ -190,7 +191,8 @@ def audit_command(
 
 
 def _print_audit(audit: Audit) -> None:
+    click.echo(f"seed {audit.seed}")
     for finding in audit.findings:
         verdict = "holds" if finding.passed else "FAILS"
-        numbers = f"{finding.value:.4f}, at most {finding.limit:g}"
+        numbers = f"{finding.value:.4g}, at most {finding.limit:.4g}"
         click.echo(f"{verdict}  {finding.mode:14}{finding.check:16}{numbers}  {finding.refused}")

@@ -7,19 +7,27 @@ budget is made for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting, Vector
+from qres_core import (
+    AttackFamily,
+    GalleryEntry,
+    GalleryOutcome,
+    GallerySetting,
+    NodeId,
+    NodeInfo,
+    OwnContributions,
+    RoundInfo,
+    Update,
+    Vector,
+)
 from qres_dp import accounting
-from qres_dp.audit import oracle
-from qres_dp.audit.claim import CLIP, SCALE, AuditSetting
 from qres_dp.audit.mutants import loaded
-from qres_dp.audit.system import System
 
 _DIMENSION: Final = 64
 _DELTA: Final = 1e-5
@@ -33,19 +41,32 @@ def _runs(setting: GallerySetting) -> int:
     return 200 if setting.quick else 1000
 
 
-_BOUND: Final = oracle.bound_steps(CLIP, SCALE)
+_BOUND: Final = 2**16
+"""Steps of the grid: the clip is 1."""
+_ROSTER: Final = tuple(NodeId(bytes([number]) * 32) for number in range(3))
 
 
 def _noised(z: float, runs: int, fault: str) -> Sums:
     """Sums of two nodes' updates, whose noise only they know, by the plugin's hooks."""
     options = {"mode": "distributed", "honest": 2, "noise_multiplier": z, "rounds": runs}
-    setting = AuditSetting("membership", options)
 
     def sums(vector: Vector, other: Vector) -> NDArray[np.int64]:
         with loaded(fault) as package:
-            return System(package, setting).sums(vector, other, runs)
+            plugins = [package.Dp(clip=1.0, delta=1e-6, **options) for _ in range(2)]
+            for plugin, node in zip(plugins, _ROSTER, strict=False):
+                plugin.setup(NodeInfo(node, "gallery", _ROSTER))
+            return np.stack([_sum(plugins, (other, vector), n) for n in range(1, runs + 1)])
 
     return sums
+
+
+def _sum(plugins: Sequence[Any], vectors: Sequence[Vector], number: int) -> NDArray[np.int64]:
+    info = RoundInfo("gallery", number, bytes(32), _DIMENSION, 0, _ROSTER, 3, step=number - 1)
+    total = np.zeros(_DIMENSION, dtype=np.int64)
+    for plugin, vector in zip(plugins, vectors, strict=True):
+        plugin.round_opened(info, OwnContributions())
+        total += plugin.privatize(Update(vector), info).vector
+    return total
 
 
 def _exact(runs: int) -> Sums:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qres_dp import Dp
-from qres_dp.audit.system import same_randomness
+from qres_dp.audit.course import same_randomness
 
 from qres_core import Contribution, NodeInfo, OwnContributions, RoundInfo, Update, Updates, Vector
 from qres_core.testing import make_node_ids

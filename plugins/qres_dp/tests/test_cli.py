@@ -304,14 +304,31 @@ def test_a_configuration_over_1_mib_is_not_parsed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_audit_tells_what_it_measured() -> None:
-    result = run("audit", "--mode", "local", "--samples", 100)
-    assert result.exit_code == 0, result.output
-    assert result.output.count("holds") == 8
+def test_the_audit_tells_what_it_measured_and_its_seed() -> None:
+    results = [run("audit", "--seed", 3).output for _ in range(2)]
+    assert results[0] == results[1]
+    assert results[0].startswith("seed 3\n")
+    assert results[0].count("holds") == 34
+    assert "FAILS" not in results[0]
+
+
+def test_every_audit_of_a_run_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def audit(seed: int) -> Audit:
+        asked.append(seed)
+        return Audit("correct", seed, ())
+
+    monkeypatch.setattr("qres_dp.cli.audit", audit)
+    run("audit", "--seed", 7, "--runs", 3)
+    for _ in range(2):
+        run("audit")
+    assert asked[:3] == [7, 8, 9]
+    assert asked[3] != asked[4]
 
 
 def test_a_failed_audit_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Audit("correct", (Finding("noise", "local", 9.0, 6.0),))
+    found = Audit("correct", 5, (Finding("noise", "local", 5, 9.0, 6.0),))
     monkeypatch.setattr("qres_dp.cli.audit", lambda *_: found)
     result = run("audit")
     assert result.exit_code == 1
@@ -320,9 +337,9 @@ def test_a_failed_audit_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """The faults are the audit's own test: blind checks must not go unnoticed."""
-    blind = Audit("half the noise", (Finding("white box", "local", 1.0, 5.5),))
-    monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [blind])
-    held = Audit("correct", (Finding("noise", "local", 1.0, 6.0),))
+    blind = Audit("half the noise", 5, (Finding("white box", "local", 5, 1.0, 5.5),))
+    monkeypatch.setattr("qres_dp.cli.controls", lambda *_: [blind])
+    held = Audit("correct", 5, (Finding("noise", "local", 5, 1.0, 6.0),))
     monkeypatch.setattr("qres_dp.cli.audit", lambda *_: held)
     result = run("audit", "--faults")
     assert result.exit_code == 1
@@ -330,12 +347,12 @@ def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_audit_in_json_and_in_words_tells_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    holds = Audit("correct", (Finding("white box", "local", 1.0, 5.5),))
-    alarm = Audit("correct", (Finding("white box", "local", 6.0, 5.5),))
-    caught = Audit("no clipping", (Finding("exact clip", "local", 9.0, 1.0),))
+    holds = Audit("correct", 5, (Finding("white box", "local", 5, 1.0, 5.5),))
+    alarm = Audit("correct", 5, (Finding("white box", "local", 5, 6.0, 5.5),))
+    caught = Audit("no clipping", 5, (Finding("exact clip", "local", 5, 9.0, 1.0),))
     audits = iter([holds, alarm, holds] * 2)
     monkeypatch.setattr("qres_dp.cli.audit", lambda *_: next(audits))
-    monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [caught])
+    monkeypatch.setattr("qres_dp.cli.controls", lambda *_: [caught])
 
     result = run("audit", "--runs", 3, "--faults", "--json")
     assert result.exit_code == 1

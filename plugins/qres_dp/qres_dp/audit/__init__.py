@@ -1,23 +1,23 @@
-"""An audit that would catch us: checks of the installed plugin, and faults they have to find.
+"""An audit that would catch us: random settings, compared with a short reference.
 
-What is promised is read from the plan that ``qres dp plan`` prints, and held to formulas of the
-audit's own (:mod:`.oracle`). Then the plugin is driven by its hooks, as the kernel does, in every
-setting of :mod:`.claim`:
+The settings, the nodes' updates, and what happens to the nodes are drawn from a seed. The plugin is
+driven by its hooks, as the kernel does, and gets the random bytes of the same seed:
 
-- :func:`.books.plan`: the printed noise and epsilon are what the promise needs;
-- :func:`.exact.examine`: a unit moves what leaves by no more than that, in integers;
-- :func:`.noise.examine`: what is left of a release is noise of the printed size, and independent;
-- :func:`.books.ledger`: every release is charged what it costs, and none is over the budget;
-- :func:`.books.sums`: sums of too few nodes are refused;
-- :func:`.black_box.examine`: from released sums alone, a lower bound of the privacy loss;
-- :func:`.keys.examine`: plugins that begin anew, also in new processes, make other noise.
+- :func:`.plan.lacking`: what the plan prints is what the promise needs, by the audit's formulas;
+- :meth:`.course.Course.play`: in a random course of rounds, attempts, void heights, restarts and
+  kills, all that leaves, is charged and is refused is what :mod:`.reference` makes of the same
+  bytes; an older ledger that is put back is refused;
+- :func:`.noise.examine`: noise of tens of millions of coordinates has the residues and tails of
+  the discrete Gaussian.
 
-:mod:`.faults` has known faults. A passed audit is no proof of privacy; it is a lower bound.
+:mod:`.faults` has known faults that it has to find. A passed audit is no proof: it finds what these
+settings and the reference can show, and takes the operating system's random bytes for random.
 """
 
 from __future__ import annotations
 
+from qres_dp.audit.faults import FAULTS
 from qres_dp.audit.finding import Finding
-from qres_dp.audit.run import FAULTS, Audit, audit, controls
+from qres_dp.audit.run import Audit, audit, controls
 
 __all__ = ["FAULTS", "Audit", "Finding", "audit", "controls"]

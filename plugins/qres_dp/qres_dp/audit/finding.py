@@ -10,11 +10,11 @@ class Finding:
     """A measured value and what it may not exceed."""
 
     check: str  # its name
-    mode: str  # what was audited: the name of a setting
-    value: float  # what was measured
+    mode: str  # what was audited: the kind of a setting
+    seed: int  # of the setting
+    value: float  # what was measured: how many comparisons were wrong, or a surprise
     limit: float  # what the claim allows
-    # what was refused that should not have been, or the reverse; a failure too; else empty
-    refused: str = ""
+    refused: str = ""  # what was wrong first; a refusal or a failure too; else empty
 
     @property
     def passed(self) -> bool:

@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any, Final
 
-from qres_dp.audit.faults import MUTANTS, Mutant
+from qres_dp.audit.faults import FAULTS, Fault
 
 _PACKAGE: Final = "qres_dp"
 _COMMANDS: Final = ("plan_command", "cli")
@@ -25,23 +25,23 @@ _COMMANDS: Final = ("plan_command", "cli")
 class _Changed(SourceFileLoader):
     """Loads a module with its text changed."""
 
-    def __init__(self, fullname: str, path: str, mutant: Mutant) -> None:
+    def __init__(self, fullname: str, path: str, fault: Fault) -> None:
         super().__init__(fullname, path)
-        self._mutant = mutant
+        self._fault = fault
 
     def get_code(self, fullname: str) -> Any:
         text = self.get_data(self.path).decode("utf-8")
-        if text.count(self._mutant.old) != 1:
+        if text.count(self._fault.old) != 1:
             what = f"{fullname}: the text of a fault of the audit is not there once"
             raise ImportError(what)
-        return compile(text.replace(self._mutant.old, self._mutant.new), self.path, "exec")
+        return compile(text.replace(self._fault.old, self._fault.new), self.path, "exec")
 
 
 class _Finder(MetaPathFinder):
     """Finds the changed module, and no other."""
 
-    def __init__(self, mutant: Mutant) -> None:
-        self._name, self._mutant = f"{_PACKAGE}.{mutant.module}", mutant
+    def __init__(self, fault: Fault) -> None:
+        self._name, self._fault = f"{_PACKAGE}.{fault.module}", fault
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -51,7 +51,7 @@ class _Finder(MetaPathFinder):
         found = PathFinder.find_spec(fullname, path, target)
         if found is None or found.origin is None:
             return None
-        loader = _Changed(fullname, found.origin, self._mutant)
+        loader = _Changed(fullname, found.origin, self._fault)
         return importlib.util.spec_from_file_location(
             fullname,
             found.origin,
@@ -79,7 +79,7 @@ def loaded(name: str = "") -> Generator[ModuleType]:
 
     Raises KeyError: there is none of that name. Raises ImportError: its text is not there.
     """
-    finder = _Finder(MUTANTS[name]) if name else None
+    finder = _Finder(FAULTS[name]) if name else None
     before = _taken()
     if finder is not None:
         sys.meta_path.insert(0, finder)

@@ -1,93 +1,109 @@
-"""What is left of a release once the known updates are taken off: size, and independence."""
+"""Is the noise of many releases distributed as the plan prints it? From the releases alone.
+
+The known updates are zeros. What is counted is how often the noise has each residue modulo 2, 4,
+..., 1024, and how often it is farther out than some deviations. By Chernoff's bound (Hoeffding
+1963, theorem 1) a correct plugin exceeds the limit of a count with a probability of at most
+``2 exp(-limit)``, whatever the count; so all counts of an audit together give a false alarm with
+a probability below :data:`ALPHA`. No asymptotics.
+"""
 
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_dp.audit.claim import DIMENSION, Claim
+from qres_core import Update
+from qres_dp.audit import reference
+from qres_dp.audit.course import Course, same_randomness
+from qres_dp.audit.draw import AuditSetting, Claim, printed
 from qres_dp.audit.finding import Finding
-from qres_dp.audit.statistics import mean_score, scale_score, tail_score
-from qres_dp.audit.system import System
 
-ROUNDS: Final = 4
-BLOCKS: Final = 16
-MANY: Final = 1600
-_SHORT: Final = 8
-"""Coordinates, each of which is one of some ten thousand numbers: all agree by a key alone."""
-LIMIT: Final = 6.0
-"""Deviations. An audit has fewer than 1,000 scores: a correct plugin exceeds it once in 500,000."""
-LAGS_LIMIT: Final = 8.0
-"""Deviations. A product of normals has a heavier tail: by Chernoff's bound a correct plugin exceeds
-it in one of the two million lags of an audit once in 10**8 audits."""
-_MEDIAN: Final = 0.6744897501960817
-"""Half of all standard normal numbers are larger, without their sign."""
-
-Residuals = NDArray[np.float64]
+ALPHA: Final = 1e-9
+"""Chance of a false alarm in an audit, at most."""
+SIZE: Final = 2**20
+NARROW: Final = 56
+"""Releases of a narrow table: beyond five deviations are then 33 numbers of noise on average."""
+WIDE: Final = 8
+MODULUS: Final = 1024
+TAILS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 4.5, 5.0)
+LIMIT: Final = math.log(2 * 2 * (2 * MODULUS + 3 * len(TAILS)) / ALPHA)
+"""Two sides of each count, in two settings."""
 
 
-def residuals(package: ModuleType, claim: Claim, size: int, rounds: int) -> Residuals:
-    """Noise, in steps of the grid: float64, shape ``(inputs, rounds, size)``."""
-    setting = claim.setting
-    known = np.full(size, 0 if setting.streams else 3, dtype=np.int32)
-    system = System(package, setting)
-    sent = np.stack([system.release([known] * system.inputs) for _ in range(rounds)], axis=1)
-    return np.stack([(rows - known).astype(np.float64) for rows in sent])
+def surprise(count: int, size: int, rate: float) -> float:
+    """Minus the logarithm of Chernoff's bound on a binomial's tail beyond a count."""
+    found, total = count / size, 0.0
+    for part, expected in ((found, rate), (1.0 - found, 1.0 - rate)):
+        if part > 0.0:
+            total += part * math.log(part / expected) if expected > 0.0 else math.inf
+    return size * total
 
 
-def examine(package: ModuleType, claim: Claim) -> tuple[Finding, Finding]:
-    """The largest scores of size and mean; of correlation at every lag of every pair."""
-    each = residuals(package, claim, DIMENSION, ROUNDS)
-    share = float(claim.share)
-    sums = each.sum(axis=0) / math.sqrt(share * claim.setting.honest)
-    each = each / math.sqrt(share)
-    rows = each.reshape(-1, DIMENSION)
-    scores = [scale_score(each.ravel()), scale_score(sums.ravel()), mean_score(each.ravel())]
-    scores += [tail_score(each.ravel(), beyond) for beyond in (1.0, 2.0, 3.0)]
-    scores += [scale_score(row) for row in rows]
-    scores += [scale_score(block) for row in rows for block in np.array_split(row, BLOCKS)]
-    size = Finding("noise", claim.setting.name, max(scores), LIMIT)
-    return size, Finding("independence", claim.setting.name, correlation(rows), LAGS_LIMIT)
+def rates(variance: Fraction) -> tuple[NDArray[np.float64], dict[float, float]]:
+    """The probabilities of the residues modulo 1024, and of the tail beyond each deviation."""
+    chances, reach = reference.chances(variance)
+    places = np.arange(-reach, reach + 1)
+    tails = {far: float(chances[places > far * math.sqrt(variance)].sum()) for far in TAILS}
+    residues = np.bincount(places % MODULUS, chances, MODULUS).astype(np.float64)
+    return residues, tails
 
 
-def repeats(package: ModuleType, claim: Claim) -> Finding:
-    """How many of many releases have the noise of another: keys of 20 bits would have some."""
-    each = residuals(package, claim, _SHORT, MANY // claim.setting.honest)
-    rows = each.reshape(-1, _SHORT)
-    found = len(rows) - len(np.unique(rows, axis=0))
-    return Finding("repeats", claim.setting.name, float(found), 0.0)
+def _noise(package: ModuleType, claim: Claim, releases: int) -> Iterator[NDArray[np.int32]]:
+    """What leaves for updates of zeros."""
+    course = Course(package, claim, Path())
+    player, nothing = course.players[0], np.zeros(claim.setting.dimension, dtype=np.int32)
+    course.start(player)
+    for number in range(1, releases + 1):
+        course.number = number
+        info = course.info(player)
+        player.plugin.round_opened(info, player.known)
+        yield player.plugin.privatize(Update(nothing), info).vector
 
 
-def correlation(rows: Residuals) -> float:
-    """The largest score of correlation, of values and of sizes, at every lag of every pair.
-
-    ``rows``: standard normal, float64, shape ``(v, d)``. O(v^2 d log d).
-    """
-    return max(_lags(rows), _lags(_sizes(rows)))
-
-
-def _lags(rows: Residuals) -> float:
-    count, size = rows.shape
-    spectra, worst = np.fft.rfft(rows, axis=1), 0.0
-    for i in range(count):
-        found = np.abs(np.fft.irfft(spectra[i:] * spectra[i].conj(), size, axis=1))
-        found[0, 0] = 0.0  # itself
-        found[0, size // 2] /= math.sqrt(2.0)  # the lag that has every pair twice
-        worst = max(worst, float(found.max()) / math.sqrt(size))
-    return worst
-
-
-def alike(left: Residuals, right: Residuals) -> float:
-    """The score of correlation of two runs, of values and of sizes; float64, shape ``(m,)``."""
-    sizes = [_sizes(part) for part in (left, right)]
-    products = float(left @ right), float(sizes[0] @ sizes[1])
-    return max(abs(product) for product in products) / math.sqrt(left.size)
+def worst(variance: Fraction, rows: Iterable[NDArray[np.int32]]) -> float:
+    """The largest surprise of all counts. ``rows``: noise, int32, shape ``(d,)`` each."""
+    residues, tails = rates(variance)
+    counted, far, size = np.zeros(MODULUS, dtype=np.int64), Counter[float](), 0
+    for row in rows:
+        size += row.size
+        counted += np.bincount(row & (MODULUS - 1), minlength=MODULUS)
+        for beyond in TAILS:
+            at = beyond * math.sqrt(variance)
+            far[beyond] += int(np.count_nonzero(row > at))
+            far[-beyond] += int(np.count_nonzero(row < -at))
+    scores = [surprise(far[t], size, tails[abs(t)]) for t in far]
+    scores += [surprise(far[t] + far[-t], size, 2 * tails[t]) for t in TAILS]
+    while residues.size > 1:
+        scores += [surprise(int(n), size, p) for n, p in zip(counted, residues, strict=True)]
+        counted, residues = (part.reshape(2, -1).sum(axis=0) for part in (counted, residues))
+    return max(scores)
 
 
-def _sizes(values: Residuals) -> Residuals:
-    """1 for the larger half of standard normal numbers, -1 for the others, whatever their sign."""
-    return np.where(np.abs(values) > _MEDIAN, 1.0, -1.0)
+def drawn(seed: int, *, narrow: bool) -> AuditSetting:
+    """A setting whose noise comes of one narrow table, or of several."""
+    chance = random.Random(f"noise {narrow} {seed}")  # noqa: S311 - it is drawn again from its seed
+    deviation = 2.0 ** (chance.uniform(5, 9.9) if narrow else chance.uniform(10.5, 16))
+    bound = 2 * math.isqrt(SIZE) + 3
+    table = {"mode": "local", "clip": bound / 2.0**16, "delta": 1e-6}
+    table |= {"noise_multiplier": deviation / (2 * bound), "epsilon": 1e6}
+    kind = "narrow noise" if narrow else "wide noise"
+    return AuditSetting(kind, seed, table, 3, 0, 0.0, 3, 0, SIZE, durable=False, shared=False)
+
+
+def examine(package: ModuleType, seed: int) -> Iterator[Finding]:
+    """Noise of one table, and of several."""
+    for narrow in (True, False):
+        setting = drawn(seed, narrow=narrow)
+        with same_randomness(f"noise {narrow} {seed}"):
+            claim = printed(package, setting)
+            found = worst(claim.share, _noise(package, claim, NARROW if narrow else WIDE))
+        yield Finding("noise", setting.kind, seed, found, LIMIT)

@@ -1,22 +1,30 @@
-"""The whole audit: all checks in every setting, and the faults it has to find."""
+"""The whole audit: random settings, and the faults it has to find."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from types import ModuleType
+from typing import Final
 
 import attrs
 
 from qres_core import QresError
-from qres_dp.audit import black_box, books, exact, keys, noise
-from qres_dp.audit.claim import SETTINGS, AuditSetting, Claim, printed
-from qres_dp.audit.faults import MUTANTS
+from qres_dp.audit import noise, plan
+from qres_dp.audit.course import Course
+from qres_dp.audit.draw import KINDS, Claim, drawn, printed
+from qres_dp.audit.faults import FAULTS
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.mutants import installed, loaded
 
-FAULTS = tuple(MUTANTS)
-"""Names of the faults that :func:`controls` puts in."""
+EACH: Final = 3
+"""Settings of a kind in an audit; of long updates there is one."""
+AUDITS: Final = 3
+"""Of a fault, before it counts as missed."""
+_REFUSED: Final = 20
+"""Settings in a row that may be refused."""
 
 
 @attrs.frozen
@@ -24,6 +32,7 @@ class Audit:
     """What the checks found of one plugin."""
 
     subject: str  # ``correct``, or the name of the fault that was put in
+    seed: int  # the same seed makes the same audit
     findings: tuple[Finding, ...]  # one for each check and setting
 
     @property
@@ -32,67 +41,58 @@ class Audit:
         return all(finding.passed for finding in self.findings)
 
 
-def examine(package: ModuleType, claim: Claim, runs: int = black_box.RUNS) -> Iterator[Finding]:
-    """The checks of one setting but the keys, the quick ones first.
-
-    Args:
-        package: the plugin's.
-        claim: what it printed of the setting before.
-        runs: of each side in the black box.
-
-    Complexity: some thousand releases, below a second each.
-    """
-    setting = claim.setting
-    yield books.plan(package, claim)
-    yield exact.examine(package, claim)
-    yield from noise.examine(package, claim)
-    yield books.ledger(package, claim)
-    if setting.mode == "distributed":
-        yield books.sums(package, claim)
-    if not setting.streams and not setting.records:
-        yield noise.repeats(package, claim)
-        yield black_box.examine(package, claim, runs)
-
-
-def _checked(
-    package: ModuleType, settings: Iterable[AuditSetting], mutant: str, runs: int
-) -> Iterator[Finding]:
-    claims: list[Claim] = []
-    for setting in settings:
+def _claim(package: ModuleType, kind: str, seed: int) -> Claim:
+    """A setting that the plugin takes. Raises QresError: it refuses one that it must not."""
+    for more in range(_REFUSED):
         try:
-            claim = printed(package, setting)
-            claims.append(claim)
-            yield from examine(package, claim, runs)
+            return printed(package, drawn(kind, seed + more * 10**9))
         except QresError as error:
-            yield Finding("refusal", setting.name, 0.0, 0.0, str(error))
-    yield from _keys(package, claims, mutant)
+            # Some correlated noise would be worse than independent noise, and is refused as such.
+            is_worse = kind == "encoded" and error.problems[0].where == "plugins.dp.noise"
+            if not is_worse or more == _REFUSED - 1:
+                raise
+    raise AssertionError  # pragma: no cover - the loop ends before
 
 
-def _keys(package: ModuleType, claims: Sequence[Claim], mutant: str) -> Iterator[Finding]:
-    """Four beginnings: as it is, imported anew, and in two new processes."""
-    with loaded(mutant) as other:
-        anew = {claim.setting.name: keys.first_noise(other, claim) for claim in claims}
-    del other
-    gc.collect()  # its modules refer to each other, and have tables of megabytes
-    processes = [keys.elsewhere(claims, mutant) for _ in range(2)]
-    for claim in claims:
-        found = [part[claim.setting.name] for part in (anew, *processes)]
-        yield keys.examine(claim, [keys.first_noise(package, claim), *found])
+def examine(package: ModuleType, kind: str, seed: int) -> Iterator[Finding]:
+    """The checks of one setting: its plan, and a course. Some tenths of a second."""
+    try:
+        claim = _claim(package, kind, seed)
+        lacking = plan.lacking(claim)
+        yield Finding("plan", kind, seed, len(lacking), 0, "".join(lacking[:1]))
+        with tempfile.TemporaryDirectory() as folder:
+            course = Course(package, claim, Path(folder))
+            course.play()
+        wrong = course.wrong
+        yield Finding("course", kind, seed, len(wrong), 0, "".join(wrong[:1]))
+    except Exception as error:  # noqa: BLE001 - whatever a faulty plugin raises is a failure
+        yield Finding("failure", kind, seed, 1, 0, f"{type(error).__name__}: {error}")
 
 
-def audit(settings: Sequence[AuditSetting] = SETTINGS, runs: int = black_box.RUNS) -> Audit:
-    """The audit of the plugin as it is installed."""
-    return Audit("correct", tuple(_checked(installed(), settings, "", runs)))
+def checks(package: ModuleType, seed: int) -> Iterator[Finding]:
+    """All checks of an audit, the quick ones first."""
+    for number in range(EACH):
+        for kind in KINDS:
+            if kind != "long" or number == 0:
+                yield from examine(package, kind, seed * EACH + number)
+    yield from noise.examine(package, seed)
 
 
-def controls(names: Sequence[str] = FAULTS, runs: int = black_box.RUNS) -> Iterator[Audit]:
-    """The audits of the plugin with each of the faults in, up to the check that finds it."""
-    settings = {setting.name: setting for setting in SETTINGS}
+def audit(seed: int) -> Audit:
+    """The audit of the plugin as it is installed. Some ten seconds."""
+    return Audit("correct", seed, tuple(checks(installed(), seed)))
+
+
+def controls(seed: int, names: Sequence[str] = tuple(FAULTS)) -> Iterator[Audit]:
+    """The audits of the plugin with each of the faults in, up to the check that finds it.
+
+    A fault that one audit passes, because its settings do not come to it, meets two more.
+    """
     for name in names:
         found: list[Finding] = []
         with loaded(name) as package:
-            for finding in _checked(package, [settings[MUTANTS[name].setting]], name, runs):
+            for finding in chain.from_iterable(checks(package, seed + n) for n in range(AUDITS)):
                 found.append(finding)
                 if not finding.passed:
                     break
-        yield Audit(name, tuple(found))
+        yield Audit(name, seed, tuple(found))
