@@ -453,7 +453,8 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
         gone: Mapping[str, tuple[str, str]] = getattr(error.cl, "GONE", {})
         for key in sorted(error.extra_fields):
             if key in gone:
-                yield Problem("QRES-E102", f"{path}.{key}", *gone[key])
+                why, instead = gone[key]
+                yield Problem("QRES-E102", f"{path}.{key}", why, instead)
                 continue
             hint = moved.get(key) or did_you_mean(key, known)
             yield Problem("QRES-E102", f"{path}.{key}", "unknown key", hint)
