@@ -86,6 +86,7 @@ class Retold:
     def __init__(self, folder: Path, *, again: bool) -> None:
         self._db = PrivateDatabase.open(folder, _KIND, _lay_out)
         self._db.execute("PRAGMA secure_delete=ON")
+        self._db.empty_log()  # of a process that was killed before it could
         self._again = again
         self._full: RoundError | None = None
 

@@ -7,7 +7,7 @@ with its distribution and the cause; all problems are collected before anything 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -227,8 +227,8 @@ def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> ob
         return absent
     try:
         answer: object = getattr(enabled.instance, label)(*arguments)
-        # A generator runs when it is read: what it raises is to be caught here.
-        return list(cast("Iterable[object]", answer)) if inspect.isgenerator(answer) else answer
+        # An iterator runs when it is read: what it raises is to be caught here.
+        return list(cast("Iterable[object]", answer)) if isinstance(answer, Iterator) else answer
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -437,14 +437,14 @@ class Kernel:
             try:
                 result = self._call(name, "status", caller, {})
                 if not isinstance(result, Mapping):
-                    raise self._wrong(name, "status", "a mapping", result)
-                facts = cast("Mapping[object, object]", result)
-                shown[name] = {
-                    str(key): value if isinstance(value, (bool, int, float, str)) else str(value)
-                    for key, value in facts.items()
-                }
+                    wrong = self._wrong(name, "status", "a mapping", result)
+                    shown[name] = {"error": str(wrong.problems[0])}
+                    continue
+                shown[name] = guarded(_as_shown)(cast("Mapping[object, object]", result))
             except QresError as error:
                 shown[name] = {"error": str(error.problems[0])}
+            except Exception as error:  # noqa: BLE001 - a fact is code of the plugin too
+                shown[name] = {"error": f"a fact raised {type(error).__name__} (QRES-E701)"}
         return shown
 
     def round_opened(
@@ -1086,3 +1086,11 @@ def _no_verdict(hook: str) -> Verdict:
 
 def _worded(hook: str) -> str:
     return hook.replace("_", "-")
+
+
+def _as_shown(facts: Mapping[object, object]) -> dict[str, object]:
+    """The facts of a plugin's status as they are shown."""
+    return {
+        str(key): value if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in facts.items()
+    }

@@ -122,7 +122,7 @@ def _unknown(sampler: Any, kind: str) -> OptionError:
 
 def _each_once(dataset: Any, taken: list[int]) -> None:
     """Refuse a part of a data set that has an example twice. Raises OptionError: QRES-E105."""
-    while type(dataset) in (torch.utils.data.Subset, partition.Share):
+    while isinstance(dataset, (torch.utils.data.Subset, partition.Share)):
         size = _size(dataset.dataset)
         # A place below 0 counts from the end: it may be an example that has another name too.
         taken = [at % size for at in (operator.index(dataset.indices[each]) for each in taken)]

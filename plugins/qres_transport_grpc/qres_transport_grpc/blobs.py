@@ -53,6 +53,8 @@ SOON_SECONDS: Final = 1.5
 LATE_SECONDS: Final = 3.0
 """A piece that comes sooner makes room for one more; one that comes later takes that of one away.
 Between them are two seconds."""
+TWICE: Final = 2
+"""How often a piece of a holder keeps a pull alive: a link may break in the middle of a chunk."""
 KEPT: Final = 16
 """Chunks of which pieces are kept that no pull wants now."""
 
@@ -84,14 +86,20 @@ class HolderPace:
 class _Pieces:
     """What one holder gave of one chunk."""
 
-    count: int
+    length: int  # of the chunk, in bytes
     asked: float  # when it was asked for
     came: float = -math.inf  # when the last of it came
+    count: int = attrs.field(init=False)
     todo: deque[int] = attrs.field(init=False)  # pieces that were not asked for
     here: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
 
     def __attrs_post_init__(self) -> None:
+        self.count = -(-self.length // PIECE)
         self.todo = deque(range(self.count))
+
+    def fits(self, piece: int, data: bytes) -> bool:
+        """Whether a piece has the length of that piece."""
+        return len(data) == min(PIECE, self.length - piece * PIECE)
 
     @property
     def since(self) -> float:
@@ -132,6 +140,8 @@ class _BlobFetch:
     misses: Counter[NodeId] = attrs.field(factory=Counter[NodeId])
     rests: dict[NodeId, float] = attrs.field(factory=dict[NodeId, float])  # till when
     took: float = 0.0  # seconds that a piece takes, smoothed; 0 before the first
+    # how often each piece of a chunk came from each holder
+    seen: Counter[tuple[NodeId, int, int]] = attrs.field(factory=Counter[tuple[NodeId, int, int]])
     over: asyncio.Event = attrs.field(factory=asyncio.Event)
     displaced: bool = False  # its room was given to blobs that come faster
 
@@ -213,10 +223,20 @@ class _BlobFetch:
             if holder in asked
         )
 
-    def came(self, took: float) -> None:
-        """A piece is here."""
+    def came(self, took: float, holder: NodeId, index: int, piece: int) -> None:
+        """A piece is here; one that a holder gives again and again keeps no pull alive."""
         self.took = 0.8 * (self.took or took) + 0.2 * took
-        self.alive()
+        self.seen[holder, index, piece] += 1
+        if self.seen[holder, index, piece] <= TWICE:
+            self.alive()
+
+    def lies(self, holder: NodeId) -> bool:
+        """A holder sent something else, and is asked no more; whether that is news."""
+        if holder in self.lied:
+            return False
+        self.lied.add(holder)
+        self.fail(holder)
+        return True
 
     def done(self, index: int) -> None:
         """A chunk is here."""
@@ -404,7 +424,8 @@ class BlobPuller:
     def _take_kept(self, pull: _BlobFetch) -> None:
         """Use what came for an earlier pull of the blob, after its end too."""
         for key, parts in list(self._parts.items()):
-            if key[0] == pull.ref.root and len(parts.here) == parts.count:
+            # A chunk that is kept takes what others gave of it along.
+            if key[0] == pull.ref.root and len(parts.here) == parts.count and key in self._parts:
                 self._check(key, parts)
 
     def _leave(self, root: bytes) -> None:
@@ -466,7 +487,7 @@ class BlobPuller:
         """What came of a chunk from a holder; what was asked for and may come is waited for."""
         key = (ref.root, index, holder)
         if key not in self._parts:
-            self._parts[key] = _Pieces(-(-ref.length(index) // PIECE), now)
+            self._parts[key] = _Pieces(ref.length(index), now)
         self._parts.move_to_end(key)
         for asked in self._asked.values():
             if asked.key == key:
@@ -507,15 +528,23 @@ class BlobPuller:
                     pull.miss(index, holder, now)
                 else:
                     pull.fail(holder)
+        elif parts is not None and not parts.fits(piece, data):
+            del self._parts[key]
+            self._lied(pulls, holder)
         elif parts is not None and piece not in parts.here:
             parts.here[piece] = data
             parts.came = asyncio.get_running_loop().time()
             for pull in pulls:
-                pull.misses.pop(holder, None)
-                pull.came(took)
+                pull.came(took, holder, index, piece)
             if len(parts.here) == parts.count and pulls:
                 self._check(key, parts)
         self._go_on()
+
+    def _lied(self, pulls: Sequence[_BlobFetch], holder: NodeId) -> None:
+        """A holder sent what is not of the blob."""
+        news = [pull for pull in pulls if pull.lies(holder)]
+        if news:
+            self._exchanges.accuse(holder, "another chunk than that which was asked for")
 
     def _check(self, key: PartKey, parts: _Pieces) -> None:
         """Keep a chunk whose pieces are all here, if it is what it should be."""
@@ -524,13 +553,10 @@ class BlobPuller:
         data = b"".join(parts.here[piece] for piece in range(parts.count))
         del self._parts[key]
         if hashlib.sha256(data).digest() != pulls[0].ref.chunks[index]:
-            fresh = [pull for pull in pulls if holder not in pull.lied]
-            for pull in fresh:
-                pull.lied.add(holder)
-                pull.fail(holder)
-            if fresh:
-                self._exchanges.accuse(holder, "another chunk than that which was asked for")
+            self._lied(pulls, holder)
             return
+        for pull in pulls:
+            pull.misses.pop(holder, None)
         self._tally.bytes_received += len(data)
         if all(index not in pull.wanted for pull in pulls):
             return  # another holder was faster

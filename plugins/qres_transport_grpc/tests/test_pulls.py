@@ -180,3 +180,75 @@ def test_a_blob_that_comes_far_slower_than_others_makes_room_for_them() -> None:
             await slow
 
     anyio.run(main)
+
+
+class Scripted(Holders):
+    """Holders whose answers a function decides."""
+
+    def __init__(self, answers: Callable[[int, int], tuple[int, bytes]], seconds: float) -> None:
+        super().__init__(lambda _holder: seconds)
+        self.answers = answers
+
+    def want(self, to: NodeId, body: bytes, came: Callable[[int, bytes, float], None]) -> Any:
+        self.asked[to] += 1
+        loop, seconds = asyncio.get_running_loop(), self.seconds(to)
+        status, data = self.answers(int.from_bytes(body[32:36], "big"), body[36])
+        loop.call_later(seconds, came, status, data, seconds)
+        return AskedPiece(to, body, came, loop.time(), loop.time())
+
+
+def right(index: int, piece: int) -> bytes:
+    start = index * CHUNK + piece * PIECE
+    return BLOB[start : start + PIECE]
+
+
+def test_two_holders_whose_pieces_came_late_give_the_blob_to_the_next_pull() -> None:
+    """Both gave all of it after the pull had ended: one of them is used, and the other let go."""
+    data = BLOB[: PIECE + 7]
+    ref = BlobRef.of(data)
+
+    async def main() -> None:
+        holders = Scripted(
+            lambda _index, piece: (ANSWERED, data[piece * PIECE : (piece + 1) * PIECE]), 12.0
+        )
+        end = puller(holders)
+        with pytest.raises(TransportError, match="QRES-E905"):
+            await end.fetch(ref, [silent(1), silent(2)], WITHIN)
+        await asyncio.sleep(10.0)
+        asked = holders.asked.total()
+        assert await end.fetch(ref, [silent(1), silent(2)], WITHIN) == data
+        assert holders.asked.total() == asked, "nothing was asked for again"
+
+    anyio.run(main)
+
+
+def test_a_holder_that_gives_all_but_the_last_piece_again_and_again_does_not_hold_a_pull() -> None:
+    holders = Scripted(
+        lambda index, piece: (
+            (ABSENT, b"") if piece == PIECES - 1 else (ANSWERED, right(index, piece))
+        ),
+        1.0,
+    )
+
+    async def main() -> float:
+        with pytest.raises(TransportError, match=r"QRES-E90[45]"):
+            await puller(holders).fetch(REF, [silent(1)], WITHIN)
+        return asyncio.get_running_loop().time()
+
+    assert anyio.run(main) < 3600.0
+    assert holders.asked.total() < 100 * len(REF.chunks) * PIECES
+
+
+def test_a_piece_of_another_length_is_a_lie_and_takes_no_room() -> None:
+    holders = Scripted(lambda _index, _piece: (ANSWERED, bytes(PIECE + 1)), 0.1)
+    kept: list[int] = []
+
+    async def main() -> None:
+        end = puller(holders)
+        with pytest.raises(TransportError, match="QRES-E906"):
+            await end.fetch(REF, [silent(1)], WITHIN)
+        kept.extend(len(piece) for parts in end._parts.values() for piece in parts.here.values())
+
+    anyio.run(main)
+    assert kept == []
+    assert holders.accused == [silent(1)]

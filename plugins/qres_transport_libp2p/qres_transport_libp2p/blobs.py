@@ -48,12 +48,12 @@ ATTEMPTS: Final = 3
 HANDOVERS: Final = 3
 """How often, in one pull, a holder that has nothing to do takes over from one that brings nothing:
 each time what came of a chunk is lost, on a slow line too."""
-TIMES: Final = 2
-"""How often a peer may be sent all of a blob at once: the second time for what was lost."""
-AGAIN_SECONDS: Final = 600.0
+TIMES: Final = 4
+"""How often a peer may be sent all of a blob at once: a line may break, and what it lost counts."""
+AGAIN_SECONDS: Final = 120.0
 """After which it may be sent all of it once more."""
-YIELD_SECONDS: Final = 5.0
-"""How long who asks for a blob again waits for those that ask for one for the first time."""
+FEW: Final = 256
+"""Buckets among which no full ones are looked for."""
 ASKED_AGAIN: Final = "blob: asked for again and again"
 TURN: Final = 0.25
 """After what part of the pull's patience."""
@@ -120,8 +120,8 @@ class Blobs:
         self._options = options
         self._store = store
         self._serving: Counter[ID] = Counter()
-        self._first: Counter[ID] = Counter()  # who is being sent what it had not asked for before
         self._sent: dict[tuple[ID, bytes], TokenBucket] = {}  # of bytes, to each peer of each blob
+        self._many = FEW  # buckets, of which full ones are let go next
         self._fetching: dict[bytes, trio.Lock] = {}
         sessions.serve(PROTOCOL, self._serve)
 
@@ -159,39 +159,30 @@ class Blobs:
 
     async def _answer(self, peer: ID, root: bytes, index: int, wire: Wire) -> None:
         """Send a chunk that is here, unless the peer was sent the blob several times already."""
-        size = self._store.size(root)
-        bucket = self._bucket(peer, root, size)
-        first = bucket.holds((TIMES - 1) * size)  # it was not sent all of it yet
-        if not first:
-            with patience(YIELD_SECONDS):
-                while self._first.total() > self._first[peer]:  # noqa: ASYNC110 - they change often
-                    await trio.sleep(PAUSE_SECONDS / 10)
         data = self._store.chunk(root, index)
         if data is None:
             await wire.send(b"", before=ABSENT)
             return
-        if not bucket.take(len(data)):
+        if not self._bucket(peer, root).take(len(data)):
             self._sessions.tally.drop(ASKED_AGAIN)
             await wire.send(b"", before=BUSY)
             return
         self._sessions.tally.bytes_sent += len(data)
-        self._first[peer] += first
-        try:
-            await wire.send(data, before=HERE)
-        finally:
-            self._first[peer] -= first
+        await wire.send(data, before=HERE)
 
-    def _bucket(self, peer: ID, root: bytes, size: int) -> TokenBucket:
-        """What a peer may still be sent of a blob; full ones are worth nothing and are let go."""
-        key = peer, root
-        found = self._sent.get(key)
-        if found is None or not size:
-            clock = trio.current_time
-            made = TokenBucket(max(1, size) / AGAIN_SECONDS, TIMES * max(1, size), clock=clock)
-            if not size:  # it is not here: nothing will be sent
-                return made
-            self._sent = {name: bucket for name, bucket in self._sent.items() if not bucket.full}
-            found = self._sent[key] = made
+    def _bucket(self, peer: ID, root: bytes) -> TokenBucket:
+        """What a peer may still be sent of a blob that is here.
+
+        Full ones are worth nothing and are let go, whenever there are twice as many as then.
+        """
+        found = self._sent.get((peer, root))
+        if found is None:
+            if len(self._sent) >= self._many:
+                self._sent = {key: kept for key, kept in self._sent.items() if not kept.full}
+                self._many = max(FEW, 2 * len(self._sent))
+            size = max(1, self._store.size(root))
+            found = TokenBucket(size / AGAIN_SECONDS, TIMES * size, clock=trio.current_time)
+            self._sent[peer, root] = found
         return found
 
     # ── fetching ──────────────────────────────────────────────────────────────────────────────

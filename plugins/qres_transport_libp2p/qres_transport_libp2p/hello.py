@@ -41,9 +41,9 @@ WELCOME: Final = b"\1"
 REFUSED: Final = b"\0"
 LINGER_SECONDS: Final = 3.0
 """How long who is refused has to read that, and to hang up itself."""
-HELLOS_PER_SECOND: Final = 4.0
+HELLOS_PER_SECOND: Final = 10.0
 """That a peer may say, on average, over all its connections; each is asked of all plugins."""
-HELLOS_BURST: Final = 20
+HELLOS_BURST: Final = 30
 TOO_OFTEN: Final = "hello: too often"
 LASTING: Final = frozenset({str(Fault.BANNED), "certificate-revoked", "not-a-member"})
 """Why a node is rejected whatever it shows: these are asked for before it may say hello."""

@@ -15,7 +15,7 @@ from libp2p.abc import IHost, IMuxedConn, INetConn, INetStream, INetwork, INotif
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
-from qres_carrier import Tally
+from qres_carrier import SenderBuckets, Tally, TokenBucket
 
 from qres_core import LinkReason, NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
 from qres_transport_libp2p.clock import patience
@@ -23,6 +23,7 @@ from qres_transport_libp2p.endings import ending
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pulse import Stretch
+from qres_transport_libp2p.windows import OWN_BURST, OWN_PER_SECOND
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing, reset
 
 SETTLE_SECONDS: Final = 5.0
@@ -91,6 +92,12 @@ class Sessions(INotifee):
     # why the last link of each peer that is, or was just, up ended
     _why: dict[ID, LinkReason] = attrs.field(factory=dict[ID, LinkReason])
     _changed: trio.Event = attrs.field(factory=trio.Event)
+    # how many streams this node may open to each peer now
+    _openings: SenderBuckets = attrs.field(
+        factory=lambda: SenderBuckets(
+            lambda: TokenBucket(OWN_PER_SECOND, OWN_BURST, clock=trio.current_time)
+        )
+    )
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────
 
@@ -374,6 +381,7 @@ class Sessions(INotifee):
             what = "not connected"
             raise BrokenStreamError(what)
         stream: INetStream | None = None
+        await trio.sleep(self._openings.of(peer).wait())  # faster ones would end the connection
         try:
             with patience(self.options.read_seconds):
                 stream = await self.host.new_stream(peer, [protocol])

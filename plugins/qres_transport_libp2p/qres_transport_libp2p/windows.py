@@ -32,6 +32,10 @@ STREAMS_PER_SECOND: Final = 50.0
 soon it ends."""
 STREAMS_BURST: Final = 512
 """And at once."""
+OWN_PER_SECOND: Final = 40.0
+"""Streams that this node opens to a peer a second, on average: fewer than the peer allows."""
+OWN_BURST: Final = 200
+"""And at once: a node that starts anew knows nothing of what it opened before."""
 TOO_FAST: Final = "yamux: streams too fast"
 TOO_MANY_STREAMS: Final = "yamux: too many streams"
 TOO_MUCH: Final = "yamux: too much unread"

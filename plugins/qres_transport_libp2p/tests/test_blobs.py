@@ -602,7 +602,7 @@ def asked_again(lab: SimpleNamespace, times: int) -> tuple[list[bytes], int]:
 
 
 @pytest.mark.claim("C-libp2p-37")
-def test_a_peer_is_sent_a_blob_twice_and_then_told_to_wait(lab: SimpleNamespace) -> None:
+def test_a_peer_is_sent_a_blob_a_few_times_and_then_told_to_wait(lab: SimpleNamespace) -> None:
     answers, counted = asked_again(lab, 12)
     assert answers == [blobs.HERE] * blobs.TIMES + [blobs.BUSY] * (12 - blobs.TIMES)
     assert counted == 12 - blobs.TIMES

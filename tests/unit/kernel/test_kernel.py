@@ -815,6 +815,40 @@ def test_status_is_shown_by_plugin_and_an_error_in_its_place(make_kernel: MakeKe
     assert "QRES-E702" in str(shown["c"]["error"])
 
 
+@pytest.mark.parametrize("raised", [ValueError, SystemExit])
+def test_a_fact_that_raises_where_it_is_shown_ends_nothing(
+    make_kernel: MakeKernel, raised: type[BaseException]
+) -> None:
+    class Fact:
+        def __str__(self) -> str:
+            raise raised
+
+    kernel = make_kernel({"a": returning("status", {"fact": Fact(), "well": 1})})
+    assert "QRES-E701" in str(kernel.status()["a"]["error"])
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError, SystemExit])
+def test_what_a_check_raises_while_it_is_read_is_the_plugins_fault(
+    make_kernel: MakeKernel, raised: type[BaseException]
+) -> None:
+    def told(_: int) -> Problem:
+        raise raised
+
+    @attrs.frozen
+    class Lazy:
+        claims = Claims(tolerates=None)
+
+        def check(self, _around: Surroundings) -> object:
+            return map(told, range(2))
+
+        @hookimpl
+        def privatize(self, update: Update) -> Update:
+            return update
+
+    with pytest.raises(CompatibilityError, match=r"QRES-E206 plugins\.lazy: 'check' raised"):
+        make_kernel({"lazy": Lazy})
+
+
 def test_what_depends_on_the_dimension_is_said_once_it_is_known(make_kernel: MakeKernel) -> None:
     @attrs.frozen
     class Narrow:

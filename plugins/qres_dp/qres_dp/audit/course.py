@@ -160,7 +160,7 @@ class Course:
             math.sqrt(table["rounds"]) / table["noise_multiplier"], table["delta"]
         )
         self.data = folder / "data" if self.setting.shared else None
-        one, places = list[Entry](), [(0, _SWARM), (1, _SWARM)]
+        single, places = list[Entry](), [(0, _SWARM), (1, _SWARM)]
         if self.data:
             places.append((2, "other"))
         self.players = [
@@ -168,7 +168,7 @@ class Course:
                 self.roster[i],
                 swarm,
                 folder / f"{i}" if self.setting.durable else None,
-                one if self.data else [],
+                single if self.data else [],
             )
             for i, swarm in places
         ]

@@ -9,7 +9,7 @@ import attrs
 
 
 @attrs.frozen
-class Fault:
+class SeededFault:
     """A fault."""
 
     module: str  # below the package
@@ -25,55 +25,55 @@ _NOISED = "        noisy = noised(clipped, mechanism)\n"
 _OWN = "        taken = [item for item in memory.own if item < step] + [step] * carries\n"
 
 
-def _share(factor: str) -> Fault:
+def _share(factor: str) -> SeededFault:
     old = "    distribution = discrete_gaussian(mechanism.share)\n"
-    return Fault("releases.local", old, old.replace("share", f"share * {factor}"))
+    return SeededFault("releases.local", old, old.replace("share", f"share * {factor}"))
 
 
-def _sample(more: str) -> Fault:
+def _sample(more: str) -> SeededFault:
     """Noise that is changed after it was drawn."""
-    return Fault("releases.local", _SAMPLE, _SAMPLE + more)
+    return SeededFault("releases.local", _SAMPLE, _SAMPLE + more)
 
 
-def _keyed(key: str) -> Fault:
+def _keyed(key: str) -> SeededFault:
     """Noise of a key that is not fresh."""
-    return Fault("releases.local", _SAMPLE, _SAMPLE.replace("fresh_key()", key))
+    return SeededFault("releases.local", _SAMPLE, _SAMPLE.replace("fresh_key()", key))
 
 
-def _clip(new: str) -> Fault:
-    return Fault("clip", _CLIP, "    import numpy as np\n" + new)
+def _clip(new: str) -> SeededFault:
+    return SeededFault("clip", _CLIP, "    import numpy as np\n" + new)
 
 
-def _key(new: str) -> Fault:
-    return Fault("randomness", _OS, new)
+def _key(new: str) -> SeededFault:
+    return SeededFault("randomness", _OS, new)
 
 
-def _out(more: str) -> Fault:
-    return Fault("discrete_gaussian", _OUT, _OUT.replace("return out", more + "return out"))
+def _out(more: str) -> SeededFault:
+    return SeededFault("discrete_gaussian", _OUT, _OUT.replace("return out", more + "return out"))
 
 
-FAULTS: Final[Mapping[str, Fault]] = {
+FAULTS: Final[Mapping[str, SeededFault]] = {
     # Size and shape of the noise.
     "half the noise": _share("1 / 4"),
     "0.9 of the noise": _share("81 / 100"),
     "forgotten z": _share("4"),
-    "0.9 of the noise in the mechanism": Fault(
+    "0.9 of the noise in the mechanism": SeededFault(
         "modes",
         "deviation = Fraction(self.noise_multiplier) * self.sensitivity",
         "deviation = Fraction(self.noise_multiplier) * self.sensitivity * Fraction(9, 10)",
     ),
-    "neighbours half as far apart": Fault(
+    "neighbours half as far apart": SeededFault(
         "modes", "return 1 if self is Relation.ADD_REMOVE else 2", "return 1"
     ),
-    "replaced updates counted once in sums": Fault(
+    "replaced updates counted once in sums": SeededFault(
         "modes",
         "return self.relation.apart * self.bound",
         "return (self.relation.apart if self.mode is Mode.LOCAL else 1) * self.bound",
     ),
-    "share over honest squared": Fault(
+    "share over honest squared": SeededFault(
         "modes", "self.variance / self.honest)", "self.variance / self.honest**2)"
     ),
-    "half the noise of records alone": Fault(
+    "half the noise of records alone": SeededFault(
         "modes",
         "self.variance / self.honest)",
         "self.variance / (4 if self.mode is Mode.LOCAL and self.units > 1 else self.honest))",
@@ -97,7 +97,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "noise cut at five deviations": _sample(
         "    far = int(5 * float(mechanism.share) ** 0.5)\n    noise = np.clip(noise, -far, far)\n"
     ),
-    "noise after which is clipped": Fault(
+    "noise after which is clipped": SeededFault(
         "releases.local",
         "        noise += row.astype(np.int32, copy=False)\n",
         "        noise += row.astype(np.int32, copy=False)\n"
@@ -129,14 +129,14 @@ FAULTS: Final[Mapping[str, Fault]] = {
     ),
     "noise used again": _keyed("bytes(32)"),
     "a key that the data name": _keyed("__import__('hashlib').sha256(row.tobytes()).digest()"),
-    "a key that the round names": Fault(
+    "a key that the round names": SeededFault(
         "releases.local",
         _NOISED,
         "        global fresh_key\n        import hashlib\n"
         "        place = str((self.by.node, round_info.number)).encode()\n"
         "        fresh_key = lambda: hashlib.sha256(place).digest()\n" + _NOISED,
     ),
-    "a second attempt repeats the noise of the first": Fault(
+    "a second attempt repeats the noise of the first": SeededFault(
         "releases.local",
         _NOISED,
         "        global fresh_key\n        import os\n"
@@ -164,113 +164,117 @@ FAULTS: Final[Mapping[str, Fault]] = {
         "    short = vector\n    if square > bound * bound:\n"
         "        short = (vector * (bound / square**0.5)).astype(np.int32)\n"
     ),
-    "twice the clip for a record": Fault(
+    "twice the clip for a record": SeededFault(
         "terms", "RecordClip(self.clip, self.units)", "RecordClip(2 * self.clip, self.units)"
     ),
-    "the weight of the update": Fault("releases.local", "vector=noisy, weight=1)", "vector=noisy)"),
-    "companions of others": Fault("plugin", "if update.companions:", "if False:"),
+    "the weight of the update": SeededFault(
+        "releases.local", "vector=noisy, weight=1)", "vector=noisy)"
+    ),
+    "companions of others": SeededFault("plugin", "if update.companions:", "if False:"),
     # Rows of correlated noise.
-    "sensitivity of rows for one turn": Fault(
+    "sensitivity of rows for one turn": SeededFault(
         "correlated.factor",
         "for start in starts[: participation.times]:",
         "for start in starts[:1]:",
     ),
-    "data in every row": Fault(
+    "data in every row": SeededFault(
         "releases.encoded",
         "        carries = self.carries(step)\n",
         "        carries = True\n",
     ),
-    "rows of updates as they are": Fault(
+    "rows of updates as they are": SeededFault(
         "releases.encoded",
         "clip(update.vector, mechanism.length).vector if carries",
         "update.vector if carries",
     ),
-    "rows charged without earlier updates": Fault(
+    "rows charged without earlier updates": SeededFault(
         "releases.encoded",
         "reach(memory.factor, taken, step)",
         "reach(memory.factor, [step] * carries, step)",
     ),
-    "rows from before a restart for nothing": Fault(
+    "rows from before a restart for nothing": SeededFault(
         "releases.encoded",
         _OWN,
         "        begun = memory.__dict__.setdefault('begun', step)\n"
         + _OWN.replace("if item < step]", "if begun <= item < step]"),
     ),
-    "updates of a killed process for nothing": Fault(
+    "updates of a killed process for nothing": SeededFault(
         "releases.encoded",
         _OWN,
         "        charges = [record.charge for record in self.book.records]\n"
         "        rows = {charge.row for charge in charges if charge.node == self.by.node}\n"
         + _OWN.replace("if item < step]", "if item < step and item in rows]"),
     ),
-    "records without what rounding adds": Fault(
+    "records without what rounding adds": SeededFault(
         "releases.encoded", "if terms.unit is Unit.RECORD:", "if False:"
     ),
     # Sums, and what is refused.
-    "sums of any size": Fault(
+    "sums of any size": SeededFault(
         "releases.shared", "if len(members) < honest + others:", "if not members:"
     ),
-    "one watcher whatever the colluders": Fault("fitting", "return max(1, colluders)", "return 1"),
-    "nodes say when they are content": Fault("plugin", "if around.until:", "if False:"),
-    "companions pass the check": Fault("fitting", "if around.companions:", "if False:"),
+    "one watcher whatever the colluders": SeededFault(
+        "fitting", "return max(1, colluders)", "return 1"
+    ),
+    "nodes say when they are content": SeededFault("plugin", "if around.until:", "if False:"),
+    "companions pass the check": SeededFault("fitting", "if around.companions:", "if False:"),
     # What is said of it.
-    "half the epsilon": Fault(
+    "half the epsilon": SeededFault(
         "accounting.composition",
         "    return gaussian.epsilon(mu, delta)\n",
         "    return gaussian.epsilon(mu, delta) / 2\n",
     ),
-    "groups at the price of their root": Fault(
+    "groups at the price of their root": SeededFault(
         "account", "{noise / size: ", "{noise / size**0.5: "
     ),
-    "ledger that does not count": Fault(
+    "ledger that does not count": SeededFault(
         "ledger", "            self._kinds[_kind(record.charge)] += 1\n", "            pass\n"
     ),
-    "charges that stay in memory": Fault(
+    "charges that stay in memory": SeededFault(
         "ledger", "else self._store.append(make)", "else make(self._head)"
     ),
-    "ledger that a restart forgets": Fault(
+    "ledger that a restart forgets": SeededFault(
         "keeping",
         "            return PrivacyLedger.open(self.folder, self.owner)\n",
         "            return PrivacyLedger.in_memory(self.owner)\n",
     ),
-    "charges for twice the noise": Fault(
+    "charges for twice the noise": SeededFault(
         "terms",
         "self.multiplier if multiplier is None else multiplier",
         "2 * self.multiplier if multiplier is None else multiplier",
     ),
-    "second attempts for nothing": Fault(
+    "second attempts for nothing": SeededFault(
         "ledger",
         "        record = make(self._head) if",
         "        if any(r.charge.height == charge.height for r in self._records):\n"
         "            return self._records[-1]\n"
         "        record = make(self._head) if",
     ),
-    "budget without an end": Fault(
+    "budget without an end": SeededFault(
         "ledger", "        if not total <= budget.epsilon:\n", "        if False:\n"
     ),
-    "charges of others are not read": Fault(
+    "charges of others are not read": SeededFault(
         "ledger", "            self._store.refresh()\n", "            return\n"
     ),
-    "charges of others are not counted": Fault(
+    "charges of others are not counted": SeededFault(
         "ledger",
         "                self._take(self._store.records[len(self._records) :])\n            total",
         "                pass\n            total",
     ),
-    "the same data twice in a sum": Fault(
+    "the same data twice in a sum": SeededFault(
         "ledger", "if charge.mode == Mode.DISTRIBUTED.value and other != charge.node:", "if False:"
     ),
-    "an anchor that stays": Fault(
+    "an anchor that stays": SeededFault(
         "ledger.store",
         "        with self._db.transaction():\n            self.refresh()\n"
         "            self._write_anchor()\n        return record\n",
         "        return record\n",
     ),
-    "a journal that nobody asks": Fault(
+    "a journal that nobody asks": SeededFault(
         "plugin",
         "        self._lack.check(release.ledger, round_info.swarm, info.node_id, contributed)\n",
         "",
     ),
-    "no wait after a restart": Fault(
+    "no wait after a restart": SeededFault(
         "plugin", "release.waits = release.is_seen and", "release.waits = False and"
     ),
 }

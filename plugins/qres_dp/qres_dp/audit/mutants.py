@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any, Final
 
-from qres_dp.audit.faults import FAULTS, Fault
+from qres_dp.audit.faults import FAULTS, SeededFault
 
 _PACKAGE: Final = "qres_dp"
 _COMMANDS: Final = ("plan_command", "cli")
@@ -25,7 +25,7 @@ _COMMANDS: Final = ("plan_command", "cli")
 class _Changed(SourceFileLoader):
     """Loads a module with its text changed."""
 
-    def __init__(self, fullname: str, path: str, fault: Fault) -> None:
+    def __init__(self, fullname: str, path: str, fault: SeededFault) -> None:
         super().__init__(fullname, path)
         self._fault = fault
 
@@ -40,7 +40,7 @@ class _Changed(SourceFileLoader):
 class _Finder(MetaPathFinder):
     """Finds the changed module, and no other."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: SeededFault) -> None:
         self._name, self._fault = f"{_PACKAGE}.{fault.module}", fault
 
     def find_spec(
