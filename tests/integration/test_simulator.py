@@ -125,6 +125,7 @@ def test_a_swarm_that_is_mostly_away_ends_the_simulation() -> None:
 UNDONE: Final = {
     *("sign_flip", "scaled", "noise", "gaussian", "sleeper"),
     *("nan", "inf", "offset", "foe", "optimised_ipm", "searched", "cancel", "drift", "aside"),
+    *("ascent", "one_class", "steady"),
 }
 """Attacks that undo a plain mean."""
 HINDERED: Final = {"ipm", "optimised_alie", "mirror"}
