@@ -338,7 +338,7 @@ class PrivateDatabase:
 
         Until then the log has what a commit replaced, and the file may have it too. With
         ``PRAGMA secure_delete=ON``, what is deleted is overwritten. If another process reads the
-        store for longer than :data:`BUSY_SECONDS`, the log is emptied when that process lets go.
+        store for longer than ``BUSY_SECONDS``, the log is emptied when that process lets go.
 
         Raises:
             RoundError: QRES-E602.
