@@ -55,12 +55,13 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy && $(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/codespell && $(BIN)/python -P scripts/check_style.py && $(BIN)/python -P scripts/claims.py --check
-	$(BIN)/python -P scripts/figures.py --check
+	$(BIN)/python -P scripts/figures.py --check && $(BIN)/python -P scripts/walk.py --check
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/python -P -m pytest -q tests/unit/test_helm.py
 
+# The manual. The build makes the reference pages that git ignores.
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
@@ -98,7 +99,7 @@ hostile: $(VENV)/.test
 
 # Attacks on whole swarms of 100 and 200 nodes, and boxes of processes that die: tens of minutes, and up to 4 GB.
 large: $(VENV)/.test
-	QRES_LARGE=1 $(BIN)/python -P -m pytest -m long tests/attacks/test_left_out.py tests/integration/test_swarm_up.py
+	QRES_LARGE=1 $(BIN)/python -P -m pytest -m long tests/attacks/test_left_out.py libraries/qres_lab/tests/commands/test_swarm_up.py
 
 # Whole swarms in trouble on a virtual clock, as seeds decide. One, told: make swarm-simulation SEED=17
 SEEDS ?= 0:500
@@ -166,6 +167,7 @@ wheels: $(VENV)/.dev
 	rm -rf dist && for dist in $(filter-out $(INTEGRATIONS),$(DISTS)); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done
 	for dist in $(INTEGRATIONS); do $(BIN)/python -m build --no-isolation --outdir dist/integrations "$$dist" || exit; done
 	$(BIN)/check-wheel-contents dist/*.whl dist/integrations/*.whl
+	$(BIN)/python -P scripts/distributions.py --check dist
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz dist/integrations/*
 
 # A release before it is published: built twice, served, installed by strangers, used; see RELEASING.md.
@@ -231,7 +233,7 @@ requirements: $(VENV)/.dev
 	$(BIN)/nox --session requirements -- $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-* .nox dist build docs/_build tests/interop/*/node_modules qres-demo .coverage .*_cache .hypothesis
+	rm -rf .venv .venv-* .nox dist build docs/_build $(shell sed -n 's|^/docs/|docs/|p' .gitignore) tests/interop/*/node_modules qres-demo .coverage .*_cache .hypothesis
 
 # A stamp per set of requirements: nothing is installed again until a pin or a project changes.
 $(VENV)/.%: requirements/%.txt requirements/sdists.txt $(PROJECTS) | $(BIN)/pip

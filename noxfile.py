@@ -22,6 +22,7 @@ DISTS = [
 # What they stand on is not among these pins: the right build of torch depends on the machine.
 INTEGRATIONS = sorted(path.parent for path in ROOT.glob("integrations/*/pyproject.toml"))
 
+OURS = [nox.project.load_toml(dist / "pyproject.toml")["project"]["name"] for dist in DISTS]
 TRANSPORTS = set(ROOT.glob("plugins/qres_transport_*"))
 SDISTS = ("python-baseconv", "varint")  # published as sources only, see `sdists` in pyproject.toml
 
@@ -119,6 +120,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", "-P", "scripts/check_style.py")
     session.run("python", "-P", "scripts/claims.py", "--check")
     session.run("python", "-P", "scripts/figures.py", "--check")
+    session.run("python", "-P", "scripts/walk.py", "--check")
     session.run("hadolint", "deploy/Dockerfile")
     schemas = {"compose-spec": "deploy/compose.yaml", "citation-file-format": "CITATION.cff"}
     for schema, file in schemas.items():
@@ -158,8 +160,8 @@ def requirements(session: nox.Session) -> None:
         *(sys.executable, "-m", "uv", "pip", "compile", "--quiet"),
         *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
         *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),
-        *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "qres-core"),
-        *("--no-emit-package", "qres-arithmetic", "--no-emit-package", "qres-carrier"),
+        *("--no-emit-index-url", "--no-emit-find-links"),
+        *(word for name in OURS for word in ("--no-emit-package", name)),
     )
 
     def compile_pins(name: str, *words: str) -> None:

@@ -1,16 +1,18 @@
 """Robust aggregation against byzfl, byzpy, krum and flwr, in one run, on one thread.
 
-Run ``python benchmarks/aggregation.py [--quick] [--json]``. Peers that are not installed are
-skipped by name; ``docs/how-to/compare-with-peers.md`` says how to install them side by side.
+Run ``python benchmarks/aggregation.py [--quick] [--json] [--exact]``. Peers that are not installed
+are skipped by name; ``docs/how-to/compare-with-peers.md`` says how to install them side by side.
 
 Inputs are float32: honest rows from N(0.1, 1) and ``f = n // 5`` colluding rows a little off
 their mean. Times are process times, the median of several runs, all libraries in turn. A
 ratio is the best peer's time divided by ours. The fixed-point arithmetic is compared with our own
-float path, because no peer has one.
+float path, because no peer has one. That of the rules that take steps is also compared with the
+peers' floats; ``--exact`` does this alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import os
@@ -49,7 +51,7 @@ from numpy.typing import NDArray  # noqa: E402
 from qres_arithmetic import numpy_only, squared_distances  # noqa: E402
 from qres_krum import bulyan, krum, multi_krum  # noqa: E402
 
-from qres_core import ValueRefusedError  # noqa: E402
+from qres_core.errors import ValueRefusedError  # noqa: E402
 
 Rows = NDArray[np.float32]
 Times = dict[str, dict[str, float]]
@@ -57,6 +59,9 @@ Times = dict[str, dict[str, float]]
 SIZES = ((10, 10**6), (100, 10**5), (1000, 10**4), (20, 10**7), (50, 10**6), (100, 10**6))
 QUICK_SIZES = ((10, 10**5), (50, 20_000))
 SMALL = ((10, 100), (10, 1000), (50, 1000))
+STEPS = ((20, 10**3), (100, 10**3), (20, 10**5), (100, 10**5), (200, 10**4), (1000, 10**4))
+CAF_ROWS = 200
+"""Rows of which CAF's eigenvectors still take less than a minute in every library."""
 PATIENCE = 60.0
 """Seconds of one call after which a rule of a peer is not called again."""
 
@@ -90,6 +95,22 @@ def our_rules(rows: Any, f: int) -> Mapping[str, Callable[[], Any]]:
     }
 
 
+def exact_steps(grid: Any, f: int) -> Mapping[str, Callable[[], Any]]:
+    """The rules that take steps, on int32 rows in the peers' units times ``2**16``."""
+    found = {
+        "geometric_median": lambda: stats.geometric_median(
+            grid, iterations=3, smoothing=0.1 * 2**16, start="zero"
+        ),
+        "centred_clipping": lambda: stats.centred_clipping(grid, radius=100.0 * 2**16),
+        "centred_clipping_3": lambda: stats.centred_clipping(
+            grid, radius=100.0 * 2**16, iterations=3
+        ),
+    }
+    if len(grid) <= CAF_ROWS:
+        found["caf"] = lambda: stats.caf(grid, f)
+    return found
+
+
 def timed(run: Callable[[], Any]) -> float:
     """Process time of one call, seconds."""
     start = time.process_time()
@@ -120,7 +141,8 @@ def versus(size: tuple[int, int], loaded: Mapping[str, Any], repeats: int) -> Ti
         calls.setdefault(rule, {})["qres"] = run
     for library, prepare in loaded.items():
         for rule, run in prepare(rows, f).items():
-            calls.setdefault(rule, {})[library] = run
+            if rule in calls:
+                calls[rule][library] = run
     found: Times = {}
     for rule, by_library in calls.items():
         found[rule] = in_turn(by_library, repeats)
@@ -204,6 +226,27 @@ def on_integers(size: tuple[int, int], repeats: int) -> list[Record]:
     return records
 
 
+def exact_against_peers(
+    size: tuple[int, int], loaded: Mapping[str, Any], repeats: int
+) -> list[Record]:
+    """The exact arithmetic of the rules that take steps, against the peers' floats."""
+    n, d = size
+    rows = make_rows(n, d)
+    grid = np.rint(rows * 2**16).astype(np.int32)
+    f = n // 5
+    others = {library: prepare(rows, f) for library, prepare in loaded.items()}
+    records: list[Record] = []
+    for rule, run in exact_steps(grid, f).items():
+        rivals = {library: rules[rule] for library, rules in others.items() if rule in rules}
+        times = in_turn({"exact": run, **rivals}, repeats)
+        where = f"{rule}, n = {n}, d = {d:.0e}"
+        records.append(Record(f"{where}: exact", 1e3 * times["exact"], "ms"))
+        if rivals:
+            ratio = min(times[library] for library in rivals) / times["exact"]
+            records.append(Record(f"{where}: best peer's float / exact", ratio, "x"))
+    return records
+
+
 def mixing(size: tuple[int, int], repeats: int, *, promised: bool) -> list[Record]:
     """NNM with the trimmed mean against the distances it needs anyway."""
     rows = make_rows(*size)
@@ -253,8 +296,18 @@ def least_diameters(*, quick: bool) -> list[Record]:
     return [*records, Record(name, refused, "", 1.0, at_least=True)]
 
 
-def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
-    """All figures."""
+def measure_exact(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
+    """The figures of exact rules that take steps."""
+    loaded = loaded_peers()
+    records: list[Record] = []
+    for size in STEPS[:2] if quick else STEPS:
+        often = 50 if size[0] * size[1] <= 10**5 else 5
+        records += exact_against_peers(size, loaded, often)
+    return records
+
+
+def loaded_peers() -> dict[str, Any]:
+    """The peers that are installed; the others are named on standard error."""
     loaded: dict[str, Any] = {}
     for name in peers.NAMES:
         prepare = peers.load(name)
@@ -262,8 +315,14 @@ def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness call
             print(f"skipped {name}: {prepare}", file=sys.stderr)
         else:
             loaded[name] = prepare
+    return loaded
+
+
+def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
+    """All figures."""
+    loaded = loaded_peers()
     repeats = 3 if quick else 5
-    records: list[Record] = []
+    records: list[Record] = [*measure_exact(quick)]
     for size in (*SMALL, *(QUICK_SIZES if quick else SIZES)):
         small = size in SMALL
         print("n = {}, d = {}".format(*size), file=sys.stderr, flush=True)
@@ -278,8 +337,11 @@ def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness call
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--exact", action="store_true")
+    mine, sys.argv[1:] = parser.parse_known_args()
     main(
         __doc__ or "",
-        measure,
+        measure_exact if mine.exact else measure,
         dists=("qres-arithmetic", "qres-krum", "qres-robust-stats", "numpy", "numba"),
     )

@@ -13,12 +13,13 @@ import attrs
 import numpy as np
 from harness import Record, main
 
-from qres_core import RoundInfo, Trainer, Update, Vector, fixed
+from qres_core import RoundInfo, Update, Vector, fixed
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.messages import ContributionBody
+from qres_core.swarm.ledger.messages import ContributionBody
+from qres_core.training import Trainer
+from qres_core.training.tasks import TaskConfig, make_task
 
 NODES: Final = 10
 FRAGMENTS: Final = 4

@@ -16,7 +16,7 @@ import attrs
 from harness import Record, main
 from server_optimisers import LIARS, accuracy
 
-from qres_core.lab.tasks import TaskConfig
+from qres_core.training.tasks import TaskConfig
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "FedAvg": {},

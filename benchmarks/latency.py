@@ -20,12 +20,12 @@ from harness import Record, main
 from one_node import config
 
 from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.discovery import scan
 from qres_core.lab.clock import EPOCH
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 MBITS, DELAY, JITTER = 20.0, 0.02, 0.01
 CASES = ((10, 2), (20, 2), (50, 5))

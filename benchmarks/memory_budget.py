@@ -17,16 +17,21 @@ from typing import Any, Final
 
 import numpy as np
 from harness import Record, main
+from qres_lab.testing import make_round_info
 
 from qres_core import Contribution, fixed, vector_digest
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.gathering import Gathering, Held
-from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, Member, contribution_digest
-from qres_core.swarm.shelf import Shelf
-from qres_core.testing import make_round_info
+from qres_core.swarm.contributions.merge import Merger
+from qres_core.swarm.ledger.messages import (
+    CONTRIBUTION,
+    ContributionBody,
+    Member,
+    contribution_digest,
+)
+from qres_core.swarm.storage.kept_contributions import Gathering, Held
+from qres_core.swarm.storage.shelf import Shelf
 
 NODES: Final = 20
 SPREAD: Final = 3000.0

@@ -24,20 +24,25 @@ import anyio
 import attrs
 import numpy as np
 from harness import Record, main
+from qres_lab.testing import make_round_info, make_updates
 
 from qres_core import Contribution, RoundInfo, Update, Vector, fixed
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.memory import MemoryTransport
 from qres_core.contract.transport import TransportLimits
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig
-from qres_core.swarm.gathering import Gathering, Held
-from qres_core.swarm.memory import MemoryTransport
-from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, Member, contribution_digest
-from qres_core.testing import make_round_info, make_updates
+from qres_core.swarm.contributions.merge import Merger
+from qres_core.swarm.ledger.messages import (
+    CONTRIBUTION,
+    ContributionBody,
+    Member,
+    contribution_digest,
+)
+from qres_core.swarm.storage.kept_contributions import Gathering, Held
+from qres_core.training.tasks import Task, TaskConfig
 
 NODES: Final = 10
 ALL_BITS: Final = 32

@@ -35,11 +35,10 @@ from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.meter import Meter
 from qres_core.lab.nodes import identify
-from qres_core.swarm.context import node_info, round_info
-from qres_core.swarm.effects import Broadcast, Effect, Refused, RoundEnded, SendTo
-from qres_core.swarm.journal import MemoryJournal
-from qres_core.swarm.merkle import leaf_hash, merkle_path, merkle_root
-from qres_core.swarm.messages import (
+from qres_core.swarm.context.effects import Effect, Refused, RoundEnded
+from qres_core.swarm.context.position import node_info, round_info
+from qres_core.swarm.ledger.merkle import leaf_hash, merkle_path, merkle_root
+from qres_core.swarm.ledger.messages import (
     CERTIFICATE,
     CONTRIBUTION,
     OUTCOME_PRECOMMIT,
@@ -56,9 +55,11 @@ from qres_core.swarm.messages import (
     encode_conclusion,
     encode_vote,
 )
-from qres_core.swarm.results import Conclusion, Merged
-from qres_core.swarm.rounds import RoundMachine, round_machine
-from qres_core.swarm.shard_messages import (
+from qres_core.swarm.ledger.results import Conclusion, Merged
+from qres_core.swarm.machine.rounds import RoundMachine, round_machine
+from qres_core.swarm.runtime.driver import Driver, Ports, Told
+from qres_core.swarm.shards.committees import ShardPlan, pack_shard
+from qres_core.swarm.shards.messages import (
     HELD,
     HELD_BLOCK,
     PART,
@@ -75,7 +76,7 @@ from qres_core.swarm.shard_messages import (
     encode_pull,
     encode_shard_results,
 )
-from qres_core.swarm.shards import ShardPlan, pack_shard
+from qres_core.swarm.storage.journal import MemoryJournal
 
 START = 1_700_000_000.0
 
@@ -159,6 +160,8 @@ class OneNode:
             info, self.kernel, self.swarm, self.model, MemoryJournal(), object()
         )
         self.machine.trains_ahead = False
+        ports = Ports(broadcast=self.note, send=lambda _to, frame: self.note(frame), tell=self.told)
+        self.driver = Driver(self.machine, ports)
 
     @cached_property
     def plan(self) -> ShardPlan:
@@ -245,33 +248,31 @@ class OneNode:
         """Have the node receive a message."""
         frame = envelope.to_bytes()
         self.meter.count(0, envelope, len(frame))
-        self.take(self.timed(self.machine.receive, frame, envelope.sender, START))
+        self.timed(self.machine.receive, frame, envelope.sender, START)
 
-    def timed(self, call: Any, *arguments: Any) -> list[Effect]:
+    def timed(self, call: Any, *arguments: Any) -> None:
         """Have the node do something, and count its processor time."""
         began = time.process_time()
         effects: list[Effect] = call(*arguments)
         self.seconds += time.process_time() - began
-        return effects
+        self.driver.carry_out(effects)
 
-    def take(self, effects: Sequence[Effect]) -> None:
-        """What the node does; its questions are answered later."""
-        for effect in effects:
-            match effect:
-                case Broadcast(frame) | SendTo(_, frame):
-                    sent = Envelope.from_bytes(frame, max_bytes=2**31)
-                    if sent.kind == CONTRIBUTION:
-                        self.digest = contribution_digest(sent)
-                    elif sent.kind == PROPOSAL:
-                        self.proposed = Proposal.from_bytes(sent.payload, len(self.members))
-                    elif sent.kind == PULL:
-                        self.pulls.append(decode_pull(sent.payload, len(self.plan)))
-                case Refused():
-                    self.refused.append(effect.reason)
-                case RoundEnded():
-                    self.ended.append(effect)
-                case _:
-                    pass
+    def note(self, frame: bytes) -> None:
+        """What the node sends; its questions are answered later."""
+        sent = Envelope.from_bytes(frame, max_bytes=2**31)
+        if sent.kind == CONTRIBUTION:
+            self.digest = contribution_digest(sent)
+        elif sent.kind == PROPOSAL:
+            self.proposed = Proposal.from_bytes(sent.payload, len(self.members))
+        elif sent.kind == PULL:
+            self.pulls.append(decode_pull(sent.payload, len(self.plan)))
+
+    def told(self, told: Told) -> None:
+        """What the node reports."""
+        if isinstance(told, Refused):
+            self.refused.append(told.reason)
+        elif isinstance(told, RoundEnded):
+            self.ended.append(told)
 
     def others(self) -> Iterator[int]:
         """All members but this node."""
@@ -289,9 +290,9 @@ class OneNode:
             return merged
 
         self.kernel.aggregate_shard = aggregate  # type: ignore[method-assign,assignment]
-        self.take(self.timed(self.machine.start, START))
+        self.timed(self.machine.start, START)
         trained = Update(self.trained), 1, self.machine.head.digest, START
-        self.take(self.timed(self.machine.trained, *trained))
+        self.timed(self.machine.trained, *trained)
         members = self._contribute()
         self._hold(members)
         self._decide(members)

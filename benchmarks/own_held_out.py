@@ -43,10 +43,8 @@ from qres_validation.capped_mean import longest
 from qres_core import (
     ACCEPT,
     FULL_STANDING,
-    HeldOut,
     NodeInfo,
     Outcome,
-    QresError,
     RoundInfo,
     RoundStatus,
     Updates,
@@ -54,9 +52,11 @@ from qres_core import (
     fixed,
 )
 from qres_core.contract import partition
-from qres_core.lab.data import Purpose, digits, stream
-from qres_core.lab.models import Softmax
-from qres_core.lab.momentum_trainer import MomentumTrainer
+from qres_core.errors import QresError
+from qres_core.training import HeldOut
+from qres_core.training.data import Purpose, digits, stream
+from qres_core.training.models import Softmax
+from qres_core.training.momentum_trainer import MomentumTrainer
 
 HONEST, LIARS, ROUNDS, HELD = 10, 4, 200, 100
 NODES, VOTES = HONEST + LIARS, (HONEST + 2 * LIARS) // 2 + 1

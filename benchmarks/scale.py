@@ -25,12 +25,12 @@ from harness import Record, main, plot_option, whole_option
 from one_node import OneNode, Path, config
 
 from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.discovery import scan
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import Task
 from qres_core.reporting import Axis, Chart, Line, svg_file
+from qres_core.training.tasks import Task
 
 CASES = ((20, 2), (100, 5), (1000, 10))
 BY_CHANCE = 1000, 100, 91

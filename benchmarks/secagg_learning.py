@@ -20,11 +20,12 @@ import attrs
 import numpy as np
 from harness import Record, main
 
-from qres_core import RoundInfo, Trainer, Update, Vector
+from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.training import Trainer
+from qres_core.training.tasks import TaskConfig, make_task
 
 Tables = Mapping[str, Mapping[str, Any]]
 TRUST: Tables = {"memory": {}, "ed25519": {}, "replay": {}}

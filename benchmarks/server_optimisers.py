@@ -17,10 +17,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import attrs
 from harness import Record, main
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.training.tasks import TaskConfig
 
 LIARS = 4
 FASTER = "plain at ten times the rate"

@@ -24,9 +24,8 @@ import anyio.to_thread
 import trio
 from harness import Record, main
 from nacl.signing import SigningKey
+from qres_lab.box.nodes import free_ports
 from qres_transport_libp2p.pin import check_libp2p
-
-from qres_core.node.box import free_ports
 
 MIB = 2**20
 SIZE = 40_000_000
@@ -61,7 +60,8 @@ def libp2p_end(index: int, ports: Sequence[Any]) -> Any:
 
 def end(plugin: Any, index: int, nodes: Sequence[bytes]) -> Any:
     """A node's end of a plugin's transport; it admits everybody."""
-    from qres_core import ACCEPT, LinkKeys, NodeInfo  # noqa: PLC0415 - takes a second
+    from qres_core import ACCEPT, NodeInfo  # noqa: PLC0415 - takes a second
+    from qres_core.transport import LinkKeys  # noqa: PLC0415 - takes a second
 
     mine = key(index)
     links = LinkKeys(nodes[index], lambda told: mine.sign(told).signature, lambda node: node)
@@ -96,7 +96,7 @@ def _count_reads() -> list[int]:
 
 
 async def _receive(index: int, ports: Sequence[int]) -> None:
-    from qres_core import BlobRef  # noqa: PLC0415
+    from qres_core.transport import BlobRef  # noqa: PLC0415
 
     transport = libp2p_end(index, ports)
     total = _count_reads()

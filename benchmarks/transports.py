@@ -26,9 +26,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from harness import Record, main
+from qres_lab.box.nodes import free_ports
 from transport import end, key, libp2p_end, meet
-
-from qres_core.node.box import free_ports
 
 SIZE = 20_000_000
 RECEIVERS = 4
@@ -52,7 +51,7 @@ def _transport(kind: str, index: int, where: Sequence[str]) -> Any:
 
 async def _receive(kind: str, index: int, where: Sequence[str]) -> None:
     """A receiver, in a process of its own."""
-    from qres_core import BlobRef  # noqa: PLC0415
+    from qres_core.transport import BlobRef  # noqa: PLC0415
 
     transport = _transport(kind, index, where)
     await transport.start()

@@ -16,7 +16,7 @@ copyright = author  # noqa: A001 - Sphinx reads this name
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "qres_reference"]
-exclude_patterns = ["_build", "_ext", "examples", "conftest.py"]
+exclude_patterns = ["_build", "_ext", "examples", "conftest.py", "reference/README.md"]
 root_doc = "index"
 nitpicky = True
 suppress_warnings: list[str] = []
@@ -44,7 +44,7 @@ nitpick_ignore = [
     ("py:data", "ERRORS"),  # has a page of its own, reference/errors.md
     (
         "py:class",
-        "qres_core.contract.gallery.AttackOutcome",
+        "qres_lab.exhibit.AttackOutcome",
     ),  # its values are told where it is used
     ("py:class", "qres_core.contract.fragments.Fragment"),  # under its public name in the manual
 ]

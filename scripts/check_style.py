@@ -3,13 +3,15 @@
     python scripts/check_style.py               all of them
     python scripts/check_style.py README.md     these files
 
-Code, names in backquotes, addresses, headings and comments are not checked. Exit status 1 if
-something is found.
+Pages that are made from the code are checked too. Code, names in backquotes, addresses, headings
+and comments are not. Docstrings of what is installed begin with a noun or a verb, and not with a
+question word. Exit status 1 if something is found.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -33,6 +35,10 @@ PAGES: Final = (
     "plugins/*/changelog.d/*.md",
     "requirements/*.md",
     "qres_core/contract/errors.py",
+)
+PRODUCT: Final = ("qres_core", "integrations/*/qres_*", "libraries/*/qres_*", "plugins/*/qres_*")
+_QUESTION: Final = re.compile(
+    r"(?:Who(?:m|se|ever)?|What(?:ever)?|Whether|Which|Where|When|Why|How)\b"
 )
 _CODE: Final = "X"  # in the place of code and names: one word
 _END: Final = re.compile(r"(?<=[.!?:;])\s+(?=[^\W_])|(?<=[.!?][)\"”])\s+(?=[A-Z])")
@@ -90,7 +96,6 @@ def segments(text: str) -> Iterator[tuple[int, str]]:
     text = re.sub(r"(`+)(?:(?!\1).)+?\1", lambda code: _CODE + "\n" * code[0].count("\n"), text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"https?://\S+", _CODE, text)
-    text = _blanked(r"^\s*(?:[-*+] |\d+\. )?\*\*[^*]+[.:?]\*\*", text)  # a heading in the line
     text = text.replace("**", "")
     first, inside = 0, ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -153,14 +158,42 @@ def check(name: str, text: str, style: Style) -> Iterator[str]:
             yield f"{name}:{first}: a sentence of {words} words; write: shorter sentences"
 
 
+def docstrings(name: str, source: str) -> Iterator[str]:
+    """Complaints about docstrings of a module that begin with a question word."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found = _QUESTION.match(ast.get_docstring(node) or "")
+            if found:
+                where = f"{name}:{node.body[0].lineno}"
+                yield f"{where}: a docstring begins with “{found[0]}”; write: a noun or a verb"
+
+
+def modules() -> list[Path]:
+    """Every module of what is installed."""
+    folders = [folder for pattern in PRODUCT for folder in ROOT.glob(pattern)]
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
 def files(names: Iterable[str]) -> list[Path]:
     """The files named, or all that are checked."""
     if named := [ROOT / name for name in names]:
         return named
     found = {path for pattern in PAGES for path in ROOT.glob(pattern)}
-    # Their sentences are checked where they stand.
-    made = {ROOT / "docs/reference/claims.md", ROOT / "docs/reference/figures.md"}
-    return sorted(path for path in found - made if "_build" not in path.parts)
+    return sorted(path for path in found if "_build" not in path.parts)
+
+
+def texts(names: Iterable[str]) -> dict[str, str]:
+    """The text of each file that is checked; of pages made from the code, as they would be made."""
+    found = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files(names)}
+    if names:
+        return found
+    sys.path.append(str(ROOT / "docs" / "_ext"))
+    pages = importlib.import_module("qres_pages")
+    # The sentences of claims and figures are checked where they stand.
+    listed = {"docs/reference/claims.md", "docs/reference/figures.md"}
+    made = {name: make() for name, make in pages.PAGES.items() if name not in listed}
+    made[pages.HOOKS] = pages.hooks_page()
+    return {name: text for name, text in (found | made).items() if name not in listed}
 
 
 def main(arguments: list[str]) -> int:
@@ -168,9 +201,11 @@ def main(arguments: list[str]) -> int:
     style = Style.read()
     complaints = [
         complaint
-        for path in files(arguments)
-        for complaint in check(str(path.relative_to(ROOT)), path.read_text("utf-8"), style)
+        for name, text in texts(arguments).items()
+        for complaint in check(name, text, style)
     ]
+    for path in () if arguments else modules():
+        complaints += docstrings(str(path.relative_to(ROOT)), path.read_text("utf-8"))
     print(*complaints, sep="\n", end="\n" if complaints else "")
     return bool(complaints)
 

@@ -29,6 +29,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from qres_dp import Dp
+from qres_lab.testing import make_node_ids
 
 from qres_core import (
     NodeInfo,
@@ -43,9 +44,8 @@ from qres_core import (
     fixed,
     model_digest,
 )
-from qres_core.lab.data import DataSplit, digits
-from qres_core.swarm.mean import weighted_mean
-from qres_core.testing import make_node_ids
+from qres_core.builtin.mean import weighted_mean
+from qres_core.training.data import DataSplit, digits
 
 DELTA: Final = 1e-5
 ROUNDS: Final = 60

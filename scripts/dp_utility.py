@@ -42,8 +42,8 @@ from qres_dp.randomness import fresh_key
 
 from qres_core import fixed
 from qres_core.contract.by_record import clipped_sum
-from qres_core.lab.data import DataSplit, digits
 from qres_core.reporting import Axis, Chart, Line, svg_file
+from qres_core.training.data import DataSplit, digits
 
 DELTA: Final = 1e-5
 EPSILONS: Final = (1.0, 2.0, 4.0, 8.0)

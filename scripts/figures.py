@@ -1,13 +1,13 @@
-"""Hold the measured figures of the pages against their list, and write the table of all of them.
+"""Hold the measured figures of the pages against their list.
 
-    python scripts/figures.py             write docs/reference/figures.md
-    python scripts/figures.py --measured  first take other tables on the pages as measured today
-    python scripts/figures.py --check     write nothing; exit status 1 if the table is stale
+    python scripts/figures.py             print the table of all of them: a page of the manual
+    python scripts/figures.py --measured  take other tables on the pages as measured today
+    python scripts/figures.py --check     print the faults alone
     python scripts/figures.py --unlisted  print lines of the pages that may hold other figures
 
 The list is ``figures.toml`` beside this script. An entry has
 
-``page``     where the figures stand;
+``page``     where the figures stand: a page, or a table as a file ``.csv`` that a page shows;
 ``what``     what they are of;
 ``text``     the figures as the page prints them, a list of texts; or
 ``table``    the first line of a table of figures, and ``digest``, which its numbers have;
@@ -21,13 +21,16 @@ numbers than when its command was run, a command whose script, option or target 
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import importlib
 import re
 import shlex
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -36,7 +39,6 @@ import attrs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIST: Final = "scripts/figures.toml"
-PAGE: Final = "docs/reference/figures.md"
 PAGES: Final = ("README.md", "docs/*.md", "docs/[!r]*/*.md", "docs/reference/[!cfhl]*.md")
 """Where figures are looked for with ``--unlisted``. The other pages of the reference hold none."""
 
@@ -75,7 +77,11 @@ class Figures:
 
     def tables(self, root: Path) -> list[list[str]]:
         """The rows of each table of the page with the entry's first line."""
-        return list(_tables((root / self.page).read_text("utf-8"), self.table))
+        text = (root / self.page).read_text("utf-8")
+        if self.page.endswith(".csv"):
+            first, *rows = text.splitlines()
+            return [[" | ".join(row) for row in csv.reader(rows)]] if first == self.table else []
+        return list(_tables(text, self.table))
 
     def faults(self, root: Path) -> Iterator[str]:
         """What is wrong with the page or with the command."""
@@ -138,6 +144,13 @@ def _digest(rows: Iterable[str]) -> str:
     return hashlib.sha256(numbers.encode()).hexdigest()[:8]
 
 
+@cache
+def _commands() -> str:
+    """The help of all commands, as the manual has it."""
+    sys.path.append(str(ROOT / "docs" / "_ext"))
+    return str(importlib.import_module("qres_pages").cli_page())
+
+
 def _command_faults(root: Path, command: str) -> Iterator[str]:
     """What a command names and the repository does not have."""
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
@@ -147,13 +160,10 @@ def _command_faults(root: Path, command: str) -> Iterator[str]:
             yield f"no target {words[1]}"
         return
     if words[:1] == ["qres"]:
-        known = (root / "docs/reference/cli.md").read_text("utf-8")
-        places = {rf"^#+ qres {words[1]}$": [root / "docs/reference/cli.md"]}
-        places[rf'^{words[1]} = ".*cli:'] = sorted(root.glob("plugins/*/pyproject.toml"))
-        if not any(
-            re.search(line, path.read_text("utf-8"), re.MULTILINE)
-            for line, paths in places.items()
-            for path in paths
+        known = _commands()
+        projects = [each.read_text("utf-8") for each in root.glob("plugins/*/pyproject.toml")]
+        if not re.search(rf"^#+ qres {words[1]}$", known, re.MULTILINE) and not any(
+            re.search(rf'^{words[1]} = ".*cli:', each, re.MULTILINE) for each in projects
         ):
             yield f"no command qres {words[1]}"
     elif scripts := [root / word for word in words if word.endswith(".py")]:
@@ -177,7 +187,7 @@ def _command_faults(root: Path, command: str) -> Iterator[str]:
 def _title(root: Path, page: str) -> str:
     text = (root / page).read_text("utf-8")
     title = text.partition("# ")[2].partition("\n")[0]
-    if not page.startswith("docs/"):
+    if not page.startswith("docs/") or page.endswith(".csv"):
         return f"`{page}`"
     up = "../" + page.removeprefix("docs/")
     return f"[{title}]({up.replace('../reference/', '')})"
@@ -223,7 +233,7 @@ def unlisted(root: Path, figures: Iterable[Figures]) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the table, or with ``--check`` compare it; 1 if there is a fault."""
+    """Print the faults, and without ``--check`` the table before them; 1 if there is a fault."""
     if arguments == ["--measured"]:
         measured(ROOT, datetime.now(UTC).date())
     figures = read(ROOT)
@@ -231,11 +241,8 @@ def main(arguments: list[str]) -> int:
         print(*unlisted(ROOT, figures), sep="\n")
         return 0
     faults = [fault for each in figures for fault in each.faults(ROOT)]
-    page = ROOT / PAGE
-    if arguments != ["--check"]:
-        page.write_text(written(ROOT, figures), encoding="utf-8")
-    elif not page.is_file() or page.read_text("utf-8") != written(ROOT, figures):
-        faults.append(f"{PAGE}: is stale; run: python -P scripts/figures.py")
+    if not arguments:
+        print(written(ROOT, figures))
     print(*faults, sep="\n", end="\n" if faults else "")
     return int(bool(faults))
 

@@ -43,13 +43,13 @@ from qres_zk.slack import factor
 from qres_zk.statement import NormStatement
 
 from qres_core import RoundInfo, Update, Vector, hookimpl
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.nodes import identify
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.training.tasks import TaskConfig
 
 EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "full-stack.toml"
 DROPOUT: Final = 0.15

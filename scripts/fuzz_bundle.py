@@ -23,7 +23,7 @@ from qres_zk.bundle import ProofBundle
 from qres_zk.pedersen import commit
 from qres_zk.statement import Context, NormStatement
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 CONTEXT = Context("fuzz", b"n" * 32, 7, b"m" * 32, b"r" * 32)
 STATEMENT = NormStatement(8, 2**16)

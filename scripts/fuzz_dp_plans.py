@@ -30,7 +30,8 @@ from qres_dp import Dp
 from qres_dp.modes import LEMMA
 from qres_dp.plan import PrivacyPlan
 
-from qres_core import QresError, Surroundings, Visibility, commands
+from qres_core import Surroundings, Visibility, commands
+from qres_core.errors import QresError
 
 _REFUSALS = frozenset({"QRES-E104", "QRES-E105", "QRES-E313", "QRES-E314"})
 _BATCH = 4_000

@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from qres_lab.box.fleet import Fleet
+from qres_lab.box.nodes import BoxNode, prepare
 from trials.processes import end_in_order, has_model
 from trials.raw import Plan
 from trials.usage import MIB, usage
-
-from qres_core.node.box import BoxNode, prepare
-from qres_core.node.fleet import Fleet
 
 NODES: Final = 6
 ROOM: Final = 50 * MIB

@@ -35,14 +35,15 @@ import anyio
 import anyio.to_thread
 import attrs
 from nacl.signing import SigningKey
+from qres_lab.box.fleet import Fleet
+from qres_lab.box.nodes import free_ports, prepare
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.pin import check_libp2p
 from trials.processes import end_in_order, has_model
 
-from qres_core import ACCEPT, LinkKeys, NodeInfo, PeerChange, Transport
+from qres_core import ACCEPT, NodeInfo
 from qres_core.kernel.config import read_toml
-from qres_core.node.box import free_ports, prepare
-from qres_core.node.fleet import Fleet
+from qres_core.transport import LinkKeys, PeerChange, Transport
 
 COUNTER: Final = """
 import atexit, os, threading, time

@@ -2,8 +2,8 @@
 
 A plugin's distribution states its name among the entry points of its ``pyproject.toml``. The table
 ``[tool.qres.examples]`` there says what the plugin is an example of: a family of hooks, or another
-role of ``qres_core.kernel.index.ROLES``. What runs the training of a simulation, and
-what trains an app of another framework, are among the entry points of an integration::
+role of ``qres_core.kernel.index.ROLES``. What a library or an integration brings (commands,
+attacks, engines, executors, hosts, trainers) is among its entry points::
 
     python -P scripts/plugin_index.py           # write the file
     python -P scripts/plugin_index.py --check   # exit status 1 if the file is not up to date
@@ -14,13 +14,36 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from qres_core.kernel.discovery import ENTRY_POINT_GROUP, EXECUTORS_GROUP, TRAINERS_GROUP
+from packaging.requirements import Requirement
+
+from qres_core.kernel.discovery import (
+    ATTACKS_GROUP,
+    COMMANDS_GROUP,
+    ENGINES_GROUP,
+    ENTRY_POINT_GROUP,
+    EXECUTORS_GROUP,
+    HOSTS_GROUP,
+    SABOTAGE_GROUP,
+    TRAINERS_GROUP,
+)
 from qres_core.kernel.index import ROLES
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT / "qres_core" / "kernel" / "index.json"
+GROUPS: Final = (
+    ATTACKS_GROUP,
+    COMMANDS_GROUP,
+    ENGINES_GROUP,
+    EXECUTORS_GROUP,
+    HOSTS_GROUP,
+    SABOTAGE_GROUP,
+    TRAINERS_GROUP,
+)
+"""Of what libraries and integrations bring."""
 
 
 def rendered(root: Path) -> str:
@@ -52,24 +75,43 @@ def rendered(root: Path) -> str:
             examples[role] = plugin
     if lacking := set(ROLES) - set(examples):
         raise ValueError(f"no plugin is an example of {', '.join(sorted(lacking))}")
+    brought, folders = _brought(root)
     index = {
         "distributions": distributions,
         "examples": examples,
-        "executors": _brought(root, EXECUTORS_GROUP),
-        "trainers": _brought(root, TRAINERS_GROUP),
+        "brought": brought,
+        "folders": folders,
+        "extras": _extras(root, folders),
     }
     return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
-def _brought(root: Path, group: str) -> dict[str, str]:
-    """The distribution of what integrations bring under a group of entry points, by name."""
-    found: dict[str, str] = {}
-    for path in sorted(root.glob("integrations/*/pyproject.toml")):
+def _brought(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """By group, what libraries and integrations bring; and the folders of these distributions."""
+    found: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    folders: dict[str, str] = {}
+    parts = ("libraries", "integrations")
+    for path in sorted(path for part in parts for path in root.glob(f"{part}/*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        brought = project.get("entry-points", {}).get(group, {})
-        if taken := found.keys() & brought.keys():
-            raise ValueError(f"{path}: another distribution has {', '.join(sorted(taken))}")
-        found |= dict.fromkeys(brought, project["name"])
+        points = project.get("entry-points", {})
+        for group, names in found.items():
+            brought = points.get(group, {})
+            if taken := names.keys() & brought.keys():
+                raise ValueError(f"{path}: another distribution has {', '.join(sorted(taken))}")
+            names.update(dict.fromkeys(brought, project["name"]))
+            if brought:
+                folders[project["name"]] = path.parent.relative_to(root).as_posix()
+    return found, folders
+
+
+def _extras(root: Path, folders: Mapping[str, str]) -> dict[str, str]:
+    """The extra of qres-core that installs one of these distributions and nothing else."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: dict[str, str] = {}
+    for extra, needed in project.get("optional-dependencies", {}).items():
+        names = {Requirement(text).name for text in needed}
+        if len(names) == 1 and names <= folders.keys():
+            found[names.pop()] = extra
     return found
 
 

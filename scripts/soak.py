@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from qres_lab.box.fleet import Fleet, NodeProcess
+from qres_lab.box.nodes import prepare
 from trials.processes import end_in_order
 from trials.usage import MIB, Usage, usage
-
-from qres_core.node.box import prepare
-from qres_core.node.fleet import Fleet, NodeProcess
 
 EVERY: Final = 2.0
 """Seconds between two samples."""

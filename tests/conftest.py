@@ -30,7 +30,7 @@ def harness() -> ModuleType:
 def _waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether what a set carries may wait for its model; in the controls no node has that."""
     # Not above: a worker loads this file before it counts lines.
-    from qres_core.swarm.amendments import Amendments  # noqa: PLC0415 - see above
+    from qres_core.swarm.members.amendments import Amendments  # noqa: PLC0415 - see above
 
     judge = Amendments.leave_sets
 

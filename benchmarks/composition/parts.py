@@ -15,6 +15,7 @@ from nacl.signing import SigningKey
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mechanism, Mode, Relation
+from qres_lab.testing.builders import make_updates
 from qres_quantize.rounding import rounded
 from qres_robust_stats import Median
 from qres_secagg.aggregator import Aggregator
@@ -34,14 +35,13 @@ from secagg import session as session_of
 from qres_core import Envelope, NodeInfo, RoundInfo, Vector, packing
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.checking import TOGETHER
-from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.merkle import leaf_hash, proves_leaf
-from qres_core.swarm.messages import ContributionBody
-from qres_core.swarm.shard_messages import ContributionHeader, ShardPart
-from qres_core.swarm.shards import ShardPlan
-from qres_core.swarm.votes import Step
-from qres_core.testing.builders import make_updates
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.consensus.votes import Step
+from qres_core.swarm.contributions.verification import TOGETHER
+from qres_core.swarm.ledger.merkle import leaf_hash, proves_leaf
+from qres_core.swarm.ledger.messages import ContributionBody
+from qres_core.swarm.shards.committees import ShardPlan
+from qres_core.swarm.shards.messages import ContributionHeader, ShardPart
 
 DELAY: Final = 0.05
 VECTORS, VOTES, HIDDEN = 2, 4, 6

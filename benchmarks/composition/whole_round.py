@@ -12,15 +12,15 @@ import numpy as np
 
 from composition.parts import K
 from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.calls import Caller
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
-from qres_core.kernel.kernel import Caller
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.once import Once
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 GROUP: Final = 8
 OTHERS: Final = "others"

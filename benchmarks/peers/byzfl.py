@@ -23,6 +23,8 @@ def rules(rows: Any, n: int, f: int) -> Rules:
         "trimmed_mean": lambda: trimmed(rows),
         "geometric_median": lambda: byzfl.GeometricMedian(nu=0.1, T=3)(rows),
         "centred_clipping": lambda: byzfl.CenteredClipping(L=1, tau=100.0)(rows),
+        "centred_clipping_3": lambda: byzfl.CenteredClipping(L=3, tau=100.0)(rows),
+        "caf": lambda: byzfl.CAF(f=f)(rows),
         "nnm_trimmed_mean": lambda: trimmed(mixed(rows)),
         "meamed": lambda: byzfl.Meamed(f=f)(rows),
     }

@@ -47,15 +47,16 @@ def _alone(answers: Mapping[str, Any]) -> str:
     )
 
 
-def _script(name: str) -> Any:
+def script(name: str) -> Any:
+    """A module of ``scripts/``."""
     if SCRIPTS not in sys.path:
         sys.path.append(SCRIPTS)
-    return importlib.import_module(f"compatibility.{name}")
+    return importlib.import_module(name)
 
 
 def compatibility_body() -> Iterator[str]:
     """The parts of ``reference/compatibility.md`` below its title."""
-    matrix, labels = _script("matrix"), list(_script("modes").MODES)
+    matrix, labels = script("compatibility.matrix"), list(script("compatibility.modes").MODES)
 
     def ask(*asked: str) -> Any:
         return matrix.answer(tuple(sorted(asked, key=labels.index)))

@@ -1,7 +1,8 @@
-"""The pages of the reference that are made from the code.
+"""The pages of the reference that are made from the code, and the pictures.
 
-They are kept in the repository, so that they can be read without building anything; every build
-writes them again and a test compares them with the code. Needs no Sphinx.
+Every build of the manual writes the pages; git ignores them. The two pictures are kept in the
+repository, because pages that are read there show them: a build renews them, and a test compares
+them with the code. Needs no Sphinx.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from typing import Any, Final, cast
 
 import attrs
 import click
-from qres_compatibility import INTRO, compatibility_body
+from qres_compatibility import INTRO, compatibility_body, script
 from qres_life_cycle import draw_life_cycle
+from qres_rooms import draw_rooms
 
 import qres_core
+from qres_core.attacks import catalogue, sabotages
+from qres_core.attacks.scenario import Scenario
 from qres_core.cli.app import VERBS, app
 from qres_core.cli.explain import log_ids
 from qres_core.contract import options
@@ -34,19 +38,16 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.contract.transport import LinkReason
 from qres_core.kernel.config import NodeConfig, SwarmConfig
-from qres_core.kernel.discovery import scan
+from qres_core.kernel.discovery import COMMANDS_GROUP, scan
+from qres_core.kernel.index import plugin_index
 from qres_core.kernel.policy import SYSTEM_POLICY, VARIABLE, PolicyFile
 from qres_core.kernel.slots import SLOTS
-from qres_core.lab.attacks import ATTACKS
-from qres_core.lab.sabotage import SABOTAGE
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig
-from qres_core.lab.trainer import TrainerConfig
+from qres_core.training.table import TrainerConfig
+from qres_core.training.tasks import TaskConfig
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-NOTICE: Final = (
-    "<!-- Made from the code by docs/_ext/qres_pages.py. Build the manual to renew it. -->"
-)
+NOTICE: Final = "<!-- Made from the code by docs/_ext/qres_pages.py. -->"
+HOOKS: Final = "docs/reference/hooks.md"
 WIDTH: Final = 88
 
 
@@ -109,14 +110,15 @@ def _slots() -> str:
     )
 
 
-def hooks_page() -> str:
-    """``reference/hooks.md``: as it is, with the table of slots and each hook's head renewed."""
-    text = (ROOT / "docs/reference/hooks.md").read_text(encoding="utf-8")
-    text = re.sub(
-        r"^\| family .*?(?=\n\n)", lambda _: _slots(), text, flags=re.MULTILINE | re.DOTALL
-    )
-    head = r"^### (\w+)\n\n```text\n.*?\n```\n\n.*?\n(?=\n)"
-    return re.sub(head, lambda found: _head(found[1]), text, flags=re.MULTILINE | re.DOTALL)
+def hooks_page(written: str | None = None) -> str:
+    """``reference/hooks.md`` as a reader of the manual has it.
+
+    The page in the repository is written by hand. The table of slots and the head of each hook are
+    put in here.
+    """
+    text = (ROOT / HOOKS).read_text(encoding="utf-8") if written is None else written
+    text = text.replace("## Slots\n", f"## Slots\n\n{_slots()}\n", 1)
+    return re.sub(r"^### (\w+)\n", lambda found: _head(found[1]), text, flags=re.MULTILINE)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────
@@ -332,6 +334,9 @@ def policy_page() -> str:
 # ── command line ──────────────────────────────────────────────────────────────────────────────────
 
 
+LABORATORY: Final = "qres-lab"
+
+
 def _help(command: click.Command, name: str, parent: click.Context | None) -> str:
     # click keeps the help option of the first context: one of a test may have been without `-h`.
     command = copy.copy(command)
@@ -353,12 +358,16 @@ def cli_page() -> str:
     def body() -> Iterator[str]:
         yield f"```text\n{_help(app, 'qres', None)}\n```"
         parent = click.Context(app, info_name="qres", **app.context_settings)
-        for verb in VERBS:
+        brought = plugin_index().brought[COMMANDS_GROUP]
+        lab = (verb for verb, distribution in brought.items() if distribution == LABORATORY)
+        for verb in (*VERBS, *lab):
             command = app.get_command(parent, verb)
             if command is None:
                 msg = f"no command {verb!r}"
                 raise ValueError(msg)
             yield f"## qres {verb}"
+            if verb not in VERBS:
+                yield f"Of `{LABORATORY}`: without it, the command says how to install it."
             yield f"```text\n{_help(command, verb, parent)}\n```"
             if isinstance(command, click.Group):
                 context = click.Context(command, info_name=verb, parent=parent)
@@ -386,13 +395,14 @@ def attacks_page() -> str:
             ("attack", "what it sends", "what the attacker must know", "strength"),
             (
                 (f"`{attack.name}`", attack.summary, attack.knowledge, attack.strength)
-                for attack in ATTACKS.values()
+                for attack in catalogue().values()
             ),
         )
         yield (
             "All attackers of a run make one attack and collude: they plan the lie together, and "
             "each of them sends it. The lie is encoded on the grid and saturates at its limit. "
-            "Formulas and papers are in the docstrings of `qres_core.lab.attacks`."
+            "Formulas and papers are in the docstrings. The first seven are of the core "
+            "(`qres_core.attacks`); `qres-lab` brings all others of this page (`qres_lab.attacks`)."
         )
         yield (
             "An attacker may know nothing, its own data, all honest updates of the round, or these "
@@ -415,7 +425,7 @@ def attacks_page() -> str:
         )
         yield _table(
             ("attack", "what it does"),
-            ((f"`{item.name}`", item.summary) for item in SABOTAGE.values()),
+            ((f"`{item.name}`", item.summary) for item in sabotages().values()),
         )
 
     intro = """
@@ -430,7 +440,6 @@ def attacks_page() -> str:
 # ── public names ──────────────────────────────────────────────────────────────────────────────────
 
 API_GROUPS: Final = {
-    "errors": "Errors",
     "types": "Vectors, updates, nodes",
     "rounds": "Rounds",
     "evidence": "Evidence and standing",
@@ -438,22 +447,31 @@ API_GROUPS: Final = {
     "companion": "Companions",
     "verdict": "Verdicts",
     "wire": "Envelope",
-    "dialogue": "Dialogues",
     "hookspecs": "Hooks",
-    "gallery": "Exhibits of the attack gallery",
-    "held_out": "Held-out examples",
     "claims": "Claims",
-    "transport": "Transport",
-    "trainer": "Trainer",
-    "record_clip": "Single examples",
-    "by_record": "Training by single examples",
-    "last_step": "What the swarm did last",
 }
+"""The modules of what is at the top of ``qres_core``, in the order of the page."""
+MODULES: Final = ("fixed", "canonical", "options", "packing", "stores")
+FAMILIES: Final = ("claims", "dialogues", "errors", "training", "transport")
+PACKAGES: Final = ("qres_core.commands", "qres_core.reporting", "qres_hosting")
 
 
 def _home(name: str) -> str:
+    """The module of the contract that defines a name of the top."""
     homes = cast("dict[str, tuple[str, ...]]", vars(qres_core)["_HOME"])
     return next((module for module, names in homes.items() if name in names), name)
+
+
+def _homes(family: types.ModuleType) -> dict[str, str]:
+    """By name of a family, the module that defines it; modules that are names are left out."""
+    tree = ast.parse(inspect.getsource(family))
+    return {
+        alias.name: str(node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("qres_core.contract.")
+        for alias in node.names
+        if alias.name in family.__all__
+    }
 
 
 def _constants(loaded: types.ModuleType) -> dict[str, str]:
@@ -470,11 +488,12 @@ def _constants(loaded: types.ModuleType) -> dict[str, str]:
     return found
 
 
-def _entry(name: str, module: str) -> str:
-    value = getattr(qres_core, name)
+def _entry(name: str, module: str, public: types.ModuleType = qres_core) -> str:
+    """The entry of a name that ``module`` defines and ``public`` shows."""
+    value = getattr(public, name)
     if inspect.isfunction(value):
         return f".. autofunction:: {name}"
-    constants = _constants(importlib.import_module(f"qres_core.contract.{module}"))
+    constants = _constants(importlib.import_module(module))
     if name in constants:
         return f".. py:data:: {name}\n\n   {constants[name]}"
     options = ["members"]
@@ -490,7 +509,7 @@ def _lives_elsewhere(value: object, module: types.ModuleType) -> bool:
 
 
 def _module_entry(module: str) -> str:
-    loaded = getattr(qres_core, module)
+    loaded = importlib.import_module(module)
     public = {name: text for name, text in _constants(loaded).items() if name[0] != "_"}
     hidden = f"\n   :exclude-members: {', '.join(public)}" if public else ""
     # Names that live in modules of a package: autodoc takes none of them for its own.
@@ -518,28 +537,34 @@ def api_page() -> str:
         for module, title in API_GROUPS.items():
             yield f"## {title}"
             names = [name for name in qres_core.__all__ if _home(name) == module]
-            entries = [_entry(name, module) for name in names]
+            entries = [_entry(name, f"qres_core.contract.{module}") for name in names]
             lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
-        for module in (
-            "fixed",
-            "canonical",
-            "options",
-            "packing",
-            "partition",
-            "stores",
-            "reporting",
-            "hosting",
-            "commands",
-        ):
+        for module in MODULES:
             yield f"## qres_core.{module}"
+            yield f"```{{eval-rst}}\n{_module_entry(f'qres_core.contract.{module}')}\n```"
+        for name in FAMILIES:
+            family = importlib.import_module(f"qres_core.{name}")
+            homes = _homes(family)
+            yield f"## qres_core.{name}"
+            yield str(family.__doc__).strip().split("\n\n")[0]
+            entries = [
+                _entry(each, homes[each], family) for each in family.__all__ if each in homes
+            ]
+            lines = "\n\n".join([f".. currentmodule:: qres_core.{name}", *entries])
+            yield f"```{{eval-rst}}\n{lines}\n```"
+            if name == "training":
+                yield "## qres_core.training.partition"
+                yield f"```{{eval-rst}}\n{_module_entry('qres_core.contract.partition')}\n```"
+        for module in PACKAGES:
+            yield f"## {module}"
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
-        A plugin may import these names, and no others, with `from qres_core import …`. A name is
-        loaded on first use. `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`,
-        `qres_core.packing`, `qres_core.partition`, `qres_core.stores`, `qres_core.reporting`,
-        `qres_core.hosting` and `qres_core.commands` are modules.
+        A plugin may import these names of `qres_core`, and no others. An integration may also
+        import those of `qres_hosting`. A name is loaded on first use. The first are at the top:
+        `from qres_core import …`. The others are in modules by family, `from qres_core.errors
+        import …`. A name has one place.
     """
     return _page("Python names", intro, body())
 
@@ -549,8 +574,19 @@ def compatibility_page() -> str:
     return _page("Compatibility", INTRO, compatibility_body())
 
 
+def claims_page() -> str:
+    """``reference/claims.md``."""
+    claims = script("claims")
+    return str(claims.Book.read(ROOT).written())
+
+
+def figures_page() -> str:
+    """``reference/figures.md``."""
+    figures = script("figures")
+    return str(figures.written(ROOT, figures.read(ROOT)))
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
-    "docs/reference/hooks.md": hooks_page,
     "docs/reference/errors.md": errors_page,
     "docs/reference/fault-ids.md": faults_page,
     "docs/reference/configuration.md": configuration_page,
@@ -559,15 +595,22 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/attacks.md": attacks_page,
     "docs/reference/api.md": api_page,
-    "docs/explanation/life-cycle.svg": draw_life_cycle,
+    "docs/reference/claims.md": claims_page,
+    "docs/reference/figures.md": figures_page,
 }
-"""Every generated file by its path from the root of the repository."""
+"""Every page that a build writes, by its path from the root. Git ignores them."""
+
+PICTURES: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/explanation/life-cycle.svg": draw_life_cycle,
+    "docs/explanation/rooms.svg": draw_rooms,
+}
+"""Every drawn picture by its path from the root. They are in the repository."""
 
 
 def write_pages() -> list[Path]:
     """Write what is not as the code says; returns what was written."""
     written: list[Path] = []
-    for name, make in PAGES.items():
+    for name, make in {**PAGES, **PICTURES}.items():
         path, text = ROOT / name, make()
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8", newline="\n")

@@ -16,22 +16,18 @@ import click
 from qres_core.cli.errors import tell
 from qres_core.contract.errors import PluginError, QresError
 from qres_core.contract.version import __version__
-from qres_core.kernel.discovery import site_directories
+from qres_core.kernel.discovery import COMMANDS_GROUP, site_directories
 
 VERBS: Final = {
-    "demo": "Train real nodes under attack, with and without a defence.",
     "simulate": "Play a swarm from a configuration on a virtual clock.",
-    "attack": "Play attacks against nothing, single defences, and all together.",
     "node": "Run a node, and ask one how it is.",
-    "swarm": "Run a whole swarm of real nodes on this machine.",
     "roster": "Change the members of a swarm while it runs, and see them.",
     "model": "Get a swarm's model out, and check that the swarm decided it.",
     "plugins": "List the installed plugins, importing none.",
     "check": "Say whether a configuration would start, and what it would run.",
-    "certify": "Certify an aggregation rule, installed or your own.",
     "explain": "Explain the id of an error.",
     "init": "Write a commented configuration for the plugins installed.",
-    "new-plugin": "Make a complete distribution to start a plugin from.",
+    "upgrade-code": "Rewrite a plugin's code for this version of the public names.",
 }
 
 
@@ -40,25 +36,31 @@ INTERRUPTED: Final = 130
 
 _OF_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a disk says that takes no output. An error of a named file is something else."""
-COMMANDS_GROUP: Final = "qres.commands"
-"""Entry-point group of the verbs that plugins bring: name of the verb to a click command."""
 
 
 class Verbs(click.Group):
     """A group whose verbs live in modules of their own, loaded on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All verbs: the built-in ones, then those of plugins."""
+        """All verbs: the built-in ones, then those of other distributions."""
         return [*VERBS, *plugin_verbs()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the verb."""
+        """Import the verb.
+
+        Raises PluginError: QRES-E201 says which distribution brings a verb that is not installed.
+        """
         if cmd_name in VERBS:
             module = importlib.import_module(f"qres_core.cli.{cmd_name.replace('-', '_')}")
             command: click.Command = module.command
             return command
         found = plugin_verbs().get(cmd_name)
         if found is None:
+            from qres_core.kernel.index import not_installed, plugin_index  # noqa: PLC0415 - rare
+
+            ours = plugin_index().brought[COMMANDS_GROUP]
+            if cmd_name in ours:
+                raise PluginError((not_installed(cmd_name, ours[cmd_name], f"qres {cmd_name}"),))
             return None
         loaded: object = found.load()
         if not isinstance(loaded, click.Command):
@@ -84,12 +86,12 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
         if verbs := plugin_verbs():
-            with formatter.section("Commands of plugins"):
+            with formatter.section("Commands of other distributions"):
                 formatter.write_dl([(name, _described(ep)) for name, ep in verbs.items()])
 
 
 def _described(verb: EntryPoint) -> str:
-    """What a plugin's verb does and which distribution brings it, without importing it."""
+    """Describe a plugin's verb, and name the distribution that brings it, without importing it."""
     from qres_core.kernel.inspection import summary_of  # noqa: PLC0415 - only --help asks
 
     brought = verb.value if verb.dist is None else verb.dist.name

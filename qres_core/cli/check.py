@@ -12,15 +12,22 @@ import attrs
 import click
 
 from qres_core.cli.errors import tell
-from qres_core.cli.hosted import HOSTS, diagnose_hosted
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract.by_record import by_record
-from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
-from qres_core.contract.trainer import base_of
+from qres_core.contract.errors import (
+    CompatibilityError,
+    ConfigError,
+    PluginError,
+    Problem,
+    QresError,
+)
+from qres_core.contract.stores import no_room
+from qres_core.contract.trainer_abilities import base_of
 from qres_core.contract.types import NODE_ID_BYTES, NodeId
 from qres_core.kernel.config import Config
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
-from qres_core.kernel.discovery import scan
+from qres_core.kernel.discovery import HOSTS_GROUP, load, scan
+from qres_core.kernel.index import absent, plugin_index
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import in_force
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
@@ -41,7 +48,7 @@ _NO_KEY = ("QRES-E101", "QRES-E103")
 @policy_option
 @click.option(
     "--host",
-    type=click.Choice(HOSTS),
+    type=click.Choice(sorted(plugin_index().brought[HOSTS_GROUP])),
     help="Check it as part of this framework, whose server takes the place of agreement.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -70,7 +77,11 @@ def command(
         )
         found, trained = with_trainer(found)
     else:
-        found = diagnose_hosted(raw, str(config), installed, policies)
+        try:
+            found = as_part_of(host, raw, str(config), installed, policies)
+        except PluginError as error:
+            tell(error, as_json=as_json)
+            sys.exit(2)
     if found.problems:
         tell(CompatibilityError(found.problems), as_json=as_json)
         sys.exit(2)
@@ -87,11 +98,22 @@ def command(
     show(found, config, trained)
 
 
+def as_part_of(host: str, *given: Any) -> Diagnosis:
+    """The diagnosis inside a framework, by what a distribution brings for it.
+
+    Raises PluginError: QRES-E201 says which to install, QRES-E202 to QRES-E205 why it has no use.
+    """
+    if (problem := absent(host, HOSTS_GROUP, "--host")) is not None:
+        raise PluginError((problem,))
+    diagnosed: Diagnosis = load(scan(group=HOSTS_GROUP)[host], "--host")(*given)
+    return diagnosed
+
+
 def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
     """The diagnosis with what is wrong with the trainer, and what is trained, for a report."""
     if found.config is None:
         return found, {}
-    from qres_core.lab.trainer import make_work, notices, table_of  # noqa: PLC0415 - numpy
+    from qres_core.training.table import make_work, notices, table_of  # noqa: PLC0415 - numpy
 
     table = table_of(found.config)
     shared = found.settings
@@ -118,7 +140,7 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
 
 
 def identity_of(kernel: Kernel) -> tuple[NodeId | None, str]:
-    """Who the node of this machine is, and why no key was looked at where one is needed.
+    """Identity of this machine's node, or the reason why no key was looked at where one is needed.
 
     Raises ConfigError: what is wrong with a key that is there.
     """
@@ -132,16 +154,27 @@ def identity_of(kernel: Kernel) -> tuple[NodeId | None, str]:
 
 
 def refuse_start(kernel: Kernel, config: Config, trainer: object, node_id: NodeId | None) -> None:
-    """Refuse what a start would refuse before it opens or writes anything.
+    """Refuse what a start would refuse; nothing of the node is made or changed.
 
     ``node_id``: whose key is here; without one, no file is read that only the node has. Raises
     CompatibilityError or ConfigError.
     """
-    from qres_core.swarm.context import node_info  # noqa: PLC0415 - numpy
+    from qres_core.swarm.context.position import node_info  # noqa: PLC0415 - numpy
+    from qres_core.swarm.storage.journal import FILE  # noqa: PLC0415 - numpy
 
     roster = [bytes.fromhex(member) for member in config.swarm.roster]
-    info = node_info(config.swarm, node_id or bytes(NODE_ID_BYTES), roster, trainer)
+    folder, trouble = None, ""
+    if node_id is not None and config.node.data_dir is not None:
+        folder = Path(config.node.data_dir, node_id.hex())
+        trouble = no_room(folder)
+    # Of a folder that takes nothing one line is enough, whatever is in it.
+    place = None if folder is None or trouble else str(folder)
+    named = node_id or bytes(NODE_ID_BYTES)
+    info = node_info(config.swarm, named, roster, trainer, data_dir=place)
     problems = kernel.preflight(info)
+    if folder is not None and trouble:
+        what = Problem("QRES-E602", str(folder / FILE), trouble, "name another folder")
+        problems = (what, *problems)
     if node_id is None:
         problems = tuple(each for each in problems if each.code.startswith("QRES-E3"))
     if problems:
@@ -149,7 +182,7 @@ def refuse_start(kernel: Kernel, config: Config, trainer: object, node_id: NodeI
 
 
 def reached(found: Diagnosis, config: Config, trainer: Trainer, initial: Vector) -> dict[str, Any]:
-    """How a round's training compares with a reference, if a rule holds others to references.
+    """Compare a round's training with a reference, if a rule holds others to references.
 
     One that does judges single updates, and merges them by what it found.
     """
@@ -161,7 +194,7 @@ def reached(found: Diagnosis, config: Config, trainer: Trainer, initial: Vector)
     ]
     if not rules:
         return {}
-    from qres_core.lab.first_round import reach  # noqa: PLC0415 - numpy
+    from qres_core.training.first_round import reach  # noqa: PLC0415 - numpy
 
     lengths = reach(trainer, initial, config.swarm.scale)
     return {} if lengths is None else {"reach": lengths, "held_to_references": rules[0]}
@@ -189,7 +222,7 @@ def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
 
 
 def settings_of(found: Diagnosis) -> dict[str, Any] | None:
-    """What must be the same on all nodes: the short digest, the whole one, and the values."""
+    """Settings that all nodes must have alike: the short digest, the whole one, and the values."""
     if found.settings is None:
         return None
     return {
@@ -244,8 +277,8 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
 
 
 def show_reach(where: Console, lengths: float, rule: str) -> None:
-    """How long a training is beside its reference, and what to do if it is too long."""
-    from qres_core.lab.first_round import FAR  # noqa: PLC0415 - numpy
+    """Show the length of a training beside its reference, and a remedy if it is too long."""
+    from qres_core.training.first_round import FAR  # noqa: PLC0415 - numpy
 
     where.print(
         f"a round of training is {lengths:.2g} times as long as the reference of held-out examples",

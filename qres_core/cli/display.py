@@ -19,7 +19,7 @@ def reasons(rejected: Mapping[str, int]) -> str:
 
 
 def chosen(metrics: Mapping[str, float]) -> str:
-    """Which of a model's figures is shown: the accuracy, or else the loss, or else the first."""
+    """Figure of a model that is shown: the accuracy, or else the loss, or else the first."""
     return next((name for name in ("accuracy", "loss", *metrics) if name in metrics), "")
 
 
@@ -162,7 +162,7 @@ def _backdoor(result: SimulationResult) -> Iterator[str]:
 
 
 def summary(result: SimulationResult) -> str:
-    """What a whole simulation came to, in a few lines."""
+    """Summary of a whole simulation, in a few lines."""
     closed, void, aborted = len(result.closed), len(result.void), len(result.aborted)
     heights = f"{void} void, " if void else ""
     nodes = len(result.model_digests)

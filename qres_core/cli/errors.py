@@ -1,4 +1,4 @@
-"""How the command line shows an error."""
+"""Errors on the command line."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _code(text: str) -> str:
 
 
 def log_ids() -> dict[str, str]:
-    """What the ids that logs name say, in a sentence each."""
+    """Meanings of the ids that logs name, in a sentence each."""
     faults = {fault.value: fault.text for fault in Fault}
     entry = re.compile(r"^\s+([A-Z_]+): ((?:.+\n)(?:\s{12}.+\n)*)", re.MULTILINE)
     said = entry.findall(LinkReason.__doc__ or "")
@@ -68,7 +68,7 @@ def log_ids() -> dict[str, str]:
 
 
 def is_of_plugin(text: str) -> bool:
-    """Whether a text is an id of a plugin, as ``replay:sequence-too-old``."""
+    """True if a text is an id of a plugin, as ``replay:sequence-too-old``."""
     plugin, colon, own = text.partition(":")
     return bool(colon) and is_plugin_name(plugin) and is_own_id(own)
 

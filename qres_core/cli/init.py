@@ -12,6 +12,7 @@ import attrs
 import click
 import tomli
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.contract.errors import LabError, QresError
 from qres_core.kernel.assembly import plugin_class
 from qres_core.kernel.config import NodeConfig, SwarmConfig, structure
@@ -19,9 +20,8 @@ from qres_core.kernel.discovery import Installed, Status, scan
 from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
 from qres_core.kernel.inspection import hooks_of
 from qres_core.kernel.slots import FAMILY_OF, SECURITY_FAMILIES, SLOTS
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig
-from qres_core.lab.trainer import TrainerConfig
+from qres_core.training.table import TrainerConfig
+from qres_core.training.tasks import TaskConfig
 
 PROFILES: Final = ("minimal", "production", "high-security")
 """Configurations that come with the package, every line explained; ``profiles/NAME.toml``."""
@@ -43,10 +43,10 @@ _SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "
 def command(path: Path, *, profile: str | None, as_json: bool) -> None:
     """Write a configuration to PATH with every key explained, for the plugins installed.
 
-    One installed plugin for each place is enabled; the rest, wrappers and judges among them, stand
-    in comments, and so do plugins that hide or prove updates. With --profile the plugins are those
-    of the profile, and what is not installed is named. Either starts as it is, in the simulator. An
-    existing file is left alone (exit 2).
+    One installed plugin for each place is enabled, and the wrapper that belongs to the rule; the
+    rest, judges among them, stand in comments, and so do plugins that hide or prove updates. With
+    --profile the plugins are those of the profile, and what is not installed is named. Either
+    starts as it is, in the simulator. An existing file is left alone (exit 2).
     """
     installed = scan()
     if profile is None:
@@ -113,6 +113,7 @@ def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[In
             if hook in FAMILY_OF and hook in SLOTS[FAMILY_OF[hook]].counted
         }
         wanted = families and not families & _BY_PROFILE
+        wanted = wanted or plugin.name == plugin_index().examples["first_wrapper"]
         if not hooks or not wanted or any(filled.get(hook) for hook in places):
             others.append(plugin)
             continue
@@ -122,16 +123,22 @@ def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[In
         enabled.append(plugin)
         for hook in hooks:
             filled[hook] = filled.get(hook, 0) + 1
-    return enabled, others
+    return sorted(enabled, key=_stands), others
 
 
 def _rank(plugin: Installed) -> tuple[bool, bool]:
-    """The rule that a beginner gets comes first, what is built in comes last."""
-    return plugin.distribution == _CORE, plugin.name != plugin_index().examples["first_rule"]
+    """The rule that a beginner gets is chosen first, and what is built in last."""
+    return plugin.distribution == _CORE, not _stands(plugin)
+
+
+def _stands(plugin: Installed) -> int:
+    """Place of a plugin in the file: others look at updates before a wrapper mixes them."""
+    first = [plugin_index().examples[role] for role in ("first_wrapper", "first_rule")]
+    return 1 + first.index(plugin.name) if plugin.name in first else 0
 
 
 def _starts(plugin: Installed) -> bool:
-    """Whether the plugin can be configured without knowing anything: its samples are accepted."""
+    """True if the plugin can be configured without knowing anything: its samples are accepted."""
     try:
         kind = plugin_class(plugin)
         hints = get_type_hints(kind)

@@ -30,7 +30,7 @@ def figures(report: Mapping[str, Any]) -> str:
 
 
 def trainer_error(failure: Mapping[str, Any]) -> str:
-    """What a node's trainer did wrong, and where, in one line."""
+    """Error of a node's trainer, and its place, in one line."""
     place = f" ({failure['file']}, line {failure['line']})" if failure.get("file") else ""
     error = str(failure["error"]).replace("\n", " ")
     return f"trainer failed in {failure['method']}, round {failure['round']}: {error}{place}"
@@ -113,12 +113,14 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
     for name, value in facts.items():
         head.add_row(Text(name, style="bold"), Text(value))
     yield head
-    table = Table("member", "connected", "standing", "contributed")
+    table = Table("member", "connected", "last heard", "standing", "contributed")
     for member in report["members"]:
         connected = "self" if member["self"] else "yes" if member["connected"] else "no"
         again = member.get("next_dial_seconds")
         if connected == "no" and again is not None:
             connected = f"no, dialled in {again:.0f} s"
+        since = member.get("last_heard_seconds")
+        heard = "" if since is None else f"{since:.0f} s ago"
         standing = "banned" if member["banned"] else f"{member['standing']:.2f}"
         if member.get("banned_by_all"):
             standing = "banned by all"
@@ -127,7 +129,7 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         barred = member["banned"] or member.get("banned_by_all")
         style = "red" if barred else None if not connected.startswith("no") else "dim"
         table.add_row(
-            member["id"][:16], connected, standing, str(member["contributed"]), style=style
+            member["id"][:16], connected, heard, standing, str(member["contributed"]), style=style
         )
     yield table
 

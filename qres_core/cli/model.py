@@ -40,7 +40,7 @@ def export(*, folder: Path, out: Path, as_json: bool) -> None:
 
     Exit code 0 if the file was written, 2 if not.
     """
-    from qres_core.swarm.model_file import check_writable, kept_model  # noqa: PLC0415 - numpy
+    from qres_core.swarm.storage.model_file import check_writable, kept_model  # noqa: PLC0415 - numpy
 
     check_writable(out)
     model = kept_model(folder)
@@ -84,8 +84,8 @@ def verify(file: Path, *, roster: Path, as_json: bool) -> None:
     Exit code 0 if the model is believed, 1 if not, 2 if FILE is not
     there or the roster's file is refused.
     """
-    from qres_core.swarm.model_file import SwarmModel  # noqa: PLC0415 - numpy
-    from qres_core.swarm.model_proof import verify as check  # noqa: PLC0415
+    from qres_core.swarm.context.model_proof import verify as check  # noqa: PLC0415
+    from qres_core.swarm.storage.model_file import SwarmModel  # noqa: PLC0415 - numpy
 
     config = read_config(roster)
     try:

@@ -1,4 +1,4 @@
-"""What several verbs share: a configuration with values set on the command line, and policies."""
+"""Options of several verbs: a configuration with values set on the command line, and policies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import click
 import tomli
 
+from qres_core.attacks.scenario import SECTIONS
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
 from qres_core.kernel.config import Config, parse, read_toml
-from qres_core.lab.trainer import SECTIONS
 
 __all__ = ["SECTIONS", "parse_setting", "policy_option", "read_config", "read_raw"]
 

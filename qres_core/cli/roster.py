@@ -16,7 +16,7 @@ from qres_core.contract.errors import ConfigError
 
 if TYPE_CHECKING:
     from qres_core.kernel.config import Config
-    from qres_core.swarm.roster import Action, Roster, RosterChange
+    from qres_core.swarm.ledger.roster import Action, Roster, RosterChange
 
 _ID_DIGITS: Final = 64
 _config = click.argument("config", type=click.Path(path_type=Path))
@@ -29,7 +29,7 @@ _out = click.option(
 
 
 def _made(function: Callable[..., None]) -> Callable[..., None]:
-    """What the commands share that put a change into the node's folder."""
+    """Decorate with the options of commands that put a change into the node's folder."""
     for option in (_as_json, policy_option, _out):
         function = option(function)
     return function
@@ -118,7 +118,7 @@ def sign(config: Path, file: Path, approval: str | None, **given: Any) -> None:
     holds all signatures. Where swarm.authority is "ca", nothing is signed, and --approval gives
     what the authority said.
     """
-    from qres_core.swarm.pending import read_change  # noqa: PLC0415 - numpy
+    from qres_core.swarm.members.pending_changes import read_change  # noqa: PLC0415 - numpy
 
     change = read_change(file)
     if approval is not None:
@@ -131,7 +131,7 @@ def sign(config: Path, file: Path, approval: str | None, **given: Any) -> None:
 @_as_json
 def read(file: Path, *, as_json: bool) -> None:
     """Print what the change in FILE does, and its digest. Checks no signature."""
-    from qres_core.swarm.pending import read_change  # noqa: PLC0415 - numpy
+    from qres_core.swarm.members.pending_changes import read_change  # noqa: PLC0415 - numpy
 
     change = read_change(file)
     if as_json:
@@ -192,7 +192,7 @@ def _finish(
         roster_of,
         sign_change,
     )
-    from qres_core.swarm.pending import hand_over, read_change  # noqa: PLC0415
+    from qres_core.swarm.members.pending_changes import hand_over, read_change  # noqa: PLC0415
 
     home, roster, now = home_of(config), roster_of(config), time.time()
     after = check_change(config, roster, change, in_force(policy_files))

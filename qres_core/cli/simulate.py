@@ -191,7 +191,7 @@ def _meet(policies: Sequence[SitePolicy], config: Config) -> None:
 def _run(
     label: str, config: Config, *, as_json: bool, save: Path | None, resume: Path | None
 ) -> SimulationResult:
-    from qres_core.lab.scenario import Scenario  # noqa: PLC0415 - numpy
+    from qres_core.attacks.scenario import Scenario  # noqa: PLC0415 - numpy
     from qres_core.lab.simulator import simulate  # noqa: PLC0415
 
     scenario: Scenario = config.sections["simulation"]
@@ -220,7 +220,7 @@ def _told(config: Config, result: SimulationResult) -> SimulationResult:
 
 
 def show_nodes(config: Config, *, as_json: bool) -> None:
-    """Who the simulated nodes are: what a list of members or a certificate must name."""
+    """Show the simulated nodes' identities, which a list of members or a certificate must name."""
     from qres_core.lab.nodes import identify  # noqa: PLC0415 - numpy
 
     scenario = config.sections["simulation"]

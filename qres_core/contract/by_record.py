@@ -29,8 +29,8 @@ from qres_core.contract import fixed
 from qres_core.contract.errors import CompatibilityError, ValueRefusedError
 from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import RecordTrainer, Trainer, Validator
-from qres_core.contract.training import with_round
+from qres_core.contract.trainer import Trainer
+from qres_core.contract.trainer_abilities import TrainerAbilities, Wrapper, abilities_of
 from qres_core.contract.types import Update, Vector
 
 _FACTOR_BITS: Final = 30
@@ -60,15 +60,15 @@ def by_record(trainer: Trainer, clip: RecordClip | None, *, node: str = "trainer
         if trainer.clip == clip:
             return trainer
         trainer = trainer.inner
-    if not isinstance(trainer, RecordTrainer):
+    records = abilities_of(trainer).records
+    if records is None:
         what = (
             f"{type(trainer).__name__} does not say which step each example asks for, and the "
             "unit of privacy is a record"
         )
         raise CompatibilityError.of("QRES-E318", node, what, _FIX)
-    _check_count(trainer.records(), clip, node)
-    kind = _JudgingByRecord if isinstance(trainer, Validator) else ByRecord
-    return kind(trainer, clip)
+    _check_count(records.records(), clip, node)
+    return ByRecord(trainer, clip)
 
 
 def _check_count(count: int, clip: RecordClip, where: str) -> None:
@@ -78,14 +78,13 @@ def _check_count(count: int, clip: RecordClip, where: str) -> None:
         raise CompatibilityError.of("QRES-E318", where, what, fix)
 
 
-@attrs.frozen(eq=False)
-class ByRecord:
+@attrs.define(eq=False)
+class ByRecord(Wrapper):
     """A trainer whose updates are sums of single examples' clipped steps.
 
     ``fit`` and ``evaluate`` wait for each other, whatever threads call them.
     """
 
-    inner: Any  # a :class:`RecordTrainer`
     clip: RecordClip  # what each example may add
     _turn: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
@@ -119,18 +118,11 @@ class ByRecord:
     def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """The trainer's figures, in turn."""
         with self._turn:
-            figures: Mapping[str, float] = with_round(self.inner.evaluate)(vector, round_info)
-        return figures
+            return super().evaluate(vector, round_info)
 
-
-@attrs.frozen(eq=False)
-class _JudgingByRecord(ByRecord):
-    """One that judges models too. It offers no reference: that would be another kind of update."""
-
-    def validate(self, vector: Vector, round_info: RoundInfo) -> float:
-        """Not in turn: a vote must not wait for an epoch. It is called once at a time."""
-        loss: float = with_round(self.inner.validate)(vector, round_info)
-        return loss
+    def can(self, inner: TrainerAbilities) -> TrainerAbilities:
+        """It offers no reference, which would be another kind of update."""
+        return attrs.evolve(inner, reference=None, records=None, clip=self.clip)
 
 
 def _checked(part: object, dimension: int) -> NDArray[np.floating[Any]]:

@@ -27,12 +27,12 @@ _NO_SIMPLE: Final = "floats and other simple values are not used"
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:
-    """Whether a decoded value is an array."""
+    """True if a decoded value is an array."""
     return type(value) is list
 
 
 def is_map(value: object) -> TypeGuard[dict[Any, Any]]:
-    """Whether a decoded value is a map."""
+    """True if a decoded value is a map."""
     return type(value) is dict
 
 

@@ -1,4 +1,4 @@
-"""What a plugin claims: the facts that the solver compares before anything starts.
+"""Claims of a plugin: the facts that the solver compares before anything starts.
 
 A plugin states them as one value, ``claims``: a plain attribute of its attrs class, or a property
 where they depend on its options::
@@ -15,31 +15,13 @@ where they depend on its options::
 A plugin with a hook of :data:`CLAIMED_HOOKS` must have it. One without these hooks may have it;
 without it, it claims what ``Claims(tolerates=None)`` does.
 
-Three methods may stand beside it, for what only numbers of the whole configuration tell. Both must
-be pure, quick, and ask for nothing but their arguments and the plugin's options; they run before
-``setup``.
-
-- ``check(around: Surroundings) -> Iterable[Problem]``: every reason why the plugin would fail, or
-  break its promise, in these surroundings. A problem names the option, the other side with its
-  value, and what to do.
-- ``passes(extent: Extent, around: Surroundings) -> Extent``: of a ``privatize`` plugin, how large
-  an update is after it, if it was as large as ``extent`` before.
-- ``shard_run(dimension: int) -> int``: of a plugin with ``verify_shard``, how many coordinates in a
-  row no shard of a model of that dimension may part.
-- ``preflight(node_info: NodeInfo) -> Iterable[Problem]``: every reason why ``setup`` would refuse
-  this node, as far as reading shows it. It writes nothing. A start asks it before any ``setup``,
-  and so do ``qres check`` and ``qres node doctor``.
-
-A plugin that keeps something from round to round may have ``remember() -> bytes`` and
-``recall(memory: bytes) -> None`` besides: a simulation that goes on gives it back what it kept,
-after ``setup``. What follows from nothing but what the swarm agreed on is the same on every node.
-A plugin that keeps this has ``recall_agreed(memory: bytes) -> None`` in place of ``recall``. All
-nodes are given what one kept that made the last model itself: others may not have seen yet how the
-height ended, or took the model from others.
+Methods may stand beside it, for what only numbers of the whole configuration or the node tell: see
+:class:`qres_core.contract.abilities.Abilities`.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
@@ -95,7 +77,7 @@ _YES_OR_NO: Final = _exactly(bool)
 
 @attrs.frozen
 class Needs:
-    """What must hold for the plugin's guarantee.
+    """Conditions of the plugin's guarantee.
 
     Attributes:
         visibility: least visibility of contributions the plugin can work with.
@@ -134,7 +116,7 @@ class Needs:
 
 @attrs.frozen
 class Hides:
-    """What a ``privatize`` plugin takes away from everything after it.
+    """Things that a ``privatize`` plugin takes away from everything after it.
 
     Attributes:
         leaves: what stays visible of contributions once it ran.
@@ -174,44 +156,123 @@ def most_colluders(nodes: int, byzantine: int, share: float) -> int:
     return max(byzantine, int(Fraction(repr(float(share))) * nodes))
 
 
+class Reads(enum.Enum):
+    """Parts of single updates that a plugin looks at.
+
+    A shard of a round has a range of coordinates of every update. So the less a plugin reads, the
+    more it can do where no node has whole updates.
+    """
+
+    WHOLE = "whole"
+    """Whole updates, of which nothing else is known."""
+    PRODUCTS = "products"
+    """Inner products of whole updates, and each coordinate by itself beside them.
+
+    Given ``Updates.products``, the rule or wrapper chooses and weighs by these, and is as with
+    :attr:`COORDINATES` else. ``Updates.inner_products()`` gives them, or computes them where
+    updates are whole.
+    """
+    COORDINATES = "coordinates"
+    """Each coordinate by itself.
+
+    A coordinate of the rule's result depends on that coordinate of the updates, on their weights,
+    senders and number, and on nothing else: not on other coordinates, nor on the dimension. A range
+    of coordinates can then be merged alone, and gives that range of the result, bit for bit. A
+    wrapper claims the same of what it hands to ``proceed``, which it calls once, and of what it
+    makes of the result.
+    """
+    NOTHING = "nothing"
+    """No vector of a single contribution.
+
+    ``verify`` judges by sender, weight, proofs and companions, and ``reveal`` by these and by rows
+    that a plugin that hides has revealed. ``wrap_aggregate`` gives ``proceed`` the very updates
+    that it got, and works on what comes back.
+    """
+
+    @property
+    def in_shards(self) -> bool:
+        """True if a rule or wrapper can merge ranges of coordinates, maybe with products."""
+        return self in _IN_SHARDS
+
+
+_IN_SHARDS: Final = (Reads.COORDINATES, Reads.PRODUCTS)
+
+
+@attrs.frozen(kw_only=True)
+class Wraps:
+    """Claims of a ``wrap_aggregate`` plugin.
+
+    Attributes:
+        alters: it changes what the rule gets, or what it returns.
+        merges: it makes one row of so many.
+
+    Raises:
+        PluginError: QRES-E210 for a value of another type, or a number below 1.
+    """
+
+    alters: bool = attrs.field(default=True, validator=_YES_OR_NO)
+    merges: int = attrs.field(default=1, validator=_exactly(int, 1))
+
+
+@attrs.frozen(kw_only=True)
+class Privatizes:
+    """Claims of a plugin with ``privatize`` or ``reveal`` about single updates.
+
+    Attributes:
+        accompanies: ``privatize`` puts a companion beside the update.
+        keeps: ``privatize`` changes no update that noise was added to before. Shares of noise add
+            up in a sum of updates, and not in a sum of what somebody made of each.
+        reveals: ``reveal`` changes updates that no plugin hides.
+
+    Raises:
+        PluginError: QRES-E210 for a value of another type.
+    """
+
+    accompanies: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    keeps: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    reveals: bool = attrs.field(default=True, validator=_YES_OR_NO)
+
+
+@attrs.frozen(kw_only=True)
+class Verifies:
+    """Claims of a ``verify`` plugin.
+
+    Attributes:
+        bounds: by how much the proof bounds the length of every update, in a few words; empty where
+            it does not.
+        transferable: it judges by the contribution, the round and the configuration, so that every
+            honest node comes to the same verdict.
+
+    Raises:
+        PluginError: QRES-E210 for a value of another type.
+    """
+
+    bounds: str = attrs.field(default="", validator=_exactly(str))
+    transferable: bool = attrs.field(default=False, validator=_YES_OR_NO)
+
+
 @attrs.frozen(kw_only=True)
 class Claims:
-    """What a plugin says of itself. Where it leaves something out, the careful value is assumed.
+    """Statements of a plugin about itself. If it leaves one out, the careful value is assumed.
+
+    The first six are for every plugin, and all that an aggregation rule says.
 
     Attributes:
         tolerates: liars among the updates that the plugin withstands; 0 for none. ``None`` promises
             nothing: the solver then compares it with nothing, and the conformance suites ask
             nothing about liars. There is no default, so that nobody promises nothing by accident.
         needs: what must hold for its guarantee.
-        hides: what a ``privatize`` plugin takes away from everything after it.
-        notices: sentences that an operator should read, for example that an option weakens it.
+        reads: what of single updates it looks at.
         averages: the rule is a weighted mean of its rows.
-        coordinatewise: each coordinate of the rule's result depends on that coordinate of the
-            updates, on their weights, senders and number, and on nothing else: not on other
-            coordinates, nor on the dimension. A range of coordinates can then be merged alone, and
-            gives that range of the result, bit for bit. A wrapper claims the same of what it hands
-            to ``proceed``, which it calls once, and of what it makes of the result.
-        by_products: the rule or wrapper looks at whole updates by their inner products alone. Given
-            ``Updates.products``, it chooses and weighs by these, and is ``coordinatewise`` beside.
-            ``Updates.inner_products()`` gives them, or computes them where updates are whole.
-        looks: a hook of the plugin looks at the vectors of single contributions. If not, ``verify``
-            judges by sender, weight, proofs and companions, and ``reveal`` by these and by rows
-            that a plugin that hides has revealed. ``wrap_aggregate`` then gives ``proceed`` the
-            very updates that it got, and works on what comes back.
         by_fragments: it works where each round covers another fragment of the model
             (``RoundInfo.fragment``): what it keeps from one round to the next is no vector, or is
             kept for each coordinate, and its promise holds for updates of the fragment alone.
+        notices: sentences that an operator should read, for example that an option weakens it.
+        wraps: what a ``wrap_aggregate`` plugin does.
+        hides: what a ``privatize`` plugin takes away from everything after it.
+        privatizes: what a plugin with ``privatize`` or ``reveal`` does with single updates.
+        verifies: what a ``verify`` plugin makes sure of.
         weighs: the reputation scales weights, beside banning.
-        bounds: the proof bounds the length of every update: by how much, in a few words; empty
-            where it does not.
-        alters: the wrapper changes what the rule gets, or what it returns.
-        merges: the wrapper makes one row of so many.
-        reveals: ``reveal`` changes updates that no plugin hides.
-        accompanies: ``privatize`` puts a companion beside the update.
-        keeps: ``privatize`` changes no update that noise was added to before. Shares of noise add
-            up in a sum of updates, and not in a sum of what somebody made of each.
-        transferable: ``verify`` judges by the contribution, the round and the configuration, so
-            that every honest node comes to the same verdict.
         effective: what options come to that follow from others, by name of the option: a site
             policy's bounds are held against these values.
 
@@ -221,21 +282,15 @@ class Claims:
 
     tolerates: int | None = attrs.field(validator=_exactly(int, 0, or_none=True))
     needs: Needs = attrs.field(default=Needs(), validator=_exactly(Needs))
-    hides: Hides = attrs.field(default=Hides(), validator=_exactly(Hides))
-    notices: tuple[str, ...] = attrs.field(default=(), validator=_words)
+    reads: Reads = attrs.field(default=Reads.WHOLE, validator=_exactly(Reads))
     averages: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    coordinatewise: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    by_products: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    looks: bool = attrs.field(default=True, validator=_YES_OR_NO)
     by_fragments: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    notices: tuple[str, ...] = attrs.field(default=(), validator=_words)
+    wraps: Wraps = attrs.field(default=Wraps(), validator=_exactly(Wraps))
+    hides: Hides = attrs.field(default=Hides(), validator=_exactly(Hides))
+    privatizes: Privatizes = attrs.field(default=Privatizes(), validator=_exactly(Privatizes))
+    verifies: Verifies = attrs.field(default=Verifies(), validator=_exactly(Verifies))
     weighs: bool = attrs.field(default=True, validator=_YES_OR_NO)
-    bounds: str = attrs.field(default="", validator=_exactly(str))
-    alters: bool = attrs.field(default=True, validator=_YES_OR_NO)
-    merges: int = attrs.field(default=1, validator=_exactly(int, 1))
-    reveals: bool = attrs.field(default=True, validator=_YES_OR_NO)
-    accompanies: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    keeps: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    transferable: bool = attrs.field(default=False, validator=_YES_OR_NO)
     effective: Mapping[str, object] = attrs.field(
         factory=dict[str, object], validator=_mapping, hash=False
     )
@@ -251,7 +306,7 @@ NO_CLAIMS: Final = Claims(tolerates=None)
 
 @attrs.frozen(kw_only=True)
 class Extent:
-    """How large an update can be at a place in the chain of ``privatize`` plugins.
+    """Size that an update can have at a place in the chain of ``privatize`` plugins.
 
     Attributes:
         length: greatest L2 norm, noise left aside, in the model's own units; infinite where
@@ -271,7 +326,7 @@ class Extent:
 
 @attrs.frozen(kw_only=True)
 class Surroundings:
-    """What a plugin is told of the configuration it is part of.
+    """Facts that a plugin is told of the configuration it is part of.
 
     Attributes:
         nodes: number of nodes.

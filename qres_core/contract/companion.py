@@ -88,7 +88,7 @@ class Companion:
         return tuple(self._integers())
 
     def _below(self) -> bool:
-        """Whether all residues are below the modulus; their highest bytes almost always tell."""
+        """True if all residues are below the modulus; their highest bytes almost always tell."""
         highest = self.body[self.width - 1 :: self.width]
         if max(highest, default=0) < self.modulus >> 8 * (self.width - 1):
             return True

@@ -158,7 +158,7 @@ class Dialogue(Protocol):
 
 @attrs.frozen(eq=False)
 class HostedMemory:
-    """What a client of another framework keeps for a dialogue from one message to the next.
+    """Memory of a dialogue at a client of another framework, from one message to the next.
 
     Attributes:
         secret: 32 bytes of this client and round alone; nothing else is drawn from it.
@@ -211,5 +211,5 @@ class HostedDialogue(Dialogue, Protocol):
 
     @property
     def over(self) -> bool:
-        """Whether a client has nothing to say any more, and its secret may be forgotten."""
+        """True if a client has nothing to say any more, and its secret may be forgotten."""
         ...

@@ -60,8 +60,9 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E201": (
             "plugin not installed",
-            "The configuration names a plugin that no installed distribution provides. Install "
-            "the distribution named in the message, or correct the name.",
+            "The configuration names a plugin that no installed distribution provides, or a "
+            "command or an attack of such a distribution is asked for. Install the distribution "
+            "named in the message, or correct the name.",
         ),
         "QRES-E202": (
             "plugin failed to import",
@@ -216,9 +217,9 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "rounds cannot be sharded",
             'With `swarm.aggregation = "sharded"` no node has whole updates. Committees merge '
             "ranges of coordinates. That needs signed messages, and a rule and wrappers that claim "
-            "to be `coordinatewise` or `by_products`, unless single updates are hidden and only "
-            "their sums are opened. Other plugins must claim not to look at single updates. "
-            "Otherwise every node has to take in every update. Committees of "
+            "to read coordinates or products alone (`reads`), unless single updates are hidden and "
+            "only their sums are opened. Other plugins must claim to read nothing of single "
+            "updates. Otherwise every node has to take in every update. Committees of "
             "`swarm.shard_committee` members must be so large that liars hardly ever have the "
             "majority of one. Samples of `swarm.participants` must hold a quorum in at least every "
             "other round if f members are silent.",
@@ -234,9 +235,9 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E321": (
             "memory cannot be bounded",
             "With `swarm.memory` a node merges a range of coordinates at a time, and the rest of "
-            "the contributions may be on the disk. That needs a rule and wrappers that claim to be "
-            "`coordinatewise`. A plugin that looks at whole updates would have all of them in "
-            "memory.",
+            "the contributions may be on the disk. That needs a rule and wrappers that claim to "
+            "read coordinates alone. A plugin that looks at whole updates would have all of them "
+            "in memory.",
         ),
         "QRES-E322": (
             "needs agreement among nodes",
@@ -286,7 +287,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E508": (
             "sum not the one committed to",
             "The masked updates do not add up to the sum that their senders committed to. Some "
-            "node sent another vector than it proved, or summed wrongly. The round is aborted.",
+            "node sent a vector other than the one it proved, or summed wrongly. The round is "
+            "aborted.",
         ),
         "QRES-E509": (
             "privacy budget spent",
@@ -321,7 +323,7 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E601": (
             "model diverged",
-            "After the same round, a quorum of nodes holds another model digest than this node. "
+            "After the same round, a quorum of nodes holds a digest that differs from this node's. "
             "The node stops, because its state or its software differs from theirs.",
         ),
         "QRES-E602": (

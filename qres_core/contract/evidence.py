@@ -1,4 +1,4 @@
-"""What is known of nodes: facts about them, and the standing that is made of these."""
+"""Knowledge of nodes: facts about them, and the standing that is made of these."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _check_standing(_instance: object, _attribute: object, value: Any) -> None:
 
 @attrs.frozen
 class Standing:
-    """What ``reputation`` says of a node.
+    """Answer of ``reputation`` about a node.
 
     Attributes:
         weight: influence in units of 2**-32, 0..2**32.
@@ -61,7 +61,7 @@ class Evidence:
 
 @attrs.frozen
 class Accusation:
-    """What a plugin has found out about a node; becomes evidence against it.
+    """Finding of a plugin about a node; becomes evidence against it.
 
     Only for what the node's own signed messages prove, so that nobody is slandered.
 
@@ -84,7 +84,7 @@ def _no_accusations() -> tuple[Accusation, ...]:
 
 @attrs.frozen(eq=False)
 class Revelation:
-    """What ``reveal`` may return in place of bare updates.
+    """Result that ``reveal`` may return in place of bare updates.
 
     Attributes:
         updates: what was revealed.
@@ -97,7 +97,7 @@ class Revelation:
 
 
 class RevelationError(ValueRefusedError):
-    """What ``reveal`` raises if there is nothing to merge, and somebody is to blame for that.
+    """Error of ``reveal`` if there is nothing to merge, and somebody is to blame for that.
 
     Attributes:
         against: as for :class:`Revelation`; ``observe`` is told although the height makes no model.

@@ -1,4 +1,4 @@
-"""What a node is told off or praised for, as values: countable, and never compared as sentences.
+"""Reasons to blame or praise a node, as values: countable, and never compared as sentences.
 
 A fact is a :class:`Fault` of the kernel, a :class:`Merit`, or the id of a plugin: its name, a colon
 and an id of its own, as in ``"zk:bad-proof"``. The kernel puts the name before what a plugin says,
@@ -29,7 +29,7 @@ _PLAIN, _OWN_VIEW, _TRANSFERABLE = _Nature.PLAIN, _Nature.OWN_VIEW, _Nature.TRAN
 
 
 class Fault(enum.StrEnum):
-    """What is wrong with a message, and so with whoever made it or passed it on.
+    """Fault of a message, and so of its author or of the node that passed it on.
 
     The value is stable: it is counted, logged, and held against nodes. The text is for people, may
     change at any time, and decides nothing.
@@ -79,7 +79,7 @@ class Fault(enum.StrEnum):
     FRAME_DIGEST_MISMATCH = (
         "frame-digest-mismatch",
         _PLAIN,
-        "A frame carries another payload than it names.",
+        "A frame carries a payload that is not the one it names.",
     )
     FRAME_VERSION_UNKNOWN = (
         "frame-version-unknown",
@@ -165,7 +165,7 @@ class Fault(enum.StrEnum):
     STANDING_BENT = (
         "standing-bent",
         _PLAIN,
-        "A proposed set gives a member another weight than this node does.",
+        "A proposed set gives a member a weight that differs from this node's.",
     )
     UNPROVEN_LOCK = "unproven-lock", _PLAIN, "The votes for an earlier set do not prove its lock."
     UNPROVEN_CERTIFICATE = (
@@ -208,11 +208,11 @@ class Fault(enum.StrEnum):
         _OWN_VIEW,
         "This node's disk does not take a contribution, and its budget of memory is used up.",
     )
-    OTHER_GOAL = "other-goal", _OWN_VIEW, "A message is about another goal than this node's."
+    OTHER_GOAL = "other-goal", _OWN_VIEW, "A message is about a goal that is not this node's."
 
 
 class Merit(enum.StrEnum):
-    """What speaks for a node."""
+    """Reason to praise a node."""
 
     CONTRIBUTED = "contributed"
     """A contribution of it was agreed on and merged."""
@@ -265,12 +265,12 @@ def checked(value: object) -> str:
 
 
 def is_own_id(value: str) -> bool:
-    """Whether a plugin may give this id to what it found."""
+    """True if a plugin may give this id to what it found."""
     return _OWN_ID.fullmatch(value) is not None
 
 
 def is_plugin_name(name: str) -> bool:
-    """Whether facts can be named after a plugin of that name."""
+    """True if facts can be named after a plugin of that name."""
     return name != KERNEL and _PLUGIN.fullmatch(name) is not None
 
 

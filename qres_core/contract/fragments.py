@@ -31,7 +31,7 @@ class Fragment:
 
     @classmethod
     def of_step(cls, step: int, count: int, whole: int) -> Fragment | None:
-        """What the rounds cover that start from a model; ``None`` where that is everything.
+        """Fragment that rounds from a model cover; ``None`` where that is everything.
 
         Args:
             step: how many models were made before that one.
@@ -52,7 +52,7 @@ class Fragment:
 
     @property
     def dimension(self) -> int:
-        """How many coordinates it has."""
+        """Number of its coordinates."""
         start, stop = self.bounds
         return stop - start
 

@@ -12,7 +12,7 @@ from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.evidence import Accusation
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import Reference, Validator
+from qres_core.contract.trainer_abilities import abilities_of
 from qres_core.contract.training import answering, with_round
 from qres_core.contract.types import FULL_STANDING, NodeId, Vector, check_vector
 
@@ -27,7 +27,7 @@ def _no_vector() -> Vector | None:
 
 @attrs.define(eq=False)
 class HeldOut:
-    """What a model would score on examples this node keeps for itself and does not train on.
+    """Scores of a model on examples that this node keeps for itself and does not train on.
 
     Nodes hold different examples, so two nodes may judge alike models differently. What they
     conclude may therefore decide how a node votes, and not what it merges, unless it is agreed that
@@ -51,19 +51,20 @@ class HeldOut:
 
     @classmethod
     def of(cls, trainer: object, model: Vector, round_info: RoundInfo) -> HeldOut | None:
-        """What a trainer offers in a round; ``None`` if it is no :class:`Validator`."""
-        if not isinstance(trainer, Validator):
+        """Offer of a trainer for a round; ``None`` if it judges nothing."""
+        able = abilities_of(trainer)
+        if able.validate is None:
             return None
-        method, covered = with_round(trainer.validate), round_info.cut(model)
+        method, covered = with_round(able.validate), round_info.cut(model)
 
         def validate(vector: Vector) -> float:
             with answering("validate", round_info):
                 loss: float = method(round_info.placed(vector, model), round_info.of_model)
             return loss
 
-        if not isinstance(trainer, Reference):
+        reference = able.reference
+        if reference is None:
             return cls(covered, validate)
-        reference = trainer.reference
 
         def train() -> Vector:
             with answering("reference", round_info):
@@ -137,7 +138,7 @@ def _check_shares(_instance: object, _attribute: object, value: Mapping[NodeId, 
 
 @attrs.frozen
 class Screening:
-    """What a proposer thinks of the updates it could propose.
+    """Opinion of a proposer about the updates that it could propose.
 
     Attributes:
         against: what speaks against senders whose updates are to be left out, once each.

@@ -1,4 +1,4 @@
-"""What the swarm did last, for trainers that go partly the same way."""
+"""Last change by the swarm, for trainers that go partly the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the values of options may be: validators for the fields of a plugin.
+"""Validators for the fields of a plugin: the values that options may have.
 
 A field of a plugin's attrs class is a key of its table. The kernel refuses a value of another type
 (QRES-E104); a validator refuses one that has no meaning, and names the key, what was found and what

@@ -206,12 +206,12 @@ def _widths(folded: _Words) -> _Octets:
 
 
 def _places(rows: NDArray[np.intp], starts: _Whole, words: int) -> NDArray[Any]:
-    """Where the words of some rows lie among those of all."""
+    """Places of the words of some rows among those of all."""
     return starts[rows][:, None] + np.arange(words)
 
 
 def _starts(widths: _Octets) -> tuple[_Whole, int]:
-    """Where the words of each block begin, and how many there are."""
+    """Places at which the words of each block begin, and the number of words."""
     words = widths.astype(np.int64) * (BLOCK // 32)
     ends = np.cumsum(words)
     return ends - words, int(ends[-1])

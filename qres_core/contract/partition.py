@@ -1,10 +1,10 @@
-"""How examples are dealt to nodes, and a node's share of a data set of any kind.
+"""Dealing of examples to nodes, and a node's share of a data set of any kind.
 
 A partition is index arrays: every example is in exactly one. Each function takes the labels, an
 array of one label for each example, or what has a length. Its last argument is a seed, or a
 generator of numpy; equal seeds make equal partitions::
 
-    from qres_core import partition
+    from qres_core.training import partition
 
     labels = partition.labels_of(dataset)
     mine = partition.dirichlet(labels, nodes, 0.5, seed)[index]
@@ -186,7 +186,7 @@ def dirichlet(labels: ArrayLike, parts: int, alpha: float, seed: Seed, minimum: 
 def _draw(
     mixture: NDArray[np.float64], stock: NDArray[np.int64], quota: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """How many of each class: ``quota`` draws by ``mixture``, redrawn where the stock is out.
+    """Numbers of each class: ``quota`` draws by ``mixture``, redrawn where the stock is out.
 
     Redrawing the surplus as one batch gives the same distribution as drawing one by one: both skip
     draws that hit an empty class.

@@ -1,4 +1,4 @@
-"""How far one example may move an update, as a plugin states it and a trainer is held to it."""
+"""Bound on one example's move of an update, as a plugin states it and a trainer is held to it."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ class RoundInfo:
         head: digest of the head that messages of this round belong to, 32 bytes; empty where
             nothing is agreed on, as in the ``vectorised`` engine.
         void_sets: the distinct sets that were decided for this model at heights that made no new
-            one, in the order of the heights. Of those that come after :data:`MAX_VOID_SETS` none
-            is kept.
+            one, in the order of the heights. Of those that come after
+            :data:`~qres_core.dialogues.MAX_VOID_SETS` none is kept.
         mismatches: how many of those heights were void because a sum was not what its members
             committed to (QRES-E508), at most 16.
         ahead: whether the round is only thought of: may a set carry a change or a ban, if it makes
@@ -88,7 +88,7 @@ class RoundInfo:
     fragment: Fragment | None = None
 
     def cut(self, vector: NDArray[_Number]) -> NDArray[_Number]:
-        """What the round covers of a vector of all the model's coordinates."""
+        """Cut out the part that the round covers from a vector of all the model's coordinates."""
         return vector if self.fragment is None else self.fragment.cut(vector)
 
     def placed(
@@ -110,7 +110,7 @@ class RoundInfo:
 
 @attrs.frozen
 class OwnContributions:
-    """What a node knows of its own contributions before a round, apart from its plugins.
+    """Knowledge of a node about its own contributions before a round, apart from its plugins.
 
     A plugin that keeps a record of what left compares the record with it: one that was set back to
     an older copy, or begun anew, knows of less.
@@ -140,7 +140,7 @@ class OwnContributions:
 
 
 class RoundStatus(enum.Enum):
-    """How a round ended."""
+    """End of a round."""
 
     CLOSED = "closed"
     VOID = "void"
@@ -149,7 +149,7 @@ class RoundStatus(enum.Enum):
 
 @attrs.frozen(eq=False)
 class Outcome:
-    """What ``round_closed`` is told.
+    """Message of ``round_closed``: the end of a round.
 
     Attributes:
         round_info: the round.

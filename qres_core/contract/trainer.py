@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract.errors import ConfigError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector
 
@@ -55,7 +54,7 @@ class Trainer(Protocol):
 
 @runtime_checkable
 class Validator(Protocol):
-    """What a :class:`Trainer` has besides, if plugins are to validate updates with its examples.
+    """Extension of a :class:`Trainer`, if plugins are to validate updates with its examples.
 
     Example::
 
@@ -81,7 +80,7 @@ class Validator(Protocol):
 
 @runtime_checkable
 class Reference(Protocol):
-    """What a :class:`Validator` has besides, for plugins that compare updates with a trusted one.
+    """Extension of a :class:`Validator`, for plugins that compare updates with a trusted one.
 
     Example::
 
@@ -108,28 +107,9 @@ class Reference(Protocol):
         ...
 
 
-def pooled(trainer: object) -> bool:
-    """Whether a trainer says that its held-out examples stand for the whole task.
-
-    It says so by the attribute ``pooled = True``. A trainer around another, its ``inner``, says
-    what that one says.
-
-    Example:
-        >>> class Clinic:
-        ...     pooled = True
-        >>> pooled(Clinic()), pooled(object())
-        (True, False)
-    """
-    asked: Any = trainer
-    while not hasattr(asked, "pooled") and hasattr(asked, "inner"):
-        asked = asked.inner
-    said: object = getattr(asked, "pooled", False)
-    return said is True
-
-
 @runtime_checkable
 class RememberingTrainer(Protocol):
-    """What a :class:`Trainer` has besides, if it keeps something from round to round.
+    """Extension of a :class:`Trainer` that keeps something from round to round.
 
     A simulation that goes on after a break (``qres simulate --resume``), and a node that was killed
     and started again, then give it back what it had: the state of an optimiser, running means, a
@@ -148,7 +128,7 @@ class RememberingTrainer(Protocol):
     """
 
     def remember(self) -> bytes:
-        """What the trainer keeps; empty where that is nothing."""
+        """Return the trainer's memory; empty where there is none."""
         ...
 
     def recall(self, memory: bytes) -> None:
@@ -160,20 +140,9 @@ class RememberingTrainer(Protocol):
         ...
 
 
-def remembering(trainer: object) -> RememberingTrainer | None:
-    """The trainer that says what is kept: this one or, where it is around another, its ``inner``.
-
-    ``None`` where neither does.
-    """
-    asked: Any = trainer
-    while asked is not None and not isinstance(asked, RememberingTrainer):
-        asked = getattr(asked, "inner", None)
-    return asked
-
-
 @runtime_checkable
 class BasedTrainer(Protocol):
-    """What a :class:`Trainer` has besides, if it trains on top of what does not travel.
+    """Extension of a :class:`Trainer` that trains on top of something that does not travel.
 
     Such are frozen weights, below a head or adapters. All nodes must hold the same ones, or their
     updates are of different models. The digest is among the swarm's shared settings, as
@@ -192,24 +161,9 @@ class BasedTrainer(Protocol):
         ...
 
 
-def base_of(trainer: object) -> bytes:
-    """The digest of what a trainer, or the one that it is around, trains on top of.
-
-    Returns 32 bytes, or none. Raises ConfigError: QRES-E104 for another value.
-    """
-    asked: Any = trainer
-    while asked is not None and not isinstance(asked, BasedTrainer):
-        asked = getattr(asked, "inner", None)
-    found: object = b"" if asked is None else asked.base_digest()
-    if type(found) is not bytes or len(found) not in {0, 32}:
-        what = f"base_digest returned {found!r:.60}"
-        raise ConfigError.of("QRES-E104", "trainer", what, "return 32 bytes, or none")
-    return found
-
-
 @runtime_checkable
 class RecordTrainer(Protocol):
-    """What a :class:`Trainer` has besides, if the unit of privacy is to be a single example.
+    """Extension of a :class:`Trainer`, if the unit of privacy is to be a single example.
 
     QRES then clips the step of each example and sends the sum, instead of what ``fit`` returns. It
     promises that one example moves the update by at most the clip. That rests on one thing, which
@@ -236,7 +190,7 @@ class RecordTrainer(Protocol):
     """
 
     def records(self) -> int:
-        """How many examples the node trains on. It is asked once, before the start."""
+        """Number of examples that the node trains on. It is asked once, before the start."""
         ...
 
     def record_steps(

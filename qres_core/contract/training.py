@@ -30,7 +30,7 @@ _GROWTH_BITS: Final = 2
 
 @attrs.frozen
 class TrainerFailure:
-    """What a trainer did wrong in a round, and where in its code.
+    """Error of a trainer in a round, and its place in the trainer's code.
 
     Attributes:
         method: ``fit``, ``evaluate``, ``validate``, ``reference`` or ``remember``.
@@ -134,7 +134,7 @@ def described(value: Any) -> str:
 def fitted(
     trainer: Trainer, model: Vector, round_info: RoundInfo, *, node: str = ""
 ) -> Update | None:
-    """What a trainer's ``fit`` returns; ``None`` where it says that there is nothing new.
+    """Result of a trainer's ``fit``; ``None`` where it says that there is nothing new.
 
     A trainer returns an update of the whole model. Where the round covers a fragment of it, the
     rest of the update is left out here.
@@ -169,7 +169,7 @@ def fitted(
 
 
 def kept_by(trainer: RememberingTrainer, number: int, *, node: str = "") -> bytes:
-    """What a trainer's ``remember`` returns.
+    """Result of a trainer's ``remember``.
 
     Args:
         trainer: the user's.
@@ -241,7 +241,7 @@ def answering(method: str, round_info: RoundInfo) -> Generator[None]:
 
 
 def finer_grid(update: Update, model: Vector, round_info: RoundInfo) -> str | None:
-    """What mends an update that the grid swallowed; ``None`` where it did not, or cannot be told.
+    """Remedy for an update that the grid swallowed; ``None`` where it did not, or cannot be told.
 
     Args:
         update: what a trainer made.

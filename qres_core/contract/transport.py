@@ -1,4 +1,4 @@
-"""What carries bytes between nodes."""
+"""Carriers of bytes between nodes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class BlobRef:
 
 @attrs.frozen
 class TransportLimits:
-    """How much a transport takes at once, in bytes.
+    """Most that a transport takes at once, in bytes.
 
     Attributes:
         frame: largest frame of ``broadcast`` and ``send``.
@@ -101,7 +101,7 @@ class TransportLimits:
 
 @attrs.frozen
 class LinkKeys:
-    """What a transport proves this node's identity with, and knows the other nodes by.
+    """Keys by which a transport proves this node's identity and knows the other nodes.
 
     The private key stays with the plugin that loaded it: a transport gets signatures. It may call
     all of this from a thread of its own.
@@ -120,7 +120,7 @@ class LinkKeys:
 
 
 class PeerChange(StrEnum):
-    """What happened to a neighbour."""
+    """Event at a neighbour."""
 
     UP = "up"
     DOWN = "down"
@@ -130,7 +130,7 @@ class PeerChange(StrEnum):
 
 
 class LinkReason(StrEnum):
-    """Why a link to a neighbour ended, or did not come to be.
+    """Reason why a link to a neighbour ended, or did not come to be.
 
     Attributes:
         DIAL_FAILED: nobody answers there, or not as a node does.
@@ -240,7 +240,7 @@ class Transport(Protocol):
 
     @property
     def limits(self) -> TransportLimits:
-        """What is too large."""
+        """Bounds of sizes."""
         ...
 
     async def start(self) -> None:
@@ -312,7 +312,7 @@ class Transport(Protocol):
         ...
 
     def peers(self) -> Sequence[PeerInfo]:
-        """Who is connected and admitted, ascending."""
+        """Neighbours that are connected and admitted, ascending."""
         ...
 
     async def event(self) -> TransportEvent:
@@ -330,7 +330,7 @@ class Transport(Protocol):
 
 @runtime_checkable
 class AttendedTransport(Protocol):
-    """What a transport may offer beside :class:`Transport`, so that a node sees it stand still.
+    """Extension of :class:`Transport`, so that a node sees it stand still.
 
     The node calls all of it in the thread of its event loop.
     """
@@ -343,7 +343,7 @@ class AttendedTransport(Protocol):
         ...
 
     def doing(self) -> str:
-        """What it does at this moment, in words: task, peer, place in the code.
+        """Work at this moment, in words: task, peer, place in the code.
 
         Called while :meth:`attend` has not returned for long.
         """

@@ -206,7 +206,7 @@ def _frozen_companions(value: Mapping[str, Companion]) -> Mapping[str, Companion
 
 @attrs.frozen(kw_only=True)
 class Rounding:
-    """What an encoding made of small values.
+    """Effect of an encoding on small values.
 
     Attributes:
         moved: values that were not zero.
@@ -221,7 +221,7 @@ class Rounding:
 
     @property
     def lossy(self) -> bool:
-        """Whether most of what moved is lost."""
+        """True if most of what moved is lost."""
         return 2 * self.vanished > self.moved
 
 
@@ -242,7 +242,7 @@ class Encoded:
 
 @attrs.frozen(eq=False)
 class Update(_Immutable):
-    """What one node's training changed: the difference from the round's model.
+    """Change by one node's training: the difference from the round's model.
 
     Attributes:
         vector: ``local model - round model``, int32 on the task's grid, shape ``(d,)``.
@@ -320,7 +320,7 @@ class Contribution(_Immutable):
 
 
 class Visibility(enum.IntEnum):
-    """What of the contributions the aggregation can see, from least to most."""
+    """View that the aggregation has of the contributions, from least to most."""
 
     SUM = 0
     GROUP = 1
@@ -397,7 +397,7 @@ class Updates(_Immutable):
         companions: by plugin name, one for each row; residues are summed as the rows are.
         products: the exact inner product of every two whole updates, Python integers, shape
             ``(n, n)``, where ``vectors`` are a range of their coordinates alone; ``None`` where
-            they are whole. Only rules and wrappers that claim to be ``by_products`` are given any;
+            they are whole. Only rules and wrappers that claim ``Reads.PRODUCTS`` are given any;
             what they pass on need not have new ones.
         opened: in a sharded round the exact sums that committees opened with ``reveal_shard``,
             int64, shape ``(rows, d)``, for the ``reveal`` of the same plugin. ``vectors`` then have
@@ -469,7 +469,7 @@ class Updates(_Immutable):
         """The exact inner product of every two whole updates, given or computed.
 
         A rule or wrapper that looks at whole updates through these alone, and otherwise at each
-        coordinate by itself, is ``by_products`` without more ado.
+        coordinate by itself, claims ``Reads.PRODUCTS`` without more ado.
 
         Returns:
             Python integers, shape ``(n, n)``, symmetric; in squared grid steps.
@@ -505,7 +505,7 @@ class Updates(_Immutable):
 
 @attrs.frozen
 class NodeInfo:
-    """What a plugin may know about the node it runs in, at start.
+    """Facts that a plugin may know about the node it runs in, at start.
 
     Attributes:
         node_id: this node's identity, 32 bytes.
@@ -521,13 +521,13 @@ class NodeInfo:
             clip single examples.
         visibility: what the enabled ``privatize`` plugins leave visible of contributions.
         colluding: share of the nodes that the plugin that hides them takes for colluding; in a
-            round of so many members count them with :func:`~qres_core.most_colluders`.
+            round of so many members count them with :func:`~qres_core.claims.most_colluders`.
         rows: fewest rows that the enabled rule and the wrappers around it work with.
         noised: whether an enabled plugin adds noise to contributions.
         observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
             no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
         hosted: true inside another framework: a dialogue of this node must be a
-            :class:`~qres_core.HostedDialogue`.
+            :class:`~qres_core.dialogues.HostedDialogue`.
     """
 
     node_id: NodeId

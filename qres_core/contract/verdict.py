@@ -18,14 +18,14 @@ UNSTATED: Final = ""
 
 
 class Decision(enum.Enum):
-    """What a verdict decides."""
+    """Decision of a verdict."""
 
     ACCEPT = "accept"
     REJECT = "reject"
 
 
 class Blame(enum.Enum):
-    """Who is to blame for a rejection, and so whose reputation may suffer.
+    """Party that is to blame for a rejection, and so the one whose reputation may suffer.
 
     ``LINK`` is the source of the message: its author, where the transport proves who sent a frame
     first, else the neighbour that delivered it. A forged signature blames the link: the claimed

@@ -7,13 +7,14 @@ with its distribution and the cause; all problems are collected before anything 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 import pluggy
 
+from qres_core.contract.abilities import Abilities, abilities, misfits
 from qres_core.contract.claims import (
     CLAIMED_HOOKS,
     NO_CLAIMS,
@@ -25,8 +26,6 @@ from qres_core.contract.errors import ConfigError, PluginError, Problem, QresErr
 from qres_core.contract.faults import is_plugin_name
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.suggest import did_you_mean
-from qres_core.contract.transport import LinkKeys
-from qres_core.contract.types import NodeInfo
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status, imported
 from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
@@ -76,7 +75,7 @@ class Enabled:
 
     @cached_property
     def claims(self) -> Claims:
-        """What the plugin claims, as configured: read once, so that nothing changes in between.
+        """Claims of the plugin, as configured: read once, so that nothing changes in between.
 
         Raises PluginError: QRES-E210 if it raises, or gives anything but :class:`Claims`; or if
         there is none, and the plugin has a hook of :data:`CLAIMED_HOOKS`.
@@ -111,7 +110,7 @@ class Enabled:
         return claims
 
     def keeps_its_word(self) -> None:
-        """Whether the plugin still claims what it did when it was compared with everything else.
+        """Check that the plugin still claims what it did when it was compared with everything else.
 
         Raises PluginError: QRES-E210 if it does not, or its claims raise now.
         """
@@ -122,120 +121,89 @@ class Enabled:
             fix = "let 'claims' depend on nothing but the plugin's options"
             raise PluginError.of("QRES-E210", f"plugins.{self.name}", what, fix)
 
-    def check(self, around: Surroundings) -> tuple[Problem | str, ...]:
-        """Why the plugin would not work in these surroundings, and notices for the operator.
+    @cached_property
+    def abilities(self) -> frozenset[str]:
+        """The methods of :class:`Abilities` that the plugin has."""
+        return abilities(self.instance)
 
-        Raises PluginError: QRES-E206 if it raises, or returns anything else.
-        """
-        found = _ask(self, "check", (), around)
-        problems = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
-        if problems is None or any(type(item) not in {Problem, str} for item in problems):
-            what = "'check' returned something but problems and notices"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
-        return cast("tuple[Problem | str, ...]", problems)
+    def check(self, around: Surroundings) -> tuple[Problem | str, ...]:
+        """See :meth:`Abilities.check`; raises as :meth:`ask`."""
+        found: tuple[Problem | str, ...] = self.ask("check", around)
+        return found
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
-        """How large an update is after the plugin.
-
-        Raises PluginError: QRES-E206 if it raises, or returns anything but an extent.
-        """
-        found = _ask(self, "passes", extent, extent, around)
-        if type(found) is not Extent:
-            what = f"'passes' returned a {type(found).__name__}, not Extent"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        """See :meth:`Abilities.passes`, with the plugin named if it changes something."""
+        found: Extent = self.ask("passes", extent, around)
         clipped_by = extent.clipped_by if found.length == extent.length else self.name
         noised_by = extent.noised_by if found.noise == extent.noise else self.name
         return attrs.evolve(found, clipped_by=clipped_by, noised_by=noised_by)
 
-    def shard_run(self, dimension: int) -> int:
-        """Coordinates in a row of which ``verify_shard`` must be given all; 1 if it does not say.
-
-        Raises PluginError: QRES-E206 if it raises, or returns anything but a number from 1 on.
-        """
-        found = _ask(self, "shard_run", 1, dimension)
-        if type(found) is not int or found < 1:
-            what = f"'shard_run' returned {found!r}, not a number of coordinates"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
-        return found
-
-    def examine(
-        self,
-        node_info: NodeInfo,
-        runs: bool,  # noqa: FBT001
-        link_keys: LinkKeys | None,
-    ) -> tuple[Problem | str, ...]:
-        """What the plugin finds of this node's surroundings: problems, and what is well.
-
-        Raises PluginError: QRES-E206 if it raises, or returns anything else.
-        """
-        found = _ask(self, "examine", (), node_info, runs, link_keys)
-        items = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
-        if items is None or any(type(item) not in {Problem, str} for item in items):
-            what = "'examine' returned something but problems and sentences"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
-        return cast("tuple[Problem | str, ...]", items)
-
-    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
-        """Why the plugin would refuse to be set up at this node, as far as reading alone shows it.
-
-        Raises PluginError: QRES-E206 if it raises, or returns anything else.
-        """
-        found = _ask(self, "preflight", (), node_info)
-        items = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
-        if items is None or any(type(item) is not Problem for item in items):
-            what = "'preflight' returned something but problems"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
-        return cast("tuple[Problem, ...]", items)
-
     @property
     def remembers(self) -> bool:
-        """Whether the plugin says what it keeps from round to round, and takes it back."""
-        kind = type(self.instance)
-        return hasattr(kind, "remember") and (hasattr(kind, "recall") or self.keeps_agreed)
+        """True if the plugin says what it keeps from round to round, and takes it back."""
+        return "remember" in self.abilities and not self.abilities.isdisjoint(_RECALLS)
 
     @property
     def keeps_agreed(self) -> bool:
-        """Whether every node keeps the same, because it follows from what the swarm agreed on."""
-        return hasattr(type(self.instance), "recall_agreed")
+        """True if every node keeps the same, because it follows from what the swarm agreed on."""
+        return "recall_agreed" in self.abilities
 
     def remember(self) -> bytes:
-        """What the plugin keeps from round to round; empty if it does not say, or keeps nothing.
-
-        Raises PluginError: QRES-E206 if it raises, or returns anything else.
-        """
-        found = _ask(self, "remember", b"") if self.remembers else b""
-        if type(found) is not bytes:
-            what = f"'remember' returned a {type(found).__name__}, not bytes"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        """See :meth:`Abilities.remember`; empty too for a plugin that would not take it back."""
+        found: bytes = self.ask("remember") if self.remembers else b""
         return found
 
     def recall(self, memory: bytes) -> None:
-        """Give the plugin what it kept. Raises PluginError: QRES-E206 if it does not take it."""
-        _ask(self, "recall_agreed" if self.keeps_agreed else "recall", None, memory)
+        """Give the plugin what it kept; raises as :meth:`ask`."""
+        self.ask("recall_agreed" if self.keeps_agreed else "recall", memory)
+
+    def ask(self, ability: str, *arguments: object) -> Any:
+        """Ask the plugin one of :data:`ABILITIES`; several answers come as a tuple.
+
+        Raises PluginError: QRES-E206 if it raises, or answers with anything else than it must.
+        """
+        asked: Any = self.instance if ability in self.abilities else Abilities()
+        try:
+            answer: object = getattr(asked, ability)(*arguments)
+            # An iterator runs when it is read: what it raises is to be caught here.
+            if ability in _SEVERAL and isinstance(answer, Iterable):
+                answer = tuple(cast("Iterable[object]", answer))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            what = f"{ability!r} raised {type(error).__name__}: {error}"
+            raise self._broken(what) from error
+        wrong = _wrong(ability, answer)
+        if wrong:
+            raise self._broken(f"{ability!r} returned {wrong}")
+        return answer
+
+    def _broken(self, what: str) -> PluginError:
+        fix = f"tell the authors of {self.origin.distribution}"
+        return PluginError.of("QRES-E206", f"plugins.{self.name}", what, fix)
 
 
-def _authors(enabled: Enabled) -> str:
-    """What is to be done about a mistake in a plugin's code."""
-    return f"tell the authors of {enabled.origin.distribution}"
+_RECALLS: Final = ("recall", "recall_agreed")
+_SEVERAL: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "check": ((Problem, str), "problems and notices"),
+    "examine": ((Problem, str), "problems and sentences"),
+    "preflight": ((Problem,), "problems"),
+}
+"""Abilities that answer with any number of things: of these types, and what they are."""
 
 
-def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> object:
-    """What a method beside the claims says; ``absent`` where the plugin has none."""
-    try:
-        inspect.getattr_static(enabled.instance, label)
-    except AttributeError:
-        return absent
-    try:
-        answer: object = getattr(enabled.instance, label)(*arguments)
-        # An iterator runs when it is read: what it raises is to be caught here.
-        return list(cast("Iterable[object]", answer)) if isinstance(answer, Iterator) else answer
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        what = f"{label!r} raised {type(error).__name__}: {error}"
-        raise PluginError.of(
-            "QRES-E206", f"plugins.{enabled.name}", what, _authors(enabled)
-        ) from error
+def _wrong(ability: str, answer: object) -> str:
+    """Name an answer of an ability that it must not give; empty for none."""
+    given = type(answer)
+    if ability in _SEVERAL:
+        kinds, expected = _SEVERAL[ability]
+        several = cast("tuple[object, ...] | None", answer if given is tuple else None)
+        if several is None or any(type(item) not in kinds for item in several):
+            return f"something but {expected}"
+    elif ability == "shard_run" and (type(answer) is not int or answer < 1):
+        return f"{answer!r}, not a number of coordinates"
+    kind = {"passes": Extent, "remember": bytes}.get(ability)
+    return "" if kind in (None, given) else f"a {given.__name__}, not {kind.__name__}"
 
 
 def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enabled, ...]:
@@ -343,7 +311,11 @@ def _verify_class(factory: type[object], origin: Installed, where: str) -> tuple
         what = f"{origin.provenance}: no method is marked @hookimpl"
         problems.append(Problem("QRES-E206", where, what, "mark the methods that are hooks"))
     else:
-        problems.extend(lookalikes(factory, f"{where}: {origin.provenance}"))
+        spot = f"{where}: {origin.provenance}"
+        problems.extend(lookalikes(factory, spot))
+        for name, arguments in misfits(factory):
+            what = f"{name!r} cannot be called with ({arguments})"
+            problems.append(Problem("QRES-E206", spot, what, "see docs/reference/hooks.md"))
     if problems:
         raise PluginError(problems)
     return tuple(hook for hook in ALL_HOOKS if hook in found)

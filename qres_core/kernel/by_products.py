@@ -1,4 +1,4 @@
-"""What wrappers and the rule know of whole updates where each range of coordinates is merged alone.
+"""Inner products for wrappers and the rule where each range of coordinates is merged alone.
 
 A plugin that claims to be ``by_products`` needs the inner products of the whole updates that it is
 given. Those of the updates as they came are known once committees multiplied their ranges. A
@@ -69,6 +69,6 @@ class ProductSeats:
 
 
 def not_once(seat: str) -> HookError:
-    """What is wrong if wrappers come to the hook named more often than once, or never."""
+    """Error if wrappers come to the hook named more often than once, or never."""
     what = "expected wrappers that claim to need no whole updates to call proceed once"
     return HookError.of("QRES-E702", seat, what)

@@ -1,4 +1,4 @@
-"""What is left of an update on its way through the ``privatize`` plugins, in file order.
+"""Extents of an update on its way through the ``privatize`` plugins, in file order.
 
 From it follow what every plugin is told of its surroundings, and how many rows a rule gets.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -29,12 +28,12 @@ def having(enabled: Sequence[Enabled], hook: str) -> list[Enabled]:
 
 def altering(enabled: Sequence[Enabled]) -> list[Enabled]:
     """The wrappers that change what the rule gets or returns, in file order."""
-    return [plugin for plugin in having(enabled, "wrap_aggregate") if plugin.claims.alters]
+    return [plugin for plugin in having(enabled, "wrap_aggregate") if plugin.claims.wraps.alters]
 
 
 @attrs.frozen
 class Hidden:
-    """What is left of contributions, and who hides the rest."""
+    """Visible rest of contributions, and the plugin that hides the others."""
 
     visibility: Visibility = Visibility.INDIVIDUAL  # what stays visible
     by: Enabled | None = None  # the plugin that hides; ``None`` where everything is visible
@@ -82,13 +81,13 @@ def mergers(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, tuple[Enabled
     before: tuple[Enabled, ...] = ()
     for plugin in (*having(enabled, "wrap_aggregate"), *having(enabled, "aggregate")):
         yield plugin, before
-        if "wrap_aggregate" in plugin.hooks and plugin.claims.merges > 1:
+        if "wrap_aggregate" in plugin.hooks and plugin.claims.wraps.merges > 1:
             before = (*before, plugin)
 
 
 def rows_needed(plugin: Enabled, before: Sequence[Enabled]) -> int:
     """Rows of which the wrappers before a plugin make enough for it."""
-    merged = math.prod(merger.claims.merges for merger in before)
+    merged = math.prod(merger.claims.wraps.merges for merger in before)
     return (plugin.claims.needs.min_updates - 1) * merged + 1
 
 
@@ -98,7 +97,7 @@ def least_rows(enabled: Sequence[Enabled]) -> int:
 
 
 def hiding(enabled: Sequence[Enabled]) -> Hidden:
-    """What the plugin that hides most leaves."""
+    """Visible rest behind the plugin that hides most."""
     hidden = Hidden()
     for plugin in having(enabled, "privatize"):
         leaves = plugin.claims.hides.leaves
@@ -117,35 +116,22 @@ def behind_the_hider(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enab
             hider = plugin
 
 
-def noised(enabled: Sequence[Enabled], told: Mapping[str, Surroundings]) -> bool:
-    """Whether any plugin adds noise to what a node contributes; ``told``: see :func:`check_all`."""
-    with suppress(QresError):  # said already, as a reason not to start
-        return any(
-            plugin.passes(around.extent, around).noise > 0.0
-            for plugin in having(enabled, "privatize")
-            if (around := told.get(plugin.name)) is not None
-        )
-    return False
+@attrs.frozen
+class Surrounded:
+    """View of a plugin on the configuration it is part of, and its effect on an update."""
+
+    around: Surroundings
+    after: Extent  # of an update, behind the plugin
+    broken: tuple[Problem, ...] = ()  # it cannot say what it leaves, and counts as leaving all
 
 
-def check_all(
-    enabled: Sequence[Enabled],
-    swarm: SwarmConfig,
-    hidden: Hidden,
-    dimension: int,
-    told: dict[str, Surroundings] | None = None,
-) -> Iterator[Problem | str]:
-    """Ask every plugin whether it works in its surroundings.
+def surroundings(
+    enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden, dimension: int
+) -> dict[str, Surrounded]:
+    """Surroundings of every plugin, by its name, in file order.
 
-    Args:
-        enabled: the plugins, in file order.
-        swarm: the swarm's promises.
-        hidden: see :func:`hiding`.
-        dimension: coordinates of the model; 0 where it is not known.
-        told: takes what each plugin is told, by its name.
-
-    Yields:
-        what the plugins refuse, QRES-E206 for one that cannot say; and their notices, by name.
+    ``hidden``: see :func:`hiding`; ``dimension``: coordinates of the model; 0 where it is not
+    known.
     """
     around = Surroundings(
         nodes=swarm.nodes,
@@ -166,36 +152,69 @@ def check_all(
         colluders=hidden.colluders(swarm.nodes, swarm.byzantine),
         rows=least_rows(enabled),
     )
-    chain = having(enabled, "privatize")
+    told: dict[str, Surrounded] = {}
     extent = Extent()
-    for number, plugin in enumerate(enabled):
-        # The rule is the innermost of the chain, wherever it stands in the file.
-        around_it = enabled if "aggregate" in plugin.hooks else enabled[:number]
-        altered_by = tuple(item.name for item in altering(around_it) if item is not plugin)
-        others = [item for item in enabled if item is not plugin]
-        mine = attrs.evolve(
-            around,
-            extent=extent,
-            altered_by=altered_by,
-            hooks=frozenset(hook for item in others for hook in item.hooks),
-            judges=tuple(item.name for item in others if JUDGING.intersection(item.hooks)),
-        )
-        if plugin in chain:
-            place = chain.index(plugin)
-            after = [item for item in chain[place + 1 :] if item is not hidden.by]
-            mine = attrs.evolve(
-                mine,
-                before=tuple(item.name for item in chain[:place]),
-                after=tuple(item.name for item in after),
-                changing=tuple(item.name for item in after if not item.claims.keeps),
-                companions=tuple(item.name for item in chain[:place] if item.claims.accompanies),
-            )
-        if told is not None:
-            told[plugin.name] = mine
-        try:
-            for found in plugin.check(mine):
-                yield f"plugins.{plugin.name}: {found}" if isinstance(found, str) else found
-            if plugin in chain:
+    for plugin in enabled:
+        mine = attrs.evolve(around, extent=extent, **_others(plugin, enabled))
+        broken: tuple[Problem, ...] = ()
+        if "privatize" in plugin.hooks:
+            mine = attrs.evolve(mine, **_neighbours(plugin, enabled, hidden))
+            try:
                 extent = plugin.passes(extent, mine)
+            except QresError as error:
+                broken = error.problems
+        told[plugin.name] = Surrounded(mine, extent, broken)
+    return told
+
+
+def _others(plugin: Enabled, enabled: Sequence[Enabled]) -> dict[str, Any]:
+    """Facts for a plugin about all others."""
+    # The rule is the innermost of the chain, wherever it stands in the file.
+    before = enabled if "aggregate" in plugin.hooks else enabled[: enabled.index(plugin)]
+    others = [item for item in enabled if item is not plugin]
+    return {
+        "altered_by": tuple(item.name for item in altering(before) if item is not plugin),
+        "hooks": frozenset(hook for item in others for hook in item.hooks),
+        "judges": tuple(item.name for item in others if JUDGING.intersection(item.hooks)),
+    }
+
+
+def _neighbours(plugin: Enabled, enabled: Sequence[Enabled], hidden: Hidden) -> dict[str, Any]:
+    """Facts for a ``privatize`` plugin about those before and after it."""
+    chain = having(enabled, "privatize")
+    place = chain.index(plugin)
+    before, after = chain[:place], [item for item in chain[place + 1 :] if item is not hidden.by]
+    return {
+        "before": tuple(item.name for item in before),
+        "after": tuple(item.name for item in after),
+        "changing": tuple(item.name for item in after if not item.claims.privatizes.keeps),
+        "companions": tuple(item.name for item in before if item.claims.privatizes.accompanies),
+    }
+
+
+@attrs.define
+class Found:
+    """Answers of plugins about their surroundings."""
+
+    problems: list[Problem] = attrs.field(factory=list[Problem])
+    notices: list[str] = attrs.field(factory=list[str])
+
+
+def check_all(enabled: Sequence[Enabled], told: Mapping[str, Surrounded]) -> Found:
+    """Ask every plugin whether it works in its surroundings.
+
+    ``told``: see :func:`surroundings`. Returns what they refuse, QRES-E206 for one that cannot say;
+    and their notices, each with the plugin's path before it.
+    """
+    found = Found()
+    for plugin in enabled:
+        try:
+            said = plugin.check(told[plugin.name].around)
         except QresError as error:
-            yield from error.problems
+            found.problems.extend(error.problems)
+            continue
+        found.problems.extend(item for item in said if isinstance(item, Problem))
+        found.problems.extend(told[plugin.name].broken)
+        notices = (item for item in said if isinstance(item, str))
+        found.notices.extend(f"plugins.{plugin.name}: {notice}" for notice in notices)
+    return found

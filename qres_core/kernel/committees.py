@@ -69,7 +69,7 @@ def failure_bits(nodes: int, byzantine: int, size: int, first: int = 0) -> float
 
 
 def is_safe(nodes: int, byzantine: int, size: int) -> bool:
-    """Whether committees of a size fail as seldom as they must, with grinding counted."""
+    """True if committees of a size fail as seldom as they must, with grinding counted."""
     if not size % 2 or not 1 <= size <= nodes:
         return False
     return failure(nodes, byzantine, size) <= _ALLOWED

@@ -1,4 +1,4 @@
-"""Whether a configuration meets the site's policies.
+"""Comparison of a configuration with the site's policies.
 
 A key the configuration does not set counts with its default. A rule about an option binds whoever
 enables the plugin; only ``require`` makes a plugin be there.
@@ -12,7 +12,8 @@ from typing import Any, Final, cast
 
 import attrs
 
-from qres_core.contract.errors import CompatibilityError, Problem
+from qres_core.contract.errors import CompatibilityError, OptionError, Problem
+from qres_core.contract.options import Option
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
@@ -21,6 +22,7 @@ from qres_core.kernel.policy import PolicyRule, SitePolicy
 from qres_core.kernel.slots import SLOTS
 
 _CODE: Final = "QRES-E315"
+_OPTION_PARTS: Final = len(("plugins", "NAME", "OPTION"))
 _SAYS: Final[Mapping[str, str]] = {
     "at_least": "it must be at least",
     "at_most": "it must be at most",
@@ -32,7 +34,7 @@ _SAYS: Final[Mapping[str, str]] = {
 def unmet(
     policies: Sequence[SitePolicy], config: Config, enabled: Sequence[Enabled] | None
 ) -> tuple[Problem, ...]:
-    """What the policies demand and the configuration does not give.
+    """Find demands of the policies that the configuration does not meet.
 
     ``enabled``: its plugins, configured; ``None`` where they could not be, and then options and
     families are not looked at. Returns a problem (QRES-E315) for every rule that is not met. Raises
@@ -55,7 +57,7 @@ def enforce(policies: Sequence[SitePolicy], config: Config, enabled: Sequence[En
 def remarks(
     policies: Sequence[SitePolicy], config: Config, known: Mapping[str, object]
 ) -> Iterator[str]:
-    """What an operator should know of policies that are met."""
+    """Remarks for an operator on policies that are met."""
     names = {*known, *plugin_index().distributions}
     for policy in policies:
         yield f"site policy {policy.source}: met"
@@ -115,13 +117,41 @@ def _check(
         found = _option(plugin, rest[1:])
         if found is None:
             what = f"the plugin {plugin.name} has no such option, and {says}"
+            gone: Mapping[str, tuple[str, str]] = getattr(type(plugin.instance), "GONE", {})
             known = did_you_mean(".".join(rest[1:]), _options(plugin.instance))
+            if (once := ".".join(rest[1:])) in gone:
+                known = f"it {gone[once][0]}"
             fix = f"correct the policy ({known}), or use a version of {plugin.name} that has it"
             return Problem(_CODE, rule.path, what, fix)
+        if wrong := _no_choice(rule, plugin.instance):
+            fix = f"correct the policy: {wrong.fix}" if wrong.fix else "correct the policy"
+            return Problem(_CODE, rule.path, f"{says}, and {wrong.what}", fix)
         value = found.value
     if rule.allows(value):
         return None
     return Problem(_CODE, rule.path, f"is {_shown(value)}, and {says}", _fix(rule, value))
+
+
+def _no_choice(rule: PolicyRule, instance: object) -> Problem | None:
+    """Explain, for an option, a word of a policy that it does not have (any more).
+
+    A bound that nobody can meet is noticed by itself; one word of several is not.
+    """
+    if rule.kind not in {"equals", "one_of"} or len(rule.key) != _OPTION_PARTS:
+        return None
+    name = rule.key[-1]
+    if not attrs.has(type(instance)):
+        return None
+    fields: Mapping[str, object] = attrs.fields_dict(cast("Any", type(instance)))
+    option = getattr(fields.get(name), "validator", None)
+    if not isinstance(option, Option) or not option.words:
+        return None
+    for value in rule.bound if rule.kind == "one_of" else (rule.bound,):
+        try:
+            option.check(name, value)
+        except OptionError as error:
+            return error.problems[0]
+    return None
 
 
 def _fix(rule: PolicyRule, value: object) -> str:

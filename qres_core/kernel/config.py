@@ -333,7 +333,7 @@ def _wrong_type(expected: str, value: object) -> _StrictTypeError:
 
 
 def _remedy(expected: str, value: object) -> str:
-    """How to write what was expected; empty where the message says all there is."""
+    """Remedy: how to write what was expected; empty where the message says all there is."""
     fix = ""
     if expected == _TYPES[bool]:
         fix = "write true or false, in lower case and without quotes"

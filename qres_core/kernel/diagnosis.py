@@ -20,7 +20,7 @@ from qres_core.kernel.solver import solve
 
 @attrs.frozen
 class Diagnosis:
-    """What :func:`diagnose` found."""
+    """Findings of :func:`diagnose`."""
 
     problems: tuple[Problem, ...]  # reasons the configuration would not start; empty if it would
     notices: tuple[str, ...]  # true things an operator should know

@@ -1,4 +1,4 @@
-"""What is installed, found without importing any of it.
+"""Search for installed plugins, without importing any of them.
 
 Only metadata in the interpreter's own site-packages counts: a ``*.dist-info`` folder dropped into
 the working directory must not pose as a plugin. Two distributions with one name are a conflict,
@@ -25,10 +25,20 @@ EXECUTORS_GROUP: Final = "qres.executors"
 """What runs the training of a simulation elsewhere."""
 TRAINERS_GROUP: Final = "qres.trainers"
 """What trains an app that was made for another framework."""
+COMMANDS_GROUP: Final = "qres.commands"
+"""Verbs of ``qres`` that the core has not: name of the verb to a click command."""
+ATTACKS_GROUP: Final = "qres.attacks"
+"""What liars contribute."""
+SABOTAGE_GROUP: Final = "qres.sabotage"
+"""What liars do to the protocol beside it."""
+ENGINES_GROUP: Final = "qres.engines"
+"""Parts of the simulator that the core has not."""
+HOSTS_GROUP: Final = "qres.hosts"
+"""What checks a configuration as part of another framework, by the framework's name."""
 
 
 class Status(enum.Enum):
-    """Whether a found plugin could be enabled."""
+    """State of a found plugin, as far as enabling it goes."""
 
     INSTALLED = "installed"
     INCOMPATIBLE = "incompatible"

@@ -1,4 +1,4 @@
-"""Why rounds of a configuration cannot cover fragments of the model in turn, by name."""
+"""Reasons why rounds of a configuration cannot cover fragments of the model in turn, by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def unfragmented(
 
 
 def _other(plugin: Enabled) -> str:
-    """What to change about the plugin."""
+    """Remedy for the plugin."""
     options = leave_out(plugin, lambda it: it.claims.by_fragments)
     if not options:
         options = words_for(plugin, lambda it: it.claims.by_fragments)

@@ -1,4 +1,4 @@
-"""When a model is good enough: a figure, a relation and a number."""
+"""Goal of a training: a figure, a relation and a number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 
 @attrs.frozen
 class Goal:
-    """What a model's figures must reach."""
+    """Bound that a model's figures must reach."""
 
     figure: str  # name of one that the trainer's ``evaluate`` returns
     relation: str  # ``>=``, ``>``, ``<=`` or ``<``
@@ -32,7 +32,7 @@ class Goal:
 
     @classmethod
     def parse(cls, text: str) -> Goal | None:
-        """What ``swarm.until`` says; ``None`` where it is empty.
+        """Read ``swarm.until``; ``None`` where it is empty.
 
         Raises:
             ValueError: the text is no goal.
@@ -53,6 +53,6 @@ class Goal:
         return f"{self.figure} {self.relation} {self.bound!r}"
 
     def is_reached(self, figures: Mapping[str, float]) -> bool:
-        """Whether the figures reach it; one that is missing, or not a number, does not."""
+        """True if the figures reach it; one that is missing, or not a number, does not."""
         value = figures.get(self.figure)
         return value is not None and _RELATIONS[self.relation](value, self.bound)

@@ -1,4 +1,4 @@
-"""What code of a plugin raises is a fault of the plugin, whatever it raises."""
+"""Errors in the code of a plugin: each is a fault of the plugin, whatever it raises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class PassingError(BaseException):
-    """What QRES itself sends through a plugin to its caller; no plugin takes it for its own."""
+    """Error that QRES sends through a plugin to its caller; no plugin takes it as its own."""
 
 
 class EndedError(Exception):

@@ -1,4 +1,4 @@
-"""What becomes of an incoming frame before its content is looked at, and who is blamed for it.
+"""Checks of an incoming frame before its content is looked at, and the blame for it.
 
 Cheap checks come first. Each runs only if all before it accepted. Until ``authenticate`` has
 accepted, nothing shows that the claimed sender has anything to do with the message: what is wrong
@@ -45,7 +45,7 @@ class Rejection:
 
 
 class Defences(Protocol):
-    """What the path of a frame asks of a node's plugins; the kernel is one."""
+    """Questions of a frame's path to a node's plugins; the intake answers them."""
 
     @property
     def swarm(self) -> SwarmConfig:
@@ -67,24 +67,24 @@ class Defences(Protocol):
         ...
 
     def standing(self, sender: NodeId) -> Standing:
-        """How much a node counts, and whether it is banned."""
+        """Weight of a node, and its ban if there is one."""
         ...
 
     def authenticate(
         self, envelope: Envelope, source: NodeId, now: float, *, quoted: bool = False
     ) -> tuple[Verdict, str]:
-        """Whether the claimed sender made it; unless quoted, also whether it may take part now.
+        """Judge if the claimed sender made it; unless quoted, also if it may take part now.
 
         With the plugin that refuses.
         """
         ...
 
     def key_index(self, node_id: NodeId) -> int:
-        """How many keys a node had before its present one."""
+        """Number of keys that a node had before its present one."""
         ...
 
     def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
-        """Whether it is new; with the plugin that refuses."""
+        """Judge if it is new; with the plugin that refuses."""
         ...
 
     def refuse(
@@ -158,7 +158,7 @@ def _judged(
 
 
 def _has_more(defences: Defences, envelope: Envelope) -> bool:
-    """Whether there are authenticators that no plugin here looks at.
+    """True if there are authenticators that no plugin here looks at.
 
     No signature covers them: whoever hands a message on can add them, up to 32 KiB. Whether some
     are missing is for ``authenticate`` to say.
@@ -174,7 +174,7 @@ def _banned(defences: Defences, envelope: Envelope) -> Rejection:
 def quoted(
     defences: Defences, envelope: Envelope, now: float, members: Collection[NodeId]
 ) -> Verdict:
-    """Whether a message quoted inside another was made by its sender, one of ``members``.
+    """Judge if a message quoted inside another was made by its sender, one of ``members``.
 
     Like :func:`take` without the replay check: a quoted message was delivered before. It belongs to
     its own time. Who was a member then is for the caller to know, and whether its author may take

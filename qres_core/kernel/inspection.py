@@ -1,4 +1,4 @@
-"""What a plugin or a command is, read from its source without importing it.
+"""Facts on a plugin or a command, read from its source without importing it.
 
 ``qres plugins`` must list what a plugin does, and ``qres --help`` what its commands do, without
 running any of it. A name is followed through ``from … import`` statements, and a class through its
@@ -44,12 +44,17 @@ def summary_of(target: str) -> str:
     node = found[1]
     text = ast.get_docstring(node) or ""
     calls = [item for item in node.decorator_list if isinstance(item, ast.Call)]
-    given = {key.arg: key.value for call in calls for key in call.keywords}
+    given = {key.arg: key.value for call in calls if _names_verb(call) for key in call.keywords}
     for option in ("help", "short_help"):
         value = given.get(option)
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             text = value.value
     return text.strip().partition("\n")[0].strip().removesuffix(".").replace("``", "`")
+
+
+def _names_verb(call: ast.Call) -> bool:
+    """True if it is ``click.command(...)``, ``group.command(...)`` or the like, and no option."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr in {"command", "group"}
 
 
 _Node: TypeAlias = ast.ClassDef | ast.FunctionDef

@@ -8,33 +8,38 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partialmethod
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import attrs
 
-from qres_core.contract.claims import Claims, Hides, Needs
+from qres_core.contract.abilities import ABILITIES
+from qres_core.contract.claims import Claims, Hides, Needs, Privatizes, Reads, Verifies, Wraps
 from qres_core.contract.errors import Problem
 from qres_core.contract.hookspecs import PROJECT
 from qres_core.kernel.slots import ALL_HOOKS
 
-METHODS: Final = (
-    "check",
-    "passes",
-    "shard_run",
-    "retune",
-    "examine",
-    "preflight",
-    "remember",
-    "recall",
-    "recall_agreed",
-    "kappa_bound",
+_PARTS: Final = (Claims, Needs, Hides, Wraps, Privatizes, Verifies)
+_WITHIN: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **{field.name: f"{field.name}=..." for field in attrs.fields(Claims)},
+        **{
+            field.name: f"{name}={kind.__name__}({field.name}=...)"
+            for name, kind in (("wraps", Wraps), ("privatizes", Privatizes), ("verifies", Verifies))
+            for field in attrs.fields(kind)
+        },
+        "coordinatewise": f"reads={Reads.COORDINATES}",
+        "by_products": f"reads={Reads.PRODUCTS}",
+        "looks": f"reads={Reads.NOTHING}",
+    }
 )
-"""Methods that are read beside the claims; the last by the conformance suite."""
-
-_FIELDS: Final = tuple(field.name for field in attrs.fields(Claims))
-_OTHER_WORDS: Final = frozenset(("bound", "merge", "weight", "weights"))
+"""By a name that speaks of claims, how claims say it; three are of old plugins."""
+_FIELDS: Final = tuple(_WITHIN)
+_OTHER_WORDS: Final = frozenset(
+    ("bound", "merge", "privatized", "read", "verified", "weight", "weights", "wrap")
+)
 """Names that are near to a claim and mean something else on their own; a claim that is missing for
 them is the careful one, or is refused by the solver."""
 _NEAR: Final = 0.8
@@ -44,7 +49,7 @@ _LONGER: Final = 2
 
 
 def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
-    """What is refused of a plugin's names.
+    """Refusals of a plugin's names.
 
     Options, which are attrs fields that ``__init__`` takes, may resemble a name; they may only not
     have the name of a claim. Names that begin with an underscore are the plugin's own. ``where``:
@@ -67,7 +72,7 @@ def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
 
 
 def strays(plugin: object, where: str) -> Iterator[Problem]:
-    """What is refused of a configured plugin, beside the names of its class.
+    """Refusals of a configured plugin, beside the names of its class.
 
     ``where``: the path of its table, for the messages. Yields QRES-E211 for every attribute that
     holds a part of claims, and for every public one that was added to the instance under a misspelt
@@ -77,7 +82,7 @@ def strays(plugin: object, where: str) -> Iterator[Problem]:
     for name in dict.fromkeys((*fields, *getattr(plugin, "__dict__", ()))):
         value = getattr(plugin, name, None)  # a field without a default may be unset
         option = name in fields and fields[name].init
-        if option and (name.lstrip("_") == "claims" or isinstance(value, (Claims, Needs, Hides))):
+        if option and (name.lstrip("_") == "claims" or isinstance(value, _PARTS)):
             problem: tuple[str, str] | None = _OPTION
         elif name.startswith("_"):
             continue
@@ -106,33 +111,33 @@ def _inner(value: object) -> object:
 
 
 def _is_called(value: Any) -> bool:
-    """Whether it is as good as a method: a cached function, or an object that can be called."""
+    """True if it is as good as a method: a cached function, or an object that can be called."""
     if isinstance(value, (type, property, cached_property)):
         return False
     return callable(value) or isinstance(value, partialmethod)
 
 
 def _judge(name: str, value: object, *, option: bool) -> tuple[str, str] | None:
-    """What is wrong with a name, and what to do; ``None`` for nothing."""
+    """Fault of a name, and the remedy; ``None`` for no fault."""
     plain = inspect.isfunction(getattr(value, "__func__", value))
     method = plain or _is_called(value)
     if any(hasattr(each, f"{PROJECT}_impl") for each in (value, _inner(value))):
         what = "is marked @hookimpl and is no plain method, so it would never run"
         return None if plain else (what, "define it with def, marked @hookimpl")
-    if name in METHODS:
+    if name in ABILITIES:
         what = "is the name of a method that the kernel or the suite calls, and it is none"
         return None if method else (what, "give it another name")
     if name == "claims":
         return _OPTION if option else None
     if name in _FIELDS:
         other = "; an option needs another name" if option else ""
-        fix = f"write claims = Claims({name}=...){other}; see docs/how-to/migrate-a-plugin.md"
+        fix = f"write claims = Claims({_WITHIN[name]}){other}; see docs/how-to/migrate-a-plugin.md"
         return "is read only as a part of 'claims'", fix
     return _astray(value) if option else _unread(name, value, method=method)
 
 
 def _unread(name: str, value: object, *, method: bool) -> tuple[str, str] | None:
-    """What looks like a hook or a part of claims, and is no option."""
+    """Find a name that looks like a hook or a part of claims, and is no option."""
     if method and name in ALL_HOOKS:
         return "is the name of a hook, and it is not marked", "mark it @hookimpl, or rename it"
     if isinstance(value, type):  # a class inside the plugin's
@@ -142,20 +147,20 @@ def _unread(name: str, value: object, *, method: bool) -> tuple[str, str] | None
 
 def _astray(value: object) -> tuple[str, str] | None:
     """A part of claims under whatever name, such as ``requires = Needs(...)``."""
-    if not isinstance(value, (Claims, Needs, Hides)):
+    if not isinstance(value, _PARTS):
         return None
     what = f"holds {type(value).__name__}(...), and is read by nobody"
     return what, "put it into claims = Claims(...), or begin the name with _"
 
 
 def _misspelt(name: str, *, method: bool) -> tuple[str, str] | None:
-    known = (*ALL_HOOKS, *METHODS, "claims", "needs", "hides") if method else ("claims", *_FIELDS)
+    known = (*ALL_HOOKS, *ABILITIES, "claims", "needs", "hides") if method else ("claims", *_FIELDS)
     meant = None if name in _OTHER_WORDS else nearest(name, known)
     if meant is None:
         return None
     fix = f"did you mean {meant!r}?"
     if meant in _FIELDS:
-        fix += f" Write claims = Claims({meant}=...)."
+        fix += f" Write claims = Claims({_WITHIN[meant]})."
     return "is read by nobody", f"{fix} If it is the plugin's own, rename it or begin it with _"
 
 

@@ -80,7 +80,7 @@ class PolicyRule:
         return ".".join(self.key)
 
     def allows(self, value: object) -> bool:
-        """Whether the value meets the rule. What cannot be compared does not."""
+        """True if the value meets the rule. What cannot be compared does not."""
         match self.kind:
             case "at_least":
                 return is_number(value) and value >= self.bound
@@ -104,7 +104,7 @@ class SitePolicy:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value can be compared with a bound: a number, finite, and no truth value."""
+    """True if a value can be compared with a bound: a number, finite, and no truth value."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
@@ -261,7 +261,7 @@ def in_force(
 
 
 def _there(path: Path) -> bool:
-    """Whether something has that name. A link to nowhere does, and so does what is unreadable."""
+    """True if something has that name. A link to nowhere does, and so does what is unreadable."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

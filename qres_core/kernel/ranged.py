@@ -1,10 +1,11 @@
-"""Whether a node can merge a range of coordinates at a time, and why it cannot keep to a budget."""
+"""Merging a range of coordinates at a time, and the reasons why a node cannot keep to a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from qres_core.contract.claims import Reads
 from qres_core.contract.errors import Problem
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
@@ -14,13 +15,13 @@ _WHOLE: Final = ("reveal", "revealable", "verify", "screen", "endorse")
 
 
 def in_ranges(enabled: Sequence[Enabled]) -> bool:
-    """Whether ranges of coordinates, merged one after the other, make what whole updates make.
+    """True if ranges of coordinates, merged one after the other, make what whole updates make.
 
     Then a node need not have all updates in a row of memory beside those that it holds.
     """
     merging = (plugin for plugin in enabled if _merges(plugin))
-    return all(plugin.claims.coordinatewise for plugin in merging) and not any(
-        "reveal" in plugin.hooks or plugin.claims.accompanies for plugin in enabled
+    return all(plugin.claims.reads is Reads.COORDINATES for plugin in merging) and not any(
+        "reveal" in plugin.hooks or plugin.claims.privatizes.accompanies for plugin in enabled
     )
 
 
@@ -40,8 +41,8 @@ def unbounded(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Proble
         where = f"plugins.{plugin.name}"
         if any(hook in plugin.hooks for hook in _WHOLE):
             what = "looks at the whole updates of all nodes, and swarm.memory is set"
-        elif _merges(plugin) and not plugin.claims.coordinatewise:
-            what = "does not claim to be coordinatewise, and swarm.memory is set"
+        elif _merges(plugin) and plugin.claims.reads is not Reads.COORDINATES:
+            what = "does not claim to read coordinates alone, and swarm.memory is set"
         else:
             continue
         other = "use a rule such as median" if "aggregate" in plugin.hooks else f"remove [{where}]"

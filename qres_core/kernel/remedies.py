@@ -1,4 +1,4 @@
-"""What to do about a refused combination, in words: names of plugins, keys and numbers."""
+"""Remedies for a refused combination, in words: names of plugins, keys and numbers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SEEN: Final[Mapping[Visibility, str]] = MappingProxyType(
 
 
 def enable(family: str) -> str:
-    """How to fill a family."""
+    """Remedy that fills a family."""
     return f"enable a plugin of the family {family}, for example {plugin_index().example(family)}"
 
 
 def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
-    """How groups can give a plugin the rows that one sum does not."""
+    """Remedy by groups that give a plugin the rows that one sum does not."""
     least = max(1, plugin.claims.needs.min_updates)
     size = quorum // least
     rows = "1 group" if least == 1 else f"{least} groups"
@@ -53,7 +53,7 @@ def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
 
 
 def group_options(hider: Enabled, size: int) -> list[str]:
-    """Which option makes a plugin hide in groups of at most so many; none where no one does.
+    """Options that make a plugin hide in groups of at most so many; none where no one does.
 
     Example: ``group_size = 3 in [plugins.y]``; ``group_size <= 3 in [plugins.y]`` where that number
     by itself asks for a change of another option too.
@@ -80,7 +80,7 @@ def _in_groups(size: int, plugin: Enabled) -> bool:
 def settings(
     plugin: Enabled, content: Callable[[Enabled], bool], *, more: bool = False
 ) -> list[tuple[str, Enabled]]:
-    """What to set one option of a plugin to, so that it is content.
+    """Values for one option of a plugin that content it.
 
     No plugin says which of its options causes a refusal: every number among them is tried.
 
@@ -118,7 +118,7 @@ def settings(
 
 
 def say_otherwise(plugin: Enabled, content: Callable[[Enabled], bool]) -> str:
-    """What to set an option to that takes a word, so that a plugin is content.
+    """Word for an option of a plugin that contents it.
 
     Example: ``mode = "x" in [plugins.y]``.
 
@@ -141,7 +141,7 @@ def words_for(plugin: Enabled, content: Callable[[Enabled], bool]) -> list[str]:
 
 
 def leave_out(plugin: Enabled, content: Callable[[Enabled], bool]) -> list[str]:
-    """Which option to switch, clear or set to nothing, so that a plugin is content.
+    """Options to switch, clear or set to nothing, so that a plugin is content.
 
     Example: ``history = false in [plugins.y]``. Each is tried by itself; none helps if the list is
     empty.
@@ -186,7 +186,7 @@ def _nearest(value: int, good: Callable[[int], bool], *, more: bool) -> int | No
 
 
 def ask_for_less(plugin: Enabled, rows: int, byzantine: int) -> list[str]:
-    """How a plugin is content with so many rows; none where no single option helps."""
+    """Remedies that content a plugin with so many rows; none where no single option helps."""
     kept: list[str] = []
     lowered: list[str] = []  # where the swarm must promise less too
     for setting, changed in settings(plugin, lambda item: item.claims.needs.min_updates <= rows):
@@ -205,7 +205,7 @@ def either(remedies: Sequence[str]) -> str:
 
 
 def withstand(plugin: Enabled, liars: int, quorum: int) -> list[str]:
-    """How a plugin withstands so many liars; none where no single option helps."""
+    """Remedies by which a plugin withstands so many liars; none where no single option helps."""
 
     def enough(item: Enabled) -> bool:
         return item.claims.tolerates is not None and item.claims.tolerates >= liars
@@ -218,14 +218,14 @@ def withstand(plugin: Enabled, liars: int, quorum: int) -> list[str]:
 
 
 def merge_less(plugin: Enabled, most: int) -> str:
-    """How a wrapper makes one row of at most so many."""
-    found = settings(plugin, lambda item: item.claims.merges <= most)
+    """Remedy by which a wrapper makes one row of at most so many."""
+    found = settings(plugin, lambda item: item.claims.wraps.merges <= most)
     fewer = f"let {plugin.name} make one row of at most {most}"
     return " or ".join(setting for setting, _changed in found) or fewer
 
 
 def ban_only(plugin: Enabled) -> str:
-    """How a reputation is kept from scaling weights."""
+    """Remedy that keeps a reputation from scaling weights."""
     found = settings(plugin, lambda item: not item.claims.weighs)
     how = f": {' or '.join(setting for setting, _changed in found)}" if found else ""
     return f"let {plugin.name} ban nodes and not weight them{how}"

@@ -92,7 +92,7 @@ def _by_key(values: Mapping[str, Setting]) -> Mapping[str, Setting]:
 
 @attrs.frozen
 class SharedSettings:
-    """What must be the same on all nodes of a swarm, sorted by key.
+    """Settings that must be the same on all nodes of a swarm, sorted by key.
 
     Two are equal if their digests are. Raises WireError: QRES-E402 to QRES-E404 for values that
     have no encoding within the limits.
@@ -148,7 +148,7 @@ class SharedSettings:
         return SharedSettings.from_bytes, (self.to_bytes(),)
 
     def differences(self, other: SharedSettings) -> tuple[str, ...]:
-        """What differs, one sentence for each key; what ``other`` says is called *there*.
+        """Differences, one sentence for each key; the values of ``other`` are called *there*.
 
         Nothing in a sentence controls a terminal, whoever made the other settings, and each is
         short.
@@ -182,7 +182,7 @@ class SharedSettings:
 
 
 def _is_own(hooks: Collection[str]) -> bool:
-    """Whether a plugin with these hooks is each node's own business."""
+    """True if a plugin with these hooks is each node's own business."""
     follows = {"round_opened"} if "transport" in hooks else set[str]()
     return (_OF_ONE_NODE | follows).issuperset(hooks)
 
@@ -253,7 +253,7 @@ def _number(field: attrs.Attribute[Any], value: object) -> object:
 
 
 def _content(path: object, reads: Callable[[bytes], bytes] | None) -> Setting:
-    """What stands for a file. One that cannot be read is for the plugin's ``setup`` to refuse."""
+    """Value that stands for a file. The plugin's ``setup`` refuses one that cannot be read."""
     file = Path(str(path))
     try:
         if not file.is_file():  # opening a pipe waits, and a device may have no end
@@ -270,7 +270,7 @@ def _content(path: object, reads: Callable[[bytes], bytes] | None) -> Setting:
 
 
 def _secret(validator: object) -> bool:
-    """Whether a value must not be repeated, let alone be sent: that of a passphrase."""
+    """True if a value must not be repeated, let alone be sent: that of a passphrase."""
     inner: Iterable[object] = getattr(validator, "_validators", ())  # attrs: several in one
     return getattr(validator, "secret", False) is True or any(map(_secret, inner))
 
@@ -296,7 +296,7 @@ def _plain(value: object, key: str, depth: int) -> Setting:
 
 
 def _items(value: object, key: str) -> Iterable[object] | None:
-    """What an array, a set or a table holds; ``None`` for anything else."""
+    """Items of an array, a set or a table; ``None`` for anything else."""
     if isinstance(value, tuple | list | set | frozenset):
         return cast("Iterable[object]", value)
     if isinstance(value, Mapping):
@@ -321,7 +321,7 @@ def _check_key(key: object) -> str:
 
 
 def _check_size(data: bytes) -> None:
-    """Whether others would read what this node encodes."""
+    """Check that others would read what this node encodes."""
     if len(data) > SETTINGS_BYTES:
         raise _invalid(f"{len(data)} bytes, limit {SETTINGS_BYTES}")
     canonical.loads(data, max_bytes=SETTINGS_BYTES, max_items=SETTINGS_ITEMS)
@@ -361,7 +361,7 @@ def _bytes_of(value: Setting) -> bytes:
 
 
 def _known(settings: SharedSettings, key: str) -> bytes:
-    """What to compare by: 1, 1.0 and true are equal to Python. Empty where the key is absent."""
+    """Bytes to compare by: 1, 1.0 and true are equal to Python. Empty where the key is absent."""
     return _bytes_of(settings.values[key]) if key in settings.values else b""
 
 
@@ -373,7 +373,7 @@ def _names(settings: SharedSettings) -> frozenset[str]:
 
 
 def _both_tuples(here: SharedSettings, there: SharedSettings) -> bool:
-    """Whether the names of plugins are all there is to the key ``plugins``, and differ."""
+    """True if the names of plugins are all there is to the key ``plugins``, and differ."""
     sides = [side.values.get("plugins") for side in (here, there)]
     return _names(here) != _names(there) and all(isinstance(side, tuple) for side in sides)
 

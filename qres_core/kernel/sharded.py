@@ -1,4 +1,4 @@
-"""Why a configuration cannot run sharded rounds: what is not supported is refused by name."""
+"""Reasons why a configuration cannot run sharded rounds: each is refused by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qres_core.contract import packing
+from qres_core.contract.claims import Reads
 from qres_core.contract.errors import Problem
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
@@ -66,7 +67,7 @@ def largest_word(
             rows = n // (hides.smallest or hides.group_size or n)
         what = f"a shard of the sums of {counted_groups(rows)}"
         return 4 + packing.most_bytes(2 * rows * width), what, "fewer, larger groups"
-    compares = [plugin.name for plugin in enabled if plugin.claims.by_products]
+    compares = [plugin.name for plugin in enabled if plugin.claims.reads is Reads.PRODUCTS]
     if not compares:
         return 0, "", ""
     rows = min(n, swarm.participants or n)
@@ -88,7 +89,7 @@ def after_merge(enabled: Sequence[Enabled]) -> list[Enabled]:
     They are the outermost, and look at nothing else.
     """
     wrappers = having(enabled, "wrap_aggregate")
-    return list(takewhile(lambda plugin: not plugin.claims.looks, wrappers))
+    return list(takewhile(lambda plugin: plugin.claims.reads is Reads.NOTHING, wrappers))
 
 
 def unsharded(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
@@ -118,13 +119,13 @@ def _refused(plugin: Enabled, why: str, other: str) -> Problem:
 
 
 def _needs_whole(plugin: Enabled, hider: Enabled | None) -> str | None:
-    """Why a plugin needs updates that no node of a sharded round has."""
+    """Reason why a plugin needs updates that no node of a sharded round has."""
     hooks = plugin.hooks
     if plugin is hider and "reveal_shard" not in hooks:
         return "hides updates, and cannot open sums shard by shard"
     if plugin is not hider and "reveal_shard" in hooks:
         return "opens shards, and does not hide updates"
-    if plugin.claims.looks and plugin is not hider:
+    if plugin.claims.reads is not Reads.NOTHING and plugin is not hider:
         looking = [why for hook, why in _LOOKING.items() if hook in hooks]
         if looking:
             return looking[0]
@@ -132,15 +133,15 @@ def _needs_whole(plugin: Enabled, hider: Enabled | None) -> str | None:
 
 
 def _unmerged(plugin: Enabled, enabled: Sequence[Enabled]) -> Iterator[Problem]:
-    """Why a rule or a wrapper cannot merge shards."""
+    """Reasons why a rule or a wrapper cannot merge shards."""
     if {"aggregate", "wrap_aggregate"}.isdisjoint(plugin.hooks) or plugin in after_merge(enabled):
         return
     if _in_shards(plugin):
         return
-    what, stated = "claims neither to be coordinatewise nor by_products", f"; {_STATED}"
+    what, stated = "does not claim to read coordinates or products alone", f"; {_STATED}"
     if "aggregate" in plugin.hooks:
         other = "use a rule that merges each coordinate by itself, such as median"
-    elif plugin.claims.looks:
+    elif plugin.claims.reads is not Reads.NOTHING:
         other = f"remove [plugins.{plugin.name}]"
     else:
         inside = having(enabled, "wrap_aggregate")[len(after_merge(enabled))]
@@ -155,12 +156,12 @@ def _unmerged(plugin: Enabled, enabled: Sequence[Enabled]) -> Iterator[Problem]:
 
 
 def _in_shards(plugin: Enabled) -> bool:
-    """Whether ranges of coordinates are enough for a rule or wrapper, maybe with products."""
-    return plugin.claims.coordinatewise or plugin.claims.by_products
+    """True if ranges of coordinates are enough for a rule or wrapper, maybe with products."""
+    return plugin.claims.reads.in_shards
 
 
 def _drawn(swarm: SwarmConfig) -> Iterator[Problem]:
-    """Why committees cannot have the size that they are given."""
+    """Reasons why committees cannot have the size that they are given."""
     where, size, n, f = "swarm.shard_committee", swarm.shard_committee, swarm.nodes, swarm.byzantine
     bound, least = 2 * f + 1, least_size(n, f)
     leave = "leave it out"
@@ -218,7 +219,7 @@ def _seldom(swarm: SwarmConfig) -> Iterator[Problem]:
 
 
 def sampling_notice(swarm: SwarmConfig) -> str:
-    """What holds where some members train."""
+    """Notice for a swarm in which some members train."""
     spare = swarm.participants - swarm.quorum
     chance = too_few(swarm.nodes, swarm.byzantine, swarm.participants, swarm.quorum)
     lost = f"which {counted(swarm.byzantine)} cause in a share of {float(chance):.3g} of all rounds"
@@ -231,7 +232,7 @@ def sampling_notice(swarm: SwarmConfig) -> str:
 
 
 def committee_notice(swarm: SwarmConfig, hider: str = "") -> str:
-    """What holds of the committees of sharded rounds, and on which assumption.
+    """Notice on the committees of sharded rounds, and on their assumption.
 
     ``hider``: the plugin that hides updates; empty for none.
     """

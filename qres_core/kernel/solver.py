@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from qres_core.contract import packing
-from qres_core.contract.claims import NO_CLAIMS, Surroundings
+from qres_core.contract.claims import NO_CLAIMS
 from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
@@ -27,8 +27,8 @@ from qres_core.kernel.chain import (
     hiding,
     least_rows,
     mergers,
-    noised,
     rows_needed,
+    surroundings,
 )
 from qres_core.kernel.config import SwarmConfig, committee_size
 from qres_core.kernel.fragmented import unfragmented
@@ -65,7 +65,7 @@ _PROOF: Final = 2**20
 
 @attrs.frozen
 class Solution:
-    """What the solver found."""
+    """Findings of the solver."""
 
     problems: tuple[Problem, ...]  # reasons not to start
     notices: tuple[str, ...]  # true things an operator should know
@@ -115,20 +115,15 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_sizes(enabled, swarm, dimension),
     ]
     # Numbers are looked at where the parts fit: a plugin need not judge what cannot be run.
-    notices = list(_notices(enabled, swarm))
-    told: dict[str, Surroundings] = {}
-    for found in check_all(enabled, swarm, hidden, dimension, told):
-        if isinstance(found, str):
-            notices.append(found)
-        else:
-            problems.append(found)
+    told = surroundings(enabled, swarm, hidden, dimension)
+    found = check_all(enabled, told)
     return Solution(
-        tuple(problems),
-        tuple(notices),
+        (*problems, *found.problems),
+        (*_notices(enabled, swarm), *found.notices),
         hidden.visibility,
         hidden.colluding,
         least_rows(enabled),
-        noised(enabled, told),
+        any(each.after.noise > 0.0 for each in told.values()),
     )
 
 
@@ -159,7 +154,7 @@ def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> It
     vectors = packing.most_bytes(dimension)
     # The largest messages: an update with what plugins add, and a model with the votes for it.
     proofs = _PROOF * sum(
-        ("prove" in plugin.hooks) + plugin.claims.accompanies for plugin in enabled
+        ("prove" in plugin.hooks) + plugin.claims.privatizes.accompanies for plugin in enabled
     )
     beside = _BESIDE + max(proofs, _VOTE * swarm.nodes)
     if not dimension or vectors + beside <= swarm.max_message_bytes:
@@ -260,7 +255,7 @@ def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
 
 
 def _standings(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
-    """What one node counts cannot be changed once it is part of a sum."""
+    """Refuse weights by standing where only sums are visible: no single node counts less there."""
     if hidden.by is None:
         return
     for plugin in having(enabled, "reputation"):
@@ -326,7 +321,7 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
         before = tuple(  # one that has too few itself is named for that
             merger for merger in earlier if merger.claims.needs.min_updates <= swarm.quorum
         )
-        merged = math.prod(merger.claims.merges for merger in before)  # rows that become one
+        merged = math.prod(merger.claims.wraps.merges for merger in before)  # rows that become one
         where, least = f"plugins.{plugin.name}", plugin.claims.needs.min_updates
         if least > swarm.quorum:
             closes = f"a round may close with {swarm.quorum} (swarm.quorum)"
@@ -356,7 +351,7 @@ def _too_few(
 ) -> Problem:
     least, quorum = plugin.claims.needs.min_updates, swarm.quorum
     needed, rows = rows_needed(plugin, before), hidden.rows(quorum, swarm.nodes)
-    merged = math.prod(merger.claims.merges for merger in before)
+    merged = math.prod(merger.claims.wraps.merges for merger in before)
     what = f"needs {least} rows, and of swarm.quorum = {quorum} updates"
     if hidden.by is not None:
         what += f" plugins.{hidden.name} leaves {rows}"
@@ -365,7 +360,7 @@ def _too_few(
         names = ", ".join(f"plugins.{merger.name}" for merger in before)
         what += f"{', of which' if hidden.by else ''} {names} makes {-(-rows // merged)}"
         for merger in before:
-            merges = merger.claims.merges
+            merges = merger.claims.wraps.merges
             others = merged // merges
             enough = [size for size in range(1, merges) if -(-rows // (others * size)) >= least]
             fixes += [merge_less(merger, max(enough))] if enough else []
@@ -393,7 +388,7 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
         own = withstand(plugin, swarm.byzantine, swarm.quorum)
         other = f"{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}"
         fix = either([*own, other, f"swarm.byzantine <= {max(0, tolerates)}"])
-        proofs = [item for item in having(enabled, "verify") if item.claims.bounds]
+        proofs = [item for item in having(enabled, "verify") if item.claims.verifies.bounds]
         if plugin.claims.averages and proofs:
             # A bound on the length of an update bounds what it does to a mean of equal weights.
             heavier = list(_unequal(enabled, swarm))
@@ -409,7 +404,7 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 
 
 def _unequal(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[tuple[str, str]]:
-    """Why one update may count more than another, each with what to do about it."""
+    """Reasons why one update may count more than another, each with the remedy."""
     if swarm.weight_cap > 1:
         yield f"swarm.weight_cap is {swarm.weight_cap}", "set swarm.weight_cap = 1"
     for item in having(enabled, "reputation"):
@@ -440,7 +435,7 @@ def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
 
 
 def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
-    """Why a node may not take others' word for a proof."""
+    """Reasons why a node may not take others' word for a proof."""
     if swarm.proof_checks != "committee":
         return
     reasons: list[str] = []
@@ -452,7 +447,7 @@ def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Prob
     reasons += [
         f"the verdicts of plugins.{proof.name} are a node's own, and no other can give them"
         for proof in proofs
-        if not proof.claims.transferable
+        if not proof.claims.verifies.transferable
     ]
     for reason in reasons:
         what = f'is "committee", and {reason}'
@@ -463,7 +458,7 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
     judges = [*having(enabled, "screen"), *having(enabled, "endorse")]
     for plugin in having(enabled, "reveal"):
         # What checks a sum reveals nothing itself: that is said of the plugin that hides.
-        if plugin is not hidden.by and not plugin.claims.reveals:
+        if plugin is not hidden.by and not plugin.claims.privatizes.reveals:
             continue
         for judge in dict.fromkeys(judge.name for judge in judges):
             what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
@@ -487,10 +482,10 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
             yield f"INSECURE: no {family} plugin is enabled; {_UNGUARDED[family]}"
     for rule in having(enabled, "aggregate"):
         for proof in having(enabled, "verify"):
-            if rule.claims.averages and proof.claims.bounds and swarm.byzantine:
+            if rule.claims.averages and proof.claims.verifies.bounds and swarm.byzantine:
                 yield (
                     f"plugins.{rule.name}: withstands no liar by itself; plugins.{proof.name} "
-                    f"bounds what each can do: {proof.claims.bounds}"
+                    f"bounds what each can do: {proof.claims.verifies.bounds}"
                 )
     if swarm.proof_checks == "committee":
         size = committee_size(swarm.nodes, swarm.byzantine)

@@ -1,1 +1,1 @@
-"""The laboratory: tasks, trainers, attacks and a simulator, for experiments on one machine."""
+"""The simulator: a swarm on a virtual clock, decided by a seed, with attackers if one likes."""

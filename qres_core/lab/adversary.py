@@ -14,6 +14,21 @@ from typing import Any
 import attrs
 import numpy as np
 
+from qres_core.attacks import Attack, AttackContext, Forgery, make_attack
+from qres_core.attacks.carried import opened
+from qres_core.attacks.context import Examined, Probe, no_probe
+from qres_core.attacks.installed import find_sabotage, on_protocol
+from qres_core.attacks.memory import recall, remember
+from qres_core.attacks.poisoning import under_attack
+from qres_core.attacks.sabotage import (
+    MAX_HEARD,
+    Chooser,
+    Injection,
+    Outgoing,
+    SabotageContext,
+    Saboteur,
+    Withholder,
+)
 from qres_core.contract import packing
 from qres_core.contract.errors import LabError, WireError
 from qres_core.contract.fixed import LIMIT, add_saturating, decode
@@ -23,33 +38,18 @@ from qres_core.contract.training import evaluated
 from qres_core.contract.types import NodeId, Update, Updates, Vector
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.attack_memory import recall, remember
-from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
-from qres_core.lab.attacks.context import Examined
-from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.bad_faith import Chooser
 from qres_core.lab.checkpoint import states
-from qres_core.lab.executors import make_executor
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.frames import opened
-from qres_core.lab.momentum_trainer import MomentumTrainer
 from qres_core.lab.nodes import SimulatedNode
-from qres_core.lab.numpy_trainer import NumpyTrainer
-from qres_core.lab.sabotage import (
-    MAX_HEARD,
-    SABOTAGE,
-    Injection,
-    Outgoing,
-    SabotageContext,
-    Saboteur,
-    Withholder,
-)
-from qres_core.lab.shadow import Sandbox, Shadow, probe_for
+from qres_core.lab.parts import part
 from qres_core.lab.trainings import Trainings
-from qres_core.lab.workers import pool_of
-from qres_core.swarm.context import vote_threshold
-from qres_core.swarm.messages import PREVOTE, encode_contribution
-from qres_core.swarm.model_file import unusable
+from qres_core.swarm.context.position import vote_threshold
+from qres_core.swarm.ledger.messages import PREVOTE, encode_contribution
+from qres_core.swarm.storage.model_file import unusable
+from qres_core.training.executors import make_executor
+from qres_core.training.momentum_trainer import MomentumTrainer
+from qres_core.training.numpy_trainer import NumpyTrainer
+from qres_core.training.workers import pool_of
 
 
 def hostile_plugins(experiment: Experiment) -> Mapping[int, Mapping[str, Installed]]:
@@ -92,9 +92,9 @@ def _reference_of(trainer: object, info: RoundInfo, model: Vector) -> Vector | N
 
 @attrs.frozen
 class AttackerState:
-    """What attackers keep between two rounds."""
+    """Memory of attackers between two rounds."""
 
-    memory: bytes  # the attack's, see :mod:`qres_core.lab.attack_memory`
+    memory: bytes  # the attack's, see :mod:`qres_core.attacks.memory`
     streams: Mapping[str, Any]  # states of their random streams by name
 
 
@@ -102,7 +102,8 @@ class Adversary:
     """All attackers of a simulation; they know everything and may collude.
 
     Raises:
-        LabError: QRES-E801 for an attack that there is not, QRES-E105 for more attackers than nodes
+        LabError: QRES-E201 for an attack that is not installed, QRES-E801 for one that nobody
+            knows, QRES-E105 for more attackers than nodes
             and for a task without the data that the attack spoils.
 
     Attributes:
@@ -121,11 +122,13 @@ class Adversary:
             raise LabError(misfits)
         self.attack: Attack | None = None
         self.saboteur: Saboteur | None = None
-        for name in filter(None, (self._scenario.attack, self._scenario.sabotage)):
-            if name in SABOTAGE:
-                self.saboteur = SABOTAGE[name].make()
-            else:
-                self.attack = make_attack(name, self._scenario.strength)
+        attack, sabotage = self._scenario.attack, self._scenario.sabotage
+        if attack in on_protocol():
+            attack, sabotage = "", attack
+        if attack:
+            self.attack = make_attack(attack, self._scenario.strength)
+        if sabotage:
+            self.saboteur = find_sabotage(sabotage).make()
         task = under_attack(experiment.task, self.attack, self._scenario.attackers)
         make = experiment.worker
         if make is None and self._scenario.executor:
@@ -144,7 +147,10 @@ class Adversary:
         self._ids: Sequence[NodeId] = ()
         self._places: Mapping[NodeId, int] = {}
         self._kernels: Sequence[Kernel] = ()
-        self._sandboxes: dict[int, Sandbox] = {}
+        # For an attack that tries the whole aggregation: what plays a round for it.
+        probes = getattr(self.attack, "probes", False) is True
+        self._trial: Any = part("shadow", "simulation.attack") if probes else None
+        self._sandboxes: dict[int, object] = {}
         self._swarm = swarm
         self._proposer: Callable[[int], NodeId] | None = None
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
@@ -154,7 +160,7 @@ class Adversary:
 
     @property
     def outsiders(self) -> int:
-        """How many nodes have no credential to show."""
+        """Number of nodes that have no credential to show."""
         outside = self.saboteur is not None and not self.saboteur.credentials
         return self._scenario.attackers if outside else 0
 
@@ -175,7 +181,7 @@ class Adversary:
     def forge(
         self, attack: Attack, number: int, info: RoundInfo, model: Vector
     ) -> tuple[Forgery, ...]:
-        """What attacker ``number`` contributes in a round; nothing if it stays away."""
+        """Contributions of attacker ``number`` in a round; none if it stays away."""
         if self._is_kept and info.number not in self._kept:
             self._kept[info.number] = self._now()
         context = AttackContext(
@@ -186,7 +192,7 @@ class Adversary:
             self._scenario.attackers,
             number,
             self.streams[f"attack.{number}" if number else "attack"],
-            probe_for(attack, lambda: self._shadow(info, model)),
+            self._probe(info, model),
             self._boards.setdefault((info.number, info.model_digest), {}),
             partial(self._reference, info, model),
             partial(self._loss, info, model),
@@ -197,7 +203,7 @@ class Adversary:
         return attack.forge(context)
 
     def kept(self, number: int) -> AttackerState:
-        """What attackers keep after a round: some may have lied in later ones already."""
+        """Memory of attackers after a round: some may have lied in later ones already."""
         return next((kept for made, kept in self._kept.items() if made > number), self._now())
 
     def _now(self) -> AttackerState:
@@ -224,7 +230,7 @@ class Adversary:
         return self.trainings.task.trainers[self._proposing(info)]
 
     def _reference(self, info: RoundInfo, model: Vector) -> Vector | None:
-        """What the proposer's held-out examples alone would change, if it holds any out."""
+        """Change that the proposer's held-out examples alone would make, if it holds any out."""
         return _reference_of(self._screener(info), info, model)
 
     def _references(self, info: RoundInfo, model: Vector) -> Sequence[Vector]:
@@ -267,7 +273,7 @@ class Adversary:
     def inject(
         self, saboteur: Saboteur, node: SimulatedNode, info: RoundInfo, model: Vector, now: float
     ) -> Sequence[Injection]:
-        """What an attacker injects at the opening of a round."""
+        """Messages that an attacker injects at the opening of a round."""
         context = SabotageContext(
             info,
             node.machine.head,
@@ -283,7 +289,7 @@ class Adversary:
         return saboteur.act(context)
 
     def withholds(self, to: NodeId, frame: bytes) -> bool:
-        """Whether an attacker keeps a frame of its own from a node."""
+        """True if an attacker keeps a frame of its own from a node."""
         saboteur: object = self.saboteur
         if not isinstance(saboteur, Withholder):
             return False
@@ -293,11 +299,11 @@ class Adversary:
         return saboteur.withholds(Outgoing(said.kind, said.round, nodes, place, accomplice))
 
     def _accomplice_proposes(self, number: int) -> bool:
-        """Whether one of the attackers is the one who may propose in a round."""
+        """True if one of the attackers is the one who may propose in a round."""
         return self._proposer is not None and self._proposer(number) in self._ids[self._honest :]
 
     def screening(self, updates: Updates, info: RoundInfo) -> Screening:
-        """What an attacker proposes whose saboteur is a :class:`Chooser`."""
+        """Proposal of an attacker whose saboteur is a :class:`Chooser`."""
         saboteur: object = self.saboteur
         assert isinstance(saboteur, Chooser)  # noqa: S101 - the engine asks no other
         kept = saboteur.chosen(updates, self._ids[self._honest :], info.quorum)
@@ -309,18 +315,20 @@ class Adversary:
         self._kept = {number: kept for number, kept in self._kept.items() if number >= before}
         self.trainings.forget(before)
 
-    def _shadow(self, info: RoundInfo, model: Vector) -> Shadow:
-        """The round as attackers may try it on the proposer's plugins."""
+    def _probe(self, info: RoundInfo, model: Vector) -> Probe:
+        """The round as attackers may try it on the proposer's plugins; for an attack that does."""
+        if self._trial is None:
+            return no_probe
         proposing = self._proposing(info)
         if proposing not in self._sandboxes:
-            self._sandboxes[proposing] = Sandbox(self._kernels[proposing])
+            self._sandboxes[proposing] = self._trial.copies_of(self._kernels[proposing])
         made = {
             who: self.trainings.of(node, info, model)
             for node, who in enumerate(self._ids)
             if self.trainings.trains(node, info) and not self.trainings.idle(node, info, model)
         }
         ours = set(self._ids[self._honest :])
-        return Shadow(
+        probe: Probe = self._trial(
             self._sandboxes[proposing],
             info,
             model,
@@ -329,11 +337,12 @@ class Adversary:
             self._screener(info),
             *self._voters(info.number),
             self.screening if self.chooses and self._accomplice_proposes(info.number) else None,
-        )
+        ).probe
+        return probe
 
     @property
     def chooses(self) -> bool:
-        """Whether attackers propose what they like."""
+        """True if attackers propose what they like."""
         return isinstance(self.saboteur, Chooser)
 
     def _voters(self, number: int) -> tuple[Sequence[object], int]:

@@ -1,4 +1,4 @@
-"""What a simulation leaves in a folder: its model, and all it takes to go on after a break.
+"""Folder of a simulation: its model, and all it takes to go on after a break.
 
 A checkpoint is written after each round. It holds the model, the random streams of the network and
 of the attacks, the clock, the rounds so far, and what trainers and plugins say that they keep. It
@@ -19,28 +19,28 @@ from typing import Any, Final, cast
 import attrs
 import numpy as np
 
+from qres_core.attacks.installed import on_protocol
+from qres_core.attacks.scenario import Scenario
 from qres_core.contract import canonical
 from qres_core.contract.errors import (
     CompatibilityError,
     ConfigError,
-    LabError,
     ModelError,
     Problem,
     QresError,
 )
 from qres_core.contract.faults import Fault
-from qres_core.contract.stores import clear_leftovers, make_folder, replace_file
+from qres_core.contract.stores import clear_leftovers, replace_file
+from qres_core.contract.stores.files import new_folder
 from qres_core.contract.trainer import RememberingTrainer, Trainer
 from qres_core.contract.training import kept_by
 from qres_core.contract.types import Vector, model_digest
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import RoundRecord
-from qres_core.lab.sabotage import SABOTAGE
-from qres_core.lab.scenario import Scenario
-from qres_core.swarm.chain import Head
-from qres_core.swarm.journal import MemoryJournal, Resume
-from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_file, unusable
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.storage.journal import MemoryJournal, Resume
+from qres_core.swarm.storage.model_file import KEPT, SwarmModel, decode, encode, read_file, unusable
 
 CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
@@ -67,7 +67,7 @@ class Checkpoint:
     records: tuple[RoundRecord, ...]  # the rounds so far
     memories: tuple[bytes, ...] = ()  # what each node's trainer keeps; none where none keeps any
     plugins: tuple[Mapping[str, bytes], ...] = ()  # what each node's plugins keep, by plugin
-    attack: bytes = b""  # what the attack keeps, see :mod:`qres_core.lab.attack_memory`
+    attack: bytes = b""  # what the attack keeps, see :mod:`qres_core.attacks.memory`
 
     def restore(self, streams: Streams) -> None:
         """Set the streams to where they were.
@@ -126,12 +126,12 @@ class ResumedJournal(MemoryJournal):
 
 
 def states(streams: Streams) -> dict[str, Any]:
-    """Where the streams are."""
+    """Positions of the streams."""
     return {name: stream.bit_generator.state for name, stream in streams.items()}
 
 
 def memories(trainers: Sequence[Trainer], number: int) -> tuple[bytes, ...]:
-    """What trainers keep from round to round, for those that say it; empty if there is nothing.
+    """Memory of trainers from round to round, for those that say it; empty if there is none.
 
     ``number``: of the last round. Raises TrainerError: QRES-E512.
     """
@@ -145,7 +145,7 @@ def memories(trainers: Sequence[Trainer], number: int) -> tuple[bytes, ...]:
 
 
 def plugin_memories(kernels: Sequence[Kernel], agreed: Kernel) -> tuple[Mapping[str, bytes], ...]:
-    """What plugins keep from round to round, for those that say it.
+    """Memory of plugins from round to round, for those that say it.
 
     Args:
         kernels: of all nodes.
@@ -164,7 +164,7 @@ def _different(kernels: Sequence[Kernel]) -> Sequence[Kernel]:
 
 
 def _forgetful(trainer: object) -> bool:
-    """Whether a trainer, or the one that it is around, does not say what it keeps."""
+    """True if a trainer, or the one that it is around, does not say what it keeps."""
     inner: object = getattr(trainer, "inner", None)
     around = inner is not None and _forgetful(inner)
     return around or not isinstance(trainer, RememberingTrainer)
@@ -195,25 +195,6 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, f"{path}.{key}" if path else str(key))
     else:
         yield path, value
-
-
-def new_folder(folder: Path, fix: str = "name another folder") -> None:
-    """Make a folder for what is saved.
-
-    Args:
-        folder: where; an empty one is taken.
-        fix: what to do about one that is not empty.
-
-    Raises:
-        LabError: QRES-E803 for a folder with something in it, or that cannot be made.
-    """
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
-        make_folder(folder.resolve())
-    except OSError as error:
-        what = error.strerror or str(error)
-        raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error
 
 
 @attrs.frozen(eq=False)
@@ -339,7 +320,7 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
 
 
 def _memories(octets: bytes) -> tuple[tuple[bytes, ...], tuple[Mapping[str, bytes], ...], bytes]:
-    """What trainers keep, what plugins keep, and what the attack does. Raises ValueError."""
+    """Memories of trainers and of plugins, and that of the attack. Raises ValueError."""
     trainers, plugins, attack = canonical.loads(octets, max_bytes=len(octets))
     maps = canonical.is_list(plugins) and all(map(canonical.is_map, plugins))
     if not (canonical.is_list(trainers) and maps):
@@ -413,7 +394,7 @@ def notices(
     records: Sequence[RoundRecord],
     trainers: Sequence[Trainer],
 ) -> tuple[str, ...]:
-    """What may come out otherwise than without the interruption.
+    """Notices of things that may differ from a run without the interruption.
 
     ``records``: all rounds, those after the checkpoint too.
     """
@@ -449,7 +430,7 @@ def notices(
     said.extend(
         f"the attack {name!r} starts again and forgets the messages that it heard"
         for name in filter(None, (scenario.attack, scenario.sabotage))
-        if name in SABOTAGE
+        if name in on_protocol()
     )
     loses = "; a trainer with a memory loses it" if any(map(_forgetful, trainers)) else ""
     said.append(f"continues after model {checkpoint.model.step}{loses}")

@@ -13,44 +13,43 @@ from typing import Final
 
 import attrs
 
+from qres_core.attacks import Attack
+from qres_core.attacks.carried import CarriedFrame, size
+from qres_core.attacks.sabotage import Saboteur
 from qres_core.contract.errors import QresError, RoundError, WireError
 from qres_core.contract.rounds import RoundInfo, RoundStatus
-from qres_core.contract.trainer import Validator, base_of
-from qres_core.contract.types import Vector
+from qres_core.contract.trainer_abilities import abilities_of, base_of
+from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
-from qres_core.lab.attacks import Attack
 from qres_core.lab.checkpoint import Checkpoint, check_resumable, memories, plugin_memories, states
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.frames import CarriedFrame, size
 from qres_core.lab.meter import Meter
 from qres_core.lab.network import SimulatedNetwork
 from qres_core.lab.nodes import SimulatedNode, identify
 from qres_core.lab.once import Once
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.recorder import Recorder
-from qres_core.lab.sabotage import Saboteur
-from qres_core.swarm.context import node_info
-from qres_core.swarm.effects import (
+from qres_core.swarm.context.effects import (
     NOTHING_NEW,
-    Broadcast,
     Diverged,
     Effect,
     Refused,
     RoundEnded,
-    SendTo,
     Train,
 )
-from qres_core.swarm.journal import MemoryJournal
-from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.participants import participants
-from qres_core.swarm.results import Merged
-from qres_core.swarm.rounds import round_machine
-from qres_core.swarm.timeouts import MAX_BACKOFF
+from qres_core.swarm.context.position import node_info
+from qres_core.swarm.context.times import MAX_BACKOFF
+from qres_core.swarm.ledger.participants import participants
+from qres_core.swarm.ledger.results import Merged
+from qres_core.swarm.machine.rounds import round_machine
+from qres_core.swarm.runtime.driver import Driver, Ports, Told
+from qres_core.swarm.storage.journal import MemoryJournal
+from qres_core.swarm.storage.model_file import SwarmModel
 
 TRAINING_SECONDS: Final = 0.2
-COLLUSION_SECONDS: Final = 0.1
+COLLUSION_SECONDS: Final = 0.03
 """How much later than the others attackers send: they want to know what to lie about."""
 ADMITTED: Final = "admitted"
 MERGING: Final = frozenset(("aggregate", "wrap_aggregate", "reveal", "reveal_shard"))
@@ -135,16 +134,28 @@ class EventEngine:
             judge: object = trainer
             if attacker is not None and self.adversary.chooses:
                 kernel.propose_by(self.adversary.screening)
-                judge = trainer if isinstance(trainer, Validator) else _Blind()
+                judge = _Blind() if abilities_of(trainer).validate is None else trainer
             machine = round_machine(info, kernel, config.swarm, task.initial, journal, judge)
             # Who lies, or falls silent in a round, does so once it is open.
             machine.trains_ahead = attacker is None and not scenario.dropout
             machine.make_model = kernel.vectors.made
-            nodes.append(SimulatedNode(index, node_id, kernel, machine, attacker))
+            node = SimulatedNode(index, node_id, kernel, machine, attacker)
+            node.driver = Driver(machine, self._around(node))
+            nodes.append(node)
         return nodes
 
+    def _around(self, node: SimulatedNode) -> Ports:
+        """Ports through which a node's wishes are carried out."""
+        return Ports(
+            broadcast=partial(self._broadcast, node),
+            send=partial(self._send_to, node),
+            train=partial(self._open, node),
+            tell=partial(self._told, node),
+            wake=partial(self._wake, node),
+        )
+
     def _trains(self, node: int, info: RoundInfo) -> bool:
-        """Whether a node is drawn to train in a round: attackers see no update of another one."""
+        """True if a node is drawn to train in a round: attackers see no update of another one."""
         heads = (other.machine.head for other in self.nodes)
         head = next((head for head in heads if head.digest == info.head), None)
         if head is None:  # everybody is further
@@ -158,7 +169,7 @@ class EventEngine:
 
     @property
     def step(self) -> int:
-        """How many models the observer's follows."""
+        """Number of models that the observer's follows."""
         return self.observer.machine.step
 
     def go_on(self, start: Checkpoint) -> None:
@@ -179,7 +190,8 @@ class EventEngine:
         Raises RoundError: QRES-E601 if an honest node diverged.
         """
         for node in self.nodes:
-            self._apply(node, node.machine.start(self.clock.now))
+            node.driver.start(self.clock.now)
+            self._compare(node)
         if self._scenario.churn:
             self.clock.after(self._swarm.deadline, self._churn)
         while not self._done and self.clock.advance():
@@ -189,7 +201,7 @@ class EventEngine:
 
     @property
     def _done(self) -> bool:
-        """Whether there is nothing left to play."""
+        """True if there is nothing left to play."""
         if self._diverged is not None or self._aborted >= MAX_ABORTED:
             return True
         if self.recorder.is_hopeless:
@@ -228,11 +240,8 @@ class EventEngine:
         self.recorder.meter.count(receiver.index, envelope, size(frame))
 
     def _tick(self, node: SimulatedNode) -> None:
-        effects: list[Effect] = []
-        if self.clock.now >= node.tick_due:
-            node.tick_due = float("inf")
-            effects = node.machine.tick(self.clock.now)
-        self._apply(node, effects)
+        node.driver.tick(self.clock.now)
+        self._compare(node)
 
     def _train(self, node: SimulatedNode, train: Train) -> None:
         if node.attacker is not None and self.adversary.attack is not None:
@@ -240,16 +249,14 @@ class EventEngine:
             return
         info, trainings = train.round_info, self.adversary.trainings
         update = trainings.of(node.index, info, train.model)
-        if trainings.idle(node.index, info, train.model):
-            effects = node.machine.sit_out(NOTHING_NEW, info.number, info.head, self.clock.now)
-        else:
-            effects = node.machine.trained(update, info.number, info.head, self.clock.now)
-        self._apply(node, effects)
+        idle = trainings.idle(node.index, info, train.model)
+        node.driver.trained(info, NOTHING_NEW if idle else update, self.clock.now)
+        self._compare(node)
 
     def _lie(
         self, node: SimulatedNode, train: Train, attack: Attack, attacker: int
     ) -> list[Effect]:
-        """What an attacker contributes."""
+        """Lie that an attacker contributes."""
         machine, now = node.machine, self.clock.now
         number, head = train.round_info.number, train.round_info.head
         forgeries = self.adversary.forge(attack, attacker, train.round_info, train.model)
@@ -271,36 +278,37 @@ class EventEngine:
 
     def _apply(self, node: SimulatedNode, effects: Sequence[Effect]) -> None:
         """Carry out what a node wants done."""
-        for effect in effects:
-            match effect:
-                case Broadcast(frame):
-                    carried = node.kernel.frames.carried(frame)
-                    if isinstance(carried, CarriedFrame):
-                        self.adversary.trainings.sent(node.index, carried.envelope)
-                    for other in self.nodes:
-                        if other is not node:
-                            self._send(node, other, carried)
-                case SendTo(to, frame):
-                    self._send(node, self._by_id[to], node.kernel.frames.carried(frame))
-                case Train():
-                    self._open(node, effect)
-                case RoundEnded():
-                    if effect.outcome.status is RoundStatus.CLOSED:
-                        node.merged = effect.merged is not None
-                    if node is self.observer:
-                        self._ended(effect)
-                case Refused() if node is self.observer:
-                    self.recorder.refused[effect.reason] += 1
-                case Diverged(error) if node.attacker is None:
-                    self._diverged = error
-                case _:
-                    pass
+        node.driver.carry_out(effects)
         self._compare(node)
-        due = node.machine.next_tick
-        if due < node.tick_due:
-            node.tick_due = due
-            due = max(due, self.clock.now)
-            self.clock.at(due, partial(self.network.act, node, partial(self._tick, node)))
+
+    def _broadcast(self, node: SimulatedNode, frame: bytes) -> None:
+        carried = node.kernel.frames.carried(frame)
+        if isinstance(carried, CarriedFrame):
+            self.adversary.trainings.sent(node.index, carried.envelope)
+        for other in self.nodes:
+            if other is not node:
+                self._send(node, other, carried)
+
+    def _send_to(self, node: SimulatedNode, to: NodeId, frame: bytes) -> None:
+        self._send(node, self._by_id[to], node.kernel.frames.carried(frame))
+
+    def _told(self, node: SimulatedNode, told: Told) -> None:
+        match told:
+            case RoundEnded():
+                if told.outcome.status is RoundStatus.CLOSED:
+                    node.merged = told.merged is not None
+                if node is self.observer:
+                    self._ended(told)
+            case Refused() if node is self.observer:
+                self.recorder.refused[told.reason] += 1
+            case Diverged(error) if node.attacker is None:
+                self._diverged = error
+            case _:
+                pass
+
+    def _wake(self, node: SimulatedNode, due: float) -> None:
+        tick = partial(self.network.act, node, partial(self._tick, node))
+        self.clock.at(max(due, self.clock.now), tick)
 
     def _compare(self, node: SimulatedNode) -> None:
         """End the simulation if a node made another model of a set than one before it."""
@@ -308,7 +316,7 @@ class EventEngine:
             self._diverged = self._other_than_before(node)
 
     def _other_than_before(self, node: SimulatedNode) -> QresError | None:
-        """What to say of a node that made another model of a set than one before it."""
+        """Error for a node that made another model of a set than one before it."""
         own = node.machine.found
         if own is None or not isinstance(own.result, Merged):
             return None
@@ -320,9 +328,7 @@ class EventEngine:
             f"nodes {first.index} and {node.index} merged the same set to different models: "
             f"{' or '.join(names)} is not deterministic"
         )
-        fix = (
-            "draw no random numbers and read no clock; run AggregatorContract of qres_core.testing"
-        )
+        fix = "draw no random numbers and read no clock; run AggregatorContract of qres_lab.testing"
         return RoundError.of("QRES-E601", " and ".join(names), what, fix)
 
     def _send(self, node: SimulatedNode, to: SimulatedNode, frame: bytes) -> None:
@@ -436,7 +442,7 @@ class EventEngine:
         return SwarmModel(swarm.name, machine.step, swarm.scale, machine.model, signed)
 
     def result(self) -> SimulationResult:
-        """What the simulation came to."""
+        """Result of the simulation."""
         return self.recorder.result(
             model=self.model(),
             digests=[node.machine.model_digest for node in self.honest or self.nodes],
@@ -458,7 +464,7 @@ class _Blind:
 
 
 def _fate(effects: Sequence[Effect]) -> str:
-    """What became of a frame: why it was refused, or ``admitted``."""
+    """Fate of a frame: why it was refused, or ``admitted``."""
     for effect in effects:
         if isinstance(effect, Refused):
             return effect.reason

@@ -1,4 +1,4 @@
-"""What is simulated, and what is to be told and kept of it."""
+"""Experiments: the swarm to simulate, and the things to tell and keep of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 import attrs
 import numpy as np
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.lab.checkpoint import Checkpoint, CheckpointFolder
 from qres_core.lab.record import RoundRecord
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import Task
-from qres_core.lab.workers import MakeWorker
-from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.storage.model_file import SwarmModel
+from qres_core.training.tasks import Task
+from qres_core.training.workers import MakeWorker
 
 Progress = Callable[[RoundRecord], None]
 OnModel = Callable[[SwarmModel], None]
@@ -39,12 +39,12 @@ class Experiment:
 
     @property
     def start(self) -> Checkpoint | None:
-        """What it goes on from; ``None`` from the first round."""
+        """Checkpoint that it goes on from; ``None`` from the first round."""
         return None if self.keeper is None else self.keeper.start
 
     @property
     def honest(self) -> int:
-        """How many nodes do not attack: the first ones."""
+        """Number of nodes that do not attack: the first ones."""
         return self.config.swarm.nodes - self.scenario.attackers
 
     def stream(self, *purpose: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""What the nodes of a simulated swarm have alike, held once for all of them.
+"""Facts that the nodes of a simulated swarm have alike, held once for all of them.
 
 A broadcast frame comes to ``n`` nodes of one process, and all of them merge to the same model. Were
 each of them to decode the frame and to hold the model, the vectors of a round would be in memory
@@ -16,12 +16,13 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from qres_core.attacks.carried import CarriedFrame
 from qres_core.contract.errors import WireError
 from qres_core.contract.types import Vector
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
-from qres_core.swarm.machine_state import MadeModel
-from qres_core.swarm.shard_messages import ShardPart
+from qres_core.swarm.machine.height import MadeModel
+from qres_core.swarm.shards.messages import ShardPart
 
 T = TypeVar("T")
 
@@ -31,32 +32,6 @@ KEPT: Final = 4096
 """Shorter frames that are remembered."""
 VECTORS: Final = 8
 """Results that are remembered: of a rule and its wrappers, and of nodes that lie."""
-
-
-class CarriedFrame(bytes):
-    """A large frame under way: what it says, in place of its bytes.
-
-    The bytes would be a second copy of the vector. As ``bytes`` it is empty.
-
-    Attributes:
-        envelope: what it says.
-        size: how many bytes it has.
-    """
-
-    envelope: Envelope
-    size: int
-
-
-def opened(frame: bytes, max_bytes: int) -> Envelope:
-    """What a frame says that may be a carried one. Raises WireError, as ``Envelope.from_bytes``."""
-    if isinstance(frame, CarriedFrame):
-        return frame.envelope
-    return Envelope.from_bytes(frame, max_bytes=max_bytes)
-
-
-def size(frame: bytes) -> int:
-    """Bytes of a frame that may be a carried one."""
-    return frame.size if isinstance(frame, CarriedFrame) else len(frame)
 
 
 class SharedFrames:
@@ -110,7 +85,7 @@ class SharedFrames:
 
 
 class SharedFindings:
-    """What follows from something alone, found by whichever node needs it first.
+    """Findings that follow from something alone, made by whichever node needs them first.
 
     What can be is kept for as long as a node holds it. Of the rest the newest are.
     """
@@ -120,7 +95,7 @@ class SharedFindings:
         self._kept: dict[tuple[Hashable, ...], Any] = {}
 
     def found(self, what: tuple[Hashable, ...], find: Callable[[], T]) -> T:
-        """What ``find`` gives, or gave for the same ``what``. Raises what it does."""
+        """Result of ``find``, now or earlier for the same ``what``. Raises as it does."""
         known = self._held.get(what)
         if known is None:
             known = self._kept.get(what)
@@ -136,7 +111,7 @@ class SharedFindings:
 
 
 class SharedVectors:
-    """What nodes find, each by itself, and find alike."""
+    """Vectors that nodes find, each by itself, and find alike."""
 
     def __init__(self) -> None:
         self._merged: deque[Vector] = deque(maxlen=VECTORS)

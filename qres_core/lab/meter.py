@@ -8,7 +8,7 @@ from typing import Final
 
 from qres_core.contract.errors import WireError
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.messages import (
+from qres_core.swarm.ledger.messages import (
     ATTESTATION,
     CERTIFICATE,
     CHOICE,
@@ -22,8 +22,8 @@ from qres_core.swarm.messages import (
     RELAYED,
     decode_vote,
 )
-from qres_core.swarm.shard_merging import products_name
-from qres_core.swarm.shard_messages import ASK, HELD, PART, PULL, RESULT, SHARD_MERGED, named_set
+from qres_core.swarm.shards.merging import products_name
+from qres_core.swarm.shards.messages import ASK, HELD, PART, PULL, RESULT, SHARD_MERGED, named_set
 
 OTHER: Final = "other"
 """Models and links for nodes that lag, and what nobody can read."""
@@ -91,7 +91,7 @@ class Meter:
                 del self._products[next(iter(self._products))]
 
     def take(self) -> tuple[dict[str, int], int]:
-        """What was counted since the last time.
+        """Return the counts since the last time.
 
         Returns the bytes of a node on average, by phase, and all bytes of the node with the most.
         """

@@ -14,10 +14,10 @@ from typing import Final, Protocol
 import attrs
 import numpy as np
 
+from qres_core.attacks.carried import size
+from qres_core.attacks.scenario import Scenario
 from qres_core.lab.clock import Clock, Event
-from qres_core.lab.frames import size
 from qres_core.lab.nodes import SimulatedNode
-from qres_core.lab.scenario import Scenario
 
 DROPOUT_SECONDS: Final = 0.6
 """From a round's opening on: a node that drops out does so before it contributes, or after."""
@@ -69,7 +69,7 @@ class SimulatedNetwork:
             self.clock.at(free + delay, arrive)
 
     def _begins(self, links: dict[int, float], node: SimulatedNode, octets: int) -> float:
-        """When a link begins to carry a message of so many bytes."""
+        """Time at which a link begins to carry a message of so many bytes."""
         bandwidth = self.scenario.bandwidth
         if not bandwidth:
             return self.clock.now

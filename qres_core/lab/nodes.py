@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
 
-from qres_core.contract import canonical
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
@@ -17,19 +15,60 @@ from qres_core.contract.types import NodeId, Updates, Vector
 from qres_core.contract.verdict import Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled, assemble
+from qres_core.kernel.calls import Caller
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed
-from qres_core.kernel.kernel import Caller, Kernel
+from qres_core.kernel.intake import Intake
+from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.merging import Merging
+from qres_core.kernel.node_ids import node_ids
 from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.frames import SharedFindings, SharedFrames, SharedVectors
 from qres_core.lab.once import Once
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.shard_messages import PART, ShardPart
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.runtime.driver import Driver
+from qres_core.swarm.shards.messages import PART, ShardPart
 
 T = TypeVar("T")
 Wrap = Callable[[Enabled, str, Caller], Caller]
 """Given a plugin, the name of a hook of it and what calls it: what is to call it from now on."""
+
+
+class SharingIntake(Intake):
+    """Decodes what all nodes get once."""
+
+    def __init__(self, kernel: WrappedKernel) -> None:
+        super().__init__(kernel.calls, kernel.enabled, kernel.swarm)
+        self._kernel = kernel
+
+    def read(self, frame: bytes) -> Envelope:
+        """Decoded once for all nodes."""
+        return self._kernel.frames.read(frame)
+
+    def quoted(
+        self, envelope: Envelope, now: float, members: Collection[NodeId] | None = None
+    ) -> Verdict:
+        """Judge it, with the payload that others have."""
+        return super().quoted(self._kernel.frames.shared(envelope), now, members)
+
+    def observe(self, evidence: Evidence) -> None:
+        """Note what speaks against a node, and tell every observing plugin."""
+        if evidence.against:
+            against = self._kernel.against.setdefault(evidence.subject, Counter())
+            against[evidence.fact] += 1
+        super().observe(evidence)
+
+
+class SharingMerging(Merging):
+    """Holds what all nodes merge to once."""
+
+    def __init__(self, kernel: WrappedKernel) -> None:
+        super().__init__(kernel.calls, kernel.intake, kernel.enabled)
+        self._vectors = kernel.vectors
+
+    def _vector(self, name: str, hook: str, result: object, round_info: RoundInfo) -> Vector:
+        return self._vectors.merged(super()._vector(name, hook, result, round_info))
 
 
 class WrappedKernel(Kernel):
@@ -54,23 +93,12 @@ class WrappedKernel(Kernel):
         self.frames, self.vectors, self._findings = frames, vectors, findings
         self.told_alike: Collection[tuple[str, str]] = ()
         self.against: dict[NodeId, Counter[str]] = {}
-
-    def read(self, frame: bytes) -> Envelope:
-        """Decoded once for all nodes."""
-        return self.frames.read(frame)
+        self.intake = SharingIntake(self)
+        self.merging = SharingMerging(self)
 
     def sign(self, envelope: Envelope) -> Envelope:
         """Sign it; the others are going to have the same payload."""
         return self.frames.shared(super().sign(envelope))
-
-    def quoted(
-        self, envelope: Envelope, now: float, members: Collection[NodeId] | None = None
-    ) -> Verdict:
-        """Judge it, with the payload that others have."""
-        return super().quoted(self.frames.shared(envelope), now, members)
-
-    def _merged(self, name: str, hook: str, result: object, round_info: RoundInfo) -> Vector:
-        return self.vectors.merged(super()._merged(name, hook, result, round_info))
 
     def found(
         self, what: tuple[Hashable, ...], find: Callable[[], T], *, by: Collection[str] = ()
@@ -91,9 +119,9 @@ class WrappedKernel(Kernel):
         ``wrap``: asked once for each; may return what it is given.
         """
         plugins = {plugin.name: plugin for plugin in self.enabled}
-        self._callers = {
+        self.calls.by_hook = {
             hook: tuple((name, wrap(plugins[name], hook, caller)) for name, caller in callers)
-            for hook, callers in self._callers.items()
+            for hook, callers in self.calls.by_hook.items()
         }
 
     def propose_by(self, choose: Callable[[Updates, RoundInfo], Screening]) -> None:
@@ -103,13 +131,8 @@ class WrappedKernel(Kernel):
             del held_out
             return [choose(updates, round_info)]
 
-        self._callers = {**self._callers, "screen": (("attack", screen),), "endorse": ()}
-
-    def observe(self, evidence: Evidence) -> None:
-        """Note what speaks against a node, and tell every observing plugin."""
-        if evidence.against:
-            self.against.setdefault(evidence.subject, Counter())[evidence.fact] += 1
-        super().observe(evidence)
+        instead = {"screen": (("attack", screen),), "endorse": ()}
+        self.calls.by_hook = {**self.calls.by_hook, **instead}
 
 
 @attrs.define(eq=False)
@@ -122,16 +145,8 @@ class SimulatedNode:
     machine: RoundMachine  # plays its rounds
     attacker: int | None  # its number among the attackers, from 0; ``None`` if it is honest
     online: bool = True  # whether it hears, speaks and works
-    tick_due: float = float("inf")  # when it next looks at its clock
     merged: bool = True  # whether it made its model itself, or begins: it took none from others
-
-
-def node_ids(count: int, seed: int) -> list[NodeId]:
-    """Identities for ``count`` simulated nodes, 32 bytes each; not keys, and no secrets."""
-    return [
-        hashlib.sha256(b"qres/lab/node/v1\0" + canonical.dumps([seed, index])).digest()
-        for index in range(count)
-    ]
+    driver: Driver = attrs.field(init=False)  # has it carried out what the machine wants
 
 
 def identify(

@@ -23,9 +23,9 @@ from qres_core.contract.types import Contribution
 from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.calls import Caller
 from qres_core.kernel.config import Config
-from qres_core.kernel.kernel import Caller
-from qres_core.swarm.shard_merging import MERGES
+from qres_core.swarm.shards.merging import MERGES
 
 KEPT: Final = 65_536
 """Acceptances that are remembered."""
@@ -83,7 +83,7 @@ class Once:
                 raise LabError.of("QRES-E105", "simulation.once", what, "leave it out")
 
     def wrap(self, plugin: Enabled, hook: str, ask: Caller) -> Caller:
-        """How a node asks for a verdict: of whichever node came to it first, where it is named."""
+        """Way of a node to a verdict: that of the node that came to it first, where named."""
         if hook == "verify_all" and f"{plugin.name}.verify" in self._named:
             return self._asked_together((plugin.name, "verify", type(plugin.instance)), ask)
         if hook not in KEYS or f"{plugin.name}.{hook}" not in self._named:

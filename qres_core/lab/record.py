@@ -1,4 +1,4 @@
-"""What a simulation reports."""
+"""Reports of a simulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from qres_core.contract.types import Vector
-from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.storage.model_file import SwarmModel
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +48,7 @@ class RoundRecord:
 
     @property
     def outcome(self) -> str:
-        """How it ended, for people: ``closed``, or why there is no model."""
+        """End of a round, for people: ``closed``, or why there is no model."""
         if self.closed:
             return "closed"
         return f"{'void' if self.void else 'aborted'}: {self.reason}"
@@ -62,7 +62,7 @@ class RoundRecord:
 
 @attrs.frozen(kw_only=True)
 class Fate:
-    """What became of an attacker, as an observer saw it."""
+    """Fate of an attacker, as an observer saw it."""
 
     number: int  # which of the attackers, from 0
     node: str  # hex digits of its identity
@@ -133,7 +133,7 @@ class SimulationResult:
 
     @property
     def unanimous(self) -> bool:
-        """Whether all honest nodes end with one model."""
+        """True if all honest nodes end with one model."""
         return len(set(self.model_digests)) == 1
 
     def final(self, metric: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What an observer notes of a simulation: its rounds, what became of the attackers, the report."""
+"""Notes of an observer of a simulation: its rounds, the attackers' fates, the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qres_core.lab.meter import Meter
 from qres_core.lab.nodes import describe
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.trainings import Trainings
-from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.storage.model_file import SwarmModel
 
 ALIKE: Final = 3
 """Rounds in a row without a model, for the same reason, after which the rest would end alike."""
@@ -87,7 +87,7 @@ class Recorder:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the last rounds ended alike, because a hook returned what no hook may.
+        """True if the last rounds ended alike, because a hook returned what no hook may.
 
         It will again: what a hook returns is decided by the plugin's code.
         """
@@ -120,7 +120,7 @@ class Recorder:
         messages: int,
         seconds: float = 0.0,
     ) -> SimulationResult:
-        """What the simulation came to, with what the engine alone knows."""
+        """Result of the simulation, with the facts that the engine alone knows."""
         config, scenario = self.experiment.config, self.experiment.scenario
         start, task = self.experiment.start, self.trainings.task
         resumed = (

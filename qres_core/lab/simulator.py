@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.checkpoint import CheckpointFolder, settings
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment, Hostile, OnModel, Progress
+from qres_core.lab.parts import part
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import Task, TaskConfig, by_records, make_task
-from qres_core.lab.trainer import swarm_task
-from qres_core.lab.vectorised import VectorisedEngine
-from qres_core.lab.workers import MakeWorker
+from qres_core.training.table import swarm_task
+from qres_core.training.tasks import Task, TaskConfig, by_records, make_task
+from qres_core.training.workers import MakeWorker
+
+_ENGINE: Final = "simulation.engine"
 
 
 def simulate(  # noqa: PLR0913 - all but what is played by name
@@ -75,7 +78,7 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
     experiment = Experiment(
         config, scenario, task, installed, hostile, progress, on_model, keeper, worker
     )
-    kind = VectorisedEngine if scenario.engine == "vectorised" else EventEngine
+    kind = EventEngine if scenario.engine == "events" else part(scenario.engine, _ENGINE)
     engine = kind(experiment)
     begun = False
     try:

@@ -1,4 +1,4 @@
-"""What the nodes of a simulation train, each of them once for a model."""
+"""Trainings of the nodes of a simulation, each of them once for a model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import finer_grid, vanishing
 from qres_core.contract.types import Update, Vector
 from qres_core.contract.wire import Envelope
-from qres_core.lab.tasks import Task, or_nothing, trained
-from qres_core.lab.workers import TrainingPool
-from qres_core.swarm.messages import CONTRIBUTION, ContributionBody
+from qres_core.swarm.ledger.messages import CONTRIBUTION, ContributionBody
+from qres_core.training.tasks import Task, or_nothing, trained
+from qres_core.training.workers import TrainingPool
 
 
 class Trainings:
@@ -61,7 +61,7 @@ class Trainings:
         return self._trained(node, info, model)[0]
 
     def idle(self, node: int, info: RoundInfo, model: Vector) -> bool:
-        """Whether a node had nothing new to train on."""
+        """True if a node had nothing new to train on."""
         return not self._trained(node, info, model)[1]
 
     def honest(self, info: RoundInfo, model: Vector) -> NDArray[np.int32]:

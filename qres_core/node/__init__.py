@@ -1,1 +1,1 @@
-"""The daemon around a node: configuration, logs, metrics, status and the swarm in a box."""
+"""The daemon around a node: configuration, logs, metrics and status."""

@@ -114,7 +114,7 @@ def _exchange(host: str, port: int, within: float) -> bytes:
 
 
 def _is_whole(report: Mapping[Any, Any]) -> bool:
-    """Whether it has the form of a status; another program may serve something else there."""
+    """True if it has the form of a status; another program may serve something else there."""
     state = report.get("state")
     if state != "running":
         return isinstance(state, str)

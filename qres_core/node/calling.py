@@ -91,7 +91,7 @@ def call(folder: Path) -> int:
 
 
 def runs_in(folder: Path) -> bool:
-    """Whether a node runs with a folder; false where that cannot be known."""
+    """True if a node runs with a folder; false where that cannot be known."""
     locks = _fcntl()
     return locks is not None and _running(folder / FILE, locks) is not None
 
@@ -99,7 +99,7 @@ def runs_in(folder: Path) -> bool:
 def heard(
     ask: Callable[[], Mapping[str, Any] | None], before: Mapping[str, Any] | None, since: float
 ) -> dict[str, Any] | None:
-    """What a node that was told says came of it; ``None`` if it says nothing in time.
+    """Answer of a node that was told something; ``None`` if it says nothing in time.
 
     ``ask``: its status; ``before``: the same before it was told, ``None`` if it did not answer;
     ``since``: when it was told, seconds since 1970. What it read earlier, because others told it
@@ -117,7 +117,7 @@ def heard(
 
 
 def _last(report: Mapping[str, Any] | None) -> tuple[int, float]:
-    """How often a node was told, and when it last began to read, as its status says."""
+    """Number of times a node was told, and its last time to read, as its status says."""
     try:
         reload: dict[str, Any] = {} if report is None else report["reload"]
         times: object = reload["times"]
@@ -128,7 +128,7 @@ def _last(report: Mapping[str, Any] | None) -> tuple[int, float]:
 
 
 def _running(path: Path, locks: Any) -> int | None:
-    """Who holds the lock of a file; ``None`` if nobody does."""
+    """Process that holds the lock of a file; ``None`` if there is none."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

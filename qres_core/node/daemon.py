@@ -24,7 +24,6 @@ from qres_core.kernel.goal import Goal
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy, in_force
-from qres_core.lab.trainer import make_work
 from qres_core.node.calling import found_in
 from qres_core.node.measuring import Measurer
 from qres_core.node.readiness import Readiness
@@ -35,10 +34,11 @@ from qres_core.node.stopping import Stopping, at_hangups, hangups_before
 from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded
 from qres_core.node.watchdog import Watchdog
-from qres_core.swarm.context import round_info
-from qres_core.swarm.effects import RoundEnded
-from qres_core.swarm.node import Event, Node, run_node
-from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.context.effects import RoundEnded
+from qres_core.swarm.context.position import round_info
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.runtime.node import Event, Node, run_node
+from qres_core.training.table import make_work
 
 MEETING_SECONDS: Final = 30.0
 """How long a node waits for the others before it begins without them."""
@@ -173,7 +173,7 @@ class Daemon:
 
     @property
     def _folder(self) -> Path | None:
-        """Where the node keeps its journal."""
+        """Folder in which the node keeps its journal."""
         place = self.prepared.config.node.data_dir
         return None if place is None else Path(place, self.prepared.node_id.hex())
 

@@ -1,7 +1,7 @@
-"""What keeps a node from taking part, found before or while it runs: one line each.
+"""Obstacles to a node's part in a swarm, found before or while it runs: one line each.
 
-Nothing is changed, nothing of the node's state is opened, and no other node learns more than that
-somebody knocked.
+Nothing is changed, the node's stores are opened in a copy alone, and no other node learns more than
+that somebody knocked.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy
-from qres_core.lab.trainer import table_of
 from qres_core.node.ask import ask
 from qres_core.node.calling import runs_in
 from qres_core.node.members import roster_of
 from qres_core.node.readiness import disk_trouble
 from qres_core.node.server import parse_address
+from qres_core.training.table import table_of
 
 FREE_BYTES: Final = 256 * 2**20
 """Fewer free bytes than that are too few: a journal that cannot grow stops the node."""
@@ -53,7 +53,7 @@ class Examined:
 
     @classmethod
     def of(cls, problem: Problem) -> Examined:
-        """What is to be mended."""
+        """Line about something to mend."""
         return cls(problem.where, f"{problem.what} ({problem.code})", problem.fix, well=False)
 
 
@@ -98,11 +98,15 @@ class Doctor:
         except QresError as error:
             yield from map(Examined.of, error.problems)
         yield _trainer(config)
-        if info is not None:
-            yield from _of_start(kernel, info)
         folder = None if config.node.data_dir is None else Path(config.node.data_dir)
         own = None if folder is None or node_id is None else folder / node_id.hex()
-        yield from _disk(folder, own)
+        disk = tuple(_disk(folder, own))
+        if info is not None:
+            # Of a folder that takes nothing one line is enough, whatever is in it.
+            takes = own is not None and all(found.well for found in disk)
+            place = str(own) if takes else None
+            yield from _of_start(kernel, attrs.evolve(info, data_dir=place))
+        yield from disk
         runs = own is not None and runs_in(own)
         status = _asked(config.node.status) if runs else None
         other = "" if status is None or node_id is None else _other(status, node_id)
@@ -123,12 +127,13 @@ def _membership(config: Config, node_id: bytes | None, members: tuple[bytes, ...
     if node_id is None or node_id in members:
         among = "" if node_id is None else ", this node among them"
         return Examined("swarm.roster", f"{len(members)} members{among}")
-    fix = "name the right key file, or have the members add it: `qres roster add`"
+    fix = "name the right key file; of a new node, have the members add it: `qres roster add`. If "
+    fix += "they have, start it: it learns of that from them"
     return Examined("swarm.roster", "this node's key is no member's", fix, well=False)
 
 
 def _trainer(config: Config) -> Examined:
-    """Whether there is one; its code is not run here."""
+    """Look for a trainer; its code is not run here."""
     table = table_of(config)
     if not table.named:
         fix = 'set entry = "module:factory", or add [trainer.task]'
@@ -137,7 +142,7 @@ def _trainer(config: Config) -> Examined:
 
 
 def _of_start(kernel: Kernel, info: NodeInfo) -> Iterator[Examined]:
-    """What plugins would refuse a start for, whatever the trainer is: it is not run here."""
+    """Refusals of a start by plugins, whatever the trainer is: it is not run here."""
     able = attrs.evolve(
         info, validates=True, references=True, pooled=True, clipped=kernel.record_clip
     )
@@ -148,7 +153,7 @@ def _of_start(kernel: Kernel, info: NodeInfo) -> Iterator[Examined]:
 
 
 def _process(status: Mapping[str, Any] | None, *, runs: bool) -> Examined:
-    """Whether it runs, and takes part as far as it says."""
+    """Find out if it runs, and takes part as far as it says."""
     where, said = "process", "the node runs" if runs else "the node does not run"
     if status is None or status["state"] != "running":
         return Examined(where, said)
@@ -167,7 +172,7 @@ def _process(status: Mapping[str, Any] | None, *, runs: bool) -> Examined:
 
 
 def _asked(address: str) -> Mapping[str, Any] | None:
-    """What is served at the address of the file, where that tells a port."""
+    """Status at the address of the file, where that tells a port."""
     try:
         _host, port = parse_address(address)
     except ConfigError:  # which is told where the port is looked at, or none is wanted
@@ -211,7 +216,7 @@ def _disk(folder: Path | None, own: Path | None = None) -> Iterator[Examined]:
 
 
 def _barred(own: Path | None) -> str:
-    """What in a node's folder this user cannot read and write; empty where there is nothing."""
+    """Find paths in a node's folder that this user cannot read and write; empty for none."""
     try:
         found = [] if own is None or not own.is_dir() else sorted(own.iterdir())
     except OSError as error:
@@ -292,7 +297,7 @@ def _of_plugins(
         keys = kernel.link_keys()
     for plugin in kernel.enabled:
         try:
-            found = plugin.examine(info, runs, keys)
+            found = plugin.ask("examine", info, runs, keys)
         except QresError as error:
             yield from map(Examined.of, error.problems)
             continue

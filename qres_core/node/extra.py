@@ -1,4 +1,4 @@
-"""What only the daemon needs, and how a missing part of it is told."""
+"""Imports of the daemon alone, and the message if a part of them is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the nodes of a folder serve their status: of one node, or of a swarm in a box."""
+"""Addresses of the status of a folder's nodes: of one node, or of a swarm in a box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which links to neighbours ended or did not come to be, for what reason and how often."""
+"""Links to neighbours that ended or did not come to be: the reasons, and the counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_DETAIL: Final = 200
 
 @attrs.define(eq=False)
 class _Count:
-    """How often a link of one neighbour ended for one reason."""
+    """Count of one neighbour's links that ended for one reason."""
 
     count: int = 0
     at: float = 0.0  # the last time, seconds since 1970

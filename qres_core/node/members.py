@@ -1,4 +1,4 @@
-"""What an operator does about the members: make a change, and sign it as a member.
+"""Work of an operator on the members: make a change, and sign it as a member.
 
 Nothing here needs the node to run. The roster of now comes from the node's folder, or from the
 configuration where no node ran in it yet.
@@ -22,8 +22,13 @@ from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy
-from qres_core.swarm.pending import PendingChanges, change_files, read_change, read_members
-from qres_core.swarm.roster import Roster, RosterChange
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.members.pending_changes import (
+    PendingChanges,
+    change_files,
+    read_change,
+    read_members,
+)
 
 _NOBODY: Final = bytes(NODE_ID_BYTES)
 

@@ -85,14 +85,21 @@ class _Reported(Collector):
         clock = GaugeMetricFamily(
             "qres_clock_offset_seconds", "This node's clock minus a node's.", labels=["node"]
         )
+        heard = GaugeMetricFamily(
+            "qres_last_heard_seconds",
+            "Seconds since a message of a node was taken here.",
+            labels=["node"],
+        )
         for member in said["members"]:
+            if member["last_heard_seconds"] is not None:
+                heard.add_metric([member["id"]], member["last_heard_seconds"])
             if member["clock_offset_seconds"] is not None:
                 clock.add_metric([member["id"]], member["clock_offset_seconds"])
             standing.add_metric([member["id"]], member["standing"])
             banned.add_metric([member["id"]], float(member["banned"]))
             agreed.add_metric([member["id"]], float(member["banned_by_all"]))
             silent.add_metric([member["id"]], float(member["silent"]))
-        yield from (standing, banned, agreed, silent, clock)
+        yield from (standing, banned, agreed, silent, clock, heard)
         octets = CounterMetricFamily(
             "qres_transport_bytes", "Payload carried.", labels=["direction"]
         )

@@ -135,10 +135,11 @@ function show(said) {
   put("bound", said.swarm.nodes + " members, " + said.swarm.byzantine + " may lie, quorum " + said.swarm.quorum
     + (said.removed ? "; this node is none any more" : ""));
   put("peers", said.peers.length + " of " + (said.swarm.nodes - 1));
-  table("members", [["member"], ["connected"], ["standing"], ["contributed", 1]],
+  table("members", [["member"], ["connected"], ["last heard", 1], ["standing"], ["contributed", 1]],
     said.members.map((one) => [[short(one.id), "mono"],
       one.self ? [said.node.name || "this node", "dim"] : one.connected ? ["yes", "good"]
         : ["no" + (one.next_dial_seconds == null ? "" : ", dialled in " + Math.ceil(one.next_dial_seconds) + " s"), "warn"],
+      one.last_heard_seconds == null ? "" : Math.round(one.last_heard_seconds) + " s ago",
       standing(one), String(one.contributed)]), "none");
   table("rejections", [["reason"], ["count", 1]],
     Object.entries(said.rejections).map(([reason, count]) => [[reason, "reason"], String(count)]), "none");

@@ -1,4 +1,4 @@
-"""Whether a node takes part in its swarm now, for those that start, stop and watch nodes."""
+"""Readiness: does a node take part in its swarm now? For those that start, stop and watch nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROBE_SECONDS: Final = 5.0
 
 
 def disk_trouble(folder: Path) -> str:
-    """Why nothing can be written into a folder; empty where it can."""
+    """Reason why nothing can be written into a folder; empty where it can."""
     probe = folder / PROBE
     try:
         try:
@@ -56,7 +56,7 @@ class Readiness:
     _tried: float = attrs.field(default=float("-inf"), init=False)
 
     def trouble(self) -> str:
-        """Why the node does not take part; empty where it does."""
+        """Reason why the node does not take part; empty where it does."""
         node = self.board.node
         if node is None:
             return "the node is starting"

@@ -55,7 +55,7 @@ Trouble: TypeAlias = Callable[[], str]
 
 @attrs.frozen
 class HttpResponse:
-    """What is sent back."""
+    """Answer that is sent back."""
 
     status: int
     kind: str
@@ -87,7 +87,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def host_allowed(host: str, names: frozenset[str]) -> bool:
-    """Whether a request may have come by this ``Host``: an address, ``localhost`` or a known name.
+    """True if a request may have come by this ``Host``: an address, ``localhost`` or a known name.
 
     Example:
         >>> host_allowed("127.0.0.1:8470", frozenset()), host_allowed("evil.example", frozenset())
@@ -232,7 +232,7 @@ class StatusServer:
             return _plain(500, "the status could not be made; see the log")
 
     def answer(self, request: h11.Request) -> HttpResponse:
-        """What a request gets."""
+        """Answer a request."""
         hosts = [value for name, value in request.headers if name == b"host"]
         if len(hosts) != 1 or not host_allowed(hosts[0].decode("latin-1"), self.names):
             return _plain(421, "ask by address, as localhost, or add the name to node.status_names")
@@ -244,7 +244,7 @@ class StatusServer:
         return _plain(404, f"there are {', '.join(PATHS)}") if page is None else page()
 
     def _pages(self) -> tuple[Callable[[], HttpResponse], ...]:
-        """What makes each page of :data:`PATHS`."""
+        """Makers of each page of :data:`PATHS`."""
 
         def status() -> HttpResponse:
             return HttpResponse(200, "application/json", json.dumps(self.report()).encode())

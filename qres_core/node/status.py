@@ -1,4 +1,4 @@
-"""What a running node can say of itself: one JSON object, made when it is asked for."""
+"""Status of a running node: one JSON object, made when it is asked for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from qres_core.contract.transport import AttendedTransport, PeerChange, Transpor
 from qres_core.contract.types import FULL_STANDING, NodeId
 from qres_core.contract.version import __version__
 from qres_core.node.links import LinkBook
-from qres_core.swarm.chain import SILENT
-from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
-from qres_core.swarm.node import Event, Node
+from qres_core.swarm.context.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
+from qres_core.swarm.ledger.chain import SILENT
+from qres_core.swarm.runtime.node import Event, Node
 
 VERSION: Final = 1
 """Of the object's form; a key never changes its meaning within a version."""
@@ -247,7 +247,10 @@ class StatusBoard:
                     "banned_by_all": item in head.bans,
                     "silent": item in silent,
                     "contributed": self._contributed.get(item, 0),
-                    "clock_offset_seconds": kernel.clock_offsets.get(item),
+                    "clock_offset_seconds": kernel.intake.clock_offsets.get(item),
+                    "last_heard_seconds": None
+                    if item == machine.node_id
+                    else _since(kernel.intake.last_heard.get(item), self.clock()),
                 }
             )
         return {
@@ -287,6 +290,11 @@ class StatusBoard:
             "privacy": spent(shown),
             "shown": {name: _jsonable(facts) for name, facts in shown.items()},
         }
+
+
+def _since(at: float | None, now: float) -> float | None:
+    """Seconds from a moment to now; 0 where the clock was set back meanwhile."""
+    return None if at is None else max(0.0, now - at)
 
 
 def spent(shown: Mapping[str, Mapping[str, object]]) -> dict[str, object] | None:

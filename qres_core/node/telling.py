@@ -1,4 +1,4 @@
-"""What a node's log says of its rounds and neighbours."""
+"""Lines of a node's log about its rounds and neighbours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.contract.types import NodeId
 from qres_core.node.logs import Throttle
-from qres_core.swarm.effects import (
+from qres_core.swarm.context.effects import (
     NOTHING_NEW,
     Agreed,
     Refused,
@@ -23,7 +23,7 @@ from qres_core.swarm.effects import (
     SatOut,
     Vanished,
 )
-from qres_core.swarm.node import Event
+from qres_core.swarm.runtime.node import Event
 
 
 @attrs.define(eq=False)
@@ -110,7 +110,7 @@ class Teller:
             self.throttled(kind, kind, peer=peer, detail=event.detail, **why)
 
     def links(self, peer: NodeId | None, reasons: Mapping[str, int], detail: str) -> None:
-        """Why links of a neighbour ended since the last time, and how often."""
+        """Log the links of a neighbour that ended since the last time, with reasons and counts."""
         name = None if peer is None else peer.hex()
         self.log.info("links ended", peer=name, reasons=reasons, detail=detail)
 

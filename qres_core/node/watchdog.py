@@ -1,4 +1,4 @@
-"""Whether what carries a node's messages runs: all else that a node sees is that nothing comes."""
+"""Watch over the loop that carries a node's messages: if it stands still, nothing comes."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Chart:
 
 
 class _Scale:
-    """Where values of an axis are on the picture: from ``start`` to ``end`` pixels."""
+    """Scale of an axis on the picture: from ``start`` to ``end`` pixels."""
 
     def __init__(self, axis: Axis, values: Sequence[float], start: float, end: float) -> None:
         self._axis, self._start, self._end = axis, start, end

@@ -14,12 +14,12 @@ from itertools import combinations
 from typing import Any, Final
 
 import attrs
+from qres_hosting.fitting import unhosted
+from qres_hosting.trying import try_round
 
 from compatibility.modes import MODES, Mode, Options, Setting, identities
 from qres_core.contract.errors import Problem, QresError
 from qres_core.contract.types import Visibility
-from qres_core.hosting.fitting import unhosted
-from qres_core.hosting.trying import try_round
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan

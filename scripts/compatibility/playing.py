@@ -9,17 +9,17 @@ import attrs
 import numpy as np
 
 from compatibility.modes import SCALE, SEED
+from qres_core.attacks.scenario import Scenario
 from qres_core.contract import fixed
 from qres_core.contract.errors import QresError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Vector
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import scan
-from qres_core.lab.numpy_trainer import QuadraticTrainer
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.training.numpy_trainer import QuadraticTrainer
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 ROUNDS: Final = 2
 DIMENSION: Final = 20

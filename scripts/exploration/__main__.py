@@ -24,7 +24,7 @@ from exploration.guards import (
 from exploration.nodes import LIAR, Instance, Node
 from exploration.progress import Swarm, from_state, secretly_locked
 from exploration.search import Explorer, Found
-from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.consensus.engine import Consensus
 
 ALL = (
     LIARS,

@@ -11,7 +11,8 @@ from typing import Final
 import attrs
 
 from exploration.nodes import LIAR, A, Instance
-from qres_core.swarm import consensus, knowledge, votes
+from qres_core.swarm.consensus import engine as consensus
+from qres_core.swarm.consensus import votes
 
 LIARS: Final = Instance("choice, two attempts of a liar", (LIAR, LIAR))
 BAD: Final = Instance("choice, nobody accepts B", (LIAR, LIAR), accepted=(A,))
@@ -19,7 +20,7 @@ CLAIMS: Final = Instance("outcome, two attempts", (LIAR, LIAR), claims=True)
 HONEST_FIRST: Final = Instance("choice, an honest proposer and a liar", (0, LIAR))
 HONEST_LAST: Final = Instance("choice, a liar and an honest proposer", (LIAR, 0))
 _OF_EACH_OTHER: Final = re.compile(
-    r"^from (?:__future__|qres_core\.swarm\.(?:votes|knowledge)) import (?:\([^)]*\)|.*)\n",
+    r"^from (?:__future__|qres_core\.swarm\.consensus\.votes) import (?:\([^)]*\)|.*)\n",
     re.MULTILINE,
 )
 
@@ -207,8 +208,8 @@ SPARE: Final = (
     AT_ONCE,
     Guard(
         "no vote is forgotten that matters",
-        "return number == 1 or self.round - BEHIND",
-        "return self.round - BEHIND",
+        "return number == 1 or max(self.round",
+        "return max(self.round",
     ),
 )
 """Safety does not need them: they serve progress, memory or clarity."""
@@ -216,7 +217,7 @@ SPARE: Final = (
 
 def _source() -> str:
     """The modules of the engine as the text of one: a guard may be in any of them."""
-    text = "".join(inspect.getsource(part) for part in (votes, knowledge, consensus))
+    text = "".join(inspect.getsource(part) for part in (votes, consensus))
     return "from __future__ import annotations\n" + _OF_EACH_OTHER.sub("", text)
 
 

@@ -36,8 +36,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from qres_core.swarm import consensus
-from qres_core.swarm.consensus import Action, Lock, Step, Vote
+from qres_core.swarm.consensus import engine as consensus
+from qres_core.swarm.consensus.votes import Action, Lock, Propose, Step, Vote
 
 HONEST: Final = 3
 LIAR: Final = 3
@@ -398,7 +398,7 @@ class Node:
         for action in actions:
             if isinstance(action, Vote):
                 said.add((action.round, int(action.step), action.value))
-            if isinstance(action, consensus.Propose) and action.round <= self.instance.attempts:
+            if isinstance(action, Propose) and action.round <= self.instance.attempts:
                 again = action.again
                 fresh = (action.round, self.instance.fresh[before.role], 0)
                 offers.add(fresh if again is None else (action.round, again.value, again.round))

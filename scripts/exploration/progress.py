@@ -14,7 +14,16 @@ from typing import Final
 import attrs
 
 from exploration.nodes import HONEST, LIAR, PRECOMMIT, PREVOTE, A, B, Local, Node
-from qres_core.swarm.consensus import Action, Consensus, Lock, Propose, Proposed, Refuse, Show, Step
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.consensus.votes import (
+    Action,
+    Lock,
+    Propose,
+    Proposed,
+    Refuse,
+    Show,
+    Step,
+)
 
 NODES: Final = HONEST + 1
 

@@ -15,20 +15,21 @@ from typing import Any
 from unittest import mock
 
 import attrs
+from qres_lab.testing import make_node_ids
 from qres_secagg import Secagg
 
 from isolation import algebra
 from isolation.product import Recorder
-from qres_core import NodeId, NodeInfo, QresError, ValueRefusedError, hookimpl
+from qres_core import NodeId, NodeInfo, hookimpl
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import QresError, ValueRefusedError
 from qres_core.kernel.config import Config, parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.messages import CandidateSet
-from qres_core.swarm.shard_gathering import ShardGathering
-from qres_core.swarm.shard_messages import ShardPart
-from qres_core.swarm.steps import Round
-from qres_core.testing import make_node_ids
+from qres_core.swarm.ledger.messages import CandidateSet
+from qres_core.swarm.machine.steps import Round
+from qres_core.swarm.shards.gathering import ShardGathering
+from qres_core.swarm.shards.messages import ShardPart
+from qres_core.training.tasks import TaskConfig
 
 TASK = TaskConfig(name="quadratic", dimension=5, learning_rate=0.2)
 
@@ -100,7 +101,7 @@ def _leaving_out(rng: random.Random, many: int, corrupt: set[NodeId]) -> Iterato
     fresh = Round._fresh  # noqa: SLF001 - a proposer has no other place to lie at
 
     def proposing(made: Round, now: float) -> CandidateSet | None:
-        found, context = fresh(made, now), made.parts.context
+        found, context = fresh(made, now), made.context
         if not corrupt and many:
             corrupt.update(rng.sample(context.head.roster.members, many))
         if found is None or context.node_id not in corrupt:

@@ -6,10 +6,11 @@ import random
 from typing import Any, Final
 
 import attrs
+from qres_lab.testing import make_node_ids
 from qres_secagg import Secagg
 
-from qres_core import NodeInfo, QresError
-from qres_core.testing import make_node_ids
+from qres_core import NodeInfo
+from qres_core.errors import QresError
 
 SIZES: Final = ((8, 24, 0.55), (25, 64, 0.25), (65, 120, 0.15), (121, 200, 0.05))
 """Fewest and most nodes, and how often: large swarms take long. Up to 64 the graph is complete."""

@@ -15,27 +15,16 @@ from contextlib import suppress
 
 import attrs
 import numpy as np
+from qres_lab.testing import make_node_ids
 from qres_secagg import Secagg
 
 from isolation import algebra, product
 from isolation.adversary import Adversary, View
 from isolation.product import Recorder, Step
 from isolation.setting import Setting
-from qres_core import (
-    MAX_VOID_SETS,
-    Contribution,
-    DialogueMessage,
-    NodeId,
-    NodeInfo,
-    Outcome,
-    QresError,
-    RoundInfo,
-    RoundStatus,
-    Send,
-    Update,
-    VoidSet,
-)
-from qres_core.testing import make_node_ids
+from qres_core import Contribution, NodeId, NodeInfo, Outcome, RoundInfo, RoundStatus, Update
+from qres_core.dialogues import MAX_VOID_SETS, DialogueMessage, Send, VoidSet
+from qres_core.errors import QresError
 
 DIMENSION = 3
 PATIENCE = 2.0

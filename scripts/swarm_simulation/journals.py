@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from qres_core import Vector
-from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
-from qres_core.swarm.messages import OUTCOME, OUTCOME_PREVOTE
+from qres_core.swarm.ledger.chain import Head, Link
+from qres_core.swarm.ledger.messages import OUTCOME, OUTCOME_PREVOTE
+from qres_core.swarm.storage.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 
 
 class KilledError(BaseException):

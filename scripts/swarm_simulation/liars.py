@@ -10,14 +10,15 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
-from qres_core import Envelope, QresError, canonical, model_digest
-from qres_core.swarm.chain import Head, Link, encode_links
-from qres_core.swarm.messages import (
+from qres_core import Envelope, canonical, model_digest
+from qres_core.errors import QresError
+from qres_core.swarm.ledger.chain import Head, Link, encode_links
+from qres_core.swarm.ledger.messages import (
     CERTIFICATE,
     FETCHED,
     LINKS,
@@ -32,8 +33,9 @@ from qres_core.swarm.messages import (
     decode_conclusion,
     encode_conclusion,
 )
-from qres_core.swarm.results import Conclusion, Merged, Void
-from qres_core.swarm.shard_messages import (
+from qres_core.swarm.ledger.results import Conclusion, Merged, Void
+from qres_core.swarm.shards.committees import ShardPlan
+from qres_core.swarm.shards.messages import (
     HELD,
     PART,
     RESULT,
@@ -45,12 +47,9 @@ from qres_core.swarm.shard_messages import (
     encode_held,
     encode_shard_results,
 )
-from qres_core.swarm.shards import ShardPlan
+from swarm_simulation.nodes import Swarm
 from swarm_simulation.past import Past
 from swarm_simulation.setting import KEPT_WORDS, PAST, Character
-
-if TYPE_CHECKING:
-    from swarm_simulation.world import World
 
 VOTES: Final = ("prevote", "precommit")
 ANSWERS: Final = (
@@ -90,7 +89,7 @@ Said = list[tuple[float, bytes]]
 class Liar:
     """The liar in a node."""
 
-    def __init__(self, world: World, index: int, character: Character) -> None:
+    def __init__(self, world: Swarm, index: int, character: Character) -> None:
         self._world, self._index, self._character = world, index, character
         self._rng = random.Random(f"liar {world.setting.seed} {index}")  # noqa: S311
         self._nodes = world.setting.nodes + world.setting.spares

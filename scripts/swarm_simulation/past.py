@@ -15,12 +15,18 @@ from typing import Final
 import attrs
 import numpy as np
 
-from qres_core import Envelope, NodeId, QresError, Vector, canonical, model_digest
+from qres_core import Envelope, NodeId, Vector, canonical, model_digest
+from qres_core.errors import QresError
 from qres_core.kernel.settings import SharedSettings
-from qres_core.swarm.chain import Head, Link, beginning, decode_links
-from qres_core.swarm.messages import OUTCOME_PRECOMMIT, encode_conclusion, encode_model, encode_sync
-from qres_core.swarm.results import Merged, Result, Void
-from qres_core.swarm.roster import Roster, RosterChange
+from qres_core.swarm.ledger.chain import Head, Link, beginning, decode_links
+from qres_core.swarm.ledger.messages import (
+    OUTCOME_PRECOMMIT,
+    encode_conclusion,
+    encode_model,
+    encode_sync,
+)
+from qres_core.swarm.ledger.results import Merged, Result, Void
+from qres_core.swarm.ledger.roster import Roster, RosterChange
 
 KEPT: Final = 48
 """True links, models and frames that are kept; of links those of changes for ever."""

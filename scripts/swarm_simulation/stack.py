@@ -19,23 +19,22 @@ from qres_core import (
     Blame,
     Claims,
     Contribution,
-    Dialogue,
-    DialogueMessage,
     Envelope,
-    HeldOut,
     NodeId,
     NodeInfo,
     RoundInfo,
-    Send,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Verdict,
     hookimpl,
     reject,
 )
+from qres_core.claims import Verifies, Wraps
+from qres_core.dialogues import Dialogue, DialogueMessage, Send
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.training import HeldOut
 
 
 def chance(*words: object) -> float:
@@ -86,7 +85,7 @@ class Moody:
     lame: float = 0.0
     _own: NodeId = attrs.field(default=b"", init=False)
 
-    claims = Claims(tolerates=None, alters=False)
+    claims = Claims(tolerates=None, wraps=Wraps(alters=False))
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
@@ -145,7 +144,7 @@ class Prover:
     """Proves that a vector is bound to the model, and that it is not too long."""
 
     name: ClassVar[str] = "prover"
-    claims: ClassVar[Claims] = Claims(tolerates=None, transferable=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, verifies=Verifies(transferable=True))
 
     @staticmethod
     def of(vector: Vector, model: bytes) -> bytes:

@@ -27,38 +27,37 @@ from qres_core import (
     Fault,
     NodeId,
     NodeInfo,
-    QresError,
     RoundInfo,
     Update,
     Updates,
     canonical,
     model_digest,
 )
+from qres_core.errors import QresError
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.clock import EPOCH, Clock
-from qres_core.swarm.chain import Head, decode_links
-from qres_core.swarm.effects import (
-    Broadcast,
+from qres_core.lab.clock import EPOCH
+from qres_core.swarm.context.effects import (
     Diverged,
-    Effect,
     Refused,
     Removed,
     RoundEnded,
     SatOut,
-    SendTo,
     Train,
 )
-from qres_core.swarm.journal import SqliteJournal
-from qres_core.swarm.messages import LINKS
-from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.roster import Roster, RosterChange
-from qres_core.swarm.rounds import RoundMachine, round_machine
-from qres_core.swarm.timeouts import MAX_BACKOFF
+from qres_core.swarm.context.times import MAX_BACKOFF
+from qres_core.swarm.ledger.chain import Head, decode_links
+from qres_core.swarm.ledger.messages import LINKS
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.machine.rounds import round_machine
+from qres_core.swarm.members.pending_changes import PendingChanges
+from qres_core.swarm.runtime.driver import Driver, Ports, Told
+from qres_core.swarm.storage.journal import SqliteJournal
 from swarm_simulation.journals import BrokenPromiseError, Fuse, KilledError, Notebook
 from swarm_simulation.liars import KEPT, Liar
+from swarm_simulation.nodes import Node, Timeline
 from swarm_simulation.setting import NAME, Setting, Shift
 from swarm_simulation.stack import Examples, drawn_secrets
 
@@ -91,65 +90,17 @@ class ViolationError(Exception):
     """What must hold does not."""
 
 
-class WatchedKernel(Kernel):
-    """A kernel that says what it holds against others."""
+def watch(kernel: Kernel, against: Callable[[Evidence], None]) -> None:
+    """Tell what a kernel holds against others, before its plugins are told."""
 
-    against: Callable[[Evidence], None] | None = None
+    def noted(evidence: Evidence) -> list[object]:
+        if evidence.against:
+            against(evidence)
+        return []
 
-    def observe(self, evidence: Evidence) -> None:
-        """Tell."""
-        if evidence.against and self.against is not None:
-            self.against(evidence)
-        super().observe(evidence)
-
-
-@attrs.define(eq=False)
-class Timeline(Clock):
-    """A clock that can be asked what it would play next."""
-
-    @property
-    def next_at(self) -> float:
-        """When the next event happens; never, if none waits."""
-        return self._waiting[0][0] if self._waiting else math.inf
-
-
-@attrs.define(eq=False)
-class Node:
-    """A node, dead or alive."""
-
-    index: int
-    node_id: NodeId
-    key: bytes  # what its identity comes from
-    journal: Fuse
-    offset: float
-    rate: float
-    liar: Liar | None = None
-    machine: RoundMachine | None = None
-    changes: PendingChanges | None = None  # what its operator handed over; outlives the machine
-    removed: bool = False
-    returns: bool = False  # operators want it back
-    is_told: bool = False  # an honest node told it that it was removed
-    was_back: bool = False  # it was a member again when it heard of its removal
-    hears: bool = False  # it has heard of it, and has not stopped
-    seat_of_liar: bool = False  # it took over a liar's seat, and the bans go with the seat
-    checked: int = -1  # the last height at which its model was compared with its head
-    kernel: WatchedKernel | None = None
-    life: int = 0
-    tick_due: float = math.inf  # on its own clock
-
-    @property
-    def where(self) -> str:
-        """Its height and round, for people."""
-        machine = self.machine
-        return "dead" if machine is None else f"{machine.head.height} in {machine.number}"
-
-    def clock(self, now: float) -> float:
-        """What its clock shows."""
-        return EPOCH + self.offset + self.rate * (now - EPOCH)
-
-    def when(self, shown: float) -> float:
-        """When its clock shows that."""
-        return EPOCH + (shown - EPOCH - self.offset) / self.rate
+    calls = kernel.calls
+    observers = (("simulation", noted), *calls.by_hook["observe"])
+    calls.by_hook = {**calls.by_hook, "observe": observers}
 
 
 class World:
@@ -166,7 +117,7 @@ class World:
         self.revoked: set[int] = set()
         self.counts: Counter[str] = Counter()
         self._installed = installed
-        self._pristine: WatchedKernel | None = None  # what all kernels are copied from
+        self._pristine: Kernel | None = None  # what all kernels are copied from
         self._folder: Path | None = None
         self._heads: dict[int, tuple[bytes, int]] = {}  # by height; who was first
         self._models: dict[int, tuple[bytes, int]] = {}  # by step
@@ -191,11 +142,12 @@ class World:
         self.first = tuple(self.ids[: setting.nodes])
         self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
         self.config, self._pristine = self._config(self.ids), None
+        self.liars: dict[int, Liar] = {}
         for node in self.nodes:
             character = setting.liars.get(node.index)
             if character is not None:
-                node.liar = Liar(self, node.index, character)
-        self.honest = [node for node in self.nodes if node.liar is None]
+                self.liars[node.index] = Liar(self, node.index, character)
+        self.honest = [node for node in self.nodes if not node.lies]
 
     # ── making ────────────────────────────────────────────────────────────────────────────────
 
@@ -235,6 +187,7 @@ class World:
                     Fuse(journal),
                     setting.offsets[index],
                     setting.rates[index],
+                    lies=index in setting.liars,
                 )
             )
         return nodes
@@ -261,11 +214,11 @@ class World:
         listed = [text for text in path.read_text().split() if text != revoked.hex()]
         path.write_text("\n".join(listed))
 
-    def _kernel(self, key: bytes, node: Node | None = None) -> tuple[WatchedKernel, NodeId]:
+    def _kernel(self, key: bytes, node: Node | None = None) -> tuple[Kernel, NodeId]:
         """A kernel with plugins of its own, and whose it is."""
         if self._pristine is None:
             enabled = assemble(self.config, self._installed)
-            self._pristine = WatchedKernel(enabled, self.config.swarm)
+            self._pristine = Kernel(enabled, self.config.swarm)
         fresh: list[Enabled] = []
         for plugin in self._pristine.enabled:
             instance: Any = copy.deepcopy(plugin.instance)
@@ -275,7 +228,7 @@ class World:
                 instance = attrs.evolve(instance, new_store=True)
             fresh.append(attrs.evolve(plugin, instance=instance))
         solution = self._pristine.solution
-        kernel = WatchedKernel(fresh, self.config.swarm, solution=solution)
+        kernel = Kernel(fresh, self.config.swarm, solution=solution)
         return kernel, kernel.identity(key) or key
 
     def _is_new(self, node: Node) -> bool:
@@ -299,27 +252,37 @@ class World:
             validates=isinstance(trainer, Examples),
         )
         kernel.setup(info)
-        kernel.against = partial(self._blamed, node)
+        watch(kernel, partial(self._blamed, node))
         node.kernel = kernel
         if node.changes is None:
             swarm = self.config.swarm
             node.changes = PendingChanges(NAME, Roster(self.first, swarm.byzantine, swarm.quorum))
         try:
-            node.machine = round_machine(
+            machine = round_machine(
                 info, kernel, self.config.swarm, self.initial, node.journal, trainer, node.changes
             )
         except KilledError:
             self.dies(node, 0.2)
             return
-        self._call(node, node.machine.start)
+        node.driver = Driver(machine, self._around(node))
+        self._call(node, node.driver.start)
+
+    def _around(self, node: Node) -> Ports:
+        """What does what a node wants done."""
+        return Ports(
+            broadcast=partial(self._send, node, None),
+            send=partial(self._send, node),
+            train=partial(self._begin, node),
+            tell=partial(self._told, node),
+            wake=partial(self._wake, node),
+        )
 
     def dies(self, node: Node, away: float) -> None:
         """A node is gone at once, and is back after so many seconds."""
         self.tell(f"node {node.index} dies")
         self.counts["deaths"] += 1
         node.life += 1
-        node.tick_due = math.inf
-        node.machine = None
+        node.driver = None
         node.journal.writes = None
         if node.kernel is not None and self.setting.store == "sqlite":
             node.kernel.teardown()  # so that the next life can open what this one kept
@@ -467,7 +430,7 @@ class World:
             change = roster.change(NAME, "add", spare.node_id)
         else:
             change = roster.change(NAME, "rotate", member, spare.node_id)
-            spare.seat_of_liar = self.nodes[self.index_of[member]].liar is not None
+            spare.seat_of_liar = self.nodes[self.index_of[member]].lies
         try:
             after = roster.after(change)
         except QresError as error:
@@ -533,13 +496,15 @@ class World:
             self.clock.advance()
         return True
 
-    def _call(self, node: Node, method: Callable[..., list[Effect]], *arguments: Any) -> None:
-        """Have a node do something, and carry out what it wants."""
+    def _call(self, node: Node, method: Callable[..., None], *arguments: Any) -> None:
+        """Have a node do something."""
         try:
-            effects = method(*arguments, node.clock(self.clock.now))
+            method(*arguments, node.clock(self.clock.now))
         except KilledError:
             self.dies(node, 0.05 + self.rng.expovariate(1.0))
             return
+        except ViolationError:
+            raise
         except BrokenPromiseError as error:
             raise ViolationError(f"node {node.index} breaks a promise: {error}") from error
         except Exception as error:
@@ -548,35 +513,22 @@ class World:
             place_of = f"{Path(where.filename).name}:{where.lineno}"
             raise ViolationError(f"{what} ({place_of})") from error
         self._notes_removal(node)
-        for effect in effects:
-            self._apply(node, effect)
         self._check(node)
-        self._wind(node)
 
-    def _wind(self, node: Node) -> None:
+    def _wake(self, node: Node, due: float) -> None:
         """Have the node look at its clock when it matters."""
-        machine = node.machine
-        if machine is None:
-            return
-        due = machine.next_tick
-        if due < node.tick_due:
-            node.tick_due = due
-            at = max(node.when(due), self.clock.now) + 1e-6
-            self.clock.at(at, partial(self._tick, node, node.life))
+        at = max(node.when(due), self.clock.now) + 1e-6
+        self.clock.at(at, partial(self._tick, node, node.life))
 
     def _tick(self, node: Node, life: int) -> None:
-        machine = node.machine
-        if machine is None or life != node.life:
-            return
-        if node.clock(self.clock.now) >= node.tick_due:
-            node.tick_due = math.inf
-            self._call(node, machine.tick)
+        driver = node.driver
+        if driver is not None and life == node.life and node.clock(self.clock.now) >= driver.due:
+            self._call(node, driver.tick)
 
     def _train(self, node: Node, life: int, info: RoundInfo) -> None:
-        machine = node.machine
-        if machine is None or life != node.life:
-            return
-        self._call(node, machine.trained, self._update(node.index, info), info.number, info.head)
+        driver = node.driver
+        if driver is not None and life == node.life:
+            self._call(node, driver.trained, info, self._update(node.index, info))
 
     def _update(self, index: int, info: RoundInfo) -> Update:
         """What a node trains in a round."""
@@ -586,40 +538,41 @@ class World:
 
     # ── effects ───────────────────────────────────────────────────────────────────────────────
 
-    def _apply(self, node: Node, effect: Effect) -> None:
-        match effect:
-            case Broadcast(frame):
-                self._send(node, frame, [other for other in self.nodes if other is not node])
-            case SendTo(to, frame):
-                self._send(node, frame, [self.nodes[self.index_of[to]]])
-            case Train():
-                work = partial(self._train, node, node.life, effect.round_info)
-                self.clock.after(self.setting.training * self.rng.uniform(0.8, 1.2), work)
+    def _begin(self, node: Node, wanted: Train) -> None:
+        work = partial(self._train, node, node.life, wanted.round_info)
+        self.clock.after(self.setting.training * self.rng.uniform(0.8, 1.2), work)
+
+    def _told(self, node: Node, told: Told) -> None:
+        match told:
             case RoundEnded():
-                outcome, number = effect.outcome, effect.outcome.round_info.number
+                outcome, number = told.outcome, told.outcome.round_info.number
                 self.counts[outcome.status.value] += 1
-                self._check_merged(node, effect)
+                self._check_merged(node, told)
                 how = f"{outcome.status.value} {outcome.reason}"
                 self.tell(f"node {node.index} ends round {number}: {how}, and is at {node.where}")
-            case Diverged(error) if node.liar is None:
+            case Diverged(error) if not node.lies:
                 raise ViolationError(f"node {node.index} diverged: {error}")
             case Removed():
+                self._notes_removal(node)
                 node.removed = True
-                self.tell(f"node {node.index} is no member from {effect.height} on")
+                self.tell(f"node {node.index} is no member from {told.height} on")
                 self._judge_removal(node)
             case Refused():
                 self.tell(
-                    f"node {node.index} refuses {effect.reason} of"
-                    f" {self.index_of.get(effect.sender or b'')} round {effect.round}"
+                    f"node {node.index} refuses {told.reason} of"
+                    f" {self.index_of.get(told.sender or b'')} round {told.round}"
                 )
             case SatOut():
-                self.tell(f"node {node.index} sits out: {effect.reason}")
+                self.tell(f"node {node.index} sits out: {told.reason}")
             case _:
                 pass
 
-    def _send(self, node: Node, frame: bytes, receivers: Sequence[Node]) -> None:
+    def _send(self, node: Node, to: NodeId | None, frame: bytes) -> None:
+        """Carry a frame to one node, or to all others."""
         envelope = opened(frame)
-        if node.liar is None:
+        others = (other for other in self.nodes if other is not node)
+        receivers = others if to is None else (self.nodes[self.index_of[to]],)
+        if not node.lies:
             self._promised(node, envelope)
             for other in receivers:
                 if envelope.kind == LINKS and self._tells_removal(frame, other):
@@ -627,7 +580,7 @@ class World:
                 self.carry(node, other, frame, envelope)
             return
         for other in receivers:
-            for delay, octets in node.liar.says(envelope, frame, other.index):
+            for delay, octets in self.liars[node.index].says(envelope, frame, other.index):
                 self.carry(node, other, octets, envelope, late=delay)
 
     def carry(
@@ -662,24 +615,24 @@ class World:
             self.clock.after(late + delay, arrive)
 
     def _arrive(self, sender: Node, receiver: Node, frame: bytes) -> None:
-        machine = receiver.machine
-        if machine is None:
+        driver = receiver.driver
+        if driver is None:
             return
         if self.story is not None:
             self.tell(f"{sender.index} -> {receiver.index}: {_shown(frame)}")
-        if receiver.liar is not None:
-            receiver.liar.hears(frame)
+        if receiver.lies:
+            self.liars[receiver.index].hears(frame)
         elif not receiver.is_told:
             receiver.is_told = self._tells_removal(frame, receiver)
         self.counts["messages"] += 1
-        self._call(receiver, partial(machine.receive, frame, sender.node_id))
+        self._call(receiver, driver.receive, frame, sender.node_id)
 
     # ── what must hold ────────────────────────────────────────────────────────────────────────
 
     def _check(self, node: Node) -> None:
         """Honest nodes are at one head in one height, have one model of one step, and no blame."""
         machine = node.machine
-        if machine is None or node.liar is not None:
+        if machine is None or node.lies:
             return
         if self._slander:
             raise ViolationError(self._slander)
@@ -697,14 +650,14 @@ class World:
             raise ViolationError(f"node {node.index} holds another model than its head names")
         for banned in head.bans:
             node = self.nodes[self.index_of[banned]]
-            if node.liar is None and not node.seat_of_liar:
+            if not node.lies and not node.seat_of_liar:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
 
     def _check_merged(self, node: Node, ended: RoundEnded) -> None:
         """What committees merged is what merging the members' whole updates gives."""
         outcome, merged = ended.outcome, ended.merged
         sharded = self.setting.swarm.get("aggregation") == "sharded"
-        if not sharded or node.liar is not None or node.kernel is None or merged is None:
+        if not sharded or node.lies or node.kernel is None or merged is None:
             return
         info = outcome.round_info
         ones = np.ones(len(outcome.members), dtype=np.int64)
@@ -720,7 +673,7 @@ class World:
     def is_back(self, index: int) -> bool:
         """Whether an honest node that may have been removed runs, and is a member in truth."""
         node = self.nodes[index]
-        is_honest = node.liar is None and node.machine is not None
+        is_honest = not node.lies and node.machine is not None
         return is_honest and node.node_id in self._top().roster
 
     def _tells_removal(self, frame: bytes, to: Node) -> bool:
@@ -736,7 +689,7 @@ class World:
         except QresError:
             return False
         author = self.index_of.get(envelope.sender)
-        return author is not None and self.nodes[author].liar is None and to.node_id not in after
+        return author is not None and not self.nodes[author].lies and to.node_id not in after
 
     def _notes_removal(self, node: Node) -> None:
         """Whether a node that hears that it was removed has been added again by then."""
@@ -749,7 +702,7 @@ class World:
         """Liars alone stop no member. Who is stopped in truth and wanted is started again."""
         assert node.machine is not None  # noqa: S101 - it stopped just now
         member = node.node_id in node.machine.head.roster and node.node_id in self._top().roster
-        if node.liar is None and not node.is_told and member:
+        if not node.lies and not node.is_told and member:
             raise ViolationError(f"liars tell node {node.index} that it is removed, and it stops")
         self.counts["stopped in vain"] += node.was_back
         if node.returns:
@@ -769,7 +722,7 @@ class World:
 
     def _blamed(self, node: Node, evidence: Evidence) -> None:
         subject = self.index_of.get(evidence.subject)
-        if subject is None or self.nodes[subject].liar is not None or node.liar is not None:
+        if subject is None or self.nodes[subject].lies or node.lies:
             return
         fact = evidence.fact
         self.counts[f"blamed:{fact}"] += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import resource
 import secrets
 import socket
@@ -40,7 +41,11 @@ from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.places import split
 from qres_transport_libp2p.services import GOSSIPSUB
 
-from .raw import MULTISTREAM, plain_host
+from qres_core.errors import QresError
+from qres_core.swarm.runtime.carrier import Announce
+from qres_core.transport import CHUNK, BlobRef
+
+from .raw import MULTISTREAM, NOISE, plain_host
 
 PIECE: Final = 60_000
 COPIES: Final = 2600
@@ -62,13 +67,14 @@ class LinksPlan:
 
     Attributes:
         mode: ``window``, ``window_nohello``, ``iwant_amp``, ``graftx``, ``record``, ``hellos``,
-            ``resets``, ``trickle`` or ``silent``.
+            ``resets``, ``pull``, ``hold``, ``noise``, ``fuzz``, ``trickle`` or ``silent``.
         swarm: name of the swarm.
         key: the private key file of a node of the roster; not read by ``silent``.
         targets: multiaddrs of the nodes.
         seconds: how long.
         sockets: how many ``silent`` holds.
         source: the address they come from.
+        seed: of what ``fuzz`` and ``noise`` send.
     """
 
     mode: str
@@ -78,6 +84,7 @@ class LinksPlan:
     seconds: float
     sockets: int = 2000
     source: str = "127.0.0.2"
+    seed: int = 1
 
 
 def _head(kind: int, flags: int, stream_id: int, length: int) -> bytes:
@@ -100,6 +107,8 @@ class LinkAttacker:
         self._peer, self._where = split(target)
         self._did = did
         self._names: list[bytes] = []
+        self._refs: dict[bytes, int] = {}  # chunks of blobs that were announced, by root
+        self._chance = random.Random(f"{plan.seed} {target}")  # noqa: S311 - bytes that mean nothing
 
     async def run(self) -> None:
         """Connect, attack until the node hangs up, and come again."""
@@ -111,9 +120,14 @@ class LinkAttacker:
             "record": self._record,
             "hellos": self._hellos,
             "resets": self._resets,
+            "pull": self._pull,
+            "hold": self._hold,
+            "noise": self._noise,
         }[self._plan.mode]
         if self._plan.mode == "record":
             self._serve_record()
+        elif self._plan.mode == "hold":
+            self._host.set_stream_handler(blobs.PROTOCOL, self._keep_waiting)
         network = self._host.get_network()
         while True:
             try:
@@ -122,7 +136,7 @@ class LinkAttacker:
                 with trio.fail_after(10):
                     await self._host.connect(PeerInfo(self._peer, [self._where]))
                     self._did["connected"] += 1
-                    if self._plan.mode != "window_nohello":
+                    if self._plan.mode not in {"window_nohello", "noise"}:
                         await self._greet()
                 await work()
             except Exception as error:  # noqa: BLE001 - the node has hung up, one way or another
@@ -204,6 +218,94 @@ class LinkAttacker:
             number += 200
             self._did["streams"] += 100
 
+    async def _pull(self) -> None:
+        """Pieces that were announced, the same ones again and again, on four streams."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._join)
+            for _ in range(4):
+                nursery.start_soon(self._pull_again)
+
+    async def _pull_again(self) -> None:
+        stream: Any = None
+        while True:
+            if not self._refs:
+                await trio.sleep(0.05)
+                continue
+            if stream is None:
+                stream = await self._host.new_stream(self._peer, [blobs.PROTOCOL])
+            root, chunks = self._chance.choice(list(self._refs.items())[-4:])
+            index = self._chance.randrange(chunks)
+            await stream.write(root + index.to_bytes(4, "big"))
+            self._did["asked"] += 1
+            head = await _exactly(stream, 5)
+            await _exactly(stream, int.from_bytes(head[1:], "big"))
+            self._did["bytes in"] += int.from_bytes(head[1:], "big")
+            self._did["pieces" if head[:1] == blobs.HERE else "turned down"] += 1
+            if head[:1] == blobs.BUSY:
+                await trio.sleep(0.02)
+
+    async def _hold(self) -> None:
+        """Announce blobs that nobody has, and keep those that ask for them waiting."""
+        stream = await self._host.new_stream(self._peer, [frames.PROTOCOL])
+        while True:
+            size = self._chance.randrange(1, 3 * CHUNK)
+            said = Announce(BlobRef.of(self._chance.randbytes(size)), private=False).to_bytes()
+            await stream.write(len(said).to_bytes(4, "big") + said)
+            self._did["announced"] += 1
+            await trio.sleep(0.5)
+
+    async def _keep_waiting(self, stream: Any) -> None:
+        """Half of them for ever; the others get pieces of any length, or a byte at a time."""
+        with contextlib.suppress(Exception):
+            while True:
+                await _exactly(stream, blobs.REQUEST_BYTES)
+                self._did["asked for"] += 1
+                length = self._chance.choice((0, 1, 1000, CHUNK, 2**31))
+                match self._chance.randrange(4):
+                    case 0:
+                        data = self._chance.randbytes(min(length, CHUNK))
+                        await stream.write(blobs.HERE + length.to_bytes(4, "big") + data)
+                    case 1:
+                        await stream.write(blobs.HERE + CHUNK.to_bytes(4, "big"))
+                        while True:
+                            await stream.write(b"x")
+                            await trio.sleep(0.5)
+                    case _:
+                        await trio.sleep_forever()
+
+    async def _noise(self) -> None:
+        """Below the hello: frames of yamux that are none, and lines of any length for protocols."""
+        (conn,) = self._host.get_network().get_connections(self._peer)
+        secured, chance = conn.muxed_conn.secured_conn, self._chance
+        while not conn.muxed_conn.is_closed:  # what is written to a closed one goes nowhere
+            number = chance.randrange(1001, 2**31, 2)
+            match chance.randrange(4):
+                case 0:  # any header
+                    data = chance.randbytes(12) + chance.randbytes(chance.randrange(200))
+                case 1:  # the right version, and anything behind it
+                    data = b"\0" + bytes([chance.randrange(4)]) + chance.randbytes(10)
+                case 2:  # a stream whose first line has any length
+                    said = MULTISTREAM + any_line(chance)
+                    data = _head(1, 1, number, 0) + _head(0, 0, number, len(said)) + said
+                case _:  # a stream that asks for one protocol after the other
+                    said = MULTISTREAM + b"".join(a_name(chance) for _ in range(200))
+                    data = _head(1, 1, number, 0) + _head(0, 0, number, len(said)) + said
+            await secured.write(data)
+            self._did["pieces"] += 1
+            self._did["bytes out"] += len(data)
+            await trio.sleep(0.01)
+        self._did["cut off"] += 1
+
+    async def _join(self) -> None:
+        """Hear what the swarm says."""
+        self._host.set_stream_handler(GOSSIPSUB, self._listen)
+        stream = await self._host.new_stream(self._peer, [GOSSIPSUB])
+        topic = topic_of(self._plan.swarm)
+        first = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)])
+        first.control.graft.add(topicID=topic)
+        await stream.write(encode_varint_prefixed(first.SerializeToString()))
+        await trio.sleep_forever()
+
     async def _gossip(self) -> None:
         self._host.set_stream_handler(GOSSIPSUB, self._listen)
         stream = await self._host.new_stream(self._peer, [GOSSIPSUB])
@@ -241,6 +343,82 @@ class LinkAttacker:
                         item.from_id + item.seqno for item in said.publish if len(item.data) > LARGE
                     ]
                     del self._names[:-10]
+                    for item in said.publish:
+                        with contextlib.suppress(QresError):
+                            ref = Announce.from_bytes(item.data, max_bytes=2**26).ref
+                            self._refs[ref.root] = len(ref.chunks)
+
+
+async def _exactly(stream: Any, size: int) -> bytes:
+    """So many bytes. Raises OSError: the other end hung up."""
+    data = bytearray()
+    while len(data) < size:
+        some = await stream.read(size - len(data))
+        if not some:
+            raise OSError
+        data += some
+    return bytes(data)
+
+
+def any_line(chance: random.Random) -> bytes:
+    """A line of multistream whose length is any number, or no number, and some of its bytes."""
+    size = chance.choice((0, 1, 2**7, 2**14, 2**21, 2**31, 2**63, chance.getrandbits(70)))
+    length = bytearray()
+    while size >= 128:
+        length.append(size & 127 | 128)
+        size >>= 7
+    odd = b"\xff" * chance.randrange(20) if chance.randrange(4) == 0 else b""
+    return odd + bytes(length) + bytes([size]) + chance.randbytes(chance.randrange(300))
+
+
+def a_name(chance: random.Random) -> bytes:
+    """A whole line that names a protocol."""
+    name = b"/" + bytes(chance.choices(b"abcdefgh/", k=chance.randrange(1, 60))) + b"\n"
+    return bytes([len(name)]) + name
+
+
+def any_start(chance: random.Random) -> bytes:
+    """What a stranger sends first: nothing of it is a handshake to its end."""
+    match chance.randrange(6):
+        case 0:
+            return chance.randbytes(chance.choice((1, 20, 3000)))
+        case 1:
+            return MULTISTREAM[: chance.randrange(1, len(MULTISTREAM))]
+        case 2:
+            return MULTISTREAM + any_line(chance)
+        case 3:
+            return MULTISTREAM + b"".join(a_name(chance) for _ in range(chance.randrange(500)))
+        case 4:  # half a handshake of Noise, or a first message of any length
+            return NOISE + chance.randrange(2**16).to_bytes(2, "big") + chance.randbytes(32)
+        case _:  # a first message that is right, and then anything
+            later = chance.randrange(200).to_bytes(2, "big") + chance.randbytes(300)
+            return NOISE + b"\0\x20" + chance.randbytes(32) + later
+
+
+def fuzz(plan: LinksPlan, did: Counter[str]) -> None:
+    """Start handshakes that are none, as many as are taken, one socket after the other."""
+    chance = random.Random(plan.seed)  # noqa: S311 - bytes that mean nothing
+    places = [Multiaddr(target) for target in plan.targets]
+    held: list[socket.socket] = []
+    ends = time.monotonic() + plan.seconds
+    while time.monotonic() < ends:
+        place = places[did["opened"] % len(places)]
+        item = socket.socket()
+        item.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            item.bind((plan.source, 0))
+            address = str(place.value_for_protocol("ip4"))
+            item.connect((address, int(str(place.value_for_protocol("tcp")))))
+            data = any_start(chance)
+            item.sendall(data)
+            did["bytes out"] += len(data)
+        did["opened"] += 1
+        held.append(item)
+        if len(held) > plan.sockets:
+            held.pop(chance.randrange(len(held))).close()
+        time.sleep(0.005)
+    for item in held:
+        item.close()
 
 
 def silent(plan: LinksPlan, did: Counter[str]) -> None:
@@ -297,6 +475,8 @@ if __name__ == "__main__":
     done: Counter[str] = Counter()
     if known.mode in {"silent", "trickle"}:
         silent(known, done)
+    elif known.mode == "fuzz":
+        fuzz(known, done)
     else:
         trio.run(main, known, Path(known.key).read_bytes(), done)
     print(json.dumps(done), flush=True)

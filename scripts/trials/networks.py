@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from qres_core.node.box import BoxNode, free_ports
+from qres_lab.box.nodes import BoxNode, free_ports
 
 from .routed import Routed
 from .shaping import DELAY, LOSS

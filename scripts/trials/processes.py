@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import attrs
-
-from qres_core.node import box
-from qres_core.node.box import BoxNode
-from qres_core.node.fleet import Fleet
+from qres_lab.box import nodes as box
+from qres_lab.box.fleet import Fleet
+from qres_lab.box.nodes import BoxNode
 
 from . import invariants, witness
 from .invariants import Line

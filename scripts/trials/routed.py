@@ -21,8 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import attrs
-
-from qres_core.node.box import BoxNode
+from qres_lab.box.nodes import BoxNode
 
 from .shaping import DELAY, LOSS, NetworkPlan
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import attrs
+from qres_lab.box import nodes as box
+from qres_lab.box import toml
+from qres_lab.box.fleet import FleetAgreement, judge
+from qres_lab.box.nodes import BoxNode
 
 from qres_core.kernel.config import read_toml
-from qres_core.node import box, toml
-from qres_core.node.box import BoxNode
-from qres_core.node.fleet import FleetAgreement, judge
 
 from .processes import Place, Swarm, prepare, until
 from .routed import Routed

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core.swarm.model_file import KEPT
+from qres_core.swarm.storage.model_file import KEPT
 
 from .processes import Place, Swarm
 

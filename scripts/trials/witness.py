@@ -26,10 +26,11 @@ import anyio
 
 from qres_core import Envelope, cli, model_digest
 from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.intake import Intake
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.journal import SqliteJournal
-from qres_core.swarm.node import Node
-from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.runtime.node import Node
+from qres_core.swarm.storage.journal import SqliteJournal
 
 FOLDER = "QRES_WITNESS"
 REPLAYER = "QRES_REPLAYER"
@@ -87,23 +88,24 @@ def install(write: Writer, patch: Patch = setattr) -> None:
     names: dict[int, bytes] = {}
     banned: dict[int, list[str]] = {}
 
-    def bans(kernel: Kernel) -> list[str]:
-        return sorted(node.hex() for node in kernel.roster if kernel.standing(node).banned)
+    def bans(intake: Intake) -> list[str]:
+        return sorted(node.hex() for node in intake.roster if intake.standing(node).banned)
 
     def set_up(kernel: Kernel, _result: object, node_info: Any) -> None:
-        names[id(kernel)] = node_info.node_id
-        banned[id(kernel)] = bans(kernel)
-        write(node_info.node_id, kind="bans", banned=banned[id(kernel)], start=True)
+        key = id(kernel.intake)
+        names[key], banned[key] = node_info.node_id, bans(kernel.intake)
+        write(node_info.node_id, kind="bans", banned=banned[key], start=True)
 
-    def observed(kernel: Kernel, _result: object, evidence: Any) -> None:
-        if evidence.against and id(kernel) in names and (now := bans(kernel)) != banned[id(kernel)]:
-            banned[id(kernel)] = now
-            write(names[id(kernel)], kind="bans", banned=now, fact=evidence.fact)
+    def observed(intake: Intake, _result: object, evidence: Any) -> None:
+        key = id(intake)
+        if evidence.against and key in names and (now := bans(intake)) != banned[key]:
+            banned[key] = now
+            write(names[key], kind="bans", banned=now, fact=evidence.fact)
 
-    def taken(kernel: Kernel, result: object, *_rest: object, **_more: object) -> None:
+    def taken(intake: Intake, result: object, *_rest: object, **_more: object) -> None:
         if isinstance(result, Envelope):
             write(
-                names[id(kernel)],
+                names[id(intake)],
                 kind="took",
                 sender=result.sender.hex(),
                 sequence=result.sequence,
@@ -113,8 +115,8 @@ def install(write: Writer, patch: Patch = setattr) -> None:
                 head=_short(result.head),
                 payload=_short(result.payload),
             )
-        elif id(kernel) in names and isinstance(result, Rejection):
-            write(names[id(kernel)], kind="refused", reason=result.reason)
+        elif id(intake) in names and isinstance(result, Rejection):
+            write(names[id(intake)], kind="refused", reason=result.reason)
 
     def started(machine: RoundMachine, _result: object, *_rest: object, **_more: object) -> None:
         sequence, head = machine.next_sequence, machine.head
@@ -137,8 +139,8 @@ def install(write: Writer, patch: Patch = setattr) -> None:
             write(node, kind="model", step=after.step, round=number, digest=digest)
 
     _after(Kernel, "setup", set_up, patch)
-    _after(Kernel, "observe", observed, patch)
-    _after(Kernel, "inbound", taken, patch)
+    _after(Intake, "observe", observed, patch)
+    _after(Intake, "inbound", taken, patch)
     _after(RoundMachine, "__init__", started, patch)
     _after(SqliteJournal, "__init__", opened, patch)
     _after(SqliteJournal, "record_height", kept, patch)
@@ -153,10 +155,10 @@ def install_replayer(unmask: Path) -> None:
     heard: deque[bytes] = deque(maxlen=HEARD)
     chance = random.Random(0)  # noqa: S311 - which frames it is, is nothing secret
 
-    def hear(_kernel: Kernel, _result: object, frame: bytes, *_rest: object) -> None:
+    def hear(_intake: Intake, _result: object, frame: bytes, *_rest: object) -> None:
         heard.append(frame)
 
-    _after(Kernel, "inbound", hear)
+    _after(Intake, "inbound", hear)
     listen = Node._listen  # noqa: SLF001
 
     async def again(node: Node) -> None:

@@ -17,27 +17,27 @@ import pytest
 
 from qres_core import (
     Claims,
-    DialogueMessage,
     Evidence,
     Fault,
     NodeId,
     NodeInfo,
     RoundInfo,
     RoundStatus,
-    Send,
     Standing,
     Updates,
-    ValueRefusedError,
     Vector,
     hookimpl,
 )
+from qres_core.builtin.mean import weighted_mean
+from qres_core.dialogues import DialogueMessage, Send
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm import choice as choosing
-from qres_core.swarm.choice import Choice
-from qres_core.swarm.consensus import Decide
-from qres_core.swarm.instances import Instance
-from qres_core.swarm.mean import weighted_mean
-from qres_core.swarm.messages import (
+from qres_core.swarm.agreement import choice as choosing
+from qres_core.swarm.agreement.choice import Choice
+from qres_core.swarm.agreement.instances import Instance
+from qres_core.swarm.agreement.outcome import OutcomeVote
+from qres_core.swarm.consensus.engine import Decide
+from qres_core.swarm.ledger.messages import (
     CERTIFICATE,
     FETCHED,
     OUTCOME_PRECOMMIT,
@@ -52,8 +52,7 @@ from qres_core.swarm.messages import (
     decode_vote,
     encode_vote,
 )
-from qres_core.swarm.outcome import OutcomeVote
-from qres_core.swarm.results import Result, Void
+from qres_core.swarm.ledger.results import Result, Void
 
 CODE = "QRES-E508"
 
@@ -235,7 +234,7 @@ def play_an_old_certificate(net: Any) -> None:
 
 
 def harness_update(net: Any, index: int) -> bytes:
-    from qres_core.swarm.messages import ContributionBody  # noqa: PLC0415
+    from qres_core.swarm.ledger.messages import ContributionBody  # noqa: PLC0415
 
     del net
     vector = np.array([index * 1000, 7, 1], dtype=np.int32)
@@ -351,7 +350,7 @@ def models_after_one_bad_round(harness: ModuleType, topology: str) -> int:
         told = net.forge(3, PREVOTE, encode_vote(choice), number=1, model=head)
         net.inject(told, receivers)
     assert net.run(until=lambda: min(net.machine(at).number for at in (0, 1)) >= 2, seconds=20)
-    assert net.machine(2)._choice.engine.lock is not None
+    assert net.machine(2)._height.choice.engine.lock is not None
     net.run(seconds=300, until=lambda: min(net.steps(range(3))) >= 20, events=200_000)
     assert not net.forks(range(3))
     return min(net.steps(range(3)))
@@ -478,7 +477,7 @@ def models_after_a_power_cut(swarm: ModuleType, patch: pytest.MonkeyPatch) -> tu
     net = swarm.Net(4, byzantine=1, plugins={"talk": {}}, rule=rule)
     net.start()
     net.run(seconds=0.4)
-    assert all(net.machine(index)._outcome.engine.lock is not None for index in range(4))
+    assert all(net.machine(index)._height.outcome.engine.lock is not None for index in range(4))
     Once.over = True
     for index in range(4):
         net.restart(index)

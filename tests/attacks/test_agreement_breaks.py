@@ -14,10 +14,12 @@ from qres_core import Fault, NodeId, Standing, hookimpl
 from qres_core.contract.errors import WireError
 from qres_core.contract.types import FULL_STANDING
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm.effects import Removed
-from qres_core.swarm.instances import Instance
-from qres_core.swarm.knowledge import Knowledge
-from qres_core.swarm.messages import (
+from qres_core.swarm.agreement.instances import Instance
+from qres_core.swarm.agreement.outcome import OutcomeVote
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.consensus.votes import Proposed, Step
+from qres_core.swarm.context.effects import Removed
+from qres_core.swarm.ledger.messages import (
     CONTRIBUTION,
     EVIDENCE_BYTES,
     LOCK,
@@ -33,9 +35,7 @@ from qres_core.swarm.messages import (
     encode_conclusion,
     encode_vote,
 )
-from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.outcome import OutcomeVote
-from qres_core.swarm.votes import Proposed, Step
+from qres_core.swarm.ledger.misbehaviour import Misbehaviour
 
 LIAR = 3
 
@@ -59,6 +59,7 @@ def after_an_old_lock(harness: ModuleType) -> Any:
 
     coordinator = {"topology": "coordinator"}
     net = harness.Net(4, byzantine=1, puppets=[LIAR], rule=rule, quorum=3, options=coordinator)
+    net.wait_for_all()
     net.start()
     head = net.machine(0).head.digest
     nil = encode_vote(None)
@@ -89,7 +90,7 @@ def after_an_old_lock(harness: ModuleType) -> Any:
         net.inject(net.forge(LIAR, PREVOTE, nil, number=number, model=head), others)
         net.inject(net.forge(LIAR, PRECOMMIT, nil, number=number, model=head), [0, 1, 2])
     assert net.steps(range(3)) == [0, 0, 0]
-    lock = net.machine(2)._choice.engine.lock
+    lock = net.machine(2)._height.choice.engine.lock
     assert lock is not None
     assert lock.round == 2
     bad[0] = False
@@ -120,7 +121,7 @@ def test_without_the_votes_behind_an_old_lock_the_swarm_stands_still(
     assert net.steps(range(3)) == [0, 0, 0]
 
 
-def forgets_what_it_knew(self: Knowledge[Any], proposed: Proposed) -> bool:
+def forgets_what_it_knew(self: Consensus[Any], proposed: Proposed) -> bool:
     number = proposed.valid_round
     known = self.tally(number, Step.PREVOTE).has_quorum(proposed.value)
     return number == 0 or (number < self.round and known)
@@ -130,7 +131,7 @@ def test_a_coordinator_that_forgot_the_votes_behind_its_own_proposal_stops_the_s
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other control: the proposer lacks the proof of what it proposes again."""
-    monkeypatch.setattr(Knowledge, "_is_proven", forgets_what_it_knew)
+    monkeypatch.setattr(Consensus, "_is_proven", forgets_what_it_knew)
     assert after_an_old_lock(harness).steps(range(3)) == [0, 0, 0]
 
 
@@ -144,6 +145,7 @@ def after_a_coordinator_restarts(harness: ModuleType) -> list[int]:
 
     coordinator = {"topology": "coordinator"}
     net = harness.Net(4, byzantine=1, puppets=[LIAR], rule=rule, quorum=3, options=coordinator)
+    net.wait_for_all()
     net.start()
     notes = [net.nodes[index].notebook for index in range(3)]
     assert net.run(until=lambda: all(note.lock is not None for note in notes), seconds=5)
@@ -163,7 +165,7 @@ def test_a_coordinator_that_does_not_believe_its_own_lock_stops_the_swarm(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control."""
-    monkeypatch.setattr(Knowledge, "_is_proven", forgets_what_it_knew)
+    monkeypatch.setattr(Consensus, "_is_proven", forgets_what_it_knew)
     assert after_a_coordinator_restarts(harness) == [0, 0, 0]
 
 
@@ -274,7 +276,7 @@ def accepts_bent(harness: ModuleType, bent: Sequence[int]) -> bool:
     harness.INSTALLED["trusting"] = Installed.local("trusting", Trusting)
     net = harness.Net(7, byzantine=2, plugins={"trusting": {}}, quorum=5)
     net.start()
-    choice = net.machine(0)._choice
+    choice = net.machine(0)._height.choice
     for who in net.ids[1:5]:
         choice._waivers.add([who])
     members = tuple(
@@ -325,7 +327,7 @@ def test_a_set_with_more_evidence_than_an_honest_proposer_adds_is_refused(
 def test_rounds_that_a_late_node_skips_waive_no_objection(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1)
     net.start()
-    choice = net.machine(0)._choice
+    choice = net.machine(0)._height.choice
     for peer in net.ids[1:3]:
         choice.engine.see(peer, 500)
     choice.begin(5, net.now)
@@ -376,7 +378,7 @@ def test_a_lie_as_large_as_a_message_stops_nobody(
     models, banned, faults = models_after_a_large_lie(harness, 5600)
     assert (models > 2, banned, faults) == (True, False, set())
     # The control: every honest proposal quotes it, is too large, and is held against its author.
-    room = "qres_core.swarm.amendments.evidence_room"
+    room = "qres_core.swarm.members.amendments.evidence_room"
     monkeypatch.setattr(room, lambda _most: EVIDENCE_BYTES)
     models, banned, faults = models_after_a_large_lie(harness, 5600)
     assert (models <= 1, banned, faults) == (True, False, {Fault.FRAME_TOO_LARGE.value})
@@ -415,10 +417,10 @@ def test_a_contribution_that_nobody_can_quote_is_not_taken(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a swarm in which a plugin sends something large beside updates.
-    monkeypatch.setattr("qres_core.kernel.kernel.Kernel.check_beside", lambda *_arguments: None)
+    monkeypatch.setattr("qres_core.kernel.intake.Intake.check_beside", lambda *_arguments: None)
     models, faults = models_beside_large_contributions(harness, 5700)
     assert not faults
-    fits = "qres_core.swarm.collecting.fits_quoted"
+    fits = "qres_core.swarm.contributions.intake.fits_quoted"
     monkeypatch.setattr(fits, lambda _envelope, _most: True)  # the control
     fewer, faults = models_beside_large_contributions(harness, 5700)
     assert faults == {Fault.FRAME_TOO_LARGE.value}

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import attrs
 import numpy as np
 import pytest
+from qres_lab.attacks import Withhold
+from qres_lab.testing import sabotage
 from qres_secagg import Secagg
 from qres_secagg import client as client_module
 from qres_secagg import plugin as secagg
@@ -30,17 +32,16 @@ from qres_secagg.shamir import ORDER, decode, encode
 from qres_secagg.sharing import SEALED_BYTES
 
 from qres_core import Evidence, RoundInfo, Update, hookimpl
+from qres_core.attacks.sabotage import Outgoing, Saboteur
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
-from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.intake import Intake
 from qres_core.lab.record import RoundRecord
-from qres_core.lab.sabotage import Outgoing, Saboteur, Withhold
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.dialogues import Dialogues
-from qres_core.swarm.messages import RELAYED
-from qres_core.testing import sabotage
+from qres_core.swarm.ledger.messages import RELAYED
+from qres_core.swarm.machine.dialogues import Dialogues
+from qres_core.training.tasks import TaskConfig
 
 NODES, ROUNDS, PATIENCE = 13, 5, 1.0
 TASK = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
@@ -90,9 +91,9 @@ def play(
     """The last node runs ``kind`` instead of the plugin; twice as many rounds at most."""
     records: list[RoundRecord] = []
     facts: dict[bytes, Counter[str]] = {}
-    observe = Kernel.observe
+    observe = Intake.observe
 
-    def noted(self: Kernel, evidence: Evidence) -> None:
+    def noted(self: Intake, evidence: Evidence) -> None:
         if evidence.source == "secagg":
             facts.setdefault(evidence.subject, Counter())[str(evidence.fact)] += 1
         observe(self, evidence)
@@ -106,7 +107,7 @@ def play(
         rounds=rounds, seed=0, attack=attack, attackers=1, lies="protocol",
         once=("ed25519.authenticate",),
     )  # fmt: skip
-    patch.setattr(Kernel, "observe", noted)
+    patch.setattr(Intake, "observe", noted)
     seconds = math.inf
     with contextlib.suppress(StopPlayingError):
         seconds = simulate(

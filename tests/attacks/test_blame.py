@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from qres_core import Delivery
-from qres_core.swarm.node import Node
+from qres_core.swarm.runtime.node import Node
+from qres_core.transport import Delivery
 
 NEIGHBOUR, LIAR = b"n" * 32, b"l" * 32
 
@@ -17,6 +18,7 @@ class Machine:
     """Notes whom it is told a frame is from."""
 
     swarm = SimpleNamespace(max_message_bytes=2**20, byzantine=1, memory=0)
+    next_tick = math.inf
 
     def __init__(self) -> None:
         self.sources: list[bytes] = []

@@ -15,11 +15,10 @@ import pytest
 
 from qres_core import ACCEPT, Envelope, Fault, NodeInfo, Verdict, hookimpl, reject
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm import chain
-from qres_core.swarm.chain import Head, Link, decode_links, encode_links, follow
-from qres_core.swarm.effects import Removed
-from qres_core.swarm.machine_state import QUIET
-from qres_core.swarm.messages import (
+from qres_core.swarm.context.effects import Removed
+from qres_core.swarm.ledger import chain
+from qres_core.swarm.ledger.chain import Head, Link, decode_links, encode_links, follow
+from qres_core.swarm.ledger.messages import (
     OUTCOME_PRECOMMIT,
     CandidateSet,
     Member,
@@ -27,9 +26,10 @@ from qres_core.swarm.messages import (
     encode_model,
     encode_sync,
 )
-from qres_core.swarm.results import Merged
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.sync import CatchingUp
+from qres_core.swarm.ledger.results import Merged
+from qres_core.swarm.machine.departure import QUIET, Departure
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.sync.catching_up import CatchingUp
 
 FIVE = [0, 1, 2, 3, 4]
 
@@ -73,7 +73,7 @@ def shown_its_removal(harness: ModuleType, *, with_model: bool, kept: bool = Fal
             break
     assert model is not None
     assert grows(net, others)
-    removal = net.machine(liar)._catching_up.links[0]
+    removal = net.machine(liar)._history.links[0]
     assert net.ids[2] not in removal.next.roster
     net.down = set()
     facts = {"number": net.machine(liar).number, "model": net.machine(liar).head.digest}
@@ -106,12 +106,12 @@ def test_a_member_that_believes_the_first_to_show_its_removal_is_stopped_by_one_
 ) -> None:
     """The control."""
 
-    def at_once(self: RoundMachine, after: Head, now: float) -> None:
+    def at_once(self: Departure, after: Head, now: float) -> None:
         del now
-        if self._context.is_member and self.node_id not in after.roster:
-            self._leave(after.height)
+        if self._context.is_member and self._context.node_id not in after.roster:
+            self.stop(after.height)
 
-    monkeypatch.setattr(RoundMachine, "_expect_removal", at_once)
+    monkeypatch.setattr(Departure, "expect", at_once)
     net = shown_its_removal(harness, with_model=False)
     assert [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
 
@@ -126,13 +126,13 @@ def test_what_all_said_of_a_removal_then_does_not_stop_a_member_that_was_added_a
     The control believes what more than f said, and does not ask.
     """
     if not asks:
-        is_out = RoundMachine._is_out
+        begin = Departure.begin
 
-        def believes(self: RoundMachine, height: int, now: float) -> None:
-            is_out(self, height, now)
+        def believes(self: Departure, height: int, now: float) -> None:
+            begin(self, height, now)
             self._sure_at = now
 
-        monkeypatch.setattr(RoundMachine, "_is_out", believes)
+        monkeypatch.setattr(Departure, "begin", believes)
     net = shown_its_removal(harness, with_model=with_model, kept=True)
     stopped = [effect for effect in net.nodes[2].effects if isinstance(effect, Removed)]
     assert bool(stopped) != asks
@@ -167,7 +167,7 @@ def catches_up(harness: ModuleType, *, liar_speaks: bool) -> bool:
     net.start([5])
     assert grows(net, [*others, 5])
     net.down = set()
-    old = net.machine(liar)._catching_up.links[:1]
+    old = net.machine(liar)._history.links[:1]
     facts = {"number": 1, "model": net.machine(liar).head.digest}
     for place in range(1200 if liar_speaks else 0):
         told = net.forge(liar, "links", encode_links(old), **facts)
@@ -202,7 +202,7 @@ def sent_back(harness: ModuleType) -> tuple[Any, int]:
     assert epochs(net, FIVE, 1)
     net.start([5])
     assert grows(net, range(6), 1)
-    recent = list(net.machine(0)._catching_up.recent.values())
+    recent = list(net.machine(0)._history.recent.values())
     assert grows(net, range(6), 4)
     first, old = recent[0], recent[-1]
     assert (first.head.roster.epoch, old.head.roster.epoch) == (0, 1)
@@ -227,7 +227,7 @@ def test_where_the_last_link_may_be_left_out_one_liar_sends_all_others_back(
 ) -> None:
     """The control: they vote again at the old height, and what they voted there is forgotten."""
     monkeypatch.setattr(RoundMachine, "_is_ahead", lambda _self, _after: True)
-    monkeypatch.setattr("qres_core.swarm.sync.dropwhile", filterfalse)
+    monkeypatch.setattr("qres_core.swarm.sync.catching_up.dropwhile", filterfalse)
     net, height = sent_back(harness)
     net.run(seconds=0.001)
     assert max(net.machine(index).head.height for index in (0, 1, 2, 3, 5)) < height
@@ -342,7 +342,7 @@ def link_with_junk(harness: ModuleType) -> tuple[Link, Link]:
     assert epochs(net, others, 1)
     net.start([5])
     assert grows(net, others)
-    first, *rest = net.machine(0)._catching_up.links
+    first, *rest = net.machine(0)._history.links
     change = first.chosen.change
     junk = {f"x{index}": bytes(4096) for index in range(8)}
     signed = tuple(change.statement(net.ids[i], 0).with_auth(junk) for i in FIVE)
@@ -358,7 +358,7 @@ def link_with_junk(harness: ModuleType) -> tuple[Link, Link]:
     told = net.forge(4, "links", encode_links([bent, *rest]), number=1, model=bytes(32))
     net.inject(told, [2])
     assert epochs(net, [2], 1)
-    return first, net.machine(2)._catching_up.links[0]
+    return first, net.machine(2)._history.links[0]
 
 
 def test_nothing_that_a_liar_hangs_on_a_link_travels_on(harness: ModuleType) -> None:
@@ -383,7 +383,7 @@ def test_a_link_that_is_kept_as_it_came_grows_with_each_liar(
 
 def newcomer_of_a_long_history(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether node 6 joins, where all changes since the first roster are more than a message."""
-    monkeypatch.setattr("qres_core.swarm.sync.ENVELOPE_OVERHEAD", 512)
+    monkeypatch.setattr("qres_core.swarm.sync.catching_up.ENVELOPE_OVERHEAD", 512)
     most = 6000
     net = harness.Net(7, byzantine=1, members=4, options={"max_message_bytes": most})
     now = [0, 1, 2]
@@ -391,7 +391,7 @@ def newcomer_of_a_long_history(harness: ModuleType, monkeypatch: pytest.MonkeyPa
     for out, heir in ((3, 4), (4, 5), (5, 3), (3, 4), (4, 5), (5, 6)):
         net.hand_over(net.change("rotate", out, heir, signers=now), now)
         assert epochs(net, now, net.machine(0).head.roster.epoch + 1)
-    assert len(encode_links(net.machine(0)._catching_up.links)) > most
+    assert len(encode_links(net.machine(0)._history.links)) > most
     net.start([6])
     return bool(net.run(seconds=30, until=lambda: net.machine(6).is_member))
 
@@ -450,7 +450,7 @@ def checks_of_forged_links(harness: ModuleType, times: int) -> int:
     net = harness.Net(4, byzantine=1, puppets=[3])
     net.start()
     assert grows(net, [0, 1, 2])
-    link = net.machine(0)._catching_up.links[-1]
+    link = net.machine(0)._history.links[-1]
     other = attrs.evolve(link, result=Merged(bytes(32)))
     about = encode_conclusion(other.decision)
     votes = tuple(
@@ -495,12 +495,13 @@ def begun_again(harness: ModuleType) -> tuple[Any, list[int]]:
     old = harness.Net(4, byzantine=1)
     old.start()
     assert grows(old, [0, 1, 2, 3], 8)
-    links, model = old.machine(0)._catching_up.links, old.machine(0).model
+    links, model = old.machine(0)._history.links, old.machine(0).model
     net = harness.Net(4, byzantine=1, puppets=[3])
     net.initial = np.array([1, 2, 3], dtype=np.int32)
     for node in net.nodes[:3]:
         node.notebook, node.changes = harness.Notebook(initial=net.initial), None
-        node.machine = net._machine(node)
+        net.remake(node)
+    net.wait_for_all()
     net.start()
     assert grows(net, [0, 1, 2])
     before = [net.machine(index).head.height for index in range(3)]
@@ -553,7 +554,7 @@ def test_stolen_keys_of_former_members_convince_only_who_begins_before_they_left
         net.start([heir])
         assert grows(net, now)
     kernel, later = net.machine(3).kernel, net.machine(3).head.roster
-    first = net.machine(3)._catching_up.links[0].head
+    first = net.machine(3)._history.links[0].head
     assert not set(net.ids[:3]).intersection(later.members)
 
     def forged(head: Head) -> Link:

@@ -15,15 +15,16 @@ import attrs
 import pytest
 from qres_secagg.messages import Kind, decode_listing, encode_listing
 
-from qres_core import CompatibilityError, Envelope
+from qres_core import Envelope
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import CompatibilityError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab import adversary, network, simulator
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.messages import encode_contribution
+from qres_core.swarm.ledger.messages import encode_contribution
+from qres_core.training.tasks import TaskConfig
 
 Tables = Mapping[str, Mapping[str, object]]
 TASK = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)

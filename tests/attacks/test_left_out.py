@@ -14,10 +14,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.exhibits.secagg.reading import Spoils, unmasked
+from qres_lab.testing import leaving_out
 from qres_secagg import Secagg, fitting, permission, survivors
 from qres_secagg import plugin as secagg
 from qres_secagg.board import SessionMessages
-from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.graph import topology
 from qres_secagg.inputs import Inputs
 from qres_secagg.parameters import choose
@@ -25,12 +26,11 @@ from qres_secagg.revelation import SessionResult
 from qres_secagg.session import Session
 
 from qres_core import RoundInfo, Update
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.testing import leaving_out
+from qres_core.training.tasks import TaskConfig
 
 TASK = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
 SECAGG: dict[str, Any] = {"bound": 64.0, "patience": 1.0}

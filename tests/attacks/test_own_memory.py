@@ -24,6 +24,7 @@ from qres_core import (
     hookimpl,
     reject,
 )
+from qres_core.claims import Verifies
 from qres_core.kernel.discovery import Installed
 
 LIAR, FORGOT = 4, 0
@@ -35,7 +36,7 @@ class Remembering:
     """Refuses what the liar sends up to a round, if the node was there when it lied."""
 
     last: int = REFUSED
-    claims = Claims(tolerates=None, transferable=True)
+    claims = Claims(tolerates=None, verifies=Verifies(transferable=True))
     _own: bytes = attrs.field(default=b"", init=False)
 
     @hookimpl

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from qres_core import packing
-from qres_core.swarm.collecting import Collector
-from qres_core.swarm.gathering import MAX_PER_SENDER
-from qres_core.swarm.messages import ContributionBody, encode_contribution
+from qres_core.swarm.contributions.intake import Collector
+from qres_core.swarm.ledger.messages import ContributionBody, encode_contribution
+from qres_core.swarm.storage.kept_contributions import MAX_PER_SENDER
 
 LIAR = 3
 MANY = 40

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from qres_core import Envelope, RoundStatus, canonical, model_digest
 from qres_core.contract.types import FULL_STANDING
-from qres_core.swarm.chain import Link, encode_links
-from qres_core.swarm.knowledge import AHEAD, BEHIND
-from qres_core.swarm.messages import (
+from qres_core.swarm.consensus.engine import AHEAD, BEHIND
+from qres_core.swarm.consensus.votes import Step
+from qres_core.swarm.ledger.chain import Link, encode_links
+from qres_core.swarm.ledger.messages import (
     CandidateSet,
     Certificate,
     ContributionBody,
@@ -35,10 +36,9 @@ from qres_core.swarm.messages import (
     encode_sync,
     encode_vote,
 )
-from qres_core.swarm.results import Conclusion, Merged, Result, Void
-from qres_core.swarm.roster import Roster
-from qres_core.swarm.sync import MAX_EARLY
-from qres_core.swarm.votes import Step
+from qres_core.swarm.ledger.results import Conclusion, Merged, Result, Void
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.sync.pace import MAX_EARLY
 
 LIAR = 1  # proposes round 1
 HONEST = (0, 2, 3)
@@ -135,7 +135,7 @@ def test_two_sets_to_everybody_are_evidence(harness: ModuleType) -> None:
     stage = Stage(harness)
     stage.propose(stage.set_of([0, 1, 2, 3]), HONEST)
     stage.net.run(
-        until=lambda: any(stage.net.machine(i)._choice.engine.proposal(1) for i in HONEST)
+        until=lambda: any(stage.net.machine(i)._height.choice.engine.proposal(1) for i in HONEST)
     )
     stage.propose(stage.set_of([0, 1, 2]), HONEST)
     stage.goes_on()
@@ -221,7 +221,7 @@ def test_a_contribution_of_an_old_round_cannot_pass_for_one_of_this(harness: Mod
     stage.propose(good, [0, 2])
     stage.vote("choice/prevote", stage.name(good), [0])  # which alone is locked then
     assert stage.net.run(until=lambda: stage.net.machine(0).number == 2)
-    gathering = stage.net.machine(0)._parts.collector.gathering
+    gathering = stage.net.machine(0)._collector.gathering
     assert gathering.get(stage.made[0]) is not None
     fresh = stage.set_of(stage.made, origin=2)
     assert gathering.missing(fresh) == list(stage.made.values())
@@ -287,6 +287,7 @@ def test_a_member_with_a_bad_proof_is_not_voted_for(harness: ModuleType) -> None
 
 def test_only_the_proposer_of_the_round_may_propose(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, puppets=(3,))
+    net.wait_for_all()
     net.start()
     net.run(seconds=0.5)
     made = {
@@ -338,7 +339,7 @@ def test_a_second_vote_of_a_sender_does_not_count_and_is_evidence(harness: Modul
     stage.vote("choice/precommit", stage.name(candidate), HONEST)
     stage.net.run(seconds=0.01)
     for index in HONEST:
-        tally = stage.net.machine(index)._choice.engine.tally(1, Step.PRECOMMIT)
+        tally = stage.net.machine(index)._height.choice.engine.tally(1, Step.PRECOMMIT)
         assert stage.name(candidate) not in tally.counts()
         assert stage.net.nodes[index].refused["equivocation"] == 1
     stage.goes_on()
@@ -421,7 +422,7 @@ def test_a_certificate_proves_a_decision_or_is_refused(harness: ModuleType, case
     )
     stage.net.inject(forged, [0])
     stage.net.run(seconds=0.01)
-    decided = [stage.net.machine(index)._choice.certificate is not None for index in HONEST]
+    decided = [stage.net.machine(index)._height.choice.certificate is not None for index in HONEST]
     if case in PROVEN:  # the control: nothing but the flaw is why the others are refused
         assert decided == [True, False, False]
         assert not stage.net.nodes[0].refused
@@ -465,7 +466,7 @@ def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     before = dict(stage.net.nodes[0].refused)
     stage.net.inject(sent, [0])
     stage.net.run(seconds=0.001)
-    accepted = target._choice.engine.proposal(5) is not None
+    accepted = target._height.choice.engine.proposal(5) is not None
     assert accepted is (case == "genuine")
     if not accepted:
         new = {k: v - before.get(k, 0) for k, v in stage.net.nodes[0].refused.items()}
@@ -583,8 +584,8 @@ def test_a_model_that_a_link_does_not_name_is_not_taken(harness: ModuleType) -> 
     tell(stage, [link_of(stage)], model=VECTOR + 1)
     machine = stage.net.machine(0)
     assert (machine.head.height, machine.step) == (0, 0)
-    assert len(machine._parts.catching_up.held) == 0
-    assert machine._parts.catching_up.pending is not None
+    assert len(machine._catching_up.held) == 0
+    assert machine._catching_up.pending is not None
     stage.net.inject(
         stage.net.forge(LIAR, "model", encode_model(VECTOR), number=1, model=stage.head), [0]
     )
@@ -600,7 +601,7 @@ def test_a_model_that_nobody_asked_for_changes_nothing(harness: ModuleType) -> N
         stage.net.inject(sent, HONEST)
     stage.net.run(seconds=0.01)
     for index in HONEST:
-        assert not stage.net.machine(index)._parts.catching_up.held
+        assert not stage.net.machine(index)._catching_up.held
     stage.goes_on()
 
 
@@ -640,7 +641,7 @@ def test_an_own_past_told_again_changes_nothing(harness: ModuleType) -> None:
     stage.net.rule = harness.drop(sender=range(4))
     machine = stage.net.machine(0)
     before = machine.head
-    tell(stage, list(machine._parts.catching_up.recent.values()))
+    tell(stage, list(machine._history.recent.values()))
     assert machine.head == before
     assert not stage.net.nodes[0].diverged
 
@@ -685,7 +686,7 @@ def test_who_told_of_a_link_that_does_not_hold_is_not_checked_again_at_this_heig
     again = stage.net.forge(2, "links", encode_links([link_of(stage)]), number=1, model=stage.head)
     stage.net.inject(again, [0])
     stage.net.run(seconds=0.001)
-    assert stage.net.machine(0)._parts.catching_up.pending is not None  # others are listened to
+    assert stage.net.machine(0)._catching_up.pending is not None  # others are listened to
 
 
 def test_quorums_that_are_none_are_checked_once_for_each_liar(harness: ModuleType) -> None:
@@ -779,8 +780,12 @@ def test_a_certificate_from_one_who_gives_no_contributions_does_not_block_a_node
     proof = Certificate(candidate, 1, votes).to_bytes()
     stage.net.inject(stage.net.forge(LIAR, "certificate", proof, number=1, model=stage.head), [3])
     stage.net.run(seconds=0.2)
-    assert [stage.net.machine(i)._choice.certificate is not None for i in HONEST] == [1, 1, 0]
-    assert stage.net.machine(3)._choice.decided_set == candidate
+    assert [stage.net.machine(i)._height.choice.certificate is not None for i in HONEST] == [
+        1,
+        1,
+        0,
+    ]
+    assert stage.net.machine(3)._height.choice.decided_set == candidate
     stage.net.run(seconds=5.0)
     stage.net.rule = None
     stage.goes_on()
@@ -869,12 +874,12 @@ def test_messages_of_rounds_and_heads_to_come_are_kept_in_bounds(harness: Module
     near = BEHIND + AHEAD + 2
     for index in HONEST:
         machine = stage.net.machine(index)
-        parts, choice, outcome = machine._parts, machine._choice, machine._outcome
-        assert sum(map(len, parts.pace.early.values())) <= MAX_EARLY * 4
-        assert len(parts.pace.early[stage.net.ids[LIAR]]) <= MAX_EARLY
-        assert len(parts.catching_up._ahead) <= 4
-        assert not parts.catching_up.held
-        assert len(parts.pool) <= 4
+        choice, outcome = machine._height.choice, machine._height.outcome
+        assert sum(map(len, machine._pace.early.values())) <= MAX_EARLY * 4
+        assert len(machine._pace.early[stage.net.ids[LIAR]]) <= MAX_EARLY
+        assert len(machine._catching_up._ahead) <= 4
+        assert not machine._catching_up.held
+        assert len(machine._pool) <= 4
         assert len(choice.known_sets.known) <= near
         assert sum(map(len, choice.known_sets.proposed.values())) <= near
         assert len(outcome._known) <= 2 * near
@@ -885,7 +890,7 @@ def test_messages_of_rounds_and_heads_to_come_are_kept_in_bounds(harness: Module
             assert len(instance.engine.kept) <= 2 * near
     stage.goes_on()
     for index in HONEST:
-        assert not stage.net.machine(index)._outcome._proofs
+        assert not stage.net.machine(index)._height.outcome._proofs
 
 
 def test_a_swarm_that_aborts_for_ever_does_not_grow(harness: ModuleType) -> None:
@@ -908,7 +913,7 @@ def test_a_swarm_that_aborts_for_ever_does_not_grow(harness: ModuleType) -> None
     for turn in range(2, 60):
         assert stage.net.run(until=lambda turn=turn: stage.net.machine(0).number >= turn)
         lie()
-        choice = stage.net.machine(0)._choice
+        choice = stage.net.machine(0)._height.choice
         state = choice.engine.state
         sizes.append(
             len(choice.known_sets.known) + len(choice.known_sets.here) + len(choice._judged)

@@ -20,13 +20,14 @@ from qres_zk import aggregate as zk_aggregate
 from qres_zk.statement import columns_of
 
 from qres_core import Envelope, RoundInfo, RoundStatus, Update, Vector
+from qres_core.builtin.mean import weighted_mean
 from qres_core.kernel.discovery import scan
-from qres_core.swarm.knowledge import Knowledge
-from qres_core.swarm.mean import weighted_mean
-from qres_core.swarm.merkle import leaf_hash
-from qres_core.swarm.messages import contribution_digest, encode_vote
-from qres_core.swarm.shard_gathering import ShardGathering
-from qres_core.swarm.shard_messages import (
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.ledger.merkle import leaf_hash
+from qres_core.swarm.ledger.messages import contribution_digest, encode_vote
+from qres_core.swarm.shards.committees import ShardPlan, pack_shard
+from qres_core.swarm.shards.gathering import ShardGathering
+from qres_core.swarm.shards.messages import (
     PART,
     RESULT,
     SHARD_MERGED,
@@ -35,8 +36,7 @@ from qres_core.swarm.shard_messages import (
     decode_shard_results,
     encode_shard_results,
 )
-from qres_core.swarm.shard_sums import encode_sums
-from qres_core.swarm.shards import ShardPlan, pack_shard
+from qres_core.swarm.shards.sums import encode_sums
 
 NODES: Final = 7
 LIAR: Final = 1
@@ -258,7 +258,7 @@ def test_without_the_paths_of_shards_two_stories_would_split_the_sums(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: members with different masked shards of one contribution open different sums."""
-    monkeypatch.setattr("qres_core.swarm.shard_gathering.proves_leaf", lambda *_arguments: True)
+    monkeypatch.setattr("qres_core.swarm.shards.gathering.proves_leaf", lambda *_arguments: True)
     assert not is_right(played(swarm(harness, MASKED), two_stories, seconds=30))
 
 
@@ -271,7 +271,7 @@ def test_a_node_states_no_set_with_an_input_that_it_did_not_mask(
     victim, other = net.machine(0), net.machine(0).kernel.prove
 
     def another(update: Update, info: RoundInfo) -> dict[str, bytes]:
-        sharding = victim._parts.collector.sharding
+        sharding = victim._collector.aggregation
         cut = sharding.parts.cut
 
         def bent(payload: bytes) -> Any:
@@ -286,7 +286,7 @@ def test_a_node_states_no_set_with_an_input_that_it_did_not_mask(
         return dict(other(update, info))
 
     def type_of(header: bytes) -> Any:
-        from qres_core.swarm.shard_messages import ContributionHeader  # noqa: PLC0415
+        from qres_core.swarm.shards.messages import ContributionHeader  # noqa: PLC0415
 
         return ContributionHeader.from_bytes(header)
 
@@ -309,7 +309,7 @@ def test_a_masked_set_that_one_lock_alone_remembers_is_opened_three_rounds_later
 ) -> None:
     """Every node still has what it masked then, and the shards of the others."""
     if not guarded:
-        monkeypatch.setattr(Knowledge, "may_be_won", lambda *_arguments: False)
+        monkeypatch.setattr(Consensus, "may_be_won", lambda *_arguments: False)
     net = swarm(harness, MASKED)
     liar, locked = (net.index_of[net.machine(0).proposer(number)] for number in (2, 4))
     heard: dict[int, set[int]] = {}
@@ -445,6 +445,7 @@ def test_a_shard_that_a_proof_refuses_is_checked_once_however_often_it_comes(
 
     if not guarded:
         monkeypatch.setattr(ShardGathering, "_accept", forgetful)
+    net.wait_for_all()
     played(net)  # the liar gives its shards again and again, since nobody says that it holds them
     assert accused(net) == {LIAR}
     assert (max(checked.values()) == 1) is guarded

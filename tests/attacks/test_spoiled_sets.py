@@ -13,26 +13,17 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_secagg import Secagg
 from qres_secagg.graph import topology
 from qres_zk.judging import SumJudge
 from qres_zk.statement import NormStatement
 
-from qres_core import (
-    Companion,
-    Contribution,
-    NodeId,
-    NodeInfo,
-    RevelationError,
-    RoundInfo,
-    Updates,
-    Visibility,
-    VoidSet,
-)
+from qres_core import Companion, Contribution, NodeId, NodeInfo, RoundInfo, Updates, Visibility
+from qres_core.dialogues import RevelationError, VoidSet
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing import make_node_ids, make_round_info
 
 NODES, LIARS, QUORUM, LEAST, HEIGHTS = 32, 3, 23, 5, 5
 SECAGG: Mapping[str, Any] = {"group_size": 8, "min_size": LEAST, "bound": 4.0, "patience": 1.0}

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from qres_core import RoundError
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import RoundError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.nodes import identify
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.training.tasks import TaskConfig
 
 NODES, LIARS, SEED = 10, 3, 11
 Tables = Mapping[str, Mapping[str, object]]

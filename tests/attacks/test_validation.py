@@ -20,13 +20,13 @@ from qres_robust_stats import mda
 from qres_validation.gate import oversized
 
 from qres_core import fixed
+from qres_core.attacks import ATTACKS, AttackContext, Forgery, RegisteredAttack
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.attacks import ATTACKS, AttackContext, Forgery, RegisteredAttack
-from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.training.numpy_trainer import NumpyTrainer
+from qres_core.training.tasks import TaskConfig, make_task
 
 TASK = TaskConfig(model="mlp", local_epochs=2, held_out=60)
 NODES, LIARS, SEED = 12, 3, 1

@@ -13,29 +13,31 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import leaving_out
 from qres_secagg import Secagg
 from qres_secagg import plugin as secagg
 from qres_secagg.permission import Classes
 from qres_secagg.revelation import SessionResult
 from qres_zk import Zk
 
-from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, VoidSet, hookimpl
+from qres_core import RoundInfo, Update, Updates, Vector, hookimpl
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.mean import Mean
 from qres_core.contract.errors import RosterError
+from qres_core.dialogues import VoidSet
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.chain import Head
-from qres_core.swarm.context import round_info
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.record import Record
-from qres_core.swarm.results import Void
-from qres_core.swarm.roster import Roster, RosterChange
-from qres_core.testing import leaving_out
+from qres_core.swarm.context.position import round_info
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Void
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.ledger.unmerged_sets import Record
+from qres_core.training.tasks import TaskConfig, make_task
 
 NODES, VICTIM, VOID = 13, 4, 2
 EXACT = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from qres_secagg import Secagg
 
-from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, hookimpl
+from qres_core import RoundInfo, Update, Updates, Vector, hookimpl
+from qres_core.builtin.mean import Mean
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm import amendments
-from qres_core.swarm.amendments import Amendments
-from qres_core.swarm.mean import Mean
+from qres_core.swarm.members import amendments
+from qres_core.swarm.members.amendments import Amendments
 
 Swarm = Callable[..., Any]
 GROUPS: Mapping[str, Any] = {"group_size": 4, "min_size": 3, "corrupt": 0.0}

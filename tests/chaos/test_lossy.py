@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trials import invariants, witness
 
+from qres_core.builtin.memory import MemoryTransport
 from qres_core.kernel.config import Config, parse
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.memory import MemoryTransport
-from qres_core.swarm.node import run_node
+from qres_core.swarm.runtime.node import run_node
+from qres_core.training.tasks import TaskConfig, make_task
 
 NAME = "lossy"
 NODES = 4

@@ -22,7 +22,7 @@ from compatibility.matrix import (
 from compatibility.modes import FAMILIES, MODES, Setting
 from compatibility.playing import tried
 
-from qres_core import CompatibilityError, Problem
+from qres_core.errors import CompatibilityError, Problem
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.kernel import Kernel

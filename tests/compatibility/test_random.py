@@ -18,13 +18,13 @@ from compatibility.playing import DIMENSION, play
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from qres_core import QresError
+from qres_core.errors import QresError
 from qres_core.kernel.assembly import assemble, plugin_class
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.solver import solve
-from qres_core.swarm.steps import Round
+from qres_core.swarm.machine.steps import Round
 
 EXAMPLES = int(os.environ.get("QRES_RANDOM_SWARMS", "60"))
 INSTALLED = scan()

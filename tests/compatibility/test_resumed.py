@@ -10,11 +10,11 @@ from compatibility.matrix import answer
 from compatibility.modes import MODES, SEED
 from compatibility.playing import quadratic
 
-from qres_core import CompatibilityError
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import CompatibilityError
 from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 
 ROUNDS, BROKEN_AFTER = 4, 2

@@ -8,7 +8,7 @@ from exploration.nodes import LIAR, Instance, Node
 from exploration.progress import Swarm, from_state, secretly_locked
 from exploration.search import Explorer
 
-from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.consensus.engine import Consensus
 
 ATTEMPTS = 5
 """The round that they are in, and one of each proposer."""

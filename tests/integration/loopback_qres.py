@@ -15,23 +15,22 @@ import attrs
 from anyio.abc import ByteReceiveStream, SocketStream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.streams.stapled import MultiListener
+from qres_lab.box import fleet
+from qres_lab.box import nodes as box
 
-from qres_core import (
+from qres_core import NodeId, NodeInfo, cli, hookimpl
+from qres_core.contract.transport import Handler
+from qres_core.errors import TransportError
+from qres_core.kernel import discovery
+from qres_core.node import daemon
+from qres_core.transport import (
     BlobRef,
     Delivery,
-    NodeId,
-    NodeInfo,
     PeerInfo,
-    TransportError,
     TransportEvent,
     TransportLimits,
     TransportStats,
-    cli,
-    hookimpl,
 )
-from qres_core.contract.transport import Handler
-from qres_core.kernel import discovery
-from qres_core.node import box, daemon, fleet
 
 NAME = "loopback"
 LIMIT = 2**26

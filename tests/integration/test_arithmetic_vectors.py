@@ -31,6 +31,7 @@ from qres_arithmetic import (
     using_threads,
 )
 from qres_krum import bulyan, krum, multi_krum
+from qres_lab.testing import make_round_info
 from qres_robust_stats import (
     Bucketing,
     Dnc,
@@ -55,9 +56,9 @@ from qres_robust_stats.vertex_cover import CoverSearch, adjacency, members
 from qres_robust_stats.weights import as_limit, capped
 from qres_validation.capped_mean import capped_mean
 
-from qres_core import Updates, ValueRefusedError
-from qres_core.swarm.mean import weighted_mean
-from qres_core.testing import make_round_info
+from qres_core import Updates
+from qres_core.builtin.mean import weighted_mean
+from qres_core.errors import ValueRefusedError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "arithmetic_vectors.py"

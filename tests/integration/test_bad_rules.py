@@ -10,16 +10,9 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    Claims,
-    Needs,
-    PluginError,
-    RoundError,
-    Updates,
-    Vector,
-    Visibility,
-    hookimpl,
-)
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl
+from qres_core.attacks.scenario import SECTIONS, Scenario
+from qres_core.errors import PluginError, RoundError
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
@@ -27,9 +20,7 @@ from qres_core.kernel.guard import EndedError, guarded
 from qres_core.lab import recorder
 from qres_core.lab.events import MAX_ABORTED, EventEngine
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 Mistake: TypeAlias = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -139,7 +130,7 @@ def test_a_rule_that_would_end_the_process_is_named(
     assert f"(QRES-E701): plugins.wrong.aggregate: EndedError: raised {name}" in (
         result.rounds[0].reason
     )
-    monkeypatch.setattr("qres_core.kernel.kernel.guarded", lambda call: call)
+    monkeypatch.setattr("qres_core.kernel.calls.guarded", lambda call: call)
     with pytest.raises(type(error)):  # the control: it passes through everything
         played(ends, rounds=1)
 

@@ -14,12 +14,11 @@ from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.mesh import ANNOUNCERS
 
+from qres_core.attacks.carried import size
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.frames import size
 from qres_core.lab.network import SimulatedNetwork
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 NODES: Final = 10
 DIMENSION: Final = 1000

@@ -17,7 +17,6 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
-from qres_core import ConfigError
 from qres_core.cli import app
 from qres_core.cli.display import RoundTable
 from qres_core.cli.explain import log_ids
@@ -26,6 +25,7 @@ from qres_core.cli.options import read_config
 from qres_core.contract.errors import ERRORS
 from qres_core.contract.faults import Fault
 from qres_core.contract.transport import LinkReason
+from qres_core.errors import ConfigError
 from qres_core.lab.record import RoundRecord
 from qres_core.node import daemon
 
@@ -375,7 +375,7 @@ def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
     result = qres("init", str(path), "--json")
     assert result.returncode == 0, result.stderr
     enabled = json.loads(result.stdout)["enabled"]
-    assert "krum" in enabled
+    assert enabled[-2:] == ["nnm", "trimmed_mean"]  # as README and manual advise
     assert not {"dp", "secagg", "zk"} & set(enabled)  # they rest on numbers of each other
     assert qres("check", str(path)).returncode == 0
     text = path.read_text(encoding="utf-8")

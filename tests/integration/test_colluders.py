@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qres_core import most_colluders
+from qres_core.claims import most_colluders
 
 
 def test_a_session_of_secure_aggregation_counts_the_colluders_that_the_solver_counts() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qres_core import ConfigError, ModelError, Trainer, commands
-from qres_core.swarm.model_file import SwarmModel
+from qres_core import commands
+from qres_core.errors import ConfigError, ModelError
+from qres_core.swarm.storage.model_file import SwarmModel
+from qres_core.training import Trainer
 
 CANCER = Path(__file__).parents[2] / "examples" / "cancer.toml"
 

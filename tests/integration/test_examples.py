@@ -8,10 +8,9 @@ from pathlib import Path
 import attrs
 import pytest
 
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.kernel.config import load
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -40,7 +39,7 @@ def test_example(path: Path) -> None:
 @pytest.mark.claim("C-validation-6")
 @pytest.mark.long
 @pytest.mark.parametrize("attack", ["optimised_ipm", "min_sum"])
-def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack: str) -> None:
+def test_validated_mean_learns_from_uneven_data_under_attack(attack: str) -> None:
     config = load(EXAMPLES / "validated.toml", sections=SECTIONS)
     result = simulate(config, attrs.evolve(config.sections["simulation"], attack=attack))
     assert result.unanimous

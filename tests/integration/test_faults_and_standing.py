@@ -15,6 +15,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from qres_lab.testing import make_node_ids
 from qres_reputation import Reputation
 from qres_reputation.rules import UNIT
 
@@ -24,7 +25,6 @@ from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.solver import Solution
-from qres_core.testing import make_node_ids
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 ROSTER = make_node_ids(4)
@@ -201,7 +201,7 @@ def now(row: Row, settings: Settings) -> Outcome:
     kernel.setup(NodeInfo(ROSTER[0], "table", ROSTER))
     try:
         if row.blame is None:
-            kernel.observe(kernel.evidence(row.source, Accusation(SUBJECT, row.fact), 1))
+            kernel.observe(kernel.intake.evidence(row.source, Accusation(SUBJECT, row.fact), 1))
         else:
             kernel.refuse(row.fact, row.blame, SUBJECT, row.source, 1)
         score = reputation._ledger.records[SUBJECT].belief.score

@@ -10,25 +10,17 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    Claims,
-    RoundInfo,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    fixed,
-    hookimpl,
-    model_digest,
-)
+from qres_core import Claims, RoundInfo, Updates, Vector, fixed, hookimpl, model_digest
+from qres_core.attacks.scenario import Scenario
 from qres_core.contract import packing
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task, trained
-from qres_core.swarm.context import round_info
-from qres_core.swarm.messages import ContributionBody
+from qres_core.swarm.context.position import round_info
+from qres_core.swarm.ledger.messages import ContributionBody
+from qres_core.training.tasks import TaskConfig, make_task, trained
 
 DIMENSION: Final = 50
 TASK: Final = TaskConfig(name="quadratic", dimension=DIMENSION)
@@ -206,5 +198,5 @@ def test_by_heights_one_fragment_alone_would_be_merged(monkeypatch: pytest.Monke
         part = attrs.evolve(info.fragment, index=info.height % 4)
         return attrs.evolve(info, fragment=part, dimension=part.dimension)
 
-    monkeypatch.setattr("qres_core.lab.vectorised.round_info", by_height)
+    monkeypatch.setattr("qres_lab.vectorised.round_info", by_height)
     assert set(turns("vectorised")) == {3}

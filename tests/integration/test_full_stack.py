@@ -10,16 +10,15 @@ from types import ModuleType
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing.builders import make_round_info
 from qres_zk import norm, pedersen
 from qres_zk.bundle import ProofBundle
 from qres_zk.statement import Context, NormStatement
 
-from qres_core import LabError, ValueRefusedError
+from qres_core.attacks.scenario import SECTIONS, Scenario
+from qres_core.errors import LabError, ValueRefusedError
 from qres_core.kernel.config import load
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
-from qres_core.testing.builders import make_round_info
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,29 +13,39 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.commands.new_plugin import render
+from qres_lab.testing import AggregatorContract, ContractViolationError
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
-from qres_core import CompatibilityError, Updates, Vector, hookimpl
-from qres_core.cli.new_plugin import render
+from qres_core import Reads, Updates, Vector, hookimpl
+from qres_core.attacks.scenario import SECTIONS
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.errors import CompatibilityError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing import AggregatorContract, ContractViolationError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "qres_geomedian"
 TUTORIAL = ROOT / "docs" / "tutorials" / "write-an-aggregator.md"
-FILE_BLOCK = re.compile(r"<!-- (?:file|append): (\S+) -->\n```\w+\n(.*?)\n```\n", re.DOTALL)
+FILE_BLOCK = re.compile(r"<!-- (file|append): (\S+) -->\n```\w+\n(.*?)\n```\n", re.DOTALL)
+
+
+def versions_of(path: str) -> list[list[str]]:
+    """The blocks of each version of a file: one begins anew, others are added to it."""
+    found: list[list[str]] = []
+    for how, name, block in FILE_BLOCK.findall(TUTORIAL.read_text(encoding="utf-8")):
+        if name == path:
+            found += [[]] if how == "file" else []
+            found[-1].append(block)
+    return found
 
 
 def blocks_of(path: str) -> list[str]:
-    text = TUTORIAL.read_text(encoding="utf-8")
-    return [block for name, block in FILE_BLOCK.findall(text) if name == path]
+    return versions_of(path)[-1]
 
 
 def read(path: str) -> str:
@@ -87,7 +97,7 @@ def test_the_tutorial_builds_the_example_word_for_word() -> None:
 def test_the_code_of_the_tutorial_runs() -> None:
     document = Sybil(parsers=[PythonCodeBlockParser()]).parse(TUTORIAL)
     regions = list(document.examples())
-    assert len(regions) == 5
+    assert len(regions) == 8
     for region in regions:
         region.evaluate()
 
@@ -102,19 +112,72 @@ def test_the_packaging_is_what_the_scaffold_makes() -> None:
     assert (EXAMPLE / "qres_geomedian" / "py.typed").read_text(encoding="utf-8") == ""
 
 
-def test_the_violation_that_the_tutorial_quotes_is_what_one_sees(geomedian: Any) -> None:
-    @attrs.frozen(kw_only=True)
-    class Unchecked(geomedian):  # type: ignore[misc]
-        @hookimpl
-        def aggregate(self, updates: Updates) -> Vector:
-            return updates.vectors[0]
+def first_step(*, claims: str = "") -> Any:
+    """The class of the tutorial's first version, with other claims where they are given."""
+    ((source,), _second) = versions_of("qres_geomedian/__init__.py")
+    if claims:
+        source, lines = re.subn(r"        return Claims\(.*\)\n", claims + "\n", source)
+        assert lines == 1
+    spaces: dict[str, Any] = {"Reads": Reads, "__name__": "first_step"}
+    exec(source, spaces)  # noqa: S102 - text of this project
+    return spaces["Geomedian"]
+
+
+def shardable() -> str:
+    """The lines of the tutorial's step that makes the first version shardable."""
+    text = TUTORIAL.read_text(encoding="utf-8").split("## 5. Make it shardable")[1]
+    imports, claims = re.findall(r"```py\n(.*?)\n```", text, re.DOTALL)[:2]
+    assert imports.startswith("from qres_core import Claims, Needs, Reads, ")
+    return str(claims)
+
+
+def test_the_first_step_is_a_plugin_of_twenty_lines() -> None:
+    ((source,), _second) = versions_of("qres_geomedian/__init__.py")
+    assert len(source.splitlines()) <= 20
+    assert first_step()(f=1).claims.reads is Reads.WHOLE
+
+
+def test_the_first_step_is_shardable_after_the_change_of_one_word() -> None:
+    kind = first_step(claims=shardable())
+    assert kind(f=1).claims.reads is Reads.COORDINATES
 
     class Suite(AggregatorContract):
         def make(self) -> object:
-            return Unchecked(f=2)
+            return kind(f=2)
+
+    Suite().test_agg_22_shards()
+
+
+@pytest.mark.parametrize("claims", ["", "shardable"])
+def test_the_first_step_passes_the_suite(claims: str) -> None:
+    kind = first_step(claims=claims and shardable())
+
+    class Suite(AggregatorContract):
+        def make(self) -> object:
+            return kind(f=2)
+
+    suite, skipped = Suite(), list[str]()
+    for name in [name for name in dir(suite) if name.startswith("test_agg_")]:
+        try:
+            getattr(suite, name)()
+        except pytest.skip.Exception as said:
+            skipped.append(str(said))
+    assert ("claims.reads is neither COORDINATES nor PRODUCTS" in skipped) is (not claims)
+
+
+def test_the_violation_that_the_tutorial_quotes_is_what_one_sees(geomedian: Any) -> None:
+    @attrs.frozen(kw_only=True)
+    class TakesTheLast(geomedian):  # type: ignore[misc]
+        @hookimpl
+        def aggregate(self, updates: Updates) -> Vector:
+            return updates.vectors[-1]
+
+    class Suite(AggregatorContract):
+        def make(self) -> object:
+            return TakesTheLast(f=2)
 
     with pytest.raises(ContractViolationError) as caught:
-        Suite().test_agg_5_too_few_refused()
+        Suite().test_agg_4_sender_does_not_matter()
     assert f"```text\n{caught.value}\n```" in TUTORIAL.read_text(encoding="utf-8")
 
 

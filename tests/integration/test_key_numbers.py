@@ -12,19 +12,20 @@ import pytest
 from qres_ed25519 import keyfile
 from qres_ed25519.rotation import KeyRotation
 from qres_ed25519.signature import SigningKey
+from qres_lab.testing import make_envelope
 
 from qres_core import Envelope, Fault, NodeInfo
 from qres_core.contract.wire import NUMBERS_PER_KEY
 from qres_core.kernel import inbound
 from qres_core.kernel.config import parse
 from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.intake import Intake
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.chain import Head
-from qres_core.swarm.context import NodeContext
-from qres_core.swarm.journal import SqliteJournal
-from qres_core.swarm.outbox import Outlet, Speaker
-from qres_core.swarm.roster import Roster
-from qres_core.testing import make_envelope
+from qres_core.swarm.context.outbox import Outlet, Speaker
+from qres_core.swarm.context.position import NodeContext
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.storage.journal import SqliteJournal
 
 NOW = 1_700_000_000.0
 LAST = 2**63 - 1
@@ -109,7 +110,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def undo() -> None:
         monkeypatch.setattr(inbound, "NUMBERS_PER_KEY", 2**63)
-        monkeypatch.setattr(Kernel, "key_index", lambda _kernel, _node_id: 0)
+        monkeypatch.setattr(Intake, "key_index", lambda _intake, _node_id: 0)
 
     return undo
 

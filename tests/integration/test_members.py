@@ -16,14 +16,15 @@ from typing import Any
 import attrs
 import pytest
 from click.testing import CliRunner
+from qres_lab.box import toml
+from qres_lab.box.nodes import free_ports
 
+from qres_core.attacks.scenario import SECTIONS
 from qres_core.cli.app import app
 from qres_core.kernel.config import parse, read_toml
-from qres_core.lab.trainer import SECTIONS, make_work
-from qres_core.node import toml
 from qres_core.node.ask import ask
-from qres_core.node.box import free_ports
-from qres_core.swarm.journal import SqliteJournal
+from qres_core.swarm.storage.journal import SqliteJournal
+from qres_core.training.table import make_work
 
 pytestmark = [
     pytest.mark.long,

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_envelope
 
 from qres_core import (
     Blame,
@@ -21,8 +22,7 @@ from qres_core import (
 from qres_core.kernel.config import parse
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.nodes import node_ids
-from qres_core.testing import make_envelope
+from qres_core.kernel.node_ids import node_ids
 
 NOW = 1_700_000_000.0
 SWARM: dict[str, Any] = {"name": "testing", "nodes": 8, "byzantine": 1, "quorum": 7}

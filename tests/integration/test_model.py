@@ -15,35 +15,25 @@ import pytest
 from click.testing import CliRunner, Result
 from qres_ed25519 import keyfile
 from qres_ed25519.signature import SigningKey
+from qres_lab.box import toml
 
-from qres_core import (
-    ACCEPT,
-    CompatibilityError,
-    ConfigError,
-    Envelope,
-    ModelError,
-    PluginError,
-    QresError,
-    Vector,
-    canonical,
-    model_digest,
-)
+from qres_core import ACCEPT, Envelope, Vector, canonical, model_digest
 from qres_core.cli.app import app
+from qres_core.errors import CompatibilityError, ConfigError, ModelError, PluginError, QresError
 from qres_core.kernel.config import Config, parse
-from qres_core.kernel.kernel import Kernel
-from qres_core.lab.tasks import Task, TaskConfig, make_task
-from qres_core.node import toml
-from qres_core.swarm import model_proof
-from qres_core.swarm.messages import (
+from qres_core.kernel.intake import Intake
+from qres_core.swarm.context import model_proof
+from qres_core.swarm.context.model_proof import verify
+from qres_core.swarm.ledger.messages import (
     OUTCOME_PRECOMMIT,
     OUTCOME_PREVOTE,
     PRECOMMIT,
     encode_conclusion,
 )
-from qres_core.swarm.model_file import SwarmModel, kept_model
-from qres_core.swarm.model_proof import verify
-from qres_core.swarm.node import Node, run_node
-from qres_core.swarm.results import Conclusion, Merged, Void
+from qres_core.swarm.ledger.results import Conclusion, Merged, Void
+from qres_core.swarm.runtime.node import Node, run_node
+from qres_core.swarm.storage.model_file import SwarmModel, kept_model
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 NOW = 1_700_000_000.0
 PAIRS = [SigningKey.from_seed(hashlib.sha256(bytes([n])).digest()) for n in range(7)]
@@ -197,7 +187,7 @@ def test_without_the_check_of_signatures_the_forgery_is_believed(
     forge: Callable[[], SwarmModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above: nothing else than the signature stands in the way."""
-    monkeypatch.setattr(Kernel, "authenticate", lambda *_arguments: (ACCEPT, ""))
+    monkeypatch.setattr(Intake, "authenticate", lambda *_arguments: (ACCEPT, ""))
     monkeypatch.setattr(model_proof, "_lets_anything_pass", lambda *_arguments: False)
     model = forge()
     assert verify(model, roster(), NOW).vouchers == 5

@@ -16,16 +16,11 @@ from qres_core import (
     ACCEPT,
     Blame,
     Claims,
-    ConfigError,
     Envelope,
-    ModelError,
     NodeId,
     NodeInfo,
-    RoundError,
     RoundInfo,
     RoundStatus,
-    Trainer,
-    TransportError,
     Update,
     Updates,
     Vector,
@@ -34,26 +29,28 @@ from qres_core import (
     model_digest,
     reject,
 )
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.memory import MemoryTransport
 from qres_core.contract.faults import Fault
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import Delivery
+from qres_core.errors import ConfigError, ModelError, RoundError, TransportError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.scenario import Scenario
+from qres_core.kernel.node_ids import node_ids
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, make_task
-from qres_core.lab.trainer import check_base
 from qres_core.node.status import StatusBoard
 from qres_core.node.trainer import guarded
-from qres_core.swarm.chain import Link
-from qres_core.swarm.effects import Agreed, Diverged, Refused, RoundEnded, SatOut
-from qres_core.swarm.journal import SqliteJournal
-from qres_core.swarm.memory import MemoryTransport
-from qres_core.swarm.messages import OUTCOME
-from qres_core.swarm.model_file import SwarmModel, kept_model
-from qres_core.swarm.node import Event, Node, run_node
-from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.context.effects import Agreed, Diverged, Refused, RoundEnded, SatOut
+from qres_core.swarm.ledger.chain import Link
+from qres_core.swarm.ledger.messages import OUTCOME
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.runtime.node import Event, Node, run_node
+from qres_core.swarm.storage.journal import SqliteJournal
+from qres_core.swarm.storage.model_file import SwarmModel, kept_model
+from qres_core.training import Trainer
+from qres_core.training.table import check_base
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 SEED = 11
 TASK = TaskConfig(name="quadratic", dimension=12, local_epochs=1, learning_rate=0.5)
@@ -71,6 +68,7 @@ def configure(
     *,
     deadline: float = 5.0,
     vote_timeout: float = 2.0,
+    interval: float = 0.0,
     data_dir: Path | None = None,
     plugins: Mapping[str, Any] | None = None,
 ) -> Config:
@@ -81,6 +79,7 @@ def configure(
         "quorum": 3,
         "deadline": deadline,
         "vote_timeout": vote_timeout,
+        "interval": interval,
         "insecure": True,
         "max_message_bytes": 65536,
     }
@@ -378,13 +377,13 @@ def test_a_node_votes_while_it_trains(task: Task, virtual_time: Any) -> None:
             allowed.open()
 
     swarm.hooks.append(release)
-    play(lambda: swarm.together(3))
+    play(lambda: swarm.together(6))
 
     assert not swarm.errors
     assert len(set(swarm.digests())) == 1
     members = [event.outcome.members for event in swarm.closed(2)]
     assert IDS[2] not in members[0]
-    assert IDS[2] in members[-1]
+    assert any(IDS[2] in some for some in members[1:])
 
 
 # ── stopping and coming back ──────────────────────────────────────────────────────────────────
@@ -793,8 +792,8 @@ def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("qres_core.swarm.node.CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr("qres_core.swarm.node.OUTBOX_FRAMES", 4)
+    monkeypatch.setattr("qres_core.swarm.runtime.node.CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr("qres_core.swarm.runtime.node.OUTBOX_FRAMES", 4)
     swarm = Swarm(configure("stuck", deadline=0.3, vote_timeout=0.3), task)
 
     async def scene() -> None:
@@ -812,7 +811,7 @@ def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
 def test_the_outbox_is_bounded_in_bytes(
     task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("qres_core.swarm.node.OUTBOX_MESSAGES", 0)
+    monkeypatch.setattr("qres_core.swarm.runtime.node.OUTBOX_MESSAGES", 0)
     swarm = Swarm(configure("bytes", deadline=0.05, vote_timeout=0.05), task)
     stranger = MemoryTransport(b"\xee" * 32, "bytes", 4096)
 
@@ -960,7 +959,9 @@ class Layered:
 
 
 def on_top(task: Task, name: str, bases: Sequence[bytes], folder: Path | None = None) -> Swarm:
-    swarm = Swarm(configure(name, deadline=0.5, vote_timeout=0.5, data_dir=folder), task)
+    # Virtual time goes on only where somebody waits, and nobody waits for the node that is apart.
+    times = {"deadline": 0.5, "vote_timeout": 0.5, "interval": 0.05}
+    swarm = Swarm(configure(name, **times, data_dir=folder), task)
     swarm.trainers = [
         guarded(Layered(trainer, base)) for trainer, base in zip(task.trainers, bases, strict=True)
     ]

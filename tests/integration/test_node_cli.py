@@ -19,22 +19,22 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.box import toml
+from qres_lab.box.fleet import judge
+from qres_lab.box.nodes import free_ports
 
 from qres_core.cli.options import read_config
 from qres_core.contract import canonical
 from qres_core.kernel.config import read_toml
-from qres_core.node import toml
 from qres_core.node.ask import ask
-from qres_core.node.box import free_ports
-from qres_core.node.fleet import judge
-from qres_core.swarm.model_file import kept_model
-from qres_core.swarm.model_proof import verify
+from qres_core.swarm.context.model_proof import verify
+from qres_core.swarm.storage.model_file import kept_model
 
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
 MODEL = '''
 import time
 from qres_core import Update
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.training.tasks import TaskConfig, make_task
 
 
 class Slow:
@@ -60,7 +60,7 @@ from pathlib import Path
 
 import numpy as np
 from qres_core import Update
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.training.tasks import TaskConfig, make_task
 from slow_model import Slow
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from qres_core import RoundInfo, Update, Vector
-from qres_core.lab.scenario import Scenario
+from qres_core.attacks.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 D = 3000

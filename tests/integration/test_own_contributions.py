@@ -11,21 +11,14 @@ import anyio
 import attrs
 import pytest
 
-from qres_core import (
-    Claims,
-    ConfigError,
-    Needs,
-    OwnContributions,
-    RoundInfo,
-    RoundStatus,
-    hookimpl,
-)
+from qres_core import Claims, Needs, OwnContributions, RoundInfo, RoundStatus, hookimpl
+from qres_core.errors import ConfigError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.tasks import Task, TaskConfig, make_task
-from qres_core.swarm.effects import RoundEnded, SatOut
-from qres_core.swarm.node import Event, run_node
+from qres_core.kernel.node_ids import node_ids
+from qres_core.swarm.context.effects import RoundEnded, SatOut
+from qres_core.swarm.runtime.node import Event, run_node
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 SEED = 11
 IDS = node_ids(4, SEED)
@@ -217,19 +210,19 @@ def test_a_node_that_lost_its_folder_after_the_chain_forgot_it_sits_out(
 
     It begins at height 0 as if it were new. A new ledger would be a new budget.
     """
-    monkeypatch.setattr("qres_core.swarm.chain.SILENT", 2)
+    monkeypatch.setattr("qres_core.swarm.ledger.chain.SILENT", 2)
     home, config = tmp_path / IDS[0].hex(), configure(tmp_path, {"dp": DP})
     play(config, task, 2)
     play(config, task, 5, nodes=[1, 2, 3])
     shutil.rmtree(home)
-    events = play(config, task, 6)
+    events = play(config, task, 12)
     said = [event.reason for event in events[0] if isinstance(event, SatOut)]
     assert any("QRES-E602" in reason and "ledger was begun here" in reason for reason in said), said
     assert not any("QRES-E602" in str(event) for index in (1, 2, 3) for event in events[index])
     # Control: its operator says that it is new in the swarm.
     shutil.rmtree(home)
     own = {index: {"dp": {**DP, "new_ledger": index == 0}} for index in ALL}
-    events = play(config, task, 7, own=own)
+    events = play(config, task, 18, own=own)
     assert not any("QRES-E602" in str(event) for event in events[0])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qres_core import PluginError
+from qres_core.errors import PluginError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import Installed, scan

@@ -9,10 +9,10 @@ import pytest
 import tomli
 from click.testing import CliRunner, Result
 
-from qres_core import QresError
 from qres_core.cli.app import app
 from qres_core.cli.init import profile_text
 from qres_core.cli.options import SECTIONS
+from qres_core.errors import QresError
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.policy import load

@@ -10,13 +10,14 @@ import attrs
 import pytest
 from click.testing import CliRunner, Result
 
-from qres_core import CompatibilityError, NodeInfo, PluginError, Problem, QresError, hookimpl
+from qres_core import NodeInfo, hookimpl
+from qres_core.attacks.scenario import SECTIONS
 from qres_core.cli.app import app
 from qres_core.contract.types import NODE_ID_BYTES
+from qres_core.errors import CompatibilityError, PluginError, Problem, QresError
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.trainer import SECTIONS
 
 JUDGES = (
     "[plugins.validated_mean]\nf = 1",
@@ -155,6 +156,33 @@ def test_a_key_that_others_may_read_is_told_before_the_start(node: tuple[Path, P
     assert said(checked) == [("QRES-E105", "plugins.ed25519.key")]
 
 
+def test_without_the_look_a_start_is_promised_that_ends_for_want_of_a_certificate(
+    node: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: both commands are silent on it, and the node does not start."""
+    node[1].unlink()
+    monkeypatch.setattr(Kernel, "preflight", lambda *_arguments: ())
+    promised_and_not_started(node[0])
+    assert not of_plugin(qres("node", "doctor", node[0], "--json"), "plugins.pki")
+
+
+def test_without_the_look_a_start_is_promised_that_ends_for_an_open_key(
+    node: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control. The doctor has a look of its own at the key."""
+    (node[0].parent / "node.key").chmod(0o644)
+    monkeypatch.setattr("qres_core.cli.check.identity_of", lambda _kernel: (None, ""))
+    promised_and_not_started(node[0])
+
+
+def promised_and_not_started(file: Path) -> None:
+    checked = qres("check", file)
+    assert checked.exit_code == 0
+    assert "would start" in checked.stdout
+    with pytest.raises(QresError, match="QRES-E105"):
+        CliRunner().invoke(app, ["node", "run", str(file)], catch_exceptions=False)
+
+
 def test_check_does_not_promise_a_start_where_it_saw_no_key(node: tuple[Path, Path]) -> None:
     """The file of another machine: neither its key nor its certificate is here."""
     (node[0].parent / "node.key").unlink()
@@ -192,12 +220,12 @@ INFO = NodeInfo(bytes(NODE_ID_BYTES), "x", ())
 @pytest.mark.parametrize("answer", [None, 1, ["text"], [1], ValueError("x")])
 def test_an_answer_that_is_none_is_a_fault_of_the_plugin(answer: object) -> None:
     with pytest.raises(PluginError, match="QRES-E206"):
-        enable(Picky(answer), "picky").preflight(INFO)
+        enable(Picky(answer), "picky").ask("preflight", INFO)
 
 
 def test_what_a_plugin_finds_refuses_the_start() -> None:
     problem = Problem("QRES-E311", "plugins.picky", "lacks something")
-    assert enable(Picky([problem]), "picky").preflight(INFO) == (problem,)
+    assert enable(Picky([problem]), "picky").ask("preflight", INFO) == (problem,)
     raw = {"swarm": {"name": "x", "nodes": 1, "byzantine": 0, "quorum": 1, "insecure": True}}
     config = parse(raw | {"plugins": {"memory": {}, "mean": {}}}, source="x", sections=SECTIONS)
     kernel = Kernel.from_config(config)

@@ -14,10 +14,10 @@ from qres_dp.cli import dp
 
 from qres_core import RoundStatus
 from qres_core.kernel.config import load
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.effects import RoundEnded
-from qres_core.swarm.node import Event, run_node
+from qres_core.kernel.node_ids import node_ids
+from qres_core.swarm.context.effects import RoundEnded
+from qres_core.swarm.runtime.node import Event, run_node
+from qres_core.training.tasks import TaskConfig, make_task
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

@@ -12,6 +12,7 @@ import pytest
 import tomli
 from click.testing import CliRunner
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.cli.app import app
 from qres_core.cli.init import PROFILES, lacking, profile_text
 from qres_core.cli.options import SECTIONS
@@ -19,9 +20,8 @@ from qres_core.kernel.assembly import plugin_class
 from qres_core.kernel.config import Config, NodeConfig, SwarmConfig, parse
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import scan
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.training.tasks import TaskConfig
 
 HAS = {
     "minimal": {"ed25519", "replay", "median"},

@@ -18,8 +18,8 @@ import attrs
 import pytest
 import tomli
 
-from qres_core import Problem, QresError
 from qres_core.cli.options import SECTIONS
+from qres_core.errors import Problem, QresError
 from qres_core.kernel.config import parse
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import scan

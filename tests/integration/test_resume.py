@@ -14,36 +14,31 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    CompatibilityError,
-    ConfigError,
-    LabError,
-    ModelError,
-    QresError,
-    canonical,
-)
-from qres_core.kernel.config import Config, parse
-from qres_core.kernel.kernel import Kernel
-from qres_core.lab.attack_memory import recall, remember
-from qres_core.lab.attacks import (
+from qres_core import canonical
+from qres_core.attacks import (
     ATTACKS,
     AttackContext,
     Forgery,
+    catalogue,
     make_attack,
+    sabotages,
     send,
 )
-from qres_core.lab.attacks.registry import describe
+from qres_core.attacks.memory import recall, remember
+from qres_core.attacks.registry import describe
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import CompatibilityError, ConfigError, LabError, ModelError, QresError
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.checkpoint import CHECKPOINT, MODEL
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.momentum import with_momentum
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.sabotage import SABOTAGE
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.model_proof import verify
+from qres_core.swarm.context.model_proof import verify
+from qres_core.swarm.storage.model_file import SwarmModel
+from qres_core.training.momentum import with_momentum
+from qres_core.training.tasks import TaskConfig, make_task
 
 SEED = 5
 DIGITS = TaskConfig(local_epochs=1)
@@ -298,13 +293,13 @@ def equal(whole: SimulationResult, again: SimulationResult) -> bool:
     "attack",
     [
         name if name in SHORT else pytest.param(name, marks=pytest.mark.long)
-        for name in (*ATTACKS, *SABOTAGE)
+        for name in (*catalogue(), *sabotages())
         if name != CONTRADICTING
     ],
 )
 def test_attackers_go_on_as_if_there_was_no_break(attack: str, tmp_path: Path) -> None:
     """Every attack of the lab but one, in both engines where both play it."""
-    for engine in ENGINES if attack in ATTACKS else ENGINES[:1]:
+    for engine in ENGINES if attack in catalogue() else ENGINES[:1]:
         assert equal(*attacked(attack, engine, tmp_path / engine))
 
 

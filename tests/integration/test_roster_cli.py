@@ -12,17 +12,23 @@ import pytest
 from click.testing import CliRunner, Result
 from qres_ed25519 import keyfile
 from qres_ed25519.signature import SigningKey
+from qres_lab.box import toml
 
-from qres_core import QresError
 from qres_core.cli.app import app
 from qres_core.cli.options import read_config
 from qres_core.contract.errors import CompatibilityError, ConfigError, RosterError
+from qres_core.errors import QresError
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.node import members, toml
+from qres_core.node import members
 from qres_core.node.members import check_change, roster_of, sign_change, waiting_at
-from qres_core.swarm.pending import RosterFolder, hand_over, read_change, write_members
-from qres_core.swarm.roster import Roster, RosterChange, authorised
+from qres_core.swarm.ledger.roster import Roster, RosterChange, authorised
+from qres_core.swarm.members.pending_changes import (
+    RosterFolder,
+    hand_over,
+    read_change,
+    write_members,
+)
 
 NOW = 1_700_000_000.0
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.kernel.config import parse
 from qres_core.kernel.settings import SharedSettings
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 
 def models(aggregation: str, participants: int, **plugins: Any) -> list[str]:

@@ -9,13 +9,14 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from qres_core import LabError, RoundInfo, Vector
+from qres_core import RoundInfo, Vector
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import LabError
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.events import EventEngine
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, trained
+from qres_core.training.tasks import TaskConfig, trained
 
 QUADRATIC: Final = TaskConfig(name="quadratic", dimension=50)
 ROUNDS: Final = 2

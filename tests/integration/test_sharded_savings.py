@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 BENCHMARKS: Final = Path(__file__).parents[2] / "benchmarks"
 NODES: Final = 10

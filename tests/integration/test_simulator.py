@@ -9,16 +9,17 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from qres_core import Claims, LabError, NodeInfo, RoundError, Updates, Vector, hookimpl
+from qres_core import Claims, NodeInfo, Updates, Vector, hookimpl
+from qres_core.attacks import DataAttack, catalogue, make_attack
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.mean import weighted_mean
+from qres_core.errors import LabError, RoundError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.attacks import ATTACKS, DataAttack, make_attack
 from qres_core.lab.events import MAX_ABORTED
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.mean import weighted_mean
+from qres_core.training.tasks import TaskConfig
 
 QUADRATIC: Final = TaskConfig(name="quadratic", dimension=50)
 DIGITS: Final = TaskConfig(local_epochs=2, learning_rate=0.5, batch_size=16)
@@ -131,7 +132,7 @@ UNDONE: Final = {
 HINDERED: Final = {"ipm", "optimised_alie", "mirror"}
 """Attacks that slow a plain mean down."""
 UNLABELLED: Final = [
-    name for name in sorted(ATTACKS) if not isinstance(make_attack(name), DataAttack)
+    name for name in sorted(catalogue()) if not isinstance(make_attack(name), DataAttack)
 ]
 """Attacks that need no examples: the quadratic task has none."""
 EXTRA: Final[Mapping[str, Mapping[str, Any]]] = {"sleeper": {"strength": 2.0}}
@@ -171,8 +172,10 @@ def test_what_each_attack_does_to_the_mean_and_to_krum(name: str, clean_loss: fl
 
 def test_an_update_of_another_length_is_rejected_with_the_reason() -> None:
     result = attacked("wrong_length", MEAN)
-    for record in result.closed:
-        assert record.rejected["malformed-payload"] == 2
+    for (
+        record
+    ) in result.closed:  # a round may end before the second, as late members are not waited for
+        assert 1 <= record.rejected["malformed-payload"] <= 2
         assert (record.accepted, record.attackers_accepted) == (7, 0)
 
 

@@ -13,16 +13,17 @@ import anyio.to_thread
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 
-from qres_core import ACCEPT, HeldOut, RoundInfo, Update, Vector, Verdict, hookimpl, reject
+from qres_core import ACCEPT, RoundInfo, Update, Vector, Verdict, hookimpl, reject
 from qres_core.contract.transport import Delivery
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.swarm.effects import AskTrainer, RoundEnded
-from qres_core.swarm.messages import PREVOTE, PROPOSAL, decode_vote
-from qres_core.swarm.node import Event, Node, run_node
-from qres_core.testing import make_node_ids
+from qres_core.swarm.context.effects import AskTrainer, RoundEnded
+from qres_core.swarm.ledger.messages import PREVOTE, PROPOSAL, decode_vote
+from qres_core.swarm.runtime.node import Event, Node, run_node
+from qres_core.training import HeldOut
 
 IDS = make_node_ids(4)
 INITIAL = np.zeros(3, dtype=np.int32)
@@ -266,7 +267,7 @@ def queues_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             take(node, item)
 
-    monkeypatch.setattr("qres_core.swarm.node._JudgingThread.run", queue)
+    monkeypatch.setattr("qres_core.swarm.runtime.node._JudgingThread.run", queue)
     monkeypatch.setattr(Node, "_take", taken)
 
 

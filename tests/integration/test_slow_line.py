@@ -9,15 +9,15 @@ import anyio
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 
 from qres_core import ACCEPT, Envelope, RoundInfo, Update, Vector, Verdict, hookimpl, reject
+from qres_core.builtin.memory import MemoryTransport
 from qres_core.contract.transport import BlobRef
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.swarm.effects import RoundEnded
-from qres_core.swarm.memory import MemoryTransport
-from qres_core.swarm.node import Event, Node, run_node
-from qres_core.testing import make_node_ids
+from qres_core.swarm.context.effects import RoundEnded
+from qres_core.swarm.runtime.node import Event, Node, run_node
 
 IDS = make_node_ids(4)
 DIMENSION = 400_000

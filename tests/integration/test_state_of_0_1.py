@@ -21,8 +21,9 @@ from qres_reputation.store import ConductStore
 from qres_robust_stats.clip_history import SqliteHistory
 from qres_secagg.store import SessionStore
 
-from qres_core import NodeId, NodeInfo, RoundError
-from qres_core.swarm.journal import SqliteJournal
+from qres_core import NodeId, NodeInfo
+from qres_core.errors import RoundError
+from qres_core.swarm.storage.journal import SqliteJournal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/state_of_0_1"
 NODES = tuple(NodeId(bytes([number]) * 32) for number in (1, 2, 3, 4))

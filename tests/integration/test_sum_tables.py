@@ -14,7 +14,7 @@ import pytest
 from qres_secagg.graph import circulant, split
 from qres_secagg.parameters import choose
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
 

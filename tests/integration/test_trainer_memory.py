@@ -12,25 +12,17 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    LabError,
-    ModelError,
-    RoundError,
-    RoundInfo,
-    Trainer,
-    Update,
-    Vector,
-    canonical,
-    model_digest,
-)
+from qres_core import RoundInfo, Update, Vector, canonical, model_digest
 from qres_core.contract.training import TrainerError
+from qres_core.errors import LabError, ModelError, RoundError
 from qres_core.kernel.config import Config, parse
+from qres_core.kernel.node_ids import node_ids
 from qres_core.lab.checkpoint import memories
-from qres_core.lab.momentum import with_momentum
-from qres_core.lab.nodes import node_ids
 from qres_core.node.trainer import guarded
-from qres_core.swarm.node import Event, Node, run_node
-from qres_core.swarm.trainer_memory import FILE, TrainerMemory
+from qres_core.swarm.runtime.node import Event, Node, run_node
+from qres_core.swarm.storage.trainer_memory import FILE, TrainerMemory
+from qres_core.training import Trainer
+from qres_core.training.momentum import with_momentum
 
 SEED = 5
 (ME,) = node_ids(1, SEED)

@@ -1,6 +1,6 @@
 """Nodes and a peer on js-libp2p: one protocol, two programs that share no code.
 
-The Python side is used through the plugin's hook and :class:`qres_core.Transport` alone.
+The Python side is used through the plugin's hook and :class:`qres_core.transport.Transport` alone.
 """
 
 from __future__ import annotations
@@ -27,18 +27,10 @@ with warnings.catch_warnings(), without_fastecdsa():
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.identity import peer_id
 
-from qres_core import (
-    ACCEPT,
-    BlobRef,
-    LinkKeys,
-    NodeId,
-    NodeInfo,
-    PeerChange,
-    TransportError,
-    Verdict,
-    reject,
-)
-from qres_core.swarm.carrier import Announce
+from qres_core import ACCEPT, NodeId, NodeInfo, Verdict, reject
+from qres_core.errors import TransportError
+from qres_core.swarm.runtime.carrier import Announce
+from qres_core.transport import BlobRef, LinkKeys, PeerChange
 
 pytestmark = pytest.mark.interop
 

@@ -19,8 +19,8 @@ from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import FRAME_MOST
 
-from qres_core import BlobRef
-from qres_core.swarm.carrier import Announce
+from qres_core.swarm.runtime.carrier import Announce
+from qres_core.transport import BlobRef
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/libp2p-protocol.md").read_text(encoding="utf-8")
 DEFAULTS = Libp2p()

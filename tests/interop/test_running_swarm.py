@@ -11,10 +11,10 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from js_peer import javascript_peer
+from qres_lab.box.fleet import Fleet
+from qres_lab.box.nodes import prepare
 
-from qres_core.node.box import prepare
-from qres_core.node.fleet import Fleet
-from qres_core.swarm.carrier import Announce, announces
+from qres_core.swarm.runtime.carrier import Announce, announces
 
 pytestmark = pytest.mark.interop
 
@@ -51,7 +51,7 @@ def test_the_peer_hears_and_pulls_what_a_running_swarm_says(
     node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It contributes nothing, and is linked to a single node. The swarm goes on with it."""
-    monkeypatch.setattr("qres_core.node.fleet.STOP_SECONDS", 600.0)
+    monkeypatch.setattr("qres_lab.box.fleet.STOP_SECONDS", 600.0)
     _config, seats = prepare(tables(), "test", tmp_path / "box")
     *others, taken = seats
     linked = others[0]

@@ -22,7 +22,7 @@ from isolation.switches import ALL
 from isolation.world import World, play
 from qres_secagg.masks import apply
 
-from qres_core import RoundError
+from qres_core.errors import RoundError
 
 SMALL = (8, 16)
 

@@ -20,12 +20,12 @@ from qres_secagg.permission import Permission
 from qres_core.contract.errors import RosterError
 from qres_core.contract.types import NodeId
 from qres_core.kernel.config import SwarmConfig, parse
-from qres_core.swarm.chain import Head
-from qres_core.swarm.context import round_info
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.record import Record
-from qres_core.swarm.results import Void
-from qres_core.swarm.roster import Roster, RosterChange
+from qres_core.swarm.context.position import round_info
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Void
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.ledger.unmerged_sets import Record
 
 NODES, CORRUPT, HEIGHTS = 9, 1, 6
 

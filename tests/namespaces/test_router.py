@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qres_lab.box.nodes import BoxNode
 from trials import routed as module
 from trials.processes import until
 from trials.routed import Routed, address, unavailable
 from trials.router import inhabitants
 from trials.shaping import Fabric
-
-from qres_core.node.box import BoxNode
 
 FORMS = ("ip4", "ip6")
 TALK = """

@@ -31,11 +31,12 @@ from swarm_simulation.setting import (
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
-from qres_core.swarm.chain import Head
-from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.roster import Roster
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.shards import ShardPlan
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.machine.departure import Departure
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.shards.committees import ShardPlan
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 INSTALLED = installed()
@@ -295,7 +296,7 @@ def test_a_node_that_a_made_up_link_leads_back_is_seen(monkeypatch: pytest.Monke
     setting = misled(3, "made-up links", Shift(1.2, "add", 2))
     played(setting)
     monkeypatch.setattr(RoundMachine, "_is_ahead", lambda _self, _after: True)
-    monkeypatch.setattr("qres_core.swarm.sync.dropwhile", filterfalse)
+    monkeypatch.setattr("qres_core.swarm.sync.catching_up.dropwhile", filterfalse)
     with pytest.raises(ViolationError, match=r"breaks a promise: height \d+ after"):
         played(setting)
 
@@ -303,15 +304,15 @@ def test_a_node_that_a_made_up_link_leads_back_is_seen(monkeypatch: pytest.Monke
 def test_a_member_that_one_liar_stops_with_its_old_removal_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    setting = misled(1, "old links", Shift(1.2, "remove", 2), Shift(2.5, "return", 2))
+    setting = misled(11, "old links", Shift(1.2, "remove", 2), Shift(2.5, "return", 2))
     played(setting)
 
-    def at_once(self: RoundMachine, after: Head, now: float) -> None:
+    def at_once(self: Departure, after: Head, now: float) -> None:
         del now
-        if self._context.is_member and self.node_id not in after.roster:
-            self._leave(after.height)
+        if self._context.is_member and self._context.node_id not in after.roster:
+            self.stop(after.height)
 
-    monkeypatch.setattr(RoundMachine, "_expect_removal", at_once)
+    monkeypatch.setattr(Departure, "expect", at_once)
     with pytest.raises(ViolationError, match="liars tell node 2 that it is removed"):
         played(setting)
 

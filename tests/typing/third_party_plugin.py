@@ -18,46 +18,42 @@ from qres_core import (
     ACCEPT,
     Accusation,
     Blame,
-    BlobRef,
     Claims,
     Contribution,
-    Delivery,
-    Dialogue,
-    DialogueMessage,
     Envelope,
     Evidence,
     Fault,
-    Handler,
-    HeldOut,
-    Hides,
-    LinkKeys,
     Needs,
     NodeId,
     NodeInfo,
     Outcome,
-    PeerChange,
-    PeerInfo,
-    RoundError,
     RoundInfo,
     RoundStatus,
-    Screening,
-    Send,
     Standing,
-    Trainer,
-    Transport,
-    TransportError,
-    TransportEvent,
-    TransportLimits,
-    TransportStats,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Verdict,
     Visibility,
     fixed,
     hookimpl,
     reject,
+)
+from qres_core.claims import Hides, Verifies
+from qres_core.dialogues import Dialogue, DialogueMessage, Send
+from qres_core.errors import RoundError, TransportError, ValueRefusedError
+from qres_core.training import HeldOut, Screening, Trainer
+from qres_core.transport import (
+    BlobRef,
+    Delivery,
+    Handler,
+    LinkKeys,
+    PeerChange,
+    PeerInfo,
+    Transport,
+    TransportEvent,
+    TransportLimits,
+    TransportStats,
 )
 
 
@@ -231,7 +227,7 @@ class Clip:
     def claims(self) -> Claims:
         """It hides nothing, and every node comes to the same verdict."""
         hides = Hides(leaves=Visibility.INDIVIDUAL)
-        return Claims(tolerates=None, hides=hides, transferable=True)
+        return Claims(tolerates=None, hides=hides, verifies=Verifies(transferable=True))
 
     @hookimpl
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:

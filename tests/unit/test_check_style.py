@@ -13,6 +13,7 @@ SAID_PLAINLY = (
     "Nobody shares data, and the model still learns.",
     "What does a round cost?",
     "Who may take part?",
+    "- **Costs.** Little.",
     "A node that restarts continues from its last model.",
     "The table shows which plugins go together.",
     "Whatever the liars send, the bound holds.",
@@ -34,6 +35,13 @@ RIDDLES = (  # from the pages as a newcomer found them
     "It has a column of its own with nothing to compare.",
     "They go from cheap to dear.",
     "Nodes have keys; who lacks one is the plugin's case.",
+    "So does who lacks contributions that more than f others mean.",
+    "- **It needs no agreement of its own.** The number is part of the digest.",
+    "- **Who judges.** The proposer leaves members out.",
+    "1. **What a sum says.** It shows whether a node took part.",
+    "**Where it is off.** The start refuses it.",
+    "Another value than a plugin's own is refused.",
+    "Decision 35 tells why the mode went.",
 )
 LONG = "word " * 36
 
@@ -85,7 +93,6 @@ def test_complaints_name_the_line(style: ModuleType) -> None:
         "[A page](hence.md)\n",
         "The tree::\n\n    Whoever\n    hence\n\nThe end.\n",
         "## What it costs\n",
-        "- **What it costs.** Little.\n",
     ],
 )
 def test_code_addresses_comments_and_headings_are_not_looked_at(
@@ -98,6 +105,41 @@ def test_strings_of_modules_are_looked_at_and_code_is_not(style: ModuleType) -> 
     module = 'whoever = {\n    "E1": """A node does\nit for whoever asks.""",\n}\n'
     (complaint,) = style.check("errors.py", module, style.Style.read())
     assert complaint.startswith("errors.py:3: ")
+
+
+def test_docstrings_that_begin_with_a_question_word_are_refused(style: ModuleType) -> None:
+    module = '''"""What it holds."""
+
+class Held:
+    """Whose turn it is."""
+
+    def get(self):
+        """Whether it is there."""
+
+        async def inner():
+            """Who asked.
+
+            More.
+            """
+'''
+    words = ["What", "Whose", "Whether", "Who"]
+    found = list(style.docstrings("held.py", module))
+    assert [each.split("“")[1].split("”")[0] for each in found] == words
+    assert [each.split(":")[1] for each in found] == ["1", "4", "7", "10"]
+    plain = module
+    for word, better in zip(words, ("Things", "Turn", "True if", "Name"), strict=True):
+        plain = plain.replace(f'"""{word}', f'"""{better}')
+    assert not list(style.docstrings("held.py", plain))
+    for word in ("Where", "When", "Which", "Why", "How", "Whatever", "Whom"):
+        assert len(list(style.docstrings("held.py", f'"""{word} it is."""'))) == 1
+    assert not list(style.docstrings("held.py", '"""Whoosh."""\nWhat = "What it is."\n'))
+
+
+def test_the_docstrings_of_every_distribution_are_read(style: ModuleType) -> None:
+    read = {path.relative_to(ROOT).parts[-2] for path in style.modules()}
+    folders = {path.name for path in ROOT.glob("*/*/qres_*/") if path.parts[-3] != "docs"}
+    assert folders >= {"qres_dp", "qres_arithmetic", "qres_torch"}
+    assert folders <= read
 
 
 def test_an_unknown_key_is_refused(style: ModuleType, tmp_path: Path) -> None:

@@ -188,5 +188,5 @@ def test_a_cluster_leaves_the_files_of_a_pod_that_starts_again_as_they_were(tmp_
     store.touch(mode=0o600)
     qres_core.stores.refuse_loose(store)
     store.chmod(0o660)  # control: what each start did otherwise
-    with pytest.raises(qres_core.QresError, match="QRES-E602"):
+    with pytest.raises(qres_core.errors.QresError, match="QRES-E602"):
         qres_core.stores.refuse_loose(store)

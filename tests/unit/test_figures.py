@@ -42,7 +42,7 @@ last = 2026-11-28
 """
 FILES = {
     "docs/page.md": PAGE,
-    "docs/reference/cli.md": "# Command line\n\n## qres demo\n\n## qres simulate\n\n`--rounds`\n",
+    "docs/large.csv": 'nodes,seconds\n"1,000",1.5\n8,2.5\n',
     "Makefile": "bench: all\n\tpython benchmarks/one.py\n",
     "benchmarks/one.py": 'parser.add_argument("--far")\n',
     "benchmarks/harness.py": 'parser.add_argument("--quick")\n',
@@ -128,6 +128,25 @@ def test_the_table_has_a_row_for_each_entry_and_the_page_is_linked(
     assert "## [Page](../page.md)" in written
     assert "| a round | 12 ms and sends 3.4 MB |" in written
     assert "| nodes | a table | `make bench` | idle | 2026-11-28 |" in written
+
+
+def test_a_table_that_is_a_file_is_held_as_one_on_a_page(figures: ModuleType, root: Path) -> None:
+    _change(root, "scripts/figures.toml", "| nodes | seconds |", "nodes,seconds")
+    _change(
+        root,
+        "scripts/figures.toml",
+        'docs/page.md"\nwhat = "nodes',
+        'docs/large.csv"\nwhat = "nodes',
+    )
+    (other,) = _faults(figures, root)
+    assert "docs/large.csv prints another table than was measured" in other
+    figures.measured(root, date(2026, 12, 1))
+    assert _faults(figures, root) == []
+    assert "## `docs/large.csv`" in figures.written(root, figures.read(root))
+    _change(root, "docs/large.csv", "8,2.5", "8,2.6")
+    assert _faults(figures, root) == [other.replace("2026-11-28", "2026-12-01")]
+    _change(root, "docs/large.csv", "nodes,", "members,")
+    assert "has 0 tables that begin with nodes,seconds" in _faults(figures, root)[0]
 
 
 def test_other_tables_are_taken_as_measured_and_nothing_else(

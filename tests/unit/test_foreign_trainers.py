@@ -125,13 +125,13 @@ def test_without_a_configuration_and_a_trainer_there_is_nothing_to_play(run: Run
 
 
 def test_a_trainer_of_this_project_that_is_not_installed_is_named(run: Run) -> None:
-    for name, distribution in index.plugin_index().trainers.items():
+    for name, distribution in index.plugin_index().brought[TRAINERS_GROUP].items():
         result = run("--trainer", name, "app")
         told = str(result.exception) + result.output
         assert f"QRES-E201 --trainer: '{name}' is not installed" in told
         (folder,) = ROOT.glob(f"integrations/{distribution.replace('-', '_')}")
         assert f"./integrations/{folder.name}" in told
-    assert index.plugin_index().trainers
+    assert index.plugin_index().brought[TRAINERS_GROUP]
 
 
 def test_a_name_that_nobody_knows_is_refused_with_the_nearest(run: Run) -> None:

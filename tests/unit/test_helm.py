@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import tomli
 
+from qres_core.attacks.scenario import SECTIONS
 from qres_core.kernel.config import parse
-from qres_core.lab.trainer import SECTIONS
 
 CHART = Path(__file__).resolve().parents[2] / "deploy/helm/qres"
 PROGRAM = shutil.which("helm")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,23 @@ PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.tom
 LIBRARIES = sorted(path.parent.name for path in ROOT.glob("libraries/*/pyproject.toml"))
 INTEGRATIONS = sorted(path.parent.name for path in ROOT.glob("integrations/*/pyproject.toml"))
 PUBLIC = frozenset(qres_core.__all__)
+STUDY = {"qres_dp_audit", "qres_lab"}
+"""Libraries that look into the distributions they study, and that no node needs."""
+DEFERS = {"qres_dp": {"qres_dp_audit"}}
+"""What a plugin imports of them when it is asked for, or else names as absent."""
+LOOKS_INSIDE = {*STUDY, "qres_hosting"}
+"""Libraries that import inner modules of the core, which imports none of them."""
+INNER = {"attacks", "builtin", "cli", "kernel", "lab", "node", "swarm", "training"}
+FAMILIES = {
+    name: frozenset(getattr(importlib.import_module(f"qres_core.{name}"), "__all__", ()))
+    for name in (
+        *("claims", "commands", "dialogues", "errors"),
+        *("reporting", "training", "transport"),
+    )
+}
+"""Modules of public names, with the names."""
+HOSTING = frozenset(importlib.import_module("qres_hosting").__all__)
+"""Names of ``qres_hosting`` that an integration may import."""
 HEAVY = {"libp2p", "matplotlib", "numba", "numpy", "scipy", "sklearn", "torch"}
 
 
@@ -63,8 +81,14 @@ def outside_plugin(source: str, own: str, *, test: bool) -> list[str]:
         top, _, rest = module.partition(".")
         if top == "qres_core":
             # A plugin's tests may play it in a whole swarm; the plugin sees the contract alone.
-            rooms = {"cli", "kernel", "lab", "node", "swarm", "testing"} if test else set[str]()
-            return not rest or rest.split(".")[0] in PUBLIC | rooms
+            family, _, name = rest.partition(".")
+            if (test and family in INNER) or not rest or family in PUBLIC:
+                return True
+            return family in FAMILIES and (not name or name in FAMILIES[family])
+        if top in STUDY and not test:
+            return top == own or top in DEFERS.get(own, ())
+        if top == "qres_hosting" and not test:
+            return own == top or (own in INTEGRATIONS and (not rest or rest in HOSTING))
         return top == own or top not in PLUGINS
 
     return [f"line {line}: {module}" for module, line in imported(source) if not allowed(module)]
@@ -101,7 +125,7 @@ def test_plugin_imports_public_names_only(plugin: str) -> None:
     assert not offending
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", sorted({*LIBRARIES} - LOOKS_INSIDE))
 def test_library_imports_public_names_and_no_plugin(library: str) -> None:
     found = files(ROOT / "libraries" / library / library)
     assert found
@@ -111,6 +135,34 @@ def test_library_imports_public_names_and_no_plugin(library: str) -> None:
         if (lines := outside_plugin(path.read_text("utf-8"), library, test=False))
     }
     assert not offending
+
+
+def test_the_core_imports_nothing_that_looks_into_it() -> None:
+    for path in files(ROOT / "qres_core"):
+        modules = {module for module, _line in imported(path.read_text("utf-8"))}
+        assert not {module.partition(".")[0] for module in modules} & LOOKS_INSIDE, path
+
+
+def test_hosting_imports_neither_a_plugin_nor_what_serves_study() -> None:
+    for path in files(ROOT / "libraries/qres_hosting/qres_hosting"):
+        modules = {module for module, _line in imported(path.read_text("utf-8"))}
+        others = {*PLUGINS, *INTEGRATIONS, *LIBRARIES} - {"qres_hosting"}
+        assert not {module.partition(".")[0] for module in modules} & others, path
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "refused"),
+    [
+        ("import qres_hosting as hosting", "qres_flower", False),
+        ("from qres_hosting import Host", "qres_flower", False),
+        ("from qres_hosting.retold import Retold", "qres_flower", True),
+        ("from qres_hosting import Host", "qres_krum", True),
+    ],
+)
+def test_an_integration_alone_imports_public_names_of_hosting(
+    source: str, own: str, *, refused: bool
+) -> None:
+    assert bool(outside_plugin(source, own, test=False)) is refused
 
 
 @pytest.mark.parametrize("integration", INTEGRATIONS)
@@ -141,10 +193,13 @@ def test_plugin_tests_do_not_reach_for_other_plugins(plugin: str) -> None:
         "from qres_core.contract.types import Update",
         "from qres_core import kernel",
         "from qres_core import _HOME",
-        "from qres_core.testing import AggregateContract",
-        "import importlib\nimportlib.import_module('qres_core.swarm.mean')",
+        "from qres_lab.testing import AggregateContract",
+        "from qres_core.training import table",
+        "from qres_core.training.table import make_work",
+        "from qres_core.transport import on_demand",
+        "import importlib\nimportlib.import_module('qres_core.builtin.mean')",
         "import qres_core\nqres_core.lab",
-        "def late():\n    from qres_core.swarm import rounds",
+        "def late():\n    from qres_core.swarm.machine import rounds",
         "from qres_other import secret",
     ],
 )
@@ -158,6 +213,9 @@ def test_plugin_check_sees(source: str, monkeypatch: pytest.MonkeyPatch) -> None
     [
         "import qres_core\nqres_core.Update",
         "from qres_core import Update, hookimpl, fixed",
+        "from qres_core.errors import Problem, ValueRefusedError",
+        "from qres_core.training import Trainer, partition",
+        "import qres_core\nqres_core.transport.Transport",
         "from qres_krum.scores import krum_scores",
         "from . import scores",
         "import numpy as np\nfrom scipy import stats",
@@ -232,25 +290,33 @@ def circle(sources: Mapping[str, str]) -> list[str]:
     return []
 
 
+def modules_in(folders: Iterable[Path]) -> dict[str, str]:
+    """The source of every module in folders, which are packages, or hold packages and modules."""
+    found: dict[str, str] = {}
+    for folder in folders:
+        root = folder.parent if (folder / "__init__.py").exists() else folder
+        for path in files(folder):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path.read_text("utf-8")
+    return found
+
+
 def every_module() -> dict[str, str]:
     """The source of every module of every distribution."""
     kinds = ("plugins", "libraries", "integrations")
-    folders = [
-        ROOT / "qres_core",
-        *(found for kind in kinds for found in ROOT.glob(f"{kind}/*/qres_*")),
-    ]
-    return {
-        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(
-            ".__init__"
-        ): path.read_text("utf-8")
-        for folder in folders
-        for path in files(folder)
-    }
+    packages = (found for kind in kinds for found in ROOT.glob(f"{kind}/*/qres_*"))
+    return modules_in([ROOT / "qres_core", *packages])
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     sources = every_module()
     assert len(sources) > 300
+    assert " imports ".join(circle(sources)) == ""
+
+
+def test_no_scripts_import_each_other_in_a_circle() -> None:
+    sources = modules_in([ROOT / "scripts"])
+    assert {"swarm_simulation.world", "trials.links", "soak"} <= sources.keys()
     assert " imports ".join(circle(sources)) == ""
 
 
@@ -319,7 +385,11 @@ def test_the_public_names_load_neither_the_kernel_nor_the_lab() -> None:
         "import sys, qres_core\n"
         "for name in qres_core.__all__: getattr(qres_core, name)\n"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('qres_core.')}\n"
-        "assert rooms == {'cli', 'contract', 'hosting', 'reporting'}, rooms"
+        "assert rooms == {'contract'}, rooms\n"
+        f"families = {sorted(FAMILIES)!r}\n"
+        "for family in families: getattr(qres_core, family)\n"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('qres_core.')}\n"
+        "assert rooms == {'contract', *families}, rooms"
     )
     assert not loaded_by(code) & {"cattrs", "click", "tomli"}
 

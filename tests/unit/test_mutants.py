@@ -70,7 +70,7 @@ def test_checks_are_found_by_their_form(finding: ModuleType, text: str, found: l
 @pytest.mark.parametrize(
     ("module", "found"),
     [
-        ("qres_core.swarm.sync", ["never refuses: x.sender in y"]),
+        ("qres_core.swarm.sync.catching_up", ["never refuses: x.sender in y"]),
         ("qres_pki.issuer", ["> is >=: now > x.end", "never refuses: now > x.end",
             "never refuses: x.sender in y"]),
     ],

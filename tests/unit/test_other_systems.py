@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from qres_lab.box import children
 
 from qres_core.node import stopping
 
@@ -102,7 +103,7 @@ def test_the_check_sees(source: str) -> None:
 def test_stores_work_where_files_have_no_modes(tmp_path: Path) -> None:
     done = run(
         "from pathlib import Path\n"
-        "from qres_core import QresError, stores\n"
+        "from qres_core import stores; from qres_core.errors import QresError\n"
         "assert not stores.keeps_modes()\n"
         "folder = Path('node')\n"
         "stores.make_folder(folder)\n"
@@ -139,7 +140,7 @@ def test_stores_work_where_files_have_no_modes(tmp_path: Path) -> None:
 def test_a_key_takes_a_passphrase_where_files_have_no_modes(tmp_path: Path) -> None:
     done = run(
         "from pathlib import Path\n"
-        "from qres_core import ConfigError\n"
+        "from qres_core.errors import ConfigError\n"
         "from qres_ed25519 import keyfile\n"
         "pair, path, secret = keyfile.generate(), Path('node.key'), b'a long enough passphrase'\n"
         "keyfile.save(path, pair, secret)\n"
@@ -241,11 +242,11 @@ def test_the_end_of_a_pipe_is_read_by_a_thread_where_the_loop_cannot_wait_for_it
 def test_a_child_is_asked_by_the_end_of_its_input_where_a_signal_would_kill_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stopping, "_POSIX", False)
+    monkeypatch.setattr(children, "_POSIX", False)
     program = "import sys; sys.stdin.read(); print('in order')"
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        stopping.ask_to_end(child)
+        children.ask_to_end(child)
         assert child.stdout is not None
         assert child.stdout.read() == b"in order\n"
     assert child.returncode == 0

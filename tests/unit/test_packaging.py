@@ -97,7 +97,7 @@ def test_licence_is_the_roots(dist: Path) -> None:
 
 
 def test_licence_of_a_new_plugin_is_the_roots() -> None:
-    template = ROOT / "qres_core/cli/plugin_templates/LICENSE.tmpl"
+    template = ROOT / "libraries/qres_lab/qres_lab/commands/plugin_templates/LICENSE.tmpl"
     assert template.read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
@@ -168,7 +168,7 @@ def test_library_follows_the_names_and_is_no_plugin(dist: Path) -> None:
     project = pyproject(dist)["project"]
     assert str(project["name"]).replace("-", "_") == dist.name
     assert "qres-library" in project["keywords"]
-    assert "entry-points" not in project
+    assert "qres.plugins" not in project.get("entry-points", {})
     (bound,) = [item for item in map(Requirement, project["dependencies"]) if item.name == CORE]
     assert bound.specifier.contains(qres_core.__version__)
     assert {"<"} & {item.operator for item in bound.specifier}, "no upper bound"
@@ -211,10 +211,13 @@ def test_plugin_leaves_groups_and_sources_to_the_root(dist: Path) -> None:
 )
 def test_entry_point_resolves(group_name: str, name: str, target: str) -> None:
     kinds: dict[str, type] = {
+        "qres.attacks": type,
+        "qres.engines": type,
         "qres.plugins": type,
+        "qres.sabotage": type,
         "qres.commands": click.Command,
         "qres.executors": type,
-        "qres.gallery": tuple,
+        "qres.hosts": FunctionType,
         "qres.trainers": FunctionType,
     }
     expected = kinds[group_name]

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from qres_core.attacks.scenario import SECTIONS
 from qres_core.kernel.config import load
-from qres_core.lab.trainer import SECTIONS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import ConfigError, canonical
+from qres_core import canonical
+from qres_core.errors import ConfigError
 from qres_flower.border import imported
 
 Setting = bool | int | float | str
@@ -90,7 +91,7 @@ class FlowerProject:
         return found
 
     def loaded(self, reference: str) -> Any:
-        """What ``module:object`` names in the app. Raises ConfigError: QRES-E101, QRES-E105."""
+        """Object that ``module:object`` names in the app. Raises ConfigError: QRES-E101, E105."""
         module_name, colon, name = reference.partition(":")
         if not (colon and module_name and name):
             what = f"{reference!r} does not name an object of a module"

@@ -6,7 +6,7 @@ import logging
 from importlib import import_module
 from typing import Any, Final
 
-from qres_core import LabError
+from qres_core.errors import LabError
 
 
 def imported(name: str) -> Any:
@@ -42,7 +42,7 @@ MAX_FRAMES: Final = 2
 
 def single(content: Any, where: str) -> Any:
     """The one ArrayRecord of a message's content, with its name. Raises ValueRefusedError."""
-    from qres_core import ValueRefusedError  # noqa: PLC0415 - numpy
+    from qres_core.errors import ValueRefusedError  # noqa: PLC0415 - numpy
 
     found = list(content.array_records.items())
     if len(found) != 1:

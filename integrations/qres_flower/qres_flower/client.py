@@ -10,17 +10,8 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from qres_core import (
-    ConfigError,
-    QresError,
-    RoundInfo,
-    Update,
-    ValueRefusedError,
-    Vector,
-    canonical,
-    check_vector,
-    fixed,
-)
+from qres_core import RoundInfo, Update, Vector, canonical, check_vector, fixed
+from qres_core.errors import ConfigError, QresError, ValueRefusedError
 from qres_flower import keeping
 from qres_flower.app import FlowerProject, Setting, with_settings
 from qres_flower.border import RECORD, single
@@ -138,7 +129,7 @@ class FlowerTrainer:
         return hashlib.sha256(told).digest()
 
     def remember(self) -> bytes:
-        """What the client keeps in ``context.state``, before and after the last round."""
+        """Memory of the client in ``context.state``, before and after the last round."""
         return canonical.dumps([_MEMORY, self._number, self._before, self._after])
 
     def recall(self, memory: bytes) -> None:
@@ -185,7 +176,7 @@ class FlowerTrainer:
         state: bytes,
         drawn: int,
     ) -> tuple[Any, bytes]:
-        """What the client replies to a message, and what it keeps then."""
+        """Reply of the client to a message, and its memory then."""
         index = int(self.place["partition-id"])
         content = keeping.unpack(template)
         content.pop(RECORD, None)  # of a strategy of ours: here the swarm does what it announces

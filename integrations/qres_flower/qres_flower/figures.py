@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
-from qres_core import ValueRefusedError, WireError, canonical
+from qres_core import canonical
+from qres_core.errors import ValueRefusedError, WireError
 from qres_flower.shapes import listed
 
 Figure: TypeAlias = int | float | list[int] | list[float]
@@ -62,7 +63,7 @@ def _list(name: str, raw: Sequence[object]) -> list[int] | list[float]:
 
 
 def examples(record: Mapping[str, Figure], key: str, cap: int) -> int:
-    """How many examples a client claims, at most ``cap``.
+    """Number of examples that a client claims, at most ``cap``.
 
     With ``cap`` 1 every client counts once, whatever it says. Raises ValueRefusedError: QRES-E506
     where the figure is missing or no number from 1 on.
@@ -103,7 +104,7 @@ def _counts(value: Figure, form: int) -> bool:
 
 
 def odd(record: Mapping[str, Figure], expected: Mapping[str, int]) -> str:
-    """What does not count of a client's figures, or lacks; empty if all is as others say it."""
+    """Faults and gaps in a client's figures; empty if all is as others say it."""
     said = {
         "lacks": [name for name in expected if name not in record],
         "adds": [name for name in record if name not in expected],

@@ -1,4 +1,4 @@
-"""What an app's own server would send first: the model to begin with, and the settings of training.
+"""First message of an app's own server: the model to begin with, and settings of training.
 
 The ServerApp runs until its first message of training and, where it comes to that, of evaluation.
 It gets no reply: nothing of its strategy takes part in a swarm.
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_flower import keeping
 from qres_flower.app import FlowerProject, Setting
 from qres_flower.border import app, imported
@@ -40,7 +40,7 @@ class _Enough(BaseException):
 
 @attrs.frozen
 class FirstMessages:
-    """What the server would send first."""
+    """First messages that the server would send."""
 
     train: bytes  # records of the first message of training; see keeping.pack
     evaluate: bytes  # of evaluation; those of training where the server sends none

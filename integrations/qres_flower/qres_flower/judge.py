@@ -20,7 +20,7 @@ Train = Callable[[Any], Any]
 
 @attrs.define(eq=False)
 class PublicJudge:
-    """What ``validate`` says of the models that plugins ask about.
+    """Verdicts of ``validate`` on the models that plugins ask about.
 
     Plugins see differences from the round's model; these are turned into arrays again.
     """
@@ -58,7 +58,7 @@ class TrainingJudge(PublicJudge):
 
 
 def judge_of(validate: Validate | None, reference: Train | None) -> PublicJudge | None:
-    """What the given functions come to; ``None`` without any."""
+    """Judge made of the given functions; ``None`` without any."""
     if validate is None:
         return None
     return PublicJudge(validate) if reference is None else TrainingJudge(validate, train=reference)

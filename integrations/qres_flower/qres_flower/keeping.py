@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from qres_core import ValueRefusedError, canonical
+from qres_core import canonical
+from qres_core.errors import ValueRefusedError
 from qres_flower.border import app
 
 _KINDS: Final = ("ArrayRecord", "MetricRecord", "ConfigRecord")

@@ -1,4 +1,4 @@
-"""What training changed in named arrays, and the arrays that a change leads to."""
+"""Changes of named arrays by training, and the arrays that a change leads to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MODEL: Final = b"qres/flower-model/v3\0"
 
 
 def difference(shapes: ArrayShapes, after: Mapping[str, Any], before: Mapping[str, Any]) -> Reals:
-    """What training changed, by name of the array, whatever the order; float64, shape ``(d,)``.
+    """Difference that training made, by name of the array, in any order; float64, shape ``(d,)``.
 
     Raises ValueRefusedError: as :meth:`ArrayShapes.numbers`, by the name of the array.
     """

@@ -8,16 +8,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
-from qres_core import (
-    ConfigError,
-    QresError,
-    RoundError,
-    Update,
-    ValueRefusedError,
-    WireError,
-    fixed,
-    hosting,
-)
+import qres_hosting as hosting
+
+from qres_core import Update, fixed
+from qres_core.errors import ConfigError, QresError, RoundError, ValueRefusedError, WireError
 from qres_flower import figures
 from qres_flower.border import EXAMPLES, FRAMES, LOG, RECORD, ROUND, TURN, WEIGHT, app, single
 from qres_flower.layout import bytes_name, difference, model_name
@@ -160,13 +154,13 @@ def _expect_examples(host: hosting.Host, key: str) -> None:
 
 
 def _turn(message: Any) -> object:
-    """What a message has to say of a turn of the round's dialogues; ``None`` for any other."""
+    """Word of a message on a turn of the round's dialogues; ``None`` for any other."""
     record = message.content.get(RECORD)
     return record.get(TURN) if type(record) is app.ConfigRecord else None
 
 
 def _spoken(host: hosting.Host, index: int | None, message: Any, turn: object) -> Any:
-    """What the client's plugins say in a turn. The ClientApp hears nothing of it."""
+    """Words of the client's plugins in a turn. The ClientApp hears nothing of it."""
     if type(turn) is not bytes:
         raise WireError.of("QRES-E402", "turn", "expected bytes")
     with hosting.HostedClient(host, index) as client:
@@ -222,7 +216,7 @@ def _refused(message: Any, error: QresError, *, alone: bool = False) -> Any:
 
 
 def _announced(message: Any) -> tuple[bytes, str]:
-    """What the server says of the round; it is taken out of the message."""
+    """Announcement by the server of the round; it is taken out of the message."""
     record = message.content.pop(RECORD, None)
     if record is None:
         what = "the server announced no round: its strategy is not wrapped"

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_flower.border import app
 
 Reals = NDArray[np.float64]
@@ -56,7 +56,7 @@ class ArrayShapes:
 
     @property
     def size(self) -> int:
-        """How many numbers travel."""
+        """Number of the numbers that travel."""
         return sum(math.prod(shape) for shape in self.shapes)
 
     def numbers(self, record: Mapping[str, Any]) -> Reals:

@@ -8,16 +8,15 @@ from typing import Any, Final, cast
 
 import attrs
 import numpy as np
+import qres_hosting as hosting
 
-from qres_core import (
+from qres_core import NodeId, fixed
+from qres_core.errors import (
     CompatibilityError,
-    NodeId,
     OptionError,
     RoundError,
     ValueRefusedError,
     WireError,
-    fixed,
-    hosting,
 )
 from qres_flower import figures
 from qres_flower.border import (
@@ -68,7 +67,7 @@ UNREADABLE: Final = "host:unreadable-reply"
 
 @attrs.frozen
 class FlowerRound:
-    """What became of a round of training.
+    """Result of a round of training.
 
     Attributes:
         number: Flower's number of the round.
@@ -191,7 +190,7 @@ class QresStrategy(strategies.Strategy):  # type: ignore[misc]
     def configure_train(
         self, server_round: int, arrays: Any, config: Any, grid: Any
     ) -> Iterable[Any]:
-        """What the strategy inside would send, with the announcement of the round.
+        """Send as the strategy inside would, with the announcement of the round.
 
         Where plugins have clients talk first, they do so here. Raises QresError: what a plugin
         refused; QRES-E502 where the strategy sends another model than it was given, and QRES-E323
@@ -211,7 +210,7 @@ class QresStrategy(strategies.Strategy):  # type: ignore[misc]
         return self._announced(there, told)
 
     def _task(self, messages: Sequence[Any], arrays: Any, model: bytes) -> bytes:
-        """What all clients are asked.
+        """Task that all clients are asked.
 
         Raises CompatibilityError: QRES-E323 where sums hide updates and not all are asked alike: a
         client that was asked for something else than the others would show in the sum. Raises
@@ -249,7 +248,7 @@ class QresStrategy(strategies.Strategy):  # type: ignore[misc]
             )
 
     def _said(self, reply: Any, current: _Training) -> bool:
-        """Whether a client answered in a turn; why another did not, is noted."""
+        """True if a client answered in a turn; why another did not, is noted."""
         node = int(reply.metadata.src_node_id)
         if reply.has_error():
             reason = _plain(str(reply.error.reason))
@@ -316,7 +315,7 @@ class QresStrategy(strategies.Strategy):  # type: ignore[misc]
         return (None if arrays is None else typed(current.shapes, arrays, given)), metrics
 
     def _taken(self, reply: Any, current: _Training) -> bool:
-        """Whether a reply has an update that counts; who is refused is noted."""
+        """True if a reply has an update that counts; who is refused is noted."""
         node = int(reply.metadata.src_node_id)
         made, reason = self._opened(reply)
         updates = [message for message in made if message.kind == "contribution"]
@@ -385,7 +384,7 @@ class QresStrategy(strategies.Strategy):  # type: ignore[misc]
     def configure_evaluate(
         self, server_round: int, arrays: Any, config: Any, grid: Any
     ) -> Iterable[Any]:
-        """What the strategy inside would send, with an announcement that answers must name."""
+        """Send as the strategy inside would, with an announcement that answers must name."""
         messages = list(self.inner.configure_evaluate(server_round, arrays, config, grid))
         if not messages:
             return messages

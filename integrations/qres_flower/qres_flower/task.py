@@ -1,4 +1,4 @@
-"""What a message asks of a client, as 32 bytes: clients that share a sum were asked alike.
+"""Task of a client in a message, as 32 bytes: clients that share a sum were asked alike.
 
 A server that has all clients but one learn nothing, by their settings, reads the update of that one
 from the sum. So the digest enters what clients sign of a round.
@@ -11,7 +11,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-from qres_core import ValueRefusedError, canonical
+from qres_core import canonical
+from qres_core.errors import ValueRefusedError
 from qres_flower.border import RECORD, app
 
 _TASK: Final = b"qres/flower-task/v1\0"

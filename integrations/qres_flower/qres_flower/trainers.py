@@ -1,4 +1,4 @@
-"""What ``trainer.entry`` names for a Flower app; Flower is imported when it is called."""
+"""Trainers that ``trainer.entry`` names for a Flower app; Flower is imported when it is called."""
 
 from __future__ import annotations
 

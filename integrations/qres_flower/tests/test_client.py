@@ -13,7 +13,8 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 from apps import CLIENT, SERVER, app_in
 from qres_flower.client import FlowerTrainer, make
 
-from qres_core import QresError, RoundInfo, Update, Vector, fixed, model_digest
+from qres_core import RoundInfo, Update, Vector, fixed, model_digest
+from qres_core.errors import QresError
 
 BROKEN = """\
     from flwr.app import Error

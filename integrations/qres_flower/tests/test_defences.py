@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
+import qres_hosting as hosting
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
@@ -29,8 +30,9 @@ from small_flower import (
     write,
 )
 
-from qres_core import CompatibilityError, ConfigError, Envelope, Fault, hosting
-from qres_core.swarm.messages import ContributionBody
+from qres_core import Envelope, Fault
+from qres_core.errors import CompatibilityError, ConfigError
+from qres_core.swarm.ledger.messages import ContributionBody
 
 pytestmark = pytest.mark.usefixtures("in_run")
 

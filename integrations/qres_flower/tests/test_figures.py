@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_flower.figures import Figure, averaged, examples, forms, odd, packed, unpacked
 
-from qres_core import ValueRefusedError, WireError, canonical
+from qres_core import canonical
+from qres_core.errors import ValueRefusedError, WireError
 
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 REAL = st.floats(allow_nan=False)

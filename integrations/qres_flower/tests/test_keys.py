@@ -16,8 +16,8 @@ from flwr.serverapp.strategy import FedAvg
 from qres_flower import QresMod, QresStrategy
 from small_flower import MemoryGrid, client, honest, initial, write
 
-from qres_core import OptionError
 from qres_core.cli.app import app
+from qres_core.errors import OptionError
 
 pytestmark = pytest.mark.usefixtures("in_run")
 

@@ -19,7 +19,7 @@ from qres_flower.draws import drawn_by, seed_of
 from qres_flower.first import SilentGrid, _Enough
 from qres_flower.shapes import ArrayShapes
 
-from qres_core import QresError
+from qres_core.errors import QresError
 
 
 def records() -> RecordDict:

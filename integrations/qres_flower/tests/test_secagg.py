@@ -27,8 +27,9 @@ from small_flower import (
     write,
 )
 
-from qres_core import CompatibilityError, Envelope, fixed
-from qres_core.swarm.messages import ContributionBody
+from qres_core import Envelope, fixed
+from qres_core.errors import CompatibilityError
+from qres_core.swarm.ledger.messages import ContributionBody
 
 pytestmark = pytest.mark.usefixtures("in_run")
 SUMS = "[plugins.secagg]\n\n[plugins.mean]\n"

@@ -26,7 +26,7 @@ from small_flower import (
     write,
 )
 
-from qres_core import CompatibilityError, ValueRefusedError
+from qres_core.errors import CompatibilityError, ValueRefusedError
 
 pytestmark = pytest.mark.usefixtures("in_run")
 

@@ -30,8 +30,9 @@ from qres_flower.layout import bytes_name, model_name
 from qres_flower.task import task_digest
 from small_flower import SEED, MemoryGrid, arrays_of, initial, numbers, write
 
-from qres_core import CompatibilityError, Envelope, ValueRefusedError
-from qres_core.swarm.messages import ContributionBody
+from qres_core import Envelope
+from qres_core.errors import CompatibilityError, ValueRefusedError
+from qres_core.swarm.ledger.messages import ContributionBody
 
 pytestmark = pytest.mark.usefixtures("in_run")
 SUMS = "[plugins.secagg]\n\n[plugins.mean]\n"

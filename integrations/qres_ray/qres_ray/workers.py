@@ -18,7 +18,8 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from qres_core import LabError, options
+from qres_core import options
+from qres_core.errors import LabError
 
 _WHERE: Final = "simulation.executor_options"
 _STARTS: Final = 5
@@ -40,13 +41,13 @@ def imported() -> Any:
 
 
 def versions() -> Mapping[str, str]:
-    """What must be the same on all machines, for equal bits."""
+    """Versions that must be the same on all machines, for equal bits."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"Python": python, "qres-core": metadata.version("qres-core"), "numpy": np.__version__}
 
 
 class Seat:
-    """What an actor is made of: it runs what it is given.
+    """Class of an actor: it runs what it is given.
 
     Args:
         paths: where the simulation's process looks for modules.

@@ -17,11 +17,11 @@ import traced
 from qres_ray import RayWorker, RayWorkers
 from qres_ray import workers as module
 
-from qres_core import LabError, QresError
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import LabError, QresError
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 NODES = 5
 

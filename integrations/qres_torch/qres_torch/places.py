@@ -1,4 +1,4 @@
-"""Which examples of its data set a loader gives.
+"""Examples of its data set that a loader gives.
 
 Where single examples are hidden, an example that is counted must be one that is stepped over, and
 both must be the node's own. A sampler says which ones these are, and only some samplers say it
@@ -10,7 +10,8 @@ from __future__ import annotations
 import operator
 from typing import Any, Final
 
-from qres_core import OptionError, partition
+from qres_core.errors import OptionError
+from qres_core.training import partition
 from qres_torch import draws
 from qres_torch.border import torch
 from qres_torch.layout import refused
@@ -63,7 +64,7 @@ def places(loader: Any) -> list[int]:
 
 
 def count(loader: Any) -> int:
-    """How many examples a pass over a loader steps over, and 1 where nothing tells."""
+    """Number of examples that a pass over a loader steps over, and 1 where nothing tells."""
     loader = draws.bare(loader)
     if is_row(loader):
         return sum(map(length_of, loader))
@@ -81,7 +82,7 @@ def count(loader: Any) -> int:
 
 
 def _size(dataset: Any) -> int:
-    """How many places a data set has. Raises OptionError: QRES-E105 for one without places."""
+    """Number of places of a data set. Raises OptionError: QRES-E105 for one without places."""
     if not isinstance(dataset, torch.utils.data.IterableDataset):
         try:
             return len(dataset)

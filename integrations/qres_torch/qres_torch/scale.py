@@ -1,4 +1,4 @@
-"""Which grid fits the first updates of a trainer."""
+"""Grid that fits the first updates of a trainer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROWTH_BITS: Final = 2  # weights may grow to four times the size
 
 @attrs.frozen
 class GridProposal:
-    """What the first training of a node was like, and the grid for it."""
+    """Figures of a node's first training, and the grid for it."""
 
     scale: int  # the grid: a middling change is 16 of its steps or more, if the weights leave room
     middling: float  # median size of what training changed
@@ -34,7 +34,7 @@ class GridProposal:
         return below / len(self.sizes) if self.sizes else 0.0
 
     def holds(self, scale: int) -> bool:
-        """Whether a grid has room for the weights, should they grow to four times the size."""
+        """True if a grid has room for the weights, should they grow to four times the size."""
         return scale >= _least(self.weight)
 
 
@@ -67,7 +67,7 @@ def propose_scale(trainer: TorchTrainer) -> GridProposal:
 
 
 def _reach(trainer: TorchTrainer, change: Reals, vector: Vector, info: RoundInfo) -> float | None:
-    """How long a change is, in lengths of what training on the held-out examples changes."""
+    """Length of a change, in lengths of what training on the held-out examples changes."""
     if trainer.held_out is None:
         return None
     asked = float(np.linalg.norm(trainer.held_out_change(vector, info)))

@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from qres_core import LastStep, RoundInfo, Update, Vector, check_vector, fixed
+from qres_core import RoundInfo, Update, Vector, check_vector, fixed
+from qres_core.training import LastStep
 from qres_torch import draws, memory, places, records
 from qres_torch.border import torch
 from qres_torch.layout import Layout, Reals, Tensors, alone, refused
@@ -42,7 +43,7 @@ _LOOP: Final = (
 
 @attrs.define(eq=False)
 class Bench:
-    """What trainers of one module share: whose turn it is, and a second module to judge with.
+    """Shared part of trainers of one module: whose turn it is, and a second module to judge with.
 
     A node judges models while it trains, so the numbers cannot all go through one module.
     """
@@ -278,7 +279,7 @@ class TorchTrainer:
         return Update.of(encoded, weight=examples, metrics=figures)
 
     def change(self, vector: Vector, round_info: RoundInfo) -> Reals:
-        """What a round of training would change, before it is rounded, float64, shape ``(d,)``.
+        """Change that a round of training would make, before rounding, float64, shape ``(d,)``.
 
         The node keeps nothing of it.
         """
@@ -287,7 +288,7 @@ class TorchTrainer:
             return self._trained(self.module, self.train_loader, vector, round_info, kept, _OWN)[0]
 
     def held_out_change(self, vector: Vector, round_info: RoundInfo) -> Reals:
-        """What a round of training on ``held_out`` would change, as :meth:`change` says it.
+        """Change that a round of training on ``held_out`` would make, as :meth:`change` says it.
 
         It takes as many steps as one on ``train_loader``.
         """
@@ -318,7 +319,7 @@ class TorchTrainer:
         return known[key] if self.frozen == "same" else b""
 
     def records(self) -> int:
-        """How many examples the loader's sampler gives.
+        """Number of examples that the loader's sampler gives.
 
         Raises OptionError: QRES-E105 without ``per_example``, and for a module or a loader whose
         examples cannot be taken one by one, or of which the sampler does not say which they are.
@@ -347,7 +348,7 @@ class TorchTrainer:
             )
 
     def remember(self) -> bytes:
-        """What the node keeps from round to round; empty where that is nothing."""
+        """Return the node's memory from round to round; empty where there is none."""
         if not self.layout.local and not self.keep_optimizer and not self.global_momentum:
             return b""
         return memory.encode(self._memory, self._last)
@@ -373,7 +374,7 @@ class TorchTrainer:
         return fixed.encode(changed, scale=round_info.scale).vector
 
     def _judged(self, vector: Vector, round_info: RoundInfo, way: Reals | None) -> Reals:
-        """What training on ``held_out`` changes, in as many steps as on ``train_loader``.
+        """Change by training on ``held_out``, in as many steps as on ``train_loader``.
 
         With fewer, what it is compared with would be longer for no other reason. Where the batches
         to train on tell no length, a pass over ``held_out`` counts as one over them.
@@ -384,7 +385,7 @@ class TorchTrainer:
         return self._trained(judge, batches, vector, round_info, kept, _HELD, way)[0]
 
     def _way(self, last: LastStep, vector: Vector, round_info: RoundInfo) -> Reals | None:
-        """What the swarm did last, of which each step takes a share."""
+        """Last change by the swarm, of which each step takes a share."""
         return last.until(vector, round_info) if self.global_momentum else None
 
     def _measured(self, module: Any, loader: Any) -> Scored:
@@ -406,7 +407,7 @@ class TorchTrainer:
         stream: int,
         way: Reals | None = None,
     ) -> tuple[Reals, dict[str, float], memory.Kept]:
-        """What training changes, float64, shape ``(d,)``, figures of it, and what is kept after."""
+        """Change by training, float64, shape ``(d,)``, its figures, and the state to keep after."""
         self._load(module, vector, round_info.scale, kept.buffers)
         # What was loaded, not the vector: the module's precision may round it, and that is no
         # training.
@@ -438,7 +439,7 @@ def _as_many(held_out: Any, train_loader: Any) -> Any:
 
 
 def _said(given: object) -> str:
-    """What somebody gave, for a message."""
+    """Description of a given value, for a message."""
     kind = given if isinstance(given, type) else type(given)
     return f"{'the class' if given is kind else 'of the class'} {kind.__name__}"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from qres_core import ModelError, stores
+from qres_core import stores
+from qres_core.errors import ModelError
 from qres_torch.border import BadFileError, files, torch
 from qres_torch.layout import listed
 
@@ -82,12 +83,12 @@ def load_weights(module: Any, path: Path | str, *, partial: bool = False) -> Any
 
 
 def _place(tensor: Any) -> tuple[Any, ...]:
-    """Where a tensor lies, and how: tied weights have one place."""
+    """Place of a tensor: tied weights have one place."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def _kind(tensor: Any) -> tuple[bool, bool]:
-    """Whether a tensor holds real numbers, or complex ones."""
+    """Tell if a tensor holds real numbers, or complex ones."""
     return tensor.is_floating_point(), tensor.is_complex()
 
 

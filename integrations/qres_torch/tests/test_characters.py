@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from qres_core import QresError
+from qres_core.errors import QresError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "characters.py"
 

@@ -15,7 +15,9 @@ from qres_torch import trainer as trainer_module  # noqa: E402
 from small import CLASSES, FEATURES, a_round, adam, blobs, loader, net, trainer  # noqa: E402
 from torch.utils.data import DataLoader, Subset  # noqa: E402
 
-from qres_core import OptionError, RecordClip, Vector, by_record, fixed  # noqa: E402
+from qres_core import Vector, fixed  # noqa: E402
+from qres_core.errors import OptionError  # noqa: E402
+from qres_core.training import RecordClip, by_record  # noqa: E402
 
 
 class Keeping(torch.nn.Module):  # type: ignore[misc,name-defined]

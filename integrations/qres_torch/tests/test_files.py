@@ -19,8 +19,9 @@ from qres_torch.cli import command  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from small import a_round, net, trainer  # noqa: E402
 
-from qres_core import ConfigError, LabError, ModelError, ValueRefusedError, fixed  # noqa: E402
-from qres_core.swarm.model_file import SwarmModel  # noqa: E402
+from qres_core import fixed  # noqa: E402
+from qres_core.errors import ConfigError, LabError, ModelError, ValueRefusedError  # noqa: E402
+from qres_core.swarm.storage.model_file import SwarmModel  # noqa: E402
 
 CONFIG = """
 [swarm]

@@ -10,11 +10,11 @@ from compatibility.modes import MODES, SEED
 from compatibility.playing import faults
 from small import a_round, adam, loader, net, trainer
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.training.tasks import Task
 
 ROUNDS = 3
 MERGING = [label for label, mode in MODES.items() if mode.family in {"rule", "wrapper"}]

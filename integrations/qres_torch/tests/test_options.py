@@ -25,7 +25,8 @@ from small import (  # noqa: E402 - they need torch
 )
 from torch.utils.data import DataLoader  # noqa: E402
 
-from qres_core import OptionError, Update, ValueRefusedError, Vector, fixed  # noqa: E402
+from qres_core import Update, Vector, fixed  # noqa: E402
+from qres_core.errors import OptionError, ValueRefusedError  # noqa: E402
 
 PARAMETERS = 6 * 8 + 8 + 2 * 8 + 8 * CLASSES + CLASSES  # of the net with batch norm
 

@@ -25,7 +25,8 @@ from torch.utils.data import (  # noqa: E402
 )
 from torch.utils.data.distributed import DistributedSampler  # noqa: E402
 
-from qres_core import OptionError, RecordClip, by_record, partition  # noqa: E402
+from qres_core.errors import OptionError  # noqa: E402
+from qres_core.training import RecordClip, by_record, partition  # noqa: E402
 
 NODES, EXAMPLES = 4, 16
 CLIP = RecordClip(0.05, EXAMPLES)

@@ -22,7 +22,9 @@ from small import (  # noqa: E402 - they need torch
 )
 from torch.utils.data import DataLoader, Subset, TensorDataset  # noqa: E402
 
-from qres_core import OptionError, RecordClip, RecordTrainer, by_record, fixed  # noqa: E402
+from qres_core import fixed  # noqa: E402
+from qres_core.errors import OptionError  # noqa: E402
+from qres_core.training import RecordClip, RecordTrainer, by_record  # noqa: E402
 
 
 def rows(item: TorchTrainer, *, number: int = 1) -> Any:

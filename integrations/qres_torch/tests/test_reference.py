@@ -14,11 +14,11 @@ from qres_torch.loop import Repeated  # noqa: E402
 from small import a_round, adam, blobs, loader, net, trainer  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset  # noqa: E402
 
+from qres_core.attacks.scenario import Scenario  # noqa: E402
 from qres_core.kernel.config import parse  # noqa: E402
 from qres_core.lab.record import SimulationResult  # noqa: E402
-from qres_core.lab.scenario import Scenario  # noqa: E402
 from qres_core.lab.simulator import simulate  # noqa: E402
-from qres_core.lab.tasks import Task  # noqa: E402
+from qres_core.training.tasks import Task  # noqa: E402
 
 NODES, SIGNS, LENGTH = 7, 12, 8
 SWARM = {

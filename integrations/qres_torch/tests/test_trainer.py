@@ -24,16 +24,9 @@ from small import (  # noqa: E402 - they need torch
 )
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from qres_core import (  # noqa: E402
-    OptionError,
-    Reference,
-    RoundInfo,
-    Trainer,
-    Validator,
-    ValueRefusedError,
-    fixed,
-    partition,
-)
+from qres_core import RoundInfo, fixed  # noqa: E402
+from qres_core.errors import OptionError, ValueRefusedError  # noqa: E402
+from qres_core.training import Reference, Trainer, Validator, partition  # noqa: E402
 
 
 def test_it_judges_where_it_holds_examples_out_and_only_there() -> None:

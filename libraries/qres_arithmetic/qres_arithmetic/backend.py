@@ -1,4 +1,4 @@
-"""Which implementation runs, on how many threads.
+"""Choice of the implementation, and of the number of threads.
 
 There are two implementations of everything that is hot: numba kernels and numpy. For int32 rows
 they give the same bits; the choice is one of speed alone. Columns are always cut in the same
@@ -17,7 +17,7 @@ from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import Any, Final, TypeVar
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ _threads: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
 def accelerated() -> bool:
-    """Whether the numba kernels are used.
+    """True if the numba kernels are used.
 
     The environment variable ``QRES_NUMBA`` decides: ``0`` never, ``1`` always, unset if numba is
     installed.

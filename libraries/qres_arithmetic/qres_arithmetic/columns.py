@@ -16,7 +16,7 @@ from qres_arithmetic.network import merges, selection
 from qres_arithmetic.rounding import round_half_even
 from qres_arithmetic.rows import Rows, check_finite, check_rows
 from qres_arithmetic.tiles import KERNEL_ROWS, run_kernel, tile_width
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 _BLOCK_ENTRIES: Final = 2**15
 _MADE_ENTRIES: Final = 2**17, 2**19
@@ -34,7 +34,7 @@ class Blocks(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns."""
+        """Numbers of rows and columns."""
         ...
 
     @property

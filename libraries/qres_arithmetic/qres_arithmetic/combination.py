@@ -13,7 +13,7 @@ from qres_arithmetic.backend import accelerated, run_columns
 from qres_arithmetic.passes import feed
 from qres_arithmetic.rounding import round_half_even
 from qres_arithmetic.rows import Rows, refuse_non_finite
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 WEIGHT_UNIT: Final = 2**30
 """Exact weights are integers that sum to this."""

@@ -1,4 +1,4 @@
-"""What a kernel of tiles is told beside the rows: which numbers, and of which mixed rows."""
+"""Details for a kernel of tiles beside the rows: which numbers, and of which mixed rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Statistic(NamedTuple):
-    """What to compute of a sorted column."""
+    """Statistic to compute of a sorted column."""
 
     low: int  # first order statistic that takes part
     high: int  # one past the last one
@@ -20,7 +20,7 @@ class Statistic(NamedTuple):
 
 
 class Mixing(NamedTuple):
-    """How a kernel mixes the rows of a tile; all indices are rows."""
+    """Mixture of the rows of a tile in a kernel; all indices are rows."""
 
     # shape ``(m, k)``, ascending in each row; ``m = 0`` for no mixing
     neighbours: NDArray[np.int64]

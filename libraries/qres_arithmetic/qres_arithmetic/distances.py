@@ -154,13 +154,16 @@ def _exact_distances(rows: NDArray[np.int32]) -> Integers:
     from qres_arithmetic import pair_kernels as kernels  # noqa: PLC0415 - loads numba
 
     n = len(rows)
-    low, high = sums_over_columns(
+    halves = sums_over_columns(
         rows,
         kernels.EXACT_WIDTH,
         lambda: np.zeros((2, n, n), dtype=np.uint64),
         kernels.exact_pairs,
     )
-    return from_halves(_mirrored(low), _mirrored(high))
+    squares = np.empty((n, n), dtype=np.int64)
+    if kernels.joined(halves, squares):
+        return squares
+    return from_halves(_mirrored(halves[0]), _mirrored(halves[1]))
 
 
 def _gram_distances(rows: NDArray[np.int32]) -> tuple[Integers, Integers]:

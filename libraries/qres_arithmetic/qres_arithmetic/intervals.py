@@ -17,7 +17,7 @@ from qres_arithmetic.distances import squared_distances
 from qres_arithmetic.integers import Integers, from_halves, narrowed
 from qres_arithmetic.passes import sums_over_columns
 from qres_arithmetic.rows import check_rows
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 INTERVAL_LIMIT: Final = 2**30
 """Coordinates are of smaller magnitude, so that their differences fit int32."""

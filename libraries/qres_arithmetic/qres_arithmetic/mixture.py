@@ -12,7 +12,7 @@ from qres_arithmetic.backend import accelerated, run_columns
 from qres_arithmetic.details import Mixing
 from qres_arithmetic.rows import Rows, check_finite, check_rows
 from qres_arithmetic.tiles import KERNEL_ROWS, run_kernel
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 MOST_ROWS: Final = 2**20
 """A sum of so many int32 values and its quotient by their number are safe in float64."""
@@ -92,7 +92,7 @@ class Mixture:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many mixed rows and columns."""
+        """Numbers of mixed rows and columns."""
         return len(self.neighbours), self.rows.shape[1]
 
     @property
@@ -127,7 +127,7 @@ class Mixture:
 
     @cached_property
     def mixing(self) -> Mixing:
-        """What the kernels have to know."""
+        """Facts that the kernels have to know."""
         m, k = self.neighbours.shape
         member = self._incidence
         core = 2 * member.sum(axis=0) >= m

@@ -38,6 +38,8 @@ REACH: Final = 2**22
 _HALF = np.uint64(32)
 _NONE = np.uint64(0)
 _LOW_HALF = np.uint64(2**32 - 1)
+_ROOM = np.uint64(2**31)
+_SMALL = np.uint64(53)
 
 _extending: Any = importlib.import_module("numba.extending")
 _types: Any = importlib.import_module("numba.types")
@@ -292,6 +294,26 @@ def exact_pairs(rows: NDArray[np.int32], start: int, stop: int, halves: Halves) 
 
 
 @compiled()
+def joined(halves: Halves, squares: NDArray[np.int64]) -> bool:
+    """Write the symmetric matrix whose halves above the diagonal are given; the diagonal is 0.
+
+    ``halves``: shape ``(2, n, n)``; ``squares``: shape ``(n, n)``. Returns False if an entry does
+    not fit; ``squares`` is of no use then.
+    """
+    n = squares.shape[0]
+    for i in range(n):
+        squares[i, i] = 0
+        for j in range(i + 1, n):
+            low, high = halves[0, i, j], halves[1, i, j]
+            carry = low >> _HALF
+            if high >= _ROOM or high + carry >= _ROOM:
+                return False
+            squares[i, j] = np.int64(((high + carry) << _HALF) | (low & _LOW_HALF))
+            squares[j, i] = squares[i, j]
+    return True
+
+
+@compiled()
 def exact_strips(
     rows: NDArray[np.int32], which: NDArray[np.int64], start: int, stop: int, halves: Halves
 ) -> None:
@@ -446,7 +468,7 @@ def _load(
 
 @compiled()
 def _span(ranges: NDArray[np.int64], i: int, rows: int, j: int, others: int) -> Any:
-    """How far apart the coordinates of ``rows`` rows from ``i`` and ``others`` from ``j`` lie."""
+    """Distance between the coordinates of ``rows`` rows from ``i`` and ``others`` from ``j``."""
     least, most = ranges[0, i], ranges[1, i]
     for a in range(i, i + rows):
         least, most = min(least, ranges[0, a]), max(most, ranges[1, a])
@@ -487,11 +509,16 @@ def _wide_pair(x: NDArray[np.int32], y: NDArray[np.int32]) -> tuple[Any, Any]:
 
 @compiled()
 def _wide_square(x: NDArray[np.int32]) -> tuple[Any, Any]:
-    """Sum the halves of the 64-bit squares."""
-    squares = high = _NONE
+    """Sum the halves of the 64-bit squares of at most ``WIDTH`` numbers."""
+    squares = seen = high = _NONE
     for k in range(x.size):
-        u = np.uint64(np.uint32(abs(np.int64(x[k]))))
-        square = u * u
+        wide = np.int64(x[k])
+        square = np.uint64(wide * wide)
         squares += square
-        high += square >> _HALF
+        seen |= square
+    if seen >> _SMALL == _NONE:  # then 2**10 of them stay below 2**63
+        return squares & _LOW_HALF, squares >> _HALF
+    for k in range(x.size):
+        wide = np.int64(x[k])
+        high += np.uint64(wide * wide) >> _HALF
     return squares - (high << _HALF), high

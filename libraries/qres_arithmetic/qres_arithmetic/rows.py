@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 Rows: TypeAlias = NDArray[np.int32] | NDArray[np.float32] | NDArray[np.float64]
 """Shape ``(n, d)``, in ascending order of sender. int32 is exact, floats are not."""
@@ -170,7 +170,7 @@ def packed(rows: NDArray[_Number]) -> NDArray[_Number]:
 
 
 def is_packed(rows: Rows) -> bool:
-    """Whether :func:`packed` copies nothing."""
+    """True if :func:`packed` copies nothing."""
     return rows.flags.c_contiguous and rows.flags.aligned
 
 

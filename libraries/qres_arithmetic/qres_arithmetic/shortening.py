@@ -13,7 +13,7 @@ from qres_arithmetic.backend import accelerated, run_columns
 from qres_arithmetic.distances import squared_norms
 from qres_arithmetic.passes import feed
 from qres_arithmetic.rows import Rows
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 _FACTOR_BITS: Final = 30
 _PLAIN: Final = 2**500

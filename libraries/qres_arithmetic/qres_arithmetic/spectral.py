@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_arithmetic.rounding import round_half_even
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 UNIT: Final = 2**22
 """The largest entry of the vector."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from qres_arithmetic import accelerated, backend, numpy_only, run_columns, threads, using_threads
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

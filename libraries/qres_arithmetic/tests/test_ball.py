@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qres_arithmetic import clipped, squared_norm, squared_norms
 from qres_arithmetic.ball import LARGEST
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 LEAST, MOST = -(2**31), 2**31 - 1
 NARROW = st.integers(LEAST, MOST) | st.integers(-300, 300)

@@ -24,7 +24,7 @@ from qres_arithmetic import (
 )
 from qres_arithmetic.gram import gram_direct, gram_halves
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

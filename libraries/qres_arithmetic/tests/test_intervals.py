@@ -19,7 +19,7 @@ from qres_arithmetic import (
     using_threads,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

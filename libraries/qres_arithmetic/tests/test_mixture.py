@@ -21,7 +21,7 @@ from qres_arithmetic import (
     using_threads,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 INT32 = np.iinfo(np.int32)
 IMPLEMENTATIONS = [

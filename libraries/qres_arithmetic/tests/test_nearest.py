@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_arithmetic import accelerated, nearest_mean, numpy_only, order_mean, using_threads
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 INT32 = np.iinfo(np.int32)
 VALUES = st.one_of(

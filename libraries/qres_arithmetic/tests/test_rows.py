@@ -13,7 +13,7 @@ from qres_arithmetic import (
     refuse_non_finite,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.float64])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from qres_arithmetic import shortened, squared_lengths
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 grids = arrays(
     np.int32,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qres_arithmetic import dominant_eigenvector
 from qres_arithmetic.spectral import UNIT
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 Matrix = list[list[int]]
 

@@ -1,4 +1,4 @@
-"""What transports share: the node's side, queues, counts, token buckets, a store of blobs."""
+"""Common parts of transports: the node's side, queues, counts, token buckets, a store of blobs."""
 
 from __future__ import annotations
 

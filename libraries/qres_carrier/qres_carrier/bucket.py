@@ -37,13 +37,13 @@ class TokenBucket:
         return True
 
     def holds(self, tokens: float) -> bool:
-        """Whether more than some tokens are there now; none is taken."""
+        """True if more than some tokens are there now; none is taken."""
         self._refill()
         return self._tokens > tokens
 
     @property
     def full(self) -> bool:
-        """Whether it is worth as much as a new bucket."""
+        """True if it is worth as much as a new bucket."""
         self._refill()
         return self._tokens >= self.burst
 
@@ -74,5 +74,5 @@ class SenderBuckets:
         return found
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of them."""
         return len(self._kept)

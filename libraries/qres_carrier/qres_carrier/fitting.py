@@ -1,11 +1,13 @@
-"""What a transport checks of its surroundings before it is made."""
+"""Checks of a transport on its surroundings before it is made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from qres_core import ConfigError, LinkKeys, Problem, Surroundings
+from qres_core import Surroundings
+from qres_core.errors import ConfigError, Problem
+from qres_core.transport import LinkKeys
 
 _KEYLESS: Final = "there is no key to connect with: no enabled plugin has the hook link_keys"
 _ADD: Final = "add [plugins.ed25519]"
@@ -32,7 +34,7 @@ class Sizes(Protocol):
 
 
 def problems(plugin: str, sizes: Sizes, around: Surroundings) -> Iterator[Problem]:
-    """Whether another plugin lends the key to connect with, and messages can be carried.
+    """Check that another plugin lends the key to connect with, and messages can be carried.
 
     Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest message,
     and for less room than an update of each node takes, and two more of each liar: liars may give

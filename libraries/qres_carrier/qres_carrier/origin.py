@@ -1,4 +1,4 @@
-"""Where a connection comes from, for limits that many connections share."""
+"""Origin of a connection, for limits that many connections share."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from typing import Final
 
 import attrs
 
-from qres_core import CHUNK, BlobRef, TransportError
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef
 
 KEPT_HEIGHTS: Final = 8
 """Heights after which a blob that nobody asked for is dropped: what is sent again is held anew."""
@@ -81,6 +82,11 @@ class SharedBlobStore:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._find(folder)
+
+    @property
+    def far_slower(self) -> float:
+        """Bytes a second below which something comes far slower than a blob did before."""
+        return self._fastest / FAR_SLOWER
 
     @property
     def used(self) -> int:
@@ -171,7 +177,7 @@ class SharedBlobStore:
         return 0 if blob is None else blob.size
 
     def whole(self, root: bytes) -> bool:
-        """Whether a blob is here, all of it."""
+        """True if a blob is here, all of it."""
         blob = self._blobs.get(root)
         return blob is not None and blob.held is None
 
@@ -212,7 +218,7 @@ class SharedBlobStore:
                 self.discard(ref.root)
 
     def _resume(self, ref: BlobRef) -> bool:
-        """Whether a blob is here, whole or in part; what a restart found of it is looked at."""
+        """True if a blob is here, whole or in part; what a restart found of it is looked at."""
         blob = self._blobs.get(ref.root)
         if blob is None or blob.size != ref.size:
             self.discard(ref.root)

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from qres_core import TransportStats
+from qres_core.transport import TransportStats
 
 
 @attrs.define(eq=False)

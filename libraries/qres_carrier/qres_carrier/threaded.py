@@ -14,13 +14,12 @@ import anyio.to_thread
 
 from qres_carrier.mailbox import Mailbox
 from qres_carrier.tally import Tally
-from qres_core import (
+from qres_core import NodeId
+from qres_core.errors import RoundError, TransportError
+from qres_core.transport import (
     BlobRef,
     Delivery,
     Handler,
-    NodeId,
-    RoundError,
-    TransportError,
     TransportEvent,
     TransportLimits,
     TransportStats,
@@ -35,7 +34,9 @@ FRAMES: Final = 6
 
 
 class ThreadedTransport(ABC):
-    """What every such transport does alike; see :class:`qres_core.Transport` for each method.
+    """Common part of all such transports.
+
+    See :class:`qres_core.transport.Transport` for each method.
 
     Args:
         where: its place in errors, for example ``transport.grpc``.
@@ -60,12 +61,12 @@ class ThreadedTransport(ABC):
     @property
     @abstractmethod
     def limits(self) -> TransportLimits:
-        """What is too large."""
+        """Bounds of sizes."""
 
     @property
     @abstractmethod
     def _started(self) -> bool:
-        """Whether it was started."""
+        """True if it was started."""
 
     @abstractmethod
     async def _call(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -148,14 +149,14 @@ class ThreadedTransport(ABC):
         """Counts since the start."""
         return self._tally.snapshot()
 
-    # ── whether the thread runs; see :class:`qres_core.AttendedTransport` ─────────────────────
+    # ── whether the thread runs; see :class:`qres_core.transport.AttendedTransport` ───────────────
 
     async def attend(self) -> None:
         """Have the thread do nothing, once. Raises RoundError: QRES-E603 where it is over."""
         self._ident = await self._call(_here)
 
     def doing(self) -> str:
-        """Where in the code the thread is, the innermost call first."""
+        """Place of the thread in the code, the innermost call first."""
         # CPython's only way to see another thread; what it shows may be over already.
         system: Any = sys
         frame = system._current_frames().get(self._ident or 0)  # noqa: SLF001 - documented, for this

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from qres_carrier import Mailbox, SenderBuckets, Tally, TokenBucket
 
-from qres_core import RoundError, TransportStats
+from qres_core.errors import RoundError
+from qres_core.transport import TransportStats
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 

@@ -10,7 +10,8 @@ import pytest
 from qres_carrier import KEPT_HEIGHTS, SharedBlobStore
 from qres_carrier import store as module
 
-from qres_core import CHUNK, BlobRef, TransportError
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef
 
 SIZE = 1000
 ROOM = 2**30

@@ -10,16 +10,14 @@ import anyio
 import pytest
 from qres_carrier import ThreadedTransport, fitting
 
-from qres_core import (
+from qres_core import NodeId
+from qres_core.errors import ConfigError, RoundError, TransportError
+from qres_core.transport import (
     AttendedTransport,
     BlobRef,
-    ConfigError,
     Delivery,
     LinkKeys,
-    NodeId,
     PeerChange,
-    RoundError,
-    TransportError,
     TransportEvent,
     TransportLimits,
 )

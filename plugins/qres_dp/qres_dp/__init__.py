@@ -15,7 +15,6 @@ where                            what
 ``accounting``                   what releases cost, alone and together
 ``ledger``, ``keeping``          what a node released and spent, on disk; where that is
 ``plan``, ``cli``                from a budget to noise, before there is a swarm; ``qres dp``
-``audit``, ``gallery``           attempts to prove it wrong
 ===============================  =================================================================
 """
 

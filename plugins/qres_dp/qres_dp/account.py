@@ -1,4 +1,4 @@
-"""What a list of charges promises: epsilon, mu, a single round, and groups of units."""
+"""Promise of a list of charges: epsilon, mu, a single round, and groups of units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 from qres_dp.accounting.composition import spent, together
 from qres_dp.accounting.limits import Kind
 
@@ -26,14 +26,14 @@ def group_of(kinds: Mapping[Kind, int], size: int) -> Mapping[Kind, int]:
 
 @attrs.frozen
 class PrivacyAccount:
-    """What rounds cost together."""
+    """Cost of rounds together."""
 
     charges: Mapping[Kind, int]  # noise multiplier, and how many such rounds
     delta: float
 
     @property
     def rounds(self) -> int:
-        """How many rounds are charged."""
+        """Number of rounds that are charged."""
         return sum(self.charges.values())
 
     @property

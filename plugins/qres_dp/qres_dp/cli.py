@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import math
-import secrets
-import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,7 @@ from typing import Any
 import attrs
 import click
 
-from qres_core import ConfigError
-from qres_dp.audit import FAULTS, Audit, audit, controls
+from qres_core.errors import ConfigError, LabError
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
 from qres_dp.output import bounded
@@ -23,11 +22,36 @@ from qres_dp.places import ledger_place
 from qres_dp.plan_command import plan_command
 from qres_dp.report_command import report_command
 
+_AUDIT = "audit"
 _MAX_CONFIG = 2**20
 _PATH = click.Path(path_type=Path)
 
 
-@click.group()
+class _WithAudit(click.Group):
+    """The verbs, and the audit, which a distribution apart brings."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The audit too, if it is installed."""
+        audit = [_AUDIT] if importlib.util.find_spec("qres_dp_audit") is not None else []
+        return sorted([*super().list_commands(ctx), *audit])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the audit when it is asked for. Raises LabError: QRES-E802 without it."""
+        if cmd_name != _AUDIT:
+            return super().get_command(ctx, cmd_name)
+        try:
+            module = importlib.import_module("qres_dp_audit.cli")
+        except ModuleNotFoundError as error:
+            if error.name != "qres_dp_audit":
+                raise
+            what = "qres-dp-audit is not installed"
+            fix = 'pip install "qres-dp[audit]": in a checkout of QRES, ./libraries/qres_dp_audit'
+            raise LabError.of("QRES-E802", "qres dp audit", what, fix) from error
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=_WithAudit)
 def dp() -> None:
     """Plan a privacy budget, read a ledger, audit the plugin."""
 
@@ -133,66 +157,3 @@ def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> No
         f"{len(records)} releases, chain and anchor hold: epsilon {bounded(end.epsilon)} of "
         f"{end.budget:g} spent, delta {end.delta:g}"
     )
-
-
-# ── audit ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def _found(audit: Audit) -> dict[str, Any]:
-    findings = [{**attrs.asdict(f), "passed": f.passed} for f in audit.findings]
-    return {
-        "subject": audit.subject,
-        "seed": audit.seed,
-        "passed": audit.passed,
-        "findings": findings,
-    }
-
-
-@dp.command("audit")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of an audit to make again.")
-@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Audits made.")
-@click.option("--faults/--no-faults", default=False, help="Show that known faults are found.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def audit_command(seed: int | None, *, runs: int, faults: bool, as_json: bool) -> None:
-    """Audit the installed plugin: does it do what its plans promise?
-
-    Settings and what happens in them are drawn at random, from the seed that is printed. What comes
-    out is compared with a short reference. With --faults, each of the known faults is put into the
-    plugin and must be found. Ends with code 1 if the plugin fails a check, or a fault passes them
-    all. The audit finds what it was made for; a passed audit is no proof.
-    """
-    first = secrets.randbits(32) if seed is None else seed
-    correct = [audit(first + number) for number in range(runs)]
-    alarms = [case for case in correct if not case.passed]
-    broken = list(controls(first)) if faults else []
-    missed = [case.subject for case in broken if case.passed]
-    if as_json:
-        told = {
-            "seed": first,
-            "runs": runs,
-            "alarms": len(alarms),
-            "missed": missed,
-            "audits": [_found(alarm) for alarm in (alarms or correct[:1])],
-            "faults": [_found(case) for case in broken],
-        }
-        click.echo(json.dumps(told, indent=2))
-    else:
-        for alarm in alarms[:5] or correct[:1]:
-            _print_audit(alarm)
-        if runs > 1:
-            click.echo(f"{len(alarms)} alarms in {runs} audits")
-        for alarm in broken:
-            by = ", ".join(f"{f.check} ({f.mode})" for f in alarm.findings if not f.passed)
-            click.echo(f"fault  {alarm.subject:48}{'found by ' + by if by else 'MISSED'}")
-        if broken:
-            click.echo(f"{len(broken) - len(missed)} of {len(FAULTS)} faults found")
-    if alarms or missed:
-        sys.exit(1)
-
-
-def _print_audit(audit: Audit) -> None:
-    click.echo(f"seed {audit.seed}")
-    for finding in audit.findings:
-        verdict = "holds" if finding.passed else "FAILS"
-        numbers = f"{finding.value:.4g}, at most {finding.limit:.4g}"
-        click.echo(f"{verdict}  {finding.mode:14}{finding.check:16}{numbers}  {finding.refused}")

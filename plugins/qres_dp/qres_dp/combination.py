@@ -1,4 +1,4 @@
-"""Which options go together: what is refused from the options alone, before there is a swarm.
+"""Combinations of options: some are refused from the options alone, before there is a swarm.
 
 All refusals are QRES-E314 with the option at fault.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 from qres_dp.modes import Mode, Unit
 
 _VOTES: Final = (

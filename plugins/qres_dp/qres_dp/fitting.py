@@ -10,17 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
-from qres_core import (
-    CompatibilityError,
-    NodeInfo,
-    Problem,
-    QresError,
-    RecordClip,
-    RoundInfo,
-    Surroundings,
-    Visibility,
-    most_colluders,
-)
+from qres_core import NodeInfo, RoundInfo, Surroundings, Visibility
+from qres_core.claims import most_colluders
+from qres_core.errors import CompatibilityError, Problem, QresError
+from qres_core.training import RecordClip
 from qres_dp.modes import Mechanism
 
 Plan = Callable[[Surroundings], Mechanism]
@@ -28,7 +21,7 @@ Plan = Callable[[Surroundings], Mechanism]
 
 
 def of_node(node_info: NodeInfo) -> Surroundings:
-    """What a node knows when it is set up: a sum may at best have all nodes in it."""
+    """Knowledge of a node when it is set up: a sum may at best have all nodes in it."""
     nodes, byzantine = len(node_info.roster), node_info.byzantine
     return Surroundings(
         nodes=nodes,
@@ -41,7 +34,7 @@ def of_node(node_info: NodeInfo) -> Surroundings:
 
 
 def of_round(round_info: RoundInfo, colluding: float) -> Surroundings:
-    """What a round says of itself: a sum of all has no fewer nodes than the quorum.
+    """Knowledge from a round itself: a sum of all has no fewer nodes than the quorum.
 
     ``colluding``: share of the members that may collude, of the node's info.
     """

@@ -14,7 +14,8 @@ from typing import Final
 
 import attrs
 
-from qres_core import CompatibilityError, Problem, fixed
+from qres_core import fixed
+from qres_core.errors import CompatibilityError, Problem
 from qres_dp.discrete_gaussian import LARGEST_DEVIATION
 from qres_dp.modes import Mechanism, Mode, steps
 
@@ -42,7 +43,7 @@ def least_bound(dimension: int) -> int:
 
 
 def together(mechanism: Mechanism, nodes: int) -> int:
-    """How many updates, each with its noise, one number of the grid has to hold the sum of."""
+    """Number of updates, each with its noise, whose sum one number of the grid has to hold."""
     return nodes if mechanism.mode is Mode.DISTRIBUTED else 1
 
 

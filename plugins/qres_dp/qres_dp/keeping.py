@@ -1,4 +1,4 @@
-"""Where a node's ledger is kept: in memory, in its own folder, or with the data that it has."""
+"""Place of a node's ledger: in memory, in its own folder, or with the data that it has."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import attrs
 
-from qres_core import NodeInfo, OwnContributions, RoundError, RoundInfo
+from qres_core import NodeInfo, OwnContributions, RoundInfo, stores
+from qres_core.errors import Problem, RoundError
 from qres_dp.ledger import Owner, PrivacyLedger
+from qres_dp.ledger.store import BESIDE, KIND
 from qres_dp.modes import Relation, Unit
 
 
@@ -43,6 +45,15 @@ class Keeping:
             return PrivacyLedger.open(self.folder, self.owner)
         return None
 
+    def refusals(self) -> tuple[Problem, ...]:
+        """Reasons why :meth:`found` would refuse the present ledger: QRES-E602. It opens a copy."""
+
+        def opens(folder: Path) -> None:
+            if PrivacyLedger.exists(folder):
+                PrivacyLedger.open(folder, self.owner).close()
+
+        return stores.rehearse(self.folder, KIND, opens, BESIDE)
+
     def begun(self, round_info: RoundInfo, *, is_new: bool) -> PrivacyLedger:
         """A new ledger, or that of the data set which another node has just begun.
 
@@ -71,7 +82,7 @@ class Keeping:
 
 @attrs.define
 class Start:
-    """What a node cannot know of itself when it starts: how far the swarm is without it.
+    """Facts that a node cannot know of itself when it starts: how far the swarm is without it.
 
     It begins where its folder says, and only then hears of the others.
 
@@ -105,7 +116,7 @@ class Start:
             self._told = round_info.height
 
     def waits(self, round_info: RoundInfo, contributed: OwnContributions) -> bool:
-        """Whether it is the first round here of a node that was charged before."""
+        """True if it is the first round here of a node that was charged before."""
         # A number that nobody heard of is opened again, at the next head.
         is_first = (round_info.number, round_info.head) == self._first
         return is_first and self._had_charges and bool(contributed.journal)

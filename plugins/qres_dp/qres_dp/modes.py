@@ -1,4 +1,4 @@
-"""Who adds the noise, and between which inputs it makes no difference: modes and relations.
+"""Modes and relations: the nodes that add noise, and the inputs between which it hides.
 
 ====================  ==========================  =================================================
 mode                  who adds noise              what is protected against
@@ -17,7 +17,8 @@ from typing import Final
 
 import attrs
 
-from qres_core import CompatibilityError, OptionError, fixed, options
+from qres_core import fixed, options
+from qres_core.errors import CompatibilityError, OptionError
 
 LEMMA: Final = 9
 """Variance that is added and not accounted for, in squared steps of the grid.
@@ -31,7 +32,7 @@ _FRACTION: Final = 2**16  # variances are rounded up to this fraction of a squar
 
 
 class Mode(enum.Enum):
-    """Who adds the noise."""
+    """Mode: the nodes that add the noise."""
 
     LOCAL = "local"
     DISTRIBUTED = "distributed"
@@ -57,7 +58,7 @@ class ModeOption(options.Option):
 
 
 class Unit(enum.Enum):
-    """Whose presence must not be told: all data of a node, or a single record of one.
+    """Unit whose presence must not be told: all data of a node, or a single record of one.
 
     What counts for a ``NODE`` is its update, clipped to C. What counts for a ``RECORD`` is its part
     of the update, which the trainer's steps are clipped to: C as well. So a sum differs by at most
@@ -69,7 +70,7 @@ class Unit(enum.Enum):
 
 
 class Relation(enum.Enum):
-    """Which inputs count as neighbours: what must not be told apart.
+    """Inputs that count as neighbours: no observer must tell them apart.
 
     ``ADD_REMOVE``: with and without one unit, in whose place there is then nothing; which nodes
     take part is public. A sum differs by at most C. ``REPLACE_ONE``: one unit against any other
@@ -81,7 +82,7 @@ class Relation(enum.Enum):
 
     @property
     def apart(self) -> int:
-        """How many bounds of an update neighbours are apart in L2."""
+        """Number of bounds of an update between neighbours, in L2."""
         return 1 if self is Relation.ADD_REMOVE else 2
 
 
@@ -110,12 +111,12 @@ class Mechanism:
 
     @property
     def length(self) -> int:
-        """How long an update is at most: all units of a node at once."""
+        """Length of an update at most: all units of a node at once."""
         return self.units * self.bound
 
     @property
     def longest(self) -> int:
-        """How long what leaves a node is at most, noise aside."""
+        """Length at most of a vector that leaves a node, noise aside."""
         return math.ceil(self.length * self.stretch)
 
     @property

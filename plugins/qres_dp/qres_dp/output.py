@@ -1,11 +1,11 @@
-"""What commands write: files, never over one that is there, and bounds in few digits."""
+"""Output of commands: files, never over one that is there, and bounds in few digits."""
 
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Context
 from pathlib import Path
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 
 def write_new(path: Path, text: str, option: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a ledger lies: in a folder, or in that of the only node below it."""
+"""Places of a ledger: in a folder, or in that of the only node below it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_dp.ledger import PrivacyLedger
 
 _IDENTITY: Final = re.compile("[0-9a-f]{64}")

@@ -1,4 +1,4 @@
-"""What the plugin will do in a swarm, and what that costs, before anything is started.
+"""Plan of the plugin in a swarm, and its cost, before anything is started.
 
 A plan is what the plugin does with the same options, in numbers: the clipping bound and the noise
 in steps of the grid, what they are in the model's units, every charge of the ledger, and what all
@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import CompatibilityError, Surroundings, fixed
+from qres_core import Surroundings, fixed
+from qres_core.errors import CompatibilityError
 from qres_dp import accounting, grid
 from qres_dp.account import PrivacyAccount
 from qres_dp.fitting import refuse
@@ -28,7 +29,7 @@ VERSION: Final = 2
 
 @attrs.frozen
 class PrivacyPlan:
-    """What options come to in a swarm."""
+    """Plan that options give in a swarm."""
 
     terms: ReleaseTerms  # what the options say
     around: Surroundings  # the swarm
@@ -114,7 +115,7 @@ class PrivacyPlan:
 
 
 def plan_of(release: Release, rounds: int, around: Surroundings) -> PrivacyPlan:
-    """What a plugin will do, with every check of precision, headroom and the swarm's numbers.
+    """Plan a plugin, with every check of precision, headroom and the swarm's numbers.
 
     Args:
         release: of the plugin, made from its options.

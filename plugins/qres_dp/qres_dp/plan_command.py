@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 import click
 
-from qres_core import ConfigError, Surroundings, Visibility, commands, reporting
+from qres_core import Surroundings, Visibility, commands, reporting
+from qres_core.errors import ConfigError
 from qres_dp import accounting, ranges
 from qres_dp.account import PrivacyAccount
 from qres_dp.modes import Mode, Unit
@@ -266,7 +267,7 @@ def plan_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """What a configuration, or a budget, comes to: noise, epsilon, trust.
+    """Show the plan of a configuration, or of a budget: noise, epsilon, trust.
 
     PATH is a configuration file that would start. Without it, two of --epsilon, --rounds and
     --noise are needed, and the third follows. Every epsilon printed is an upper bound for all

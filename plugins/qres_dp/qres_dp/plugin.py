@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import attrs
 
 from qres_core import (
     Claims,
-    CompatibilityError,
     Contribution,
-    Extent,
     NodeInfo,
     Outcome,
     OwnContributions,
-    Problem,
+    Reads,
     RoundInfo,
     Surroundings,
     Update,
@@ -24,6 +23,8 @@ from qres_core import (
     hookimpl,
     options,
 )
+from qres_core.claims import Extent, Privatizes, Wraps
+from qres_core.errors import CompatibilityError, Problem, RoundError
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
 from qres_dp.keeping import Keeping, Start
@@ -153,7 +154,7 @@ class Dp:
         self._release = release_of(self._terms)
 
     def _settled(self) -> ReleaseTerms:
-        """What the options come to, if they go together."""
+        """Settle the options, if they go together."""
         mode, unit = Mode(self.mode), Unit(self.unit)
         units = combination.units_of(unit, self.records)
         relation = relation_of(mode, self.relation, unit=unit)
@@ -187,14 +188,14 @@ class Dp:
 
     @property
     def claims(self) -> Claims:
-        """What the mode rests on: see the classes of :mod:`qres_dp.releases`."""
+        """Claims of the mode: see the classes of :mod:`qres_dp.releases`."""
         release, terms = self._release, self._terms
         return Claims(
             tolerates=None,
             needs=attrs.evolve(release.needs, folder=True, records=terms.records),
-            alters=release.alters,
-            reveals=False,
-            looks=False,
+            wraps=Wraps(alters=release.alters),
+            privatizes=Privatizes(reveals=False),
+            reads=Reads.NOTHING,
             by_fragments=True,  # but for the options that `check` names
             effective={
                 "epsilon": terms.budget.epsilon,
@@ -203,7 +204,7 @@ class Dp:
         )
 
     def check(self, around: Surroundings) -> Iterable[Problem | str]:
-        """Whether swarm, grid and the plugins beside allow the mechanism.
+        """Check that swarm, grid and the plugins beside allow the mechanism.
 
         Returns see :func:`qres_dp.fitting.misfits`; QRES-E314 for what nodes would say of their
         data without noise; QRES-E320 for noise that is taken back in other rounds; and what
@@ -228,7 +229,7 @@ class Dp:
             yield Problem("QRES-E314", "plugins.dp", what, fix)
 
     def _whole_alone(self, around: Surroundings) -> Iterator[Problem]:
-        """What is sound for the same coordinates in every round alone."""
+        """Refuse fragments with options that are sound only for the same coordinates each round."""
         terms, apart = self._terms, f"and swarm.fragments is {around.fragments}"
         if around.fragments == 1:
             return
@@ -238,18 +239,29 @@ class Dp:
             yield Problem("QRES-E320", "plugins.dp.noise", what, fix)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
-        """How large an update is after the plugin, however large it was before."""
+        """Size of an update after the plugin, however large it was before."""
         del extent
         return self._release.extent(around)
 
     def plan(self, around: Surroundings) -> PrivacyPlan:
-        """What these options come to in a swarm: see :func:`qres_dp.plan.plan_of`.
+        """Plan these options in a swarm: see :func:`qres_dp.plan.plan_of`.
 
         Raises CompatibilityError: QRES-E313, QRES-E314.
         """
         return plan_of(self._release, self.rounds, around)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
+        """Check that ``setup`` would take the ledger that there may be: yields QRES-E602 where not.
+
+        The numbers of the swarm are judged by :meth:`check`.
+        """
+        try:
+            Lack(None if node_info.data_dir is None else Path(node_info.data_dir))
+        except RoundError as error:
+            yield from error.problems
+        yield from self._keeping(node_info).refusals()
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
@@ -304,7 +316,7 @@ class Dp:
 
     @hookimpl
     def status(self) -> Mapping[str, object]:
-        """What is spent, and of what budget, and how the noise is made."""
+        """Spending, its budget, and the way in which the noise is made."""
         ledger, terms = self._release.ledger, self._terms
         return {
             "epsilon": ledger.spent(self.delta) if ledger is not None else 0.0,

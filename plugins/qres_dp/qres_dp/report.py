@@ -1,4 +1,4 @@
-"""What was promised, what was spent and what is not covered: the content of ``qres dp report``.
+"""Report of promise, spending and things not covered: the content of ``qres dp report``.
 
 The numbers are those of the plan and of the ledger; the sentences are for people who answer for the
 data and did not write the software.
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import QresError, RoundError
+from qres_core.errors import QresError, RoundError
 from qres_dp.account import PrivacyAccount
 from qres_dp.accounting.composition import spent
 from qres_dp.accounting.limits import Kind
@@ -42,7 +42,7 @@ NOT_COVERED: Final = (
 
 @attrs.frozen
 class LedgerState:
-    """What was found in a folder."""
+    """Ledger found in a folder."""
 
     folder: Path
     records: tuple[LedgerEntry, ...]  # oldest first; empty where the ledger does not hold
@@ -76,7 +76,7 @@ def read_ledger(folder: Path, plan: PrivacyPlan) -> LedgerState:
 
 
 def hits(account: PrivacyAccount) -> float:
-    """How often an attacker may be right that accuses wrongly in one case of twenty, at most.
+    """Most right answers of an attacker that accuses wrongly in one case of twenty.
 
     An attacker guesses from all that left whether a unit's data took part. Source: Dong, Roth, Su
     2022, definition 2.6.
@@ -86,7 +86,7 @@ def hits(account: PrivacyAccount) -> float:
 
 
 def charged(records: Sequence[LedgerEntry]) -> PrivacyAccount | None:
-    """What the records come to, at the delta of the last one; ``None`` without records."""
+    """Charge of the records, at the delta of the last one; ``None`` without records."""
     if not records:
         return None
     kinds = Counter(r.charge.noise_multiplier for r in records)
@@ -126,7 +126,7 @@ def spent_on(records: Sequence[LedgerEntry], delta: float) -> list[dict[str, Any
 
 
 def rounds_left(plan: PrivacyPlan, charges: Mapping[Kind, int]) -> int:
-    """How many more rounds of the plan fit into what is left of the budget."""
+    """Number of rounds of the plan that still fit into the rest of the budget."""
     steps = [kind for kind, n in sorted(plan.account.charges.items()) for _ in range(n)]
     budget = plan.terms.budget
 

@@ -10,7 +10,8 @@ from typing import Any, Final, cast
 
 import click
 
-from qres_core import ConfigError, commands
+from qres_core import commands
+from qres_core.errors import ConfigError
 from qres_dp.output import write_new
 from qres_dp.places import ledger_place
 from qres_dp.plugin import Dp
@@ -26,7 +27,7 @@ _WRITERS: Final[Mapping[str, Callable[[Sequence[Block]], str]]] = {
 
 
 def _audit(path: Path) -> dict[str, Any]:
-    """What ``qres dp audit --json`` printed. Raises ConfigError: QRES-E101."""
+    """Output of ``qres dp audit --json``. Raises ConfigError: QRES-E101."""
     try:
         with path.open("rb") as file:
             octets = file.read(_MAX_AUDIT + 1)

@@ -91,7 +91,7 @@ def _summary(report: dict[str, Any]) -> Iterator[Block]:
 
 
 def _guess(mechanism: dict[str, Any]) -> tuple[str, str]:
-    """What an attacker has to tell, and the beginning of an example."""
+    """Question that an attacker has to answer, and the beginning of an example."""
     is_record = mechanism["unit"] == "record"
     data = "a record" if is_record else "the data of a node"
     wrong = f"{FALSE_ALARMS * 100:g} % of the cases"

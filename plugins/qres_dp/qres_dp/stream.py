@@ -1,4 +1,4 @@
-"""What a stream of correlated noise is, and the price of each of its rows.
+"""Streams of correlated noise, and the price of each row.
 
 The whole stream is one Gaussian release, and so is every beginning of it. The ledger composes
 Gaussian releases by ``1/z**2``, so a row is charged by how far it may move, squared: the charges of
@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import CompatibilityError, NodeId, Surroundings
+from qres_core import NodeId, Surroundings
+from qres_core.errors import CompatibilityError
 from qres_dp.accounting.limits import NOISE
 from qres_dp.correlated import Factor, Participation
 from qres_dp.modes import steps
@@ -30,7 +31,7 @@ FREE: Final = NOISE[1]
 
 @attrs.frozen
 class StreamShape:
-    """What a stream is, apart from its keys.
+    """Shape of a stream, apart from its keys.
 
     Raises:
         CompatibilityError: QRES-E314 where independent noise would serve better.
@@ -103,7 +104,7 @@ def _shaped(*numbers: Any) -> StreamShape:
 def shape_of(
     terms: ReleaseTerms, correlation: Correlation, around: Surroundings, *, grain: int = 0
 ) -> StreamShape:
-    """What a stream is in a swarm.
+    """Shape of a stream in a swarm.
 
     ``correlation``: of ``terms``; ``around``: the swarm, for its grid and the dimension of its
     model; ``grain``: see :class:`StreamShape`, whose QRES-E314 it raises.

@@ -1,4 +1,4 @@
-"""What the options come to: the noise and the budget that every round is made by."""
+"""Terms of the options: the noise and the budget that every round is made by."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import functools
 
 import attrs
 
-from qres_core import (
-    CompatibilityError,
-    NodeId,
-    OwnContributions,
-    RecordClip,
-    RoundInfo,
-    Vector,
-    vector_digest,
-)
+from qres_core import NodeId, OwnContributions, RoundInfo, Vector, vector_digest
+from qres_core.errors import CompatibilityError
+from qres_core.training import RecordClip
 from qres_dp import accounting
 from qres_dp.ledger import PrivacyBudget
 from qres_dp.ledger.record import NOTHING_LEFT, Charge
@@ -32,7 +26,7 @@ class Correlation:
 
 @attrs.frozen
 class Releaser:
-    """Who releases: what a charge names beside the mechanism and the round."""
+    """Releaser: the owner that a charge names beside the mechanism and the round."""
 
     node: NodeId  # the node's identity
     contributed: OwnContributions  # what journal and chain knew when the round opened
@@ -40,7 +34,7 @@ class Releaser:
 
 @attrs.frozen
 class ReleaseTerms:
-    """What the options come to, for one swarm or another."""
+    """Terms of the options, for one swarm or another."""
 
     mode: Mode  # who adds the noise
     relation: Relation  # what it hides
@@ -54,7 +48,7 @@ class ReleaseTerms:
 
     @property
     def records(self) -> RecordClip | None:
-        """What a trainer has to bound, where the unit is a record."""
+        """Bound for a trainer, where the unit is a record."""
         return RecordClip(self.clip, self.units) if self.unit is Unit.RECORD else None
 
     def charge(
@@ -65,7 +59,7 @@ class ReleaseTerms:
         content: Vector | None = None,
         multiplier: float | None = None,
     ) -> Charge:
-        """What the ledger is charged with for a release.
+        """Charge of the ledger for a release.
 
         Args:
             mechanism: clipping and noise.

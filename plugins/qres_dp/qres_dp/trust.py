@@ -1,4 +1,4 @@
-"""Who is protected from whom, and who is trusted with what, in sentences for people."""
+"""Trust in a mode: protected parties and trusted ones, in sentences for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qres_dp.terms import ReleaseTerms
 
 @attrs.frozen
 class Trust:
-    """What a promise rests on."""
+    """Basis of a promise."""
 
     unit: str  # whose data are protected as a whole
     neighbours: str  # what must not be told apart
@@ -45,7 +45,7 @@ _SELF: Final = "The node's own software and machine do what they say, and keep i
 
 
 def trust_of(terms: ReleaseTerms, around: Surroundings) -> Trust:
-    """What the promise of some options rests on, in a swarm."""
+    """Basis of the promise of some options, in a swarm."""
     assumes = [_SELF]
     if terms.unit is Unit.RECORD:
         steps = "its trainer says which step each of them asks for"

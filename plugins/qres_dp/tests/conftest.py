@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qres_dp import Dp
-from qres_dp.audit.course import same_randomness
+from qres_dp_audit.course import same_randomness
+from qres_lab.testing import make_node_ids
 
 from qres_core import Contribution, NodeInfo, OwnContributions, RoundInfo, Update, Updates, Vector
-from qres_core.testing import make_node_ids
 
 NODES = 7
 DIMENSION = 50
@@ -89,7 +89,7 @@ def arrived(updates: list[Update]) -> tuple[Updates, tuple[Contribution, ...]]:
 
 def mean_rule(updates: Updates) -> Vector:
     """The rule ``mean``."""
-    from qres_core.swarm.mean import weighted_mean  # noqa: PLC0415
+    from qres_core.builtin.mean import weighted_mean  # noqa: PLC0415
 
     return weighted_mean(updates.vectors, updates.weights)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from qres_dp import Dp
 from qres_dp.ledger import PrivacyLedger
+from qres_lab.testing import make_node_ids
 
 from qres_core import NodeInfo, OwnContributions, RoundInfo, Update
-from qres_core.testing import make_node_ids
 
 ROSTER = make_node_ids(3)
 BAND, SEPARATION = 6, 3

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qres_dp import accounting
 from qres_dp.accounting import gaussian
 
-from qres_core import CompatibilityError, ConfigError
+from qres_core.errors import CompatibilityError, ConfigError
 
 # ── exact values ──────────────────────────────────────────────────────────────────────────────
 

@@ -16,18 +16,10 @@ from qres_dp import Dp
 from qres_dp.accounting import gaussian
 from qres_dp.ledger import PrivacyLedger, anchor, key, lack
 from qres_dp.ledger.store import FILE
+from qres_lab.testing import make_node_ids
 
-from qres_core import (
-    NodeInfo,
-    OwnContributions,
-    RoundError,
-    RoundInfo,
-    Update,
-    ValueRefusedError,
-    canonical,
-    vector_digest,
-)
-from qres_core.testing import make_node_ids
+from qres_core import NodeInfo, OwnContributions, RoundInfo, Update, canonical, vector_digest
+from qres_core.errors import RoundError, ValueRefusedError
 
 VECTOR = np.full(50, 700, dtype=np.int32)
 ONE_SHOT: dict[str, Any] = {"epsilon": 1.0, "rounds": 1, "delta": 1e-5}

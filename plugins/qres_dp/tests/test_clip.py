@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qres_arithmetic import squared_norm
 from qres_dp.clip import clip
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 LEAST, MOST = -(2**31), 2**31 - 1
 int32 = st.integers(LEAST, MOST)

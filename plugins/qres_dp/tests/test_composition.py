@@ -13,7 +13,7 @@ from qres_dp import accounting
 from qres_dp.accounting.composition import delta_of, spent
 from qres_dp.accounting.limits import Kind
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 
 ORACLE: Any = json.loads(
     (Path(__file__).parent / "oracles" / "composition.json").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ from qres_dp.correlated import Factor, Participation, decode
 from qres_dp.correlated.factor import ONE
 from qres_dp.discrete_gaussian import discrete_gaussian
 
-from qres_core import ConfigError, Vector
+from qres_core import Vector
+from qres_core.errors import ConfigError
 
 
 def matrix(factor: Factor, steps: int) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ from qres_dp.discrete_gaussian import (
 )
 from qres_dp.randomness import Keystream
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 KEY: Final = bytes(range(32))
 SAMPLES: Final = 400_000

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from qres_dp import Dp
 
-from qres_core import Fragment, Problem, Surroundings, Visibility
+from qres_core import Surroundings, Visibility
+from qres_core.errors import Problem
+from qres_core.training import Fragment
 
 AROUND = Surroundings(
     nodes=40,

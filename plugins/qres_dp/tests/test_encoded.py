@@ -23,24 +23,23 @@ from qres_dp.correlated.memory import FILE
 from qres_dp.ledger import PrivacyLedger
 from qres_dp.releases import encoded, local
 from qres_dp.stream import turn_of
+from qres_lab.testing import make_node_ids
 
 from qres_core import (
     NodeInfo,
     Outcome,
     OwnContributions,
-    RoundError,
     RoundInfo,
     RoundStatus,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     fixed,
     model_digest,
 )
-from qres_core.swarm.mean import weighted_mean
-from qres_core.testing import make_node_ids
+from qres_core.builtin.mean import weighted_mean
+from qres_core.errors import RoundError, ValueRefusedError
 
 NODES, HONEST, DIMENSION = 7, 5, 30
 ROUNDS, BAND, SEPARATION = 12, 4, 3

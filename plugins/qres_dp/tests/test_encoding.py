@@ -32,7 +32,8 @@ from qres_dp.correlated import (
 from qres_dp.correlated.factor import ONE
 from qres_dp.correlated.memory import FILE
 
-from qres_core import RoundError, Vector, fixed
+from qres_core import Vector, fixed
+from qres_core.errors import RoundError
 
 SHAPE = EncodingShape("lab", 4, 1000, 0, 5)
 SEEDS = st.integers(0, 2**32 - 1)

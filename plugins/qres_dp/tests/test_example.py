@@ -12,11 +12,10 @@ import pytest
 from click.testing import CliRunner
 from qres_dp import accounting
 
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.cli.app import app
 from qres_core.kernel.config import load
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "dp.toml"

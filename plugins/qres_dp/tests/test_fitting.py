@@ -12,18 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_dp import Dp
 from qres_dp.fitting import of_node, of_round, refuse
+from qres_lab.testing import make_node_ids
 
-from qres_core import (
-    CompatibilityError,
-    Extent,
-    NodeInfo,
-    OwnContributions,
-    QresError,
-    RoundInfo,
-    Surroundings,
-    Visibility,
-)
-from qres_core.testing import make_node_ids
+from qres_core import NodeInfo, OwnContributions, RoundInfo, Surroundings, Visibility
+from qres_core.claims import Extent
+from qres_core.errors import CompatibilityError, QresError
 
 NOTHING = OwnContributions()
 USUAL: dict[str, Any] = {"clip": 1.0, "delta": 1e-6, "noise_multiplier": 1.0, "rounds": 10}

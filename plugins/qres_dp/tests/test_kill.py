@@ -14,8 +14,7 @@ import pytest
 from qres_dp.correlated import EncodingMemory, EncodingShape
 from qres_dp.ledger import PrivacyLedger
 from qres_dp.stream import turn_of
-
-from qres_core.testing import make_node_ids
+from qres_lab.testing import make_node_ids
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 ROSTER, BAND, SEPARATION = make_node_ids(3), 6, 3  # those of the driver

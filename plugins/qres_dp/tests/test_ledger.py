@@ -24,17 +24,10 @@ from qres_dp.ledger.record import Charge, LedgerEntry
 from qres_dp.ledger.store import FILE, LedgerStore
 from qres_dp.modes import Relation, Unit
 from qres_dp.places import ledger_place
+from qres_lab.testing import make_round_info
 
-from qres_core import (
-    ConfigError,
-    NodeId,
-    NodeInfo,
-    OwnContributions,
-    RoundError,
-    ValueRefusedError,
-    canonical,
-)
-from qres_core.testing import make_round_info
+from qres_core import NodeId, NodeInfo, OwnContributions, canonical
+from qres_core.errors import ConfigError, RoundError, ValueRefusedError
 
 OWNER: Final = Owner("lab", NodeId(bytes(range(32))), "add-remove", "node")
 SHARED: Final = Owner.of_data_set("add-remove", "node")

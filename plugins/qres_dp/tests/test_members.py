@@ -10,9 +10,10 @@ import attrs
 import numpy as np
 import pytest
 from qres_dp import Dp
+from qres_lab.testing import make_node_ids
 
-from qres_core import CompatibilityError, NodeInfo, OwnContributions, RoundError
-from qres_core.testing import make_node_ids
+from qres_core import NodeInfo, OwnContributions
+from qres_core.errors import CompatibilityError, RoundError
 
 VECTOR = np.arange(50, dtype=np.int32)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qres_dp import accounting, grid
 from qres_dp.modes import Mechanism, Mode, Relation, relation_of, steps
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 
 mechanisms = st.builds(
     Mechanism,

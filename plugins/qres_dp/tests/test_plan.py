@@ -19,7 +19,8 @@ from qres_dp.accounting import gaussian
 from qres_dp.modes import Mode
 from qres_dp.plan import PrivacyPlan
 
-from qres_core import QresError, Surroundings, Visibility, commands
+from qres_core import Surroundings, Visibility, commands
+from qres_core.errors import QresError
 
 OPTIONS: dict[str, Any] = {
     "mode": "distributed",

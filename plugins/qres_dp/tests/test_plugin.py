@@ -15,19 +15,16 @@ from numpy.typing import NDArray
 from qres_dp import Dp, accounting
 from qres_dp.ledger import PrivacyLedger, anchor
 from qres_dp.ledger.store import FILE
+from qres_lab.testing import make_node_ids
 
-from qres_core import (
-    Companion,
+from qres_core import Companion, Updates, Visibility, commands
+from qres_core.errors import (
     CompatibilityError,
     ConfigError,
     QresError,
     RoundError,
-    Updates,
     ValueRefusedError,
-    Visibility,
-    commands,
 )
-from qres_core.testing import make_node_ids
 
 STEP = 2.0**-20  # of the grid the fixture uses
 USUAL: dict[str, Any] = {"mode": "local", "clip": 0.01, "delta": 1e-6}

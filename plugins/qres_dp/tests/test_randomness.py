@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from qres_dp.randomness import Keystream, fresh_key
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 KEY = bytes(range(32))
 
@@ -74,7 +74,7 @@ def test_fresh_keys_differ() -> None:
 
 FORKED = """
 import os, sys
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_dp.randomness import Keystream, fresh_key
 stream = Keystream(fresh_key())
 before = fresh_key()

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_dp.ledger.record import MAX_BODY, Charge, LedgerEntry, genesis
 
-from qres_core import NodeId, QresError, WireError, canonical
+from qres_core import NodeId, canonical
+from qres_core.errors import QresError, WireError
 
 KEY = bytes(range(32))
 

@@ -27,7 +27,8 @@ from qres_dp.report_page import (
     markdown,
 )
 
-from qres_core import NodeId, QresError
+from qres_core import NodeId
+from qres_core.errors import QresError
 
 NODE = NodeId(bytes([7]) * 32)
 SWARM = """

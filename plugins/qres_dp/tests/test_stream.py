@@ -8,7 +8,8 @@ import pytest
 from qres_dp import Dp
 from qres_dp.stream import FREE, StreamShape
 
-from qres_core import CompatibilityError, Surroundings, Visibility
+from qres_core import Surroundings, Visibility
+from qres_core.errors import CompatibilityError
 
 OPTIONS: dict[str, Any] = {
     "mode": "distributed",

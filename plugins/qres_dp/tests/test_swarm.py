@@ -13,28 +13,28 @@ import pytest
 from qres_dp import Dp, accounting
 from qres_dp.correlated import EncodingMemory
 from qres_dp.releases.encoded import EncodedRelease
+from qres_lab.testing import make_node_ids
 
 from qres_core import (
     Claims,
-    CompatibilityError,
     NodeInfo,
     Outcome,
     OwnContributions,
-    RoundError,
     RoundInfo,
     Update,
     Vector,
     hookimpl,
 )
+from qres_core.attacks.scenario import Scenario
+from qres_core.claims import Privatizes
+from qres_core.errors import CompatibilityError, RoundError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.goal import Goal
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab import simulator
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig
-from qres_core.testing import make_node_ids
+from qres_core.training.tasks import TaskConfig
 
 INSTALLED = {
     **scan(),
@@ -199,7 +199,7 @@ class Stunt:
 
     @property
     def claims(self) -> Claims:
-        return Claims(tolerates=None, keeps=self.is_harmless)
+        return Claims(tolerates=None, privatizes=Privatizes(keeps=self.is_harmless))
 
     @hookimpl
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:

@@ -17,30 +17,20 @@ from qres_dp import Dp, accounting
 from qres_dp.account import PrivacyAccount
 from qres_dp.fitting import refuse
 from qres_dp.releases import local
+from qres_lab.testing import make_node_ids
 
-from qres_core import (
-    CompatibilityError,
-    NodeInfo,
-    OwnContributions,
-    RecordClip,
-    RoundInfo,
-    Surroundings,
-    Trainer,
-    Update,
-    Vector,
-    by_record,
-    fixed,
-)
+from qres_core import NodeInfo, OwnContributions, RoundInfo, Surroundings, Update, Vector, fixed
+from qres_core.attacks.scenario import Scenario
 from qres_core.cli.app import app
+from qres_core.errors import CompatibilityError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab import simulator
-from qres_core.lab.models import Softmax
-from qres_core.lab.numpy_trainer import NumpyTrainer
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig
-from qres_core.testing import make_node_ids
+from qres_core.training import RecordClip, Trainer, by_record
+from qres_core.training.models import Softmax
+from qres_core.training.numpy_trainer import NumpyTrainer
+from qres_core.training.tasks import TaskConfig
 
 MODES = ["local", "distributed"]
 NODES, CLIP, MOST = 5, 0.02, 40

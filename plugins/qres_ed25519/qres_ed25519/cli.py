@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from qres_core import ConfigError, LabError
+from qres_core.errors import ConfigError, LabError
 from qres_ed25519 import keyfile, names
 from qres_ed25519.rotation import KeyRotation, Rotations, read_statement
 from qres_ed25519.signature import key_fault

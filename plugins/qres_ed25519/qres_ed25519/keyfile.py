@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from qres_core import ConfigError, LabError, stores
+from qres_core import stores
+from qres_core.errors import ConfigError, LabError
 from qres_ed25519.signature import SigningKey
 
 MAX_FILE_BYTES: Final = 16 * 1024

@@ -15,12 +15,9 @@ from qres_core import (
     ACCEPT,
     Blame,
     Claims,
-    ConfigError,
     Envelope,
-    LinkKeys,
     NodeId,
     NodeInfo,
-    Problem,
     RoundInfo,
     Surroundings,
     Verdict,
@@ -28,6 +25,8 @@ from qres_core import (
     options,
     reject,
 )
+from qres_core.errors import ConfigError, Problem
+from qres_core.transport import LinkKeys
 from qres_ed25519.rotation import Rotations
 from qres_ed25519.signature import SigningKey, key_fault, verify
 
@@ -43,7 +42,7 @@ _FORGED: Final = reject("bad-signature", blame=Blame.LINK)
 
 
 def _no_key(identity: str, fault: str) -> tuple[str, str]:
-    """What is wrong with an identity, and what helps."""
+    """Fault of an identity, and the remedy."""
     fix = "`qres key show` prints the identity of a key file"
     return f"{identity} is no Ed25519 public key: {fault}", fix
 
@@ -128,7 +127,7 @@ class Ed25519:
         return Claims(tolerates=None, notices=() if self.require_signature else (notice,))
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether every member could sign: what is no key takes a seat and never votes.
+        """Check that every member could sign: what is no key takes a seat and never votes.
 
         Yields QRES-E105. O(n) scalar multiplications.
         """
@@ -221,7 +220,7 @@ class Ed25519:
 
     @hookimpl
     def key_index(self, node_id: NodeId) -> int:
-        """How many statements lead from a node's first key to the present one."""
+        """Number of statements that lead from a node's first key to the present one."""
         return len(self._rotations.chain(node_id)) - 1
 
     @hookimpl

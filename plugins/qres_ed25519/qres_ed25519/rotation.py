@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import ConfigError, NodeId, WireError, canonical, stores
+from qres_core import NodeId, canonical, stores
+from qres_core.errors import ConfigError, WireError
 from qres_ed25519.signature import SigningKey, key_fault, verify
 
 VERSION: Final = 1

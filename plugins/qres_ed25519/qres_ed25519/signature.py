@@ -57,7 +57,7 @@ class SigningKey:
 
 
 def point_fault(encoding: bytes) -> str:
-    """Why 32 bytes are refused as a point before any curve arithmetic; empty if they are not.
+    """Reason to refuse 32 bytes as a point before any curve arithmetic; empty for none.
 
     ``encoding``: 32 bytes: ``y`` in 255 bits, little-endian, and the sign of ``x`` on top. Returns
     ``"not canonical"`` for ``y >= 2**255 - 19``, ``"of small order"`` for the 8 points of the
@@ -70,7 +70,7 @@ def point_fault(encoding: bytes) -> str:
 
 
 def key_fault(public: bytes) -> str:
-    """Why 32 bytes are no public key; empty if they are one.
+    """Reason why 32 bytes are no public key; empty if they are one.
 
     Beyond :func:`point_fault` the point must lie on the curve and in the subgroup of the base
     point, where all honestly made keys lie.
@@ -88,7 +88,7 @@ def key_fault(public: bytes) -> str:
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the holder of a key signed a message.
+    """True if the holder of a key signed a message.
 
     RFC 8032 section 5.1.7 with the equation that has no cofactor, ``[S]B = R + [k]A``, the stricter
     of the two it allows. Refused beforehand: another length than 64 bytes, ``S >= L`` (step 1; it

@@ -17,7 +17,7 @@ from qres_ed25519 import Ed25519, cli, keyfile
 from qres_ed25519.names import did, peer_id
 from qres_ed25519.rotation import read_statement
 
-from qres_core import ConfigError, LabError, QresError
+from qres_core.errors import ConfigError, LabError, QresError
 
 if TYPE_CHECKING:
     from click import Command

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from qres_ed25519 import Ed25519
 from qres_ed25519.signature import SigningKey, verify
+from qres_lab.testing import make_envelope
 
 from qres_core import Blame, Envelope, NodeInfo
 from qres_core.kernel.inbound import Rejection
-from qres_core.testing import make_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ SIGNER = """
 import sys
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing import make_envelope
+from qres_lab.testing import make_envelope
 
 raw = {
     "swarm": {"name": "testing", "nodes": 4, "byzantine": 0, "quorum": 3, "insecure": True},

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from qres_ed25519 import keyfile
 
-from qres_core import ConfigError, LabError, stores
+from qres_core import stores
+from qres_core.errors import ConfigError, LabError
 
 if TYPE_CHECKING:
     from qres_ed25519.signature import SigningKey

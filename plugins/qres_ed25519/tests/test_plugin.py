@@ -14,18 +14,10 @@ import pytest
 from qres_ed25519 import Ed25519
 from qres_ed25519 import plugin as module
 from qres_ed25519.signature import L, SigningKey, verify
+from qres_lab.testing import AuthenticatorContract, host, make_envelope
 
-from qres_core import (
-    ACCEPT,
-    Blame,
-    ConfigError,
-    NodeInfo,
-    OptionError,
-    PluginError,
-    Surroundings,
-    reject,
-)
-from qres_core.testing import AuthenticatorContract, host, make_envelope
+from qres_core import ACCEPT, Blame, NodeInfo, Surroundings, reject
+from qres_core.errors import ConfigError, OptionError, PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from qres_ed25519 import Ed25519
 from qres_ed25519.rotation import MAX_STATEMENT_BYTES, KeyRotation, Rotations, read_statement
 from qres_ed25519.signature import L, SigningKey
+from qres_lab.testing import make_envelope, make_round_info
 
-from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, WireError, canonical, reject
-from qres_core.testing import make_envelope, make_round_info
+from qres_core import ACCEPT, Blame, NodeInfo, canonical, reject
+from qres_core.errors import ConfigError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ import pytest
 from qres_ed25519 import Ed25519
 from qres_ed25519.signature import SigningKey
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 
 if TYPE_CHECKING:

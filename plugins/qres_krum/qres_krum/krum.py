@@ -7,7 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of
 
-from qres_core import ValueRefusedError, options
+from qres_core import options
+from qres_core.errors import ValueRefusedError
 from qres_krum.selection import best_rows
 
 

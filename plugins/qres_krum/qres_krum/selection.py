@@ -1,4 +1,4 @@
-"""Which rows have the least scores, found without scoring every row exactly."""
+"""Rows with the least scores, found without scoring every row exactly."""
 
 from __future__ import annotations
 

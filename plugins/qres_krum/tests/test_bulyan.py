@@ -15,8 +15,10 @@ from qres_arithmetic import using_threads
 from qres_krum import Bulyan, bulyan
 from qres_krum.bulyan import Selected
 from qres_krum.iterated import iterated_krum
+from qres_lab.testing import make_round_info, merged
 
-from qres_core import CompatibilityError, Needs, OptionError, Updates, ValueRefusedError, Visibility
+from qres_core import Needs, Updates, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,15 +261,14 @@ def test_reported_weights_have_no_effect(stack: Callable[..., Updates]) -> None:
 @pytest.mark.parametrize("f", [0, 1, 2, 5])
 def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) -> None:
     rows = [[i] for i in range(4 * f + 3)]
-    Bulyan(f=f).aggregate(stack(rows))
+    info = make_round_info(1)
+    merged([Bulyan(f=f)], stack(rows), info)
     with pytest.raises(ValueRefusedError) as refusal:
-        Bulyan(f=f).aggregate(stack(rows[:-1]))
+        merged([Bulyan(f=f)], stack(rows[:-1]), info)
     (problem,) = refusal.value.problems
     assert problem.code == "QRES-E505"
-    assert f"n = {4 * f + 2}" in problem.what
-    assert f"4 f + 3 = {4 * f + 3}" in problem.what
-    assert "swarm.quorum" in problem.fix
-    assert "plugins.bulyan.f" in problem.fix
+    assert problem.what == f"n = {4 * f + 2} updates, and it needs {4 * f + 3} or more"
+    assert f"raise swarm.quorum to {4 * f + 3}" in problem.fix
     with pytest.raises(ValueRefusedError, match="QRES-E505 vectors"):
         bulyan(stack(rows[:-1]).vectors, f)
 

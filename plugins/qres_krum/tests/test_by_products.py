@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from qres_krum import Bulyan, Krum
+from qres_lab.testing import make_updates
 
-from qres_core import Updates
-from qres_core.testing import make_updates
+from qres_core import Reads, Updates
 
 
 def multiplied(rows: NDArray[np.int64]) -> NDArray[np.object_]:
@@ -56,5 +56,4 @@ def test_without_the_products_shards_choose_otherwise() -> None:
 
 def test_it_says_so() -> None:
     for rule in (Krum(f=1), Bulyan(f=1)):
-        assert rule.claims.by_products
-        assert not rule.claims.coordinatewise
+        assert rule.claims.reads is Reads.PRODUCTS

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from qres_krum import Bulyan, Krum
-
-from qres_core.testing import AggregatorContract
+from qres_lab.testing import AggregatorContract
 
 
 @pytest.mark.claim("C-krum-7")

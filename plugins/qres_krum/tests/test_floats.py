@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qres_krum import bulyan, krum, multi_krum
 from qres_krum.scores import krum_scores
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

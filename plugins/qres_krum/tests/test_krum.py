@@ -12,8 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from qres_krum import Krum, krum
 from qres_krum.scores import krum_scores, sums_of_nearest
+from qres_lab.testing import make_round_info, merged
 
-from qres_core import CompatibilityError, Needs, OptionError, Updates, ValueRefusedError, Visibility
+from qres_core import Needs, Updates, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,15 +194,16 @@ def test_inputs_stay_as_they_were_and_share_no_memory(
 @pytest.mark.parametrize("f", [0, 1, 2, 5])
 def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) -> None:
     rows = [[i] for i in range(2 * f + 3)]
-    Krum(f=f).aggregate(stack(rows))
+    info = make_round_info(1)
+    merged([Krum(f=f)], stack(rows), info)
     with pytest.raises(ValueRefusedError) as refusal:
-        Krum(f=f).aggregate(stack(rows[:-1]))
+        merged([Krum(f=f)], stack(rows[:-1]), info)
     (problem,) = refusal.value.problems
     assert problem.code == "QRES-E505"
-    assert f"n = {2 * f + 2}" in problem.what
-    assert f"f = {f}" in problem.what
-    assert "swarm.quorum" in problem.fix
-    assert "plugins.krum.f" in problem.fix
+    assert problem.what == f"n = {2 * f + 2} updates, and it needs {2 * f + 3} or more"
+    assert f"raise swarm.quorum to {2 * f + 3}" in problem.fix
+    with pytest.raises(ValueRefusedError, match="QRES-E505 vectors"):
+        krum(stack(rows[:-1]).vectors, f)
 
 
 @pytest.mark.claim("C-secagg-25")

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_krum import Krum, multi_krum
+from qres_lab.testing import make_round_info, merged
 
-from qres_core import OptionError, Updates, ValueRefusedError
+from qres_core import Updates
+from qres_core.errors import OptionError, ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,13 +119,13 @@ def test_a_weighted_mean_would_be_hijacked() -> None:
 
 def test_more_than_the_honest_is_refused(stack: Callable[..., Updates]) -> None:
     rows = [[i] for i in range(7)]
-    Krum(f=2, select=5).aggregate(stack(rows))
+    info = make_round_info(1)
+    merged([Krum(f=2, select=5)], stack(rows), info)
     with pytest.raises(ValueRefusedError) as refusal:
-        Krum(f=2, select=6).aggregate(stack(rows))
+        merged([Krum(f=2, select=6)], stack(rows), info)
     (problem,) = refusal.value.problems
     assert problem.code == "QRES-E505"
-    assert problem.where == "plugins.krum.select"
-    assert "select = 6 is more than n - f = 7 - 2 = 5" in problem.what
+    assert problem.what == "n = 7 updates, and it needs 8 or more"
     assert "raise swarm.quorum to 8" in problem.fix
     vectors = stack(rows).vectors
     multi_krum(vectors, 2, 5)

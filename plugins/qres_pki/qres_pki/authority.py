@@ -32,7 +32,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from qres_core import ConfigError, LabError, RoundError, stores
+from qres_core import stores
+from qres_core.errors import ConfigError, LabError, RoundError
 from qres_pki.index import CrlState, Index, Issued
 from qres_pki.issuer import APPROVAL_DOMAIN, Issuer
 from qres_pki.profile import AUTHORITY_NAME, DID, NAME, ROLE, ROLES, SWARM, subject
@@ -400,7 +401,7 @@ class Authority:
 
     @property
     def published(self) -> bool:
-        """Whether crl.pem is the newest CRL."""
+        """True if crl.pem is the newest CRL."""
         path = self.folder / "crl.pem"
         return path.is_file() and path.read_bytes() == self.index.crl.pem
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_pki.authority import BACKDATED, REASONS, Authority
 from qres_pki.index import Issued
 from qres_pki.members import parse_member, peer_id

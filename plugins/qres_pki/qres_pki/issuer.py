@@ -48,7 +48,7 @@ APPROVAL_DOMAIN: Final = b"qres/pki/approval/v1\0"
 
 @attrs.frozen
 class CertificateFields:
-    """What a genuine certificate says."""
+    """Fields of a genuine certificate."""
 
     public_key: bytes  # the node's identity, 32 bytes
     serial: int  # serial number
@@ -60,7 +60,7 @@ class CertificateFields:
 
 @attrs.frozen
 class Revocations:
-    """What a genuine CRL says."""
+    """Contents of a genuine CRL."""
 
     number: int  # CRL number, greater with every CRL
     this_update: float  # when it was made, seconds since 1970
@@ -143,7 +143,7 @@ class Issuer:
         )
 
     def approved(self, digest: bytes, approval: bytes) -> bool:
-        """Whether this CA signed a change of the members, named by a digest of 32 bytes."""
+        """True if this CA signed a change of the members, named by a digest of 32 bytes."""
         key = self.certificate.public_key()
         try:
             if not isinstance(key, Ed25519PublicKey):  # never so: ``from_pem`` refuses others
@@ -241,7 +241,7 @@ class Issuer:
 
 
 def _content(certificate: x509.Certificate) -> CertificateFields:
-    """What a certificate of this CA says; any error means it does not fit the profile."""
+    """Content of a certificate of this CA; any error means it does not fit the profile."""
     extensions = certificate.extensions
     key = raw_key(certificate)
     usage = extensions.get_extension_for_class(x509.KeyUsage).value

@@ -1,4 +1,4 @@
-"""Who is in: one consistent reading of the whitelist, the CA certificate and the CRL."""
+"""Members: one consistent reading of the whitelist, the CA certificate and the CRL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 
 import attrs
 
-from qres_core import ACCEPT, ConfigError, RoundError, Verdict, stores
+from qres_core import ACCEPT, Verdict, stores
+from qres_core.errors import ConfigError, RoundError
 from qres_pki.high_water import HighWater
 from qres_pki.issuer import CertificateFields, Issuer, Revocations
 from qres_pki.members import parse_members
@@ -37,7 +38,7 @@ MAX_FILE: Final = 8 * 2**20
 
 @attrs.frozen(kw_only=True)
 class Sources:
-    """Where the membership is read from; empty names are not used."""
+    """Files that the membership is read from; empty names are not used."""
 
     # keys listed in the configuration, or ``None`` without a whitelist
     members: frozenset[bytes] | None
@@ -77,7 +78,7 @@ class Membership:
     )
 
     def judge(self, key: bytes, credential: bytes, kind: str | None, now: float) -> Verdict:
-        """Whether a node may take part now, and send a message of this kind.
+        """Judge if a node may take part now, and send a message of this kind.
 
         Args:
             key: the identity it claims, 32 bytes.

@@ -16,19 +16,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from qres_core import (
     ACCEPT,
     Claims,
-    ConfigError,
     Envelope,
     Needs,
     NodeId,
     NodeInfo,
-    OptionError,
-    Problem,
     Surroundings,
     Verdict,
     hookimpl,
     options,
     reject,
 )
+from qres_core.errors import ConfigError, OptionError, Problem
 from qres_pki.high_water import HighWater
 from qres_pki.issuer import authority_key
 from qres_pki.members import parse_member
@@ -62,7 +60,7 @@ def _check_members(_instance: object, attribute: attrs.Attribute[Any], value: An
 
 
 def _stamp(path: str) -> _Stamp:
-    """What changes when a file does, or ``None`` if it is not there."""
+    """Marks that change when a file does, or ``None`` if it is not there."""
     try:
         found = os.stat(path)  # noqa: PTH116 - for every message; a Path costs more than the call
     except OSError:
@@ -72,7 +70,7 @@ def _stamp(path: str) -> _Stamp:
 
 @attrs.define(eq=False)
 class Pki:
-    """Who may take part: a whitelist, a swarm CA, or both, checked on connect and per message.
+    """Membership by a whitelist, a swarm CA, or both, checked on connect and per message.
 
     A message is accepted if its claimed sender is on the whitelist (where there is one) and showed
     a certificate of the swarm's CA (where there is one) that is for its key and this swarm, valid
@@ -179,7 +177,7 @@ class Pki:
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether the CA that decides is named, and whether the whitelist lets enough nodes in.
+        """Check that the CA that decides is named, and that the whitelist lets enough nodes in.
 
         Yields QRES-E103 where a CA is to decide about the members and there is none. Yields
         QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever closes.
@@ -211,7 +209,7 @@ class Pki:
         )
 
     def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
-        """Why this node could not start: what its files say, read without a word to the store.
+        """Reasons why this node could not start: its files say them, and the store hears no word.
 
         Yields QRES-E105 as ``setup`` raises it, but for an older CRL than one seen before.
         """
@@ -273,7 +271,7 @@ class Pki:
         now: float,
         quoted: bool,  # noqa: FBT001 - hooks are given their arguments by position
     ) -> Verdict:
-        """Whether the claimed sender may take part and send this kind of message.
+        """Judge if the claimed sender may take part and send this kind of message.
 
         The link is blamed for what no honest neighbour passes on, nobody for what a clock or the
         arrival of a new list decides, the claimed sender never. A quoted message is accepted: it
@@ -304,7 +302,7 @@ class Pki:
 
     @hookimpl
     def approve(self, digest: bytes, approval: bytes, now: float) -> Verdict:
-        """Whether the CA of this swarm signed a change of the members, as `qres ca approve` does.
+        """Judge if the CA of this swarm signed a change of the members, as `qres ca approve` does.
 
         Rejects everything without a CA, with one that is not valid now, and while the files cannot
         be read.
@@ -374,7 +372,7 @@ class Pki:
     def _misfits(
         self, membership: Membership, own: bytes, node_info: NodeInfo
     ) -> Iterator[Problem]:
-        """Why everybody else would refuse this node."""
+        """Reasons why everybody else would refuse this node."""
         key = node_info.node_id
         if node_info.seed is None:
             verdict = membership.judge(key, own, None, self.clock())

@@ -1,4 +1,4 @@
-"""How the parts of the plugin say that a file or a certificate will not do."""
+"""Refusals of files and certificates by the parts of the plugin."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from qres_lab.testing import make_envelope
 from qres_pki import Pki
 from qres_pki.authority import Authority
 from qres_pki.index import Issued
 
 from qres_core import Envelope, NodeInfo, Verdict
-from qres_core.testing import make_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

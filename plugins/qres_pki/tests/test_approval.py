@@ -11,13 +11,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_lab.testing import make_envelope, make_node_ids
 from qres_pki import Pki
 from qres_pki.authority import Authority
 from qres_pki.cli import ca
 from qres_pki.issuer import Issuer
 
-from qres_core import ACCEPT, Blame, ConfigError, Surroundings
-from qres_core.testing import make_envelope, make_node_ids
+from qres_core import ACCEPT, Blame, Surroundings
+from qres_core.errors import ConfigError
 
 NOW = 1_700_000_000
 DAY = 86_400

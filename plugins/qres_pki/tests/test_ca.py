@@ -16,7 +16,8 @@ from qres_pki.cli import ca
 from qres_pki.index import Issued
 from qres_pki.members import peer_id
 
-from qres_core import ConfigError, QresError, RoundError, stores
+from qres_core import stores
+from qres_core.errors import ConfigError, QresError, RoundError
 
 if TYPE_CHECKING:
     from pathlib import Path

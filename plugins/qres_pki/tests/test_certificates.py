@@ -20,7 +20,8 @@ from qres_pki.issuer import raw_key
 from qres_pki.membership import MAX_CACHED, Membership
 from qres_pki.profile import MAX_CERTIFICATE
 
-from qres_core import ACCEPT, Blame, ConfigError, Verdict
+from qres_core import ACCEPT, Blame, Verdict
+from qres_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

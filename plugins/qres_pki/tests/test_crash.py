@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from qres_pki.authority import Authority
 
-from qres_core import RoundError
+from qres_core.errors import RoundError
 
 POINTS = 200
 NOW = 1_700_000_000

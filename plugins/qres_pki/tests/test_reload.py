@@ -17,7 +17,8 @@ from qres_pki.issuer import Revocations
 from qres_pki.plugin import AGAIN_SECONDS
 from qres_pki.refusal import UnusableError
 
-from qres_core import ACCEPT, NodeInfo, RoundError, reject
+from qres_core import ACCEPT, NodeInfo, reject
+from qres_core.errors import RoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,15 +11,16 @@ import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from qres_lab.testing import host
 from qres_pki import Pki
 
-from qres_core import ACCEPT, ConfigError, NodeInfo, OptionError, hookimpl, reject
+from qres_core import ACCEPT, NodeInfo, hookimpl, reject
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.errors import ConfigError, OptionError
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from qres_lab.testing import make_envelope
 from qres_pki import Pki
 
 from qres_core import (
@@ -21,23 +22,22 @@ from qres_core import (
     NodeInfo,
     Outcome,
     RoundStatus,
-    Transport,
     Verdict,
     hookimpl,
     reject,
 )
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.node_ids import node_ids
 from qres_core.lab.clock import EPOCH
-from qres_core.lab.nodes import node_ids
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing import make_envelope
+from qres_core.training.tasks import TaskConfig
+from qres_core.transport import Transport
 
 if TYPE_CHECKING:
     from pathlib import Path

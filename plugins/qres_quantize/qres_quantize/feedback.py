@@ -1,4 +1,4 @@
-"""What rounding took away, kept until it can be added: neither lost nor added twice.
+"""Rest of rounding, kept until it can be added: neither lost nor added twice.
 
 A node adds to its update what is *left over*, rounds the sum, and sends that. What is left over
 then, counts only if the swarm merges the contribution. So it waits beside the old one until the
@@ -16,7 +16,8 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from qres_core import NodeInfo, RoundInfo, Vector, WireError, packing, stores
+from qres_core import NodeInfo, RoundInfo, Vector, packing, stores
+from qres_core.errors import WireError
 from qres_quantize.rounding import KEY_BYTES
 
 FILE: Final = "quantize.sqlite"
@@ -52,13 +53,13 @@ class Sent:
 
     @classmethod
     def of(cls, info: RoundInfo, rest: int) -> Sent:
-        """What is sent in a round."""
+        """Vector to send in a round."""
         return cls(info.number, info.height, info.step, info.head, rest)
 
 
 @attrs.define(eq=False)
 class LeftOver:
-    """What is left over, in memory and in a node also on disk."""
+    """Rest of rounding, in memory and in a node also on disk."""
 
     key: bytes  # the node's secret, 32 bytes
     sent: tuple[Sent, ...] = ()  # of the height that is not over, ascending by round
@@ -123,7 +124,7 @@ class LeftOver:
         return {item.rest for item in self.sent} | ({self._rest} if self._rest else set())
 
     def vector(self, dimension: int) -> Vector:
-        """What is left over, int32; zeros where nothing is, or of another model.
+        """Rest of rounding, int32; zeros where there is none, or of another model.
 
         Raises RoundError: QRES-E602 for a record that is no vector.
         """
@@ -137,7 +138,7 @@ class LeftOver:
             raise self._database.unusable("a record is no vector") from error
 
     def is_before(self, info: RoundInfo) -> bool:
-        """Whether a round is no later than the last contribution, and of another height than it.
+        """True if a round is no later than the last contribution, and of another height than it.
 
         Numbers of rounds only rise. A process that was killed before its contribution was in the
         journal goes through rounds again, but through those of the same height.

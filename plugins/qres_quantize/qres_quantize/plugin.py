@@ -12,12 +12,10 @@ import numpy as np
 
 from qres_core import (
     Claims,
-    Extent,
     Needs,
     NodeInfo,
     Outcome,
     OwnContributions,
-    Problem,
     RoundInfo,
     RoundStatus,
     Surroundings,
@@ -27,6 +25,8 @@ from qres_core import (
     hookimpl,
     options,
 )
+from qres_core.claims import Extent, Privatizes
+from qres_core.errors import Problem
 from qres_quantize.feedback import LeftOver, Sent
 from qres_quantize.rounding import BITS, rounded
 
@@ -60,7 +60,7 @@ class Quantize:
         Jaggi, "Error Feedback Fixes SignSGD", ICML 2019.
 
     Example:
-        >>> from qres_core.testing import make_round_info
+        >>> from qres_lab.testing import make_round_info
         >>> import numpy as np
         >>> update = Update(np.int32([70_000, -21, 40_123]), weight=1)
         >>> Quantize(bits=2).privatize(update, make_round_info(3)).vector.tolist()
@@ -83,7 +83,9 @@ class Quantize:
     def claims(self) -> Claims:
         """Nothing about liars. It changes updates that noise was added to before."""
         needs = Needs(folder=True, outcomes=True)
-        return Claims(tolerates=None, needs=needs, reveals=False, by_fragments=True)
+        return Claims(
+            tolerates=None, needs=needs, privatizes=Privatizes(reveals=False), by_fragments=True
+        )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Refuse what would undo the rounding.
@@ -153,7 +155,7 @@ class Quantize:
             left.settle(chosen)
 
     def _is_merged(self, last: Sent, info: RoundInfo, own: OwnContributions) -> bool:
-        """Whether the height of a contribution made a model of it, as far as can be known.
+        """True if the height of a contribution made a model of it, as far as can be known.
 
         Where it cannot be known, after heights that this node went over at once, it counts as
         merged: what was sent is then never added again.
@@ -180,7 +182,7 @@ class Quantize:
     # ── a simulation that goes on ─────────────────────────────────────────────────────────────
 
     def remember(self) -> bytes:
-        """What is left over, for a simulation's checkpoint."""
+        """Return the rest of rounding, for a simulation's checkpoint."""
         seen = None if self._seen is None else [self._seen[0], self._seen[1].value]
         return canonical.dumps([self._left.raw(), seen])
 

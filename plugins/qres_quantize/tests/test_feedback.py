@@ -23,22 +23,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from qres_lab.testing import make_node_info, make_round_info
 from qres_quantize import Quantize, feedback
 from qres_quantize.feedback import FILE, KEPT, LeftOver, Sent
 
 from qres_core import (
-    Fragment,
     NodeInfo,
     Outcome,
     OwnContributions,
-    RoundError,
     RoundInfo,
     RoundStatus,
     Update,
     packing,
     stores,
 )
-from qres_core.testing import make_node_info, make_round_info
+from qres_core.errors import RoundError
+from qres_core.training import Fragment
 
 SIZE = 300
 ME, OTHER = bytes([1]) * 32, bytes([2]) * 32
@@ -531,7 +531,7 @@ import os, signal, sys
 import attrs
 import numpy as np
 from qres_core import Update, stores
-from qres_core.testing import make_node_info, make_round_info
+from qres_lab.testing import make_node_info, make_round_info
 from qres_quantize import Quantize, feedback
 
 folder, where = sys.argv[1:]

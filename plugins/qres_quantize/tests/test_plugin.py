@@ -9,21 +9,14 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qres_lab.testing import make_node_info, make_round_info
 from qres_quantize import BITS, Quantize
 
-from qres_core import (
-    Companion,
-    CompatibilityError,
-    Extent,
-    OptionError,
-    OwnContributions,
-    Surroundings,
-    Update,
-    packing,
-)
+from qres_core import Companion, OwnContributions, Surroundings, Update, packing
+from qres_core.claims import Extent
+from qres_core.errors import CompatibilityError, OptionError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing import make_node_info, make_round_info
 
 SIZE = 2 * packing.BLOCK
 
@@ -211,4 +204,4 @@ def test_nobody_is_told_that_a_rounded_update_is_short() -> None:
 @pytest.mark.claim("C-quantize-1")
 def test_it_promises_nothing_about_liars() -> None:
     claims = Quantize().claims
-    assert (claims.tolerates, claims.keeps, claims.needs.folder) == (None, False, True)
+    assert (claims.tolerates, claims.privatizes.keeps, claims.needs.folder) == (None, False, True)

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from qres_quantize import Quantize
 
-from qres_core import ModelError, Outcome, RoundStatus, ValueRefusedError, hookimpl
+from qres_core import Outcome, RoundStatus, hookimpl
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import ModelError, ValueRefusedError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.merging import Merging
 from qres_core.lab.checkpoint import Checkpoint
-from qres_core.lab.kept_rest import keeping_rest
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.messages import ContributionBody
+from qres_core.swarm.ledger.messages import ContributionBody
+from qres_core.training.kept_rest import keeping_rest
+from qres_core.training.tasks import TaskConfig, make_task
 
 TASK = TaskConfig(name="quadratic", dimension=300, local_epochs=1, learning_rate=0.3)
 
@@ -148,16 +150,16 @@ class Watch:
 @pytest.mark.parametrize("engine", ["events", "vectorised"])
 def test_void_heights_add_nothing_twice(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that refuses two heights of six; the law holds at every node all the time."""
-    aggregate = Kernel.aggregate
+    aggregate = Merging.aggregate
 
-    def refusing(kernel: Kernel, updates: Any, round_info: Any, *more: Any) -> Any:
+    def refusing(merging: Merging, updates: Any, round_info: Any, *more: Any) -> Any:
         if round_info.height in {1, 3}:
             raise ValueRefusedError.of("QRES-E507", "test", "not this one")
-        return aggregate(kernel, updates, round_info, *more)
+        return aggregate(merging, updates, round_info, *more)
 
     watch = Watch()
     watch.install(monkeypatch)
-    monkeypatch.setattr(Kernel, "aggregate", refusing)
+    monkeypatch.setattr(Merging, "aggregate", refusing)
     result = run(2, rounds=6, engine=engine)
     assert [record.closed for record in result.rounds].count(False) == 2
     assert watch.ended.count(RoundStatus.VOID) == 2 * len(watch.sums)

@@ -18,7 +18,8 @@ from typing import Final, Protocol
 
 import attrs
 
-from qres_core import Contribution, DialogueMessage, NodeId, RoundInfo, Send
+from qres_core import Contribution, NodeId, RoundInfo
+from qres_core.dialogues import DialogueMessage, Send
 
 NAME: Final = "replay"
 """The plugin's entry point, and so the name of its dialogue."""
@@ -34,7 +35,7 @@ _LAB_DOMAIN: Final = b"qres/replay/lab-nonce/v1\0"
 
 
 class Message(Protocol):
-    """What the challenge looks at in an envelope."""
+    """Parts of an envelope that the challenge looks at."""
 
     @property
     def kind(self) -> str:
@@ -63,12 +64,12 @@ class Message(Protocol):
 
 
 def _is_kind(message: Message, kind: str) -> bool:
-    """Whether it is of a kind, to everybody or addressed to a node."""
+    """True if it is of a kind, to everybody or addressed to a node."""
     return message.kind == kind or message.kind.startswith(kind + "/")
 
 
 def answer_to(nonce: bytes, node: NodeId, number: int) -> bytes:
-    """What a node answers to the nonce of a round; 32 bytes.
+    """Answer of a node to the nonce of a round; 32 bytes.
 
     ``nonce``: 32 bytes; ``node``: who answers, 32 bytes; ``number``: the round, 0..2**63-1.
     """
@@ -88,7 +89,7 @@ def draw_nonce(seed: int | None, number: int) -> bytes:
 
 @attrs.define(eq=False)
 class Freshness:
-    """Which peers have shown that they are awake, in the newest round known.
+    """Peers that have shown that they are awake, in the newest round known.
 
     A peer's entry is the sequence number of its answer, for the coordinator that of its nonce. It
     holds in the round it was made in and in the next, where the last words of a round arrive.
@@ -111,7 +112,7 @@ class Freshness:
 
     @property
     def leads(self) -> bool:
-        """Whether this node is the coordinator."""
+        """True if this node is the coordinator."""
         return self.own == self.coordinator
 
     def follow(self, roster: Collection[NodeId]) -> None:
@@ -133,11 +134,11 @@ class Freshness:
             self.nonce = nonce
 
     def answered(self, peer: NodeId) -> bool:
-        """Whether a peer is fresh by an answer to the nonce of the newest round."""
+        """True if a peer is fresh by an answer to the nonce of the newest round."""
         return peer in self._fresh
 
     def excuses(self, message: Message) -> bool:
-        """Whether a message may be accepted whatever its time says. Changes nothing.
+        """True if a message may be accepted whatever its time says. Changes nothing.
 
         True for what a fresh peer signed after its answer, and for the dialogue's own messages,
         which are bound to a round that is not over: the coordinator's nonce, an answer that is
@@ -201,7 +202,7 @@ class Freshness:
 
 @attrs.define(eq=False)
 class Challenge:
-    """One round's dialogue, a :class:`qres_core.Dialogue`.
+    """One round's dialogue, a :class:`qres_core.dialogues.Dialogue`.
 
     The coordinator repeats its nonce about once a second to those who did not answer; who is asked
     again answers again, to the coordinator alone.

@@ -24,7 +24,7 @@ def _checksum(words: struct.Struct, data: memoryview, first: int, second: int) -
 
 
 def log_is_whole(path: Path) -> bool:
-    """Whether a write-ahead log holds complete transactions, at least one, and nothing else.
+    """True if a write-ahead log holds complete transactions, at least one, and nothing else.
 
     The store empties its log at every checkpoint, so there are never frames of an earlier cycle
     behind the current ones.

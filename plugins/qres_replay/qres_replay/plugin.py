@@ -12,7 +12,6 @@ from qres_core import (
     ACCEPT,
     Blame,
     Claims,
-    Dialogue,
     Envelope,
     Needs,
     NodeId,
@@ -22,9 +21,12 @@ from qres_core import (
     hookimpl,
     options,
     reject,
+    stores,
 )
+from qres_core.dialogues import Dialogue
+from qres_core.errors import Problem
 from qres_replay.challenge import Challenge, Freshness, draw_nonce
-from qres_replay.store import WindowStore
+from qres_replay.store import KIND, MARKER, WindowStore
 from qres_replay.window import Sender, Window
 
 MODES: Final = ("clock", "challenge")
@@ -67,7 +69,7 @@ class Replay:
         RFC 4303 section 3.4.3 for the window.
 
     Example:
-        >>> from qres_core.testing import make_envelope, make_node_info
+        >>> from qres_lab.testing import make_envelope, make_node_info
         >>> replay = Replay()
         >>> replay.setup(make_node_info())
         >>> message = make_envelope()
@@ -120,6 +122,15 @@ class Replay:
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
+    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
+        """Check that ``setup`` could open the store of this node. Returns QRES-E602 where not."""
+        return stores.rehearse(
+            node_info.data_dir,
+            KIND,
+            lambda folder: self._opened(folder, node_info).close(),
+            (MARKER,),
+        )
+
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
         """Open the store, or begin with empty windows where there is no ``data_dir``.
@@ -130,17 +141,20 @@ class Replay:
         if node_info.data_dir is None:
             self._senders = {node: Sender(node, Window(self.window)) for node in node_info.roster}
         else:
-            self._store = WindowStore(
-                Path(node_info.data_dir),
-                swarm=node_info.swarm,
-                node_id=node_info.node_id,
-                roster=node_info.roster,
-                window=self.window,
-            )
+            self._store = self._opened(Path(node_info.data_dir), node_info)
             self._senders = self._store.senders
         if self.mode == "challenge":
             self._freshness = Freshness(node_info.node_id, min(node_info.roster))
         self._node = node_info
+
+    def _opened(self, folder: Path, node_info: NodeInfo) -> WindowStore:
+        return WindowStore(
+            folder,
+            swarm=node_info.swarm,
+            node_id=node_info.node_id,
+            roster=node_info.roster,
+            window=self.window,
+        )
 
     @hookimpl
     def teardown(self) -> None:

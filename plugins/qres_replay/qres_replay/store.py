@@ -37,7 +37,7 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _MOST: Final = 2**63 - 1
 _DOMAIN: Final = b"qres/replay/fact/v1"
-_KIND: Final = stores.StoreKind(
+KIND: Final = stores.StoreKind(
     file=FILE,
     name="a replay store of QRES",
     application_id=APPLICATION_ID,
@@ -116,7 +116,7 @@ class WindowStore:
             facts.write("state", ["", True, -1, window])
 
         whole = log_is_whole(folder / f"{FILE}-wal")  # before SQLite reads and changes it
-        self._db = stores.PrivateDatabase.open(folder, _KIND, fill)
+        self._db = stores.PrivateDatabase.open(folder, KIND, fill)
         self._facts = stores.Facts(self._db, _DOMAIN)
         try:
             # Ceilings make up for what a power loss takes; see above.

@@ -1,4 +1,4 @@
-"""What is remembered of one sender: the highest sequence number and a bitmap below it."""
+"""Memory of one sender: the highest sequence number and a bitmap below it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Window:
     seen: int = 0
 
     def refusal(self, sequence: int) -> str:
-        """Why a number is refused; empty if it is new."""
+        """Reason why a number is refused; empty if it is new."""
         behind = self.high - sequence
         if behind < 0:
             return ""
@@ -73,7 +73,7 @@ class Window:
 
 @attrs.define(eq=False)
 class Sender:
-    """What is remembered of one node of the roster."""
+    """Memory of one node of the roster."""
 
     node: NodeId  # its identity, 32 bytes
     window: Window  # its sequence numbers

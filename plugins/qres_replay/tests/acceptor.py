@@ -13,9 +13,8 @@ import random
 import sys
 
 import qres_replay.store as store_module
+from qres_lab.testing import make_envelope, make_node_ids, make_node_info
 from qres_replay import Replay
-
-from qres_core.testing import make_envelope, make_node_ids, make_node_info
 
 IDS = make_node_ids(4)
 

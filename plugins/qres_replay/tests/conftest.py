@@ -9,12 +9,14 @@ import os
 import random
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 from qres_replay import Replay
 
 from qres_core import (
@@ -32,13 +34,13 @@ from qres_core import (
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.effects import Broadcast, Effect, Refused, RoundEnded, SendTo, Train
-from qres_core.swarm.journal import MemoryJournal
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.testing import make_node_ids
+from qres_core.swarm.context.effects import Effect, Refused, RoundEnded
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.runtime.driver import Driver, Ports, Told
+from qres_core.swarm.storage.journal import MemoryJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 SWARM = "testing"
 START = 1_700_000_000.0
@@ -162,18 +164,30 @@ class Net:
         self.held: list[bytes] = []
         self.refused: list[tuple[int, str]] = []
         self.ended: list[list[RoundEnded]] = [[] for _ in range(nodes)]
-        self.due = [float("inf")] * nodes
         config = _config(nodes, replay, swarm)
         initial = np.array([10, 20, 30], dtype=np.int32)
         self.machines: list[RoundMachine] = []
-        for node_id in self.ids:
+        self.drivers: list[Driver] = []
+        for index, node_id in enumerate(self.ids):
             kernel = Kernel.from_config(config, installed=_installed())
             kernel.setup(NodeInfo(node_id, SWARM, self.ids))
-            self.machines.append(
-                RoundMachine(node_id, self.ids, kernel, config.swarm, initial, MemoryJournal())
+            machine = RoundMachine(
+                node_id, self.ids, kernel, config.swarm, initial, MemoryJournal()
             )
-        for index, machine in enumerate(self.machines):
-            self.apply(index, machine.start(self.clock(index)))
+            self.machines.append(machine)
+            self.drivers.append(Driver(machine, self.around(index)))
+        for index, driver in enumerate(self.drivers):
+            driver.start(self.clock(index))
+
+    def around(self, index: int) -> Ports:
+        """What does what a node wants done."""
+        return Ports(
+            broadcast=partial(self.broadcast, index),
+            send=lambda to, frame: self.carry(index, self.ids.index(to), frame),
+            train=lambda wanted: self.push(0.05, index, "train", wanted.round_info),
+            tell=partial(self.told, index),
+            wake=partial(self.wake, index),
+        )
 
     def clock(self, index: int) -> float:
         return self.now + self.offsets[index]
@@ -185,7 +199,7 @@ class Net:
     def deliver(self, index: int, frame: bytes, source: int) -> list[Effect]:
         """Hand a frame to a node now, and carry out what it does."""
         effects = self.machines[index].receive(frame, self.ids[source], self.clock(index))
-        self.apply(index, effects)
+        self.drivers[index].carry_out(effects)
         return effects
 
     def run(self, until: Callable[[], bool], seconds: float = 120.0) -> bool:
@@ -195,43 +209,29 @@ class Net:
             self.now, _, index, what, data = heapq.heappop(self.events)
             if self.now > end:
                 return False
-            machine = self.machines[index]
+            driver, now = self.drivers[index], self.clock(index)
             if what == "deliver":
                 self.deliver(index, *data)
-            elif what == "tick" and self.now >= self.due[index]:
-                self.due[index] = float("inf")
-                self.apply(index, machine.tick(self.clock(index)))
+            elif what == "tick":
+                driver.tick(now)
             elif what == "train":
-                vector = np.full(3, index + data, dtype=np.int32)
-                self.apply(
-                    index,
-                    machine.trained(
-                        Update(vector, 1), data, machine.head.digest, self.clock(index)
-                    ),
-                )
+                vector = np.full(3, index + data.number, dtype=np.int32)
+                driver.trained(data, Update(vector, 1), now)
         return until()
 
-    def apply(self, index: int, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Broadcast(frame):
-                    for other in range(len(self.ids)):
-                        if other != index:
-                            self.carry(index, other, frame)
-                case SendTo(to, frame):
-                    self.carry(index, self.ids.index(to), frame)
-                case Train():
-                    self.push(0.05, index, "train", effect.round_info.number)
-                case RoundEnded():
-                    self.ended[index].append(effect)
-                case Refused():
-                    self.refused.append((index, effect.reason))
-                case _:
-                    pass
-        due = self.machines[index].next_tick - self.offsets[index]
-        if due < self.due[index]:
-            self.due[index] = due
-            self.push(max(0.001, due - self.now), index, "tick")
+    def broadcast(self, index: int, frame: bytes) -> None:
+        for other in range(len(self.ids)):
+            if other != index:
+                self.carry(index, other, frame)
+
+    def told(self, index: int, told: Told) -> None:
+        if isinstance(told, RoundEnded):
+            self.ended[index].append(told)
+        elif isinstance(told, Refused):
+            self.refused.append((index, told.reason))
+
+    def wake(self, index: int, due: float) -> None:
+        self.push(max(0.001, due - self.clock(index) + 1e-6), index, "tick")
 
     def carry(self, sender: int, receiver: int, frame: bytes) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**20)

@@ -9,9 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from qres_lab.testing import make_node_ids, make_node_info
 from qres_replay import Replay
-
-from qres_core.testing import make_node_ids, make_node_info
 
 NODES = 64
 IDS = make_node_ids(NODES)

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids, make_node_info, make_round_info
 from qres_replay import Replay
 from qres_replay.challenge import (
     ANSWER_KIND,
@@ -17,8 +18,8 @@ from qres_replay.challenge import (
     draw_nonce,
 )
 
-from qres_core import ACCEPT, Blame, Dialogue, DialogueMessage, NodeId, Send
-from qres_core.testing import make_envelope, make_node_ids, make_node_info, make_round_info
+from qres_core import ACCEPT, Blame, NodeId
+from qres_core.dialogues import Dialogue, DialogueMessage, Send
 
 IDS = make_node_ids(4)
 LEADER, PEER, OTHER, LAST = IDS

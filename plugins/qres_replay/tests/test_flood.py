@@ -9,9 +9,8 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids, make_node_info
 from qres_replay import Replay
-
-from qres_core.testing import make_envelope, make_node_ids, make_node_info
 
 OTHERS = 63
 

@@ -13,9 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from qres_lab.testing import make_node_ids, make_node_info
 from qres_replay import Replay
-
-from qres_core.testing import make_node_ids, make_node_info
 
 IDS = make_node_ids(4)
 KILLS, STORES = 200, 20

@@ -11,11 +11,12 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_envelope, make_node_ids, make_node_info, make_round_info
 from qres_replay import Replay
 from qres_replay.challenge import ANSWER_KIND, Challenge, answer_to
 
-from qres_core import ACCEPT, Blame, Needs, OptionError, Verdict
-from qres_core.testing import make_envelope, make_node_ids, make_node_info, make_round_info
+from qres_core import ACCEPT, Blame, Needs, Verdict
+from qres_core.errors import OptionError
 
 IDS = make_node_ids(4)
 SIX = (*IDS, *sorted(set(make_node_ids(6)) - set(IDS)))

@@ -13,11 +13,11 @@ import qres_replay.store as store_module
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from qres_lab.testing import make_envelope, make_node_ids
 from qres_replay import Replay
 from qres_replay.store import FILE, LEAD_MS
 
 from qres_core import NodeInfo
-from qres_core.testing import make_envelope, make_node_ids
 
 IDS = make_node_ids(3)
 WINDOW = 32

@@ -13,11 +13,12 @@ from typing import Any
 import attrs
 import pytest
 import qres_replay.store as store_module
+from qres_lab.testing import make_envelope, make_node_ids, make_node_info, make_round_info
 from qres_replay import Replay
 from qres_replay.store import FILE, LEAD_MS, MARKER, WindowStore
 
-from qres_core import ACCEPT, NodeInfo, QresError, RoundError, stores
-from qres_core.testing import make_envelope, make_node_ids, make_node_info, make_round_info
+from qres_core import ACCEPT, NodeInfo, stores
+from qres_core.errors import QresError, RoundError
 
 IDS = make_node_ids(4)
 SIX = (*IDS, *sorted(set(make_node_ids(6)) - set(IDS)))

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids
 
 from qres_core import Blame, Envelope, Evidence
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.testing import make_envelope, make_node_ids
+from qres_core.training.tasks import TaskConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 import click
 
-from qres_core import ConfigError, NodeId
+from qres_core import NodeId
+from qres_core.errors import ConfigError
 from qres_reputation.record import FOR_EVER, FREE, Conduct
 from qres_reputation.rules import UNIT, Belief
 from qres_reputation.store import ConductStore, SavedConduct, Settings

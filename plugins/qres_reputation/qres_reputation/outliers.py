@@ -1,4 +1,4 @@
-"""Which updates of a round lie far from the rest: distance to the coordinate-wise median.
+"""Updates of a round that lie far from the rest: distance to the coordinate-wise median.
 
 All arithmetic is in integers, so every node that sees the same set finds the same outliers.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -17,26 +18,26 @@ from qres_core import (
     Needs,
     NodeId,
     NodeInfo,
-    OptionError,
     Outcome,
-    Problem,
     RoundInfo,
     RoundStatus,
     Standing,
     Surroundings,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     hookimpl,
     options,
+    stores,
 )
+from qres_core.claims import Wraps
+from qres_core.errors import OptionError, Problem, ValueRefusedError
 from qres_reputation import outliers
 from qres_reputation.influence import weights
 from qres_reputation.ledger import ConductTable
 from qres_reputation.record import Conduct
 from qres_reputation.rules import UNIT, Additive, Beta, Ema, ScoringRule, units
-from qres_reputation.store import Settings
+from qres_reputation.store import KIND, Settings
 
 DISPUTABLE: Final = (
     Fault.REPLAYED,
@@ -235,12 +236,12 @@ class Reputation:
             needs=Needs(families=("authenticate",)),
             notices=(notice,) if weighs else (),
             weighs=weighs,
-            alters=False,
+            wraps=Wraps(alters=False),
             by_fragments=True,  # its watch compares the updates of one round
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether the watch would see the updates as they were sent.
+        """Check that the watch would see the updates as they were sent.
 
         Yields QRES-E303: what another plugin made of several updates would be held against one
         node.
@@ -254,15 +255,26 @@ class Reputation:
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
+    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
+        """Check that ``setup`` could open the store of this node. Returns QRES-E602 where not."""
+
+        def opens(folder: Path) -> None:
+            self._opened(attrs.evolve(node_info, data_dir=str(folder))).close()
+
+        return stores.rehearse(node_info.data_dir, KIND, opens)
+
+    def _opened(self, node_info: NodeInfo) -> ConductTable:
+        settings = Settings(self.rule, units(self.start), self._floor, self.ban_rounds)
+        return ConductTable.open(node_info, self._rule, settings)
+
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
         """Open the node's store, or make it; in memory where nothing may be kept.
 
         Raises QRES-E602 for a store that is damaged or another node's.
         """
-        settings = Settings(self.rule, units(self.start), self._floor, self.ban_rounds)
         self._ledger.close()
-        self._ledger = ConductTable.open(node_info, self._rule, settings)
+        self._ledger = self._opened(node_info)
         self._number = 0
         self._drop_round()
         self._weigh()
@@ -309,7 +321,7 @@ class Reputation:
 
     @hookimpl
     def reputation(self, sender: NodeId) -> Standing:
-        """What the score of a node makes of it.
+        """Standing that the score of a node gives it.
 
         The weight is 2**32 with ``exponent = 0`` and for strangers, of whom nothing is known, else
         the capped power of the score as of the round's opening. Raises QRES-E602.

@@ -1,4 +1,4 @@
-"""What is kept of one node."""
+"""Record of one node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Conduct:
 
     @property
     def banned(self) -> bool:
-        """Whether a sentence runs."""
+        """True if a sentence runs."""
         return self.until != FREE
 
     def sentenced(self, number: int, rounds: int) -> Conduct:
@@ -31,5 +31,5 @@ class Conduct:
         return attrs.evolve(self, until=number + 1 + rounds if rounds else FOR_EVER)
 
     def served(self, number: int) -> bool:
-        """Whether the sentence is over in round ``number``."""
+        """True if the sentence is over in round ``number``."""
         return FREE < self.until <= number

@@ -1,4 +1,4 @@
-"""How one piece of evidence changes a score: three rules, in integers.
+"""Changes of a score by one piece of evidence: three rules, in integers.
 
 A score is an integer in units of 10**-6, from 0 to :data:`UNIT`. Nothing here is a float, so nodes
 that saw the same evidence in the same order hold the same bits, on every machine.
@@ -21,7 +21,7 @@ def units(share: float) -> int:
 
 @attrs.frozen
 class Belief:
-    """What a rule knows of a node."""
+    """Knowledge of a rule about a node."""
 
     score: int  # 0..:data:`UNIT`
     good: int = 0  # accumulated positive evidence, in units of 10**-6; used by the beta rule
@@ -32,7 +32,7 @@ class ScoringRule(Protocol):
     """A way to keep score."""
 
     def fresh(self) -> Belief:
-        """What is believed of a node nobody has seen."""
+        """Belief about a node nobody has seen."""
         ...
 
     def at(self, score: int) -> Belief:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import NodeId, RoundError, canonical, stores
+from qres_core import NodeId, canonical, stores
+from qres_core.errors import RoundError
 from qres_reputation.record import FOR_EVER, Conduct
 from qres_reputation.rules import UNIT, Belief
 
@@ -30,7 +31,7 @@ APPLICATION_ID: Final = 0x51524550
 SCHEMA_VERSION: Final = 1
 
 _DOMAIN: Final = b"qres/reputation/store/v1"
-_KIND: Final = stores.StoreKind(
+KIND: Final = stores.StoreKind(
     file=FILE,
     name="a reputation store of QRES",
     application_id=APPLICATION_ID,
@@ -45,7 +46,7 @@ _LIMIT: Final = 2**63
 
 @attrs.frozen
 class Settings:
-    """What whoever opens the file without the node's configuration has to know."""
+    """Settings for somebody that opens the file without the node's configuration."""
 
     rule: str  # name of the rule the scores were made by
     start: int  # score of a fresh node, in units of 10**-6
@@ -85,7 +86,7 @@ class ConductStore:
         self, folder: Path, begin: tuple[tuple[str, NodeId], SavedConduct] | None = None
     ) -> None:
         fill = None if begin is None else partial(_fill, identity=begin[0], snapshot=begin[1])
-        self._db = stores.PrivateDatabase.open(folder, _KIND, fill)
+        self._db = stores.PrivateDatabase.open(folder, KIND, fill)
         self._facts = stores.Facts(self._db, _DOMAIN)
         try:
             swarm, node = self._facts.read("identity")
@@ -107,7 +108,7 @@ class ConductStore:
     # ── reading ───────────────────────────────────────────────────────────────────────────────
 
     def changed(self) -> bool:
-        """Whether another process changed the file since this was last asked."""
+        """True if another process changed the file since this was last asked."""
         version = self._db.one("PRAGMA data_version")
         seen, self._version = self._version, version
         return bool(version != seen)

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_node_ids, make_updates
 from qres_reputation import Reputation
 
 from qres_core import (
@@ -21,7 +22,6 @@ from qres_core import (
     Updates,
     Vector,
 )
-from qres_core.testing import make_node_ids, make_updates
 
 NODES = 7
 

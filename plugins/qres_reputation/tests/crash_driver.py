@@ -17,10 +17,10 @@ import time
 from collections import Counter
 from typing import Any
 
+from qres_lab.testing import make_node_ids
 from qres_reputation import Reputation
 
 from qres_core import Evidence, Merit, NodeInfo, Outcome, RoundInfo, RoundStatus
-from qres_core.testing import make_node_ids
 
 ROSTER = make_node_ids(7)
 LONGEST = 1000

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from qres_reputation.cli import reputation
 
-from qres_core import ConfigError, RoundError
 from qres_core.cli.app import app
+from qres_core.errors import ConfigError, RoundError
 
 NodeMaker = Callable[..., Any]
 

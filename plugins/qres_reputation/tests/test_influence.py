@@ -7,10 +7,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids
 from qres_reputation.influence import FULL, weights
 from qres_reputation.rules import UNIT
-
-from qres_core.testing import make_node_ids
 
 SCORES = st.lists(st.integers(0, UNIT), min_size=1, max_size=12)
 EXPONENTS = st.integers(1, 8)

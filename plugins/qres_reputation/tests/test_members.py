@@ -10,7 +10,8 @@ import attrs
 import pytest
 from qres_reputation import Reputation
 
-from qres_core import FULL_STANDING, NodeId, NodeInfo, RoundError
+from qres_core import FULL_STANDING, NodeId, NodeInfo
+from qres_core.errors import RoundError
 
 NodeMaker = Callable[..., Any]
 NEW = b"\1" * 32

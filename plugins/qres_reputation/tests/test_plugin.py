@@ -12,21 +12,13 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_lab.testing import host, make_node_info
 from qres_reputation import Reputation
 from qres_reputation.plugin import DISPUTABLE
 from qres_reputation.rules import UNIT
 
-from qres_core import (
-    Evidence,
-    Needs,
-    OptionError,
-    RoundStatus,
-    Standing,
-    Updates,
-    ValueRefusedError,
-    Visibility,
-)
-from qres_core.testing import host, make_node_info
+from qres_core import Evidence, Needs, RoundStatus, Standing, Updates, Visibility
+from qres_core.errors import OptionError, ValueRefusedError
 
 NodeMaker = Callable[..., Any]
 STRANGER = b"\xff" * 32

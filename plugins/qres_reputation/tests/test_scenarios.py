@@ -9,21 +9,20 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids, make_node_info
+from qres_lab.vectorised import VectorisedEngine
 from qres_reputation import Reputation
 
-from qres_core import ACCEPT, Blame, Envelope, Fault, NodeId, Verdict, hookimpl, reject
+from qres_core import ACCEPT, Blame, Envelope, Fault, NodeId, Verdict, attacks, hookimpl, reject
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab import attacks
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.record import RoundRecord
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.lab.vectorised import VectorisedEngine
-from qres_core.testing import make_envelope, make_node_ids, make_node_info
+from qres_core.training.tasks import TaskConfig, make_task
 
 AWAKE_AFTER = 30
 QUADRATIC = TaskConfig(name="quadratic", dimension=64)

@@ -13,13 +13,14 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids
 from qres_reputation import Reputation
 from qres_reputation.record import Conduct
 from qres_reputation.rules import Belief
 from qres_reputation.store import FILE, ConductStore
 
-from qres_core import NodeInfo, RoundError, Updates
-from qres_core.testing import make_node_ids
+from qres_core import NodeInfo, Updates
+from qres_core.errors import RoundError
 
 NodeMaker = Callable[..., Any]
 

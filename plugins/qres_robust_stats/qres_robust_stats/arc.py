@@ -10,8 +10,8 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, shortened
 
-from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
-from qres_robust_stats.preconditions import check_enough, check_round
+from qres_core import Claims, Needs, Reads, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_visible
 from qres_robust_stats.whole import whole_lengths
 
 
@@ -111,11 +111,11 @@ class Arc:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """Merge the clipped updates. Raises QRES-E505 if ``n < 2 f + 1``."""
-        check_round("arc", updates, self.f, 2 * self.f + 1, "2 f + 1")
+        """Merge the clipped updates."""
+        check_visible("arc", updates)
         clipped = arc(updates.vectors, self.f, products=updates.products)
         return proceed(attrs.evolve(updates, vectors=clipped))

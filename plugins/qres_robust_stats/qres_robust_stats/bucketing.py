@@ -11,18 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_finite, check_rows, mean_of
 
-from qres_core import (
-    Claims,
-    Needs,
-    RoundInfo,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-    hookimpl,
-    options,
-)
-from qres_robust_stats.preconditions import check_round
+from qres_core import Claims, Needs, RoundInfo, Updates, Vector, Visibility, hookimpl, options
+from qres_core.claims import Wraps
+from qres_core.errors import ValueRefusedError
+from qres_robust_stats.preconditions import check_visible
 
 _TAG: Final = b"qres/bucketing/v1\0"
 _WORD: Final = 8
@@ -200,7 +192,7 @@ class Bucketing:
         of the updates.
 
     Example:
-        >>> from qres_core.testing import make_round_info, make_updates
+        >>> from qres_lab.testing import make_round_info, make_updates
         >>> updates = make_updates([[0], [2], [4], [6], [8], [10]])
         >>> rule = lambda merged: merged.vectors[0]
         >>> Bucketing(f=1, size=2).wrap_aggregate(rule, updates, make_round_info()).tolist()
@@ -220,7 +212,9 @@ class Bucketing:
     def claims(self) -> Claims:
         """Single updates, so many that fewer than half of the buckets hold a liar."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(tolerates=self.f, needs=needs, merges=self.size, by_fragments=True)
+        return Claims(
+            tolerates=self.f, needs=needs, wraps=Wraps(merges=self.size), by_fragments=True
+        )
 
     @hookimpl
     def wrap_aggregate(
@@ -228,11 +222,9 @@ class Bucketing:
     ) -> Vector:
         """Merge the means of the buckets. The round's name, number and model enter the draw.
 
-        Raises QRES-E505 if ``n < 2 f size + 1``, or if the rule behind needs more buckets.
+        Raises QRES-E505 if the rule behind needs more buckets.
         """
-        check_round(
-            "bucketing", updates, self.f, self._fewest, f"2 f size + 1 with size {self.size}"
-        )
+        check_visible("bucketing", updates)
         seed = round_seed(updates, round_info)
         chosen = buckets(len(updates), self.size, seed)
         means = Updates(

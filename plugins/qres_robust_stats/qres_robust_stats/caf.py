@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, accelerated, check_rows, dominant_eigenvector, packed, sweep
 
-from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Reads, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.coefficients import as_floats, centred_gram, combination
-from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.preconditions import check_enough, check_visible
 from qres_robust_stats.whole import whole_distances
 
 _FEW: Final = 128
@@ -97,18 +97,18 @@ class Caf:
     def claims(self) -> Claims:
         """Single updates, enough of them for the theorem."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=5 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """Return the filtered mean. Raises QRES-E505 if ``n < 5 f + 1``."""
-        check_round("caf", updates, self.f, 5 * self.f + 1, "5 f + 1")
+        """Return the filtered mean."""
+        check_visible("caf", updates)
         merged: NDArray[Any] = caf(updates.vectors, self.f, products=updates.products)
         return merged
 
 
 def _shares(squares: NDArray[np.float64], floor: int) -> NDArray[np.float64]:
-    """What each row counts in the mean; the steps end once the weights sum to ``floor`` or less."""
+    """Shares of the rows in the mean; the steps end once the weights sum to ``floor`` or less."""
     n = len(squares)
     counts = np.ones(n)
     chosen = counts / n

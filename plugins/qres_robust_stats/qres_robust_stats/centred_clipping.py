@@ -15,19 +15,20 @@ from qres_core import (
     Needs,
     NodeInfo,
     Outcome,
+    Reads,
     RoundInfo,
     RoundStatus,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     hookimpl,
     options,
 )
+from qres_core.errors import ValueRefusedError
 from qres_robust_stats.clip_history import ClipHistory, MemoryHistory, open_history
 from qres_robust_stats.coefficients import check_start, geometry
 from qres_robust_stats.little import clipped_little, is_little
-from qres_robust_stats.preconditions import check_round
+from qres_robust_stats.preconditions import check_visible
 
 PROVEN: Final = 10
 """The theorem wants more than this many updates for each liar."""
@@ -82,7 +83,7 @@ def centred_clipping(
     options.whole(1).check("iterations", iterations)
     options.real(above=0).check("radius", radius)
     check_start(rows, start)
-    if is_little(rows):
+    if products is None and is_little(rows):
         little = clipped_little(rows, start, radius, iterations)
         if little is not None:
             return little
@@ -136,7 +137,7 @@ class CentredClipping:
         2021, section 4 and theorem III.
 
     Example:
-        >>> from qres_core.testing import make_round_info
+        >>> from qres_lab.testing import make_round_info
         >>> rows = np.array([[2], [4], [900]], dtype=np.int32)
         >>> senders = tuple(bytes([i]) * 32 for i in range(3))
         >>> updates = Updates(rows, senders, np.ones(3, dtype=np.int64))
@@ -177,7 +178,7 @@ class CentredClipping:
             tolerates=self.f,
             needs=Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1),
             notices=(notice,) if self.f else (),
-            by_products=not self.history,
+            reads=Reads.WHOLE if self.history else Reads.PRODUCTS,
             by_fragments=not self.history,  # it starts from the last round's result
         )
 
@@ -198,10 +199,10 @@ class CentredClipping:
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
         """Return the start vector moved by the mean of the clipped differences.
 
-        Raises QRES-E505 if ``n < 2 f + 1``, QRES-E507 if the history of the round's model is not
-        known, and QRES-E602 if the disk does not take the history.
+        Raises QRES-E507 if the history of the round's model is not known, and QRES-E602 if the disk
+        does not take the history.
         """
-        check_round("centred_clipping", updates, self.f, 2 * self.f + 1, "2 f + 1")
+        check_visible("centred_clipping", updates)
         start = self._start(round_info) if self.history else None
         merged: NDArray[Any] = centred_clipping(
             updates.vectors,
@@ -226,7 +227,7 @@ class CentredClipping:
         self._kept.close()
 
     def remember(self) -> bytes:
-        """What the next round starts from, for a simulation's checkpoint."""
+        """Return the start of the next round, for a simulation's checkpoint."""
         return self._kept.raw() if isinstance(self._kept, MemoryHistory) else b""
 
     def recall_agreed(self, memory: bytes) -> None:

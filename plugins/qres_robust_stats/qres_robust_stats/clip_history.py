@@ -1,4 +1,4 @@
-"""What centred clipping returned for which model, kept so that a crash mixes nothing up.
+"""Results of centred clipping by model, kept so that a crash mixes nothing up.
 
 A history knows two vectors at most: what *made* the current model, and what the rule *returned* for
 a round on it. When the round closes, the second becomes the first, under the digest of the new
@@ -34,7 +34,7 @@ _READ: Final = "SELECT model, vector, digest FROM kept WHERE name = ?"
 
 
 class ClipHistory(Protocol):
-    """What the rule returned, by model digest."""
+    """Results of the rule, by model digest."""
 
     def made(self, model: bytes) -> Vector | None:
         """Return what made a model, or ``None`` if that is not known."""
@@ -91,7 +91,7 @@ class MemoryHistory:
         """See :class:`ClipHistory`."""
 
     def raw(self) -> bytes:
-        """What made the current model, for a simulation's checkpoint; empty if it is not known."""
+        """Source of the current model, for a simulation's checkpoint; empty if it is not known."""
         if self._made is None:
             return b""
         model, vector = self._made
@@ -99,7 +99,7 @@ class MemoryHistory:
 
     @classmethod
     def of_raw(cls, memory: bytes) -> MemoryHistory:
-        """What :meth:`raw` told. Raises ValueError, TypeError or WireError for other bytes."""
+        """Read bytes of :meth:`raw`. Raises ValueError, TypeError or WireError for other bytes."""
         model, octets = canonical.loads(memory, max_bytes=len(memory))
         if type(model) is not bytes:
             raise TypeError("expected the digest of a model")

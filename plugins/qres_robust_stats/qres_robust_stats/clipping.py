@@ -15,15 +15,16 @@ from qres_arithmetic import Rows, check_rows, longer_than, run_columns, shortene
 from qres_core import (
     Claims,
     Needs,
+    Reads,
     RoundInfo,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     fixed,
     hookimpl,
     options,
 )
+from qres_core.errors import ValueRefusedError
 from qres_robust_stats.preconditions import check_visible
 from qres_robust_stats.whole import whole_lengths
 
@@ -118,7 +119,7 @@ class Clipping:
 
     Example:
         >>> import numpy as np
-        >>> from qres_core.testing import make_round_info
+        >>> from qres_lab.testing import make_round_info
         >>> rows = np.array([[3, 4], [12 * 2**16, -16 * 2**16]], dtype=np.int32)
         >>> updates = Updates(rows, (b"a" * 32, b"b" * 32), np.ones(2, dtype=np.int64))
         >>> last = lambda clipped: clipped.vectors[1]
@@ -135,7 +136,7 @@ class Clipping:
     def claims(self) -> Claims:
         """Single updates: what is long in a sum is no longer one sender's doing."""
         needs = Needs(visibility=Visibility.GROUP)
-        return Claims(tolerates=None, needs=needs, by_products=True, by_fragments=True)
+        return Claims(tolerates=None, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(

@@ -36,7 +36,7 @@ from qres_arithmetic import (
     sweep,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_robust_stats.whole import whole_distances
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -241,7 +241,7 @@ class Passes:
         return point
 
     def _origin(self, weight: float, columns: slice = slice(None)) -> NDArray[np.float64]:
-        """What the start vector adds to a mixture; only asked for where there is one."""
+        """Part of the start vector in a mixture; only asked for where there is one."""
         start = cast("Floats", self.start)[columns]
         return start.astype(np.float64) * weight
 

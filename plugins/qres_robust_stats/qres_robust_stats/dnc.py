@@ -24,15 +24,15 @@ from qres_core import (
     Needs,
     RoundInfo,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     hookimpl,
     options,
     vector_digest,
 )
+from qres_core.errors import ValueRefusedError
 from qres_robust_stats.coefficients import as_floats, centred_gram
-from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.preconditions import check_enough, check_visible
 
 COORDINATES: Final = 10_000
 SEED_BYTES: Final = 32
@@ -184,7 +184,7 @@ class Dnc:
         Defenses for Federated Learning", NDSS 2021, algorithm 2.
 
     Example:
-        >>> from qres_core.testing import make_round_info
+        >>> from qres_lab.testing import make_round_info
         >>> rows = np.array([[0], [2], [4], [900]], dtype=np.int32)
         >>> senders = tuple(bytes([i]) * 32 for i in range(4))
         >>> updates = Updates(rows, senders, np.ones(4, dtype=np.int64))
@@ -237,9 +237,9 @@ class Dnc:
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
         """Return the mean of the updates that are kept; the choice of coordinates is the round's.
 
-        Raises QRES-E505 if ``n < 2 f + 1``, or if nothing is left.
+        Raises QRES-E505 if nothing is left.
         """
-        check_round("dnc", updates, self.f, self._fewest, self._condition)
+        check_visible("dnc", updates)
         merged: NDArray[Any] = dnc(
             updates.vectors,
             self.f,
@@ -253,12 +253,6 @@ class Dnc:
     @property
     def _fewest(self) -> int:
         return max(2 * self.f, self.iterations * _dropped_each(self.filter, self.f)) + 1
-
-    @property
-    def _condition(self) -> str:
-        if self._fewest > 2 * self.f + 1:
-            return "iterations ceil(filter f) + 1"
-        return "2 f + 1"
 
 
 def _ranking(rows: Rows) -> list[int]:

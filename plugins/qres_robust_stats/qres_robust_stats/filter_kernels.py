@@ -11,17 +11,12 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from qres_arithmetic import compiled
 
-Floats = NDArray[np.float64]
+from qres_robust_stats.sum_kernels import TO_WHOLE, Floats, fsum, swept
 
 _UNIT: Final = 2**22
 _SQUARINGS: Final = 12
-_MOST_PARTIALS: Final = 64
-"""A float64 sum has fewer partials than that: their bits do not overlap."""
-_TO_WHOLE: Final = 1.5 * 2.0**52
-"""Adding it rounds a small float64 to an integer, halves to even."""
 
 
 @compiled()
@@ -44,10 +39,10 @@ def filtered_shares(squares: Floats, floor: float, bits: int, chosen: Floats) ->
     vector = np.empty(n)
     least = math.inf
     while True:
-        shares = counts / _fsum(counts)
+        shares = counts / fsum(counts)
         roots = np.sqrt(shares)
-        mixed = _sweep(squares, shares)
-        spread = _fsum(shares * mixed)
+        mixed = swept(squares, shares)
+        spread = fsum(shares * mixed)
         for i in range(n):
             for j in range(n):
                 gram[i, j] = 0.5 * ((mixed[i] + mixed[j]) - (squares[i, j] + spread))
@@ -56,13 +51,13 @@ def filtered_shares(squares: Floats, floor: float, bits: int, chosen: Floats) ->
                     return False
         if not _dominant(matrix, bits, vector):
             return False
-        value = _fsum(vector * _sweep(matrix, vector)) / _fsum(vector * vector)
+        value = fsum(vector * swept(matrix, vector)) / fsum(vector * vector)
         if value < least:
             least = value
             chosen[:] = shares
-        shadows = _sweep(gram, roots * vector)
+        shadows = swept(gram, roots * vector)
         _filter(counts, shadows * shadows)
-        if _fsum(counts) <= floor:
+        if fsum(counts) <= floor:
             return True
 
 
@@ -77,18 +72,6 @@ def _filter(counts: Floats, shadows: Floats) -> None:
             counts[i] = 0.0
         else:
             counts[i] *= max(1.0 - shadows[i] / most, 0.0)
-
-
-@compiled()
-def _sweep(matrix: Floats, vector: Floats) -> Floats:
-    """Multiply as :func:`qres_arithmetic.sweep` does."""
-    total = np.zeros(matrix.shape[0])
-    for i in range(total.size):
-        some = 0.0
-        for j in range(vector.size):
-            some += matrix[i, j] * vector[j]
-        total[i] = some
-    return total
 
 
 @compiled()
@@ -107,7 +90,7 @@ def _dominant(gram: Floats, bits: int, vector: Floats) -> bool:
     exponent = bits - math.frexp(largest)[1]
     for i in range(n):
         for j in range(i + 1):
-            power[i, j] = (math.ldexp(gram[i, j], exponent) + _TO_WHOLE) - _TO_WHOLE
+            power[i, j] = (math.ldexp(gram[i, j], exponent) + TO_WHOLE) - TO_WHOLE
             power[j, i] = power[i, j]
     square = np.empty((n, n))
     for _ in range(_SQUARINGS):
@@ -124,7 +107,7 @@ def _dominant(gram: Floats, bits: int, vector: Floats) -> bool:
         shift = 2.0 ** -max(0, math.frexp(most)[1] - bits)
         for i in range(n):
             for j in range(n):
-                power[i, j] = (square[i, j] * shift + _TO_WHOLE) - _TO_WHOLE
+                power[i, j] = (square[i, j] * shift + TO_WHOLE) - TO_WHOLE
     return _widest_column(power, vector)
 
 
@@ -167,51 +150,6 @@ def _multiply(power: Floats, square: Floats) -> None:
             for k in range(row.size):
                 row[k] += weight * x[k]
         square[i:, i] = row
-
-
-@compiled()
-def _fsum(values: Floats) -> float:
-    """Sum finite numbers as :func:`math.fsum` does: rounded once.
-
-    Source: Shewchuk, "Adaptive Precision Floating-Point Arithmetic and Fast Robust Geometric
-    Predicates", 1997.
-    """
-    partials = np.empty(_MOST_PARTIALS)
-    count = 0
-    for x in values:
-        kept = 0
-        for j in range(count):
-            y = partials[j]
-            if abs(x) < abs(y):
-                x, y = y, x  # noqa: PLW2901 - the algorithm's own variable
-            some = x + y
-            rest = y - (some - x)
-            if rest != 0.0:
-                partials[kept] = rest
-                kept += 1
-            x = some  # noqa: PLW2901 - as above
-        partials[kept] = x
-        count = kept + 1
-    if count == 0:
-        return 0.0
-    count -= 1
-    high: float = partials[count]
-    low = 0.0
-    while count > 0:
-        x = high
-        count -= 1
-        y = partials[count]
-        high = x + y
-        low = y - (high - x)
-        if low != 0.0:
-            break
-    if count > 0 and low * partials[count - 1] > 0.0:
-        # Half a step is left over, and something beyond it: round away from the half.
-        y = low * 2.0
-        x = high + y
-        if y == x - high:
-            high = x
-    return high
 
 
 def exact_bits(n: int) -> int:

@@ -13,17 +13,18 @@ from qres_arithmetic import Rows, check_rows
 from qres_core import (
     Claims,
     Needs,
+    Reads,
     RoundInfo,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     hookimpl,
     options,
 )
+from qres_core.errors import ValueRefusedError
 from qres_robust_stats.coefficients import Geometry, Pairwise, geometry, sound
-from qres_robust_stats.little import is_little, weiszfeld_little
-from qres_robust_stats.preconditions import check_round
+from qres_robust_stats.little import is_little, weiszfeld_exact_little, weiszfeld_little
+from qres_robust_stats.preconditions import check_visible
 from qres_robust_stats.weights import (
     as_limit,
     capped,
@@ -94,11 +95,16 @@ def geometric_median(
     n = len(rows)
     counts = np.ones(n, dtype=np.int64) if weights is None else check_weights(weights, n)
     shares = counts.astype(np.float64)
-    if start == "zero" and is_little(rows):
+    few = products is None and is_little(rows)
+    if few and start == "zero" and rows.dtype != np.int32:
         little = weiszfeld_little(rows, shares, smoothing, iterations)
         if little is not None:
             return little
     place, point = _start(rows, counts, iterations, start, products)
+    if few and isinstance(place, Pairwise) and rows.dtype == np.int32:
+        whole = weiszfeld_exact_little(rows, place.squares, shares, point, smoothing, iterations)
+        if whole is not None:
+            return whole
     with np.errstate(all="ignore"):
         for _ in range(iterations):
             pulls = shares / np.maximum(np.sqrt(place.distances(point)), smoothing)
@@ -147,7 +153,7 @@ class GeometricMedian:
         Learning in Adversarial Settings", 2017, lemma 1.
 
     Example:
-        >>> from qres_core.testing import make_round_info
+        >>> from qres_lab.testing import make_round_info
         >>> rows = np.array([[0, 0], [0, 4], [900, 2]], dtype=np.int32)
         >>> senders = tuple(bytes([i]) * 32 for i in range(3))
         >>> updates = Updates(rows, senders, np.ones(3, dtype=np.int64))
@@ -184,7 +190,7 @@ class GeometricMedian:
     def claims(self) -> Claims:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""
@@ -194,10 +200,8 @@ class GeometricMedian:
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
-        """Return the geometric median. Raises QRES-E505 for too few updates."""
-        more = self._fewest > 2 * self.f + 1
-        condition = "2 ceil(f (weight_limit + 1) - 1)" if more else "2 f + 1"
-        check_round("geometric_median", updates, self.f, self._fewest, condition)
+        """Return the geometric median."""
+        check_visible("geometric_median", updates)
         counted: NDArray[np.int64] | None = None
         if self.weighted:
             counted = capped(updates.weights, as_limit(self.weight_limit))
@@ -225,7 +229,7 @@ def _start(
     start: Start,
     products: NDArray[Any] | None,
 ) -> tuple[Geometry, NDArray[np.float64]]:
-    """How to measure, and the weights of the point to begin at."""
+    """Measure to use, and the weights of the point to begin at."""
     point = np.zeros(len(rows) + 1)
     if start == "zero":
         point[-1] = 1.0

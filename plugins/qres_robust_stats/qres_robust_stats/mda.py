@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of
 
-from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
-from qres_robust_stats.preconditions import check_enough, check_round
+from qres_core import Claims, Needs, Reads, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_visible
 from qres_robust_stats.vertex_cover import CoverSearch, adjacency
 from qres_robust_stats.whole import whole_distances
 
@@ -150,7 +150,7 @@ class Mda:
     def claims(self) -> Claims:
         """Single updates, of which a majority is honest."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness that follows from the bound by the diameter.
@@ -163,10 +163,9 @@ class Mda:
     def aggregate(self, updates: Updates) -> Vector:
         """Return the mean of the subset of least diameter.
 
-        Raises QRES-E505 if ``n < 2 f + 1``, and QRES-E507 if the search does not end within the
-        budget.
+        Raises QRES-E507 if the search does not end within the budget.
         """
-        check_round("mda", updates, self.f, 2 * self.f + 1, "2 f + 1")
+        check_visible("mda", updates)
         merged: NDArray[Any] = mda(
             updates.vectors, self.f, budget=self.budget, products=updates.products
         )

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Blocks, Rows, check_finite, order_mean
 
-from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
-from qres_robust_stats.preconditions import check_round, checked
+from qres_core import Claims, Needs, Reads, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_visible, checked
 from qres_robust_stats.weights import (
     as_limit,
     capped,
@@ -145,7 +145,7 @@ class Median:
     def claims(self) -> Claims:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(tolerates=self.f, needs=needs, coordinatewise=True, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.COORDINATES, by_fragments=True)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""
@@ -155,11 +155,8 @@ class Median:
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """Return the median of every coordinate. Raises QRES-E505 for too few updates."""
-        condition = (
-            "2 ceil(f (weight_limit + 1) - 1)" if self._fewest > 2 * self.f + 1 else "2 f + 1"
-        )
-        check_round("median", updates, self.f, self._fewest, condition)
+        """Return the median of every coordinate."""
+        check_visible("median", updates)
         if not self.weighted:
             return median(updates.vectors)
         counted = capped(updates.weights, as_limit(self.weight_limit))

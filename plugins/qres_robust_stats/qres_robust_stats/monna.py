@@ -12,19 +12,18 @@ from qres_arithmetic import Rows, check_rows, mean_of
 
 from qres_core import (
     Claims,
-    CompatibilityError,
     Needs,
-    Problem,
+    Reads,
     Surroundings,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     hookimpl,
     options,
 )
+from qres_core.errors import CompatibilityError, Problem, ValueRefusedError
 from qres_robust_stats.coefficients import squared_distances_to
-from qres_robust_stats.preconditions import check_enough, check_round
+from qres_robust_stats.preconditions import check_enough, check_visible
 from qres_robust_stats.whole import whole_distances
 
 
@@ -125,12 +124,12 @@ class Monna:
             tolerates=self.f,
             needs=Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1),
             notices=(notice,),
-            by_products=True,
+            reads=Reads.PRODUCTS,
             by_fragments=True,
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether the pivot is a node of the swarm, where these are known.
+        """Check that the pivot is a node of the swarm, where these are known.
 
         Yields QRES-E304: without the pivot's update every round is refused.
         """
@@ -143,12 +142,12 @@ class Monna:
     def aggregate(self, updates: Updates) -> Vector:
         """Return the mean of the updates nearest the pivot's.
 
-        Raises QRES-E505 if ``n < 2 f + 1``, and QRES-E507 if the pivot contributed nothing.
+        Raises QRES-E507 if the pivot contributed nothing.
         """
         if updates.visibility is not Visibility.INDIVIDUAL:
             what = f"monna needs the pivot's own update, got {updates.visibility.name.lower()}"
             raise CompatibilityError.of("QRES-E303", "updates.visibility", what)
-        check_round("monna", updates, self.f, 2 * self.f + 1, "2 f + 1")
+        check_visible("monna", updates)
         trusted = bytes.fromhex(self.pivot)
         if trusted not in updates.senders:
             raise ValueRefusedError.of(

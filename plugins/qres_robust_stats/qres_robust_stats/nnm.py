@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Mixture, Rows, check_rows
 
-from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
-from qres_robust_stats.preconditions import check_enough, check_round
+from qres_core import Claims, Needs, Reads, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_visible
 from qres_robust_stats.whole import whole_distances
 
 
@@ -107,12 +107,12 @@ class Nnm:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, by_products=True, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """Merge the mixed updates. Raises QRES-E505 if ``n < 2 f + 1``."""
-        check_round("nnm", updates, self.f, 2 * self.f + 1, "2 f + 1")
+        """Merge the mixed updates."""
+        check_visible("nnm", updates)
         mixture = nnm(updates.vectors, self.f, products=updates.products)
         mixed: NDArray[Any] = mixture.materialise()
         return proceed(attrs.evolve(updates, vectors=mixed))

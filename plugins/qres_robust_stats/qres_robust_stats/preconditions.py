@@ -1,10 +1,11 @@
-"""What a round must be for a rule to run."""
+"""Conditions of a round for a rule to run."""
 
 from __future__ import annotations
 
 from qres_arithmetic import Blocks, Rows, check_rows
 
-from qres_core import CompatibilityError, Updates, ValueRefusedError, Visibility
+from qres_core import Updates, Visibility
+from qres_core.errors import CompatibilityError, ValueRefusedError
 
 
 def checked(vectors: Rows | Blocks) -> Rows | Blocks:
@@ -25,24 +26,6 @@ def check_enough(rule: str, n: int, f: int, fewest: int, condition: str) -> None
     if n < fewest:
         what = f"n = {n} vectors, {rule} with f = {f} needs n >= {condition} = {fewest}"
         raise ValueRefusedError.of("QRES-E505", "vectors", what, "give more vectors or lower f")
-
-
-def check_round(name: str, updates: Updates, f: int, fewest: int, condition: str) -> None:
-    """Refuse a round in which a plugin cannot keep its promise.
-
-    ``condition``: how ``fewest`` follows from the options, for example ``"2 f + 1"``. Raises
-    CompatibilityError: QRES-E303 if there is only the sum of all updates. Raises ValueRefusedError:
-    QRES-E505 if there are fewer than ``fewest``.
-    """
-    check_visible(name, updates)
-    n = len(updates)
-    if n < fewest:
-        raise ValueRefusedError.of(
-            "QRES-E505",
-            "updates",
-            f"n = {n} updates, {name} with f = {f} needs n >= {condition} = {fewest}",
-            f"raise swarm.quorum to {fewest} or lower plugins.{name}.f",
-        )
 
 
 def check_visible(name: str, updates: Updates) -> None:

@@ -1,4 +1,4 @@
-"""How far weights may count in a rule that must withstand liars.
+"""Bounds of weights in a rule that must withstand liars.
 
 A weight is what a sender says of itself (its examples, capped by ``swarm.weight_cap``) times its
 standing. A rule that outvotes ``f`` liars by number does not outvote them by weight unless weights
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 _DENOMINATOR: Final = 1000
 _LARGEST: Final = 2**30

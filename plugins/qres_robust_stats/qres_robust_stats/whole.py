@@ -1,4 +1,4 @@
-"""What rules compare of whole vectors: computed from them, or from their inner products.
+"""Comparisons of whole vectors by rules: computed from them, or from their inner products.
 
 Where only a range of the columns is at hand, the inner products of the whole rows are given beside
 it. Distances and lengths follow from them exactly, so a rule takes the same decisions either way.

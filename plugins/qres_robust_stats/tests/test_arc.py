@@ -15,18 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from qres_lab.testing import make_round_info, make_updates, merged
 from qres_robust_stats import Arc, arc, trimmed_mean
 
-from qres_core import (
-    CompatibilityError,
-    Needs,
-    OptionError,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-)
-from qres_core.testing import make_updates
+from qres_core import Needs, Updates, Vector, Visibility
+from qres_core.builtin.mean import Mean
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 Ratio = Callable[[NDArray[np.int32], NDArray[np.int32], int], Fraction | None]
@@ -198,13 +192,10 @@ def test_the_wrapper_hands_on_the_same(case: tuple[NDArray[np.int32], int]) -> N
 def test_one_update_too_few_is_refused() -> None:
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 vectors: n = 4 vectors, arc"):
         arc(np.zeros((4, 1), dtype=np.int32), 2)
+    four = make_updates(np.zeros((4, 1), dtype=int))
     with pytest.raises(ValueRefusedError) as refusal:
-        Arc(f=2).wrap_aggregate(
-            lambda make_update: make_update.vectors[0], make_updates(np.zeros((4, 1), dtype=int))
-        )
-    (problem,) = refusal.value.problems
-    assert problem.code == "QRES-E505"
-    assert problem.fix == "raise swarm.quorum to 5 or lower plugins.arc.f"
+        merged([Arc(f=2), Mean(unprotected=True)], four, make_round_info(1))
+    assert str(refusal.value).startswith("QRES-E505 plugins.plugin_0: n = 4 updates,")
 
 
 def test_groups_are_refused() -> None:

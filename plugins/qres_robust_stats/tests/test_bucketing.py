@@ -18,21 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from qres_lab.testing import make_round_info, make_updates, merged
 from qres_robust_stats import Bucketing, TrimmedMean, bucketing
 from qres_robust_stats.bucketing import buckets, round_seed, summed
 
-from qres_core import (
-    CompatibilityError,
-    Needs,
-    OptionError,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-)
+from qres_core import Needs, Updates, Vector, Visibility
+from qres_core.builtin.mean import Mean
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing import make_round_info, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -275,14 +269,8 @@ def test_other_refusals_of_the_rule_pass_through() -> None:
 def test_one_update_too_few_is_refused() -> None:
     updates = make_updates(np.zeros((4, 1), dtype=int))
     with pytest.raises(ValueRefusedError) as refusal:
-        Bucketing(f=1, size=2).wrap_aggregate(
-            lambda update: update.vectors[0], updates, make_round_info()
-        )
-    (problem,) = refusal.value.problems
-    assert problem.code == "QRES-E505"
-    assert problem.what == (
-        "n = 4 updates, bucketing with f = 1 needs n >= 2 f size + 1 with size 2 = 5"
-    )
+        merged([Bucketing(f=1, size=2), Mean(unprotected=True)], updates, make_round_info(1))
+    assert str(refusal.value).startswith("QRES-E505 plugins.plugin_0: n = 4 updates,")
 
 
 def test_groups_are_refused() -> None:
@@ -292,8 +280,8 @@ def test_groups_are_refused() -> None:
 
 
 def test_the_solver_is_told_how_few_means_the_rule_gets() -> None:
-    assert Bucketing(f=1).claims.merges == 2
-    assert Bucketing(f=1, size=1).claims.merges == 1
+    assert Bucketing(f=1).claims.wraps.merges == 2
+    assert Bucketing(f=1, size=1).claims.wraps.merges == 1
 
 
 def test_needs_and_options() -> None:

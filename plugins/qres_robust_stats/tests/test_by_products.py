@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from qres_lab.testing import host, make_node_ids, make_round_info, make_updates, merged
 from qres_robust_stats import (
     Arc,
     Caf,
@@ -24,8 +25,7 @@ from qres_robust_stats import (
     TrimmedMean,
 )
 
-from qres_core import Updates, Vector
-from qres_core.testing import host, make_node_ids, make_round_info, make_updates, merged
+from qres_core import Reads, Updates, Vector
 
 N = 11
 PIVOT = make_node_ids(N)[3].hex()
@@ -123,6 +123,5 @@ def test_products_of_mixed_rows_do_not_follow_from_those_of_the_rows() -> None:
 
 def test_it_says_so() -> None:
     for claims in [*(rule.claims for rule in RULES), *(it.claims for it in WRAPPERS)]:
-        assert claims.by_products
-        assert not claims.coordinatewise
-    assert not CentredClipping(f=1, radius=1.0).claims.by_products  # it needs the last result
+        assert claims.reads is Reads.PRODUCTS
+    assert CentredClipping(f=1, radius=1.0).claims.reads is Reads.WHOLE  # it needs the last result

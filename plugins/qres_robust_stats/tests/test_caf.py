@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import dominant_eigenvector
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import Caf, caf
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -199,8 +200,8 @@ def test_too_few_updates() -> None:
     rows = np.zeros((4, 1), dtype=np.int32)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 .*2 f \+ 1 = 5"):
         caf(rows, 2)
-    with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*5 f \+ 1 = 6"):
-        Caf(f=1).aggregate(make_updates(rows))
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 .* n = 4 updates, and it needs 6"):
+        merged([Caf(f=1)], make_updates(rows), make_round_info(1))
     group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Caf(f=0).aggregate(group)

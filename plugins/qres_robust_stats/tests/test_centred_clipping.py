@@ -20,6 +20,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import numpy_only
+from qres_lab.testing import (
+    AggregatorContract,
+    make_node_info,
+    make_round_info,
+    make_updates,
+    merged,
+)
 from qres_robust_stats import CentredClipping, centred_clipping
 from qres_robust_stats.clip_history import (
     FILE,
@@ -29,20 +36,14 @@ from qres_robust_stats.clip_history import (
     open_history,
 )
 
-from qres_core import (
+from qres_core import Needs, Outcome, RoundInfo, RoundStatus, Visibility, canonical
+from qres_core.errors import (
     CompatibilityError,
-    Needs,
     OptionError,
-    Outcome,
     RoundError,
-    RoundInfo,
-    RoundStatus,
     ValueRefusedError,
-    Visibility,
     WireError,
-    canonical,
 )
-from qres_core.testing import AggregatorContract, make_node_info, make_round_info, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -539,8 +540,8 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 def test_too_few_updates() -> None:
     rows = np.zeros((4, 1), dtype=np.int32)
     rule = CentredClipping(f=2, radius=1.0)
-    with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
-        rule.aggregate(make_updates(rows), make_round_info(1))
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 .* n = 4 updates, and it needs 5"):
+        merged([rule], make_updates(rows), make_round_info(1))
     group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         CentredClipping(f=0, radius=1.0).aggregate(group, make_round_info(1))

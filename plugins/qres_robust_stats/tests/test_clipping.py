@@ -14,18 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from qres_lab.testing import make_round_info, make_updates
 from qres_robust_stats import Clipping, clip
 
-from qres_core import (
-    CompatibilityError,
-    Needs,
-    OptionError,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-)
-from qres_core.testing import make_round_info, make_updates
+from qres_core import Needs, Updates, Vector, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1

@@ -25,7 +25,7 @@ from qres_robust_stats.coefficients import (
     squared_distances_to,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from qres_arithmetic import mean_of
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import Dnc, caf, dnc
 from qres_robust_stats.dnc import sample
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_round_info, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -188,11 +189,11 @@ def test_too_few_updates() -> None:
     info = make_round_info(1)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 .*2 f \+ 1 = 5"):
         dnc(rows, 2)
-    with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
-        Dnc(f=2).aggregate(make_updates(rows), info)
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 .* n = 4 updates, and it needs 5"):
+        merged([Dnc(f=2)], make_updates(rows), info)
     often = Dnc(f=2, filter=1.5, iterations=2)
-    with pytest.raises(ValueRefusedError, match=r"iterations ceil\(filter f\) \+ 1 = 7"):
-        often.aggregate(make_updates(rows), info)
+    with pytest.raises(ValueRefusedError, match=r"n = 4 updates, and it needs 7"):
+        merged([often], make_updates(rows), info)
     group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Dnc(f=0).aggregate(group, info)

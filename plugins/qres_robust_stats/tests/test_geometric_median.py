@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import numpy_only
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import GeometricMedian, geometric_median
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_round_info, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 Ratio = Callable[[NDArray[np.int32], NDArray[np.int32], int], Fraction | None]
@@ -336,8 +337,8 @@ def test_inputs_stay_as_they_were() -> None:
 
 def test_too_few_updates() -> None:
     rows = np.zeros((4, 1), dtype=np.int32)
-    with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
-        GeometricMedian(f=2).aggregate(make_updates(rows), make_round_info(1))
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 .* n = 4 updates, and it needs 5"):
+        merged([GeometricMedian(f=2)], make_updates(rows), make_round_info(1))
     group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         GeometricMedian(f=0).aggregate(group, make_round_info(1))

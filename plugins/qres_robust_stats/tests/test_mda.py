@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import mean_of, squared_distances
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import Mda, mda
 from qres_robust_stats.mda import least_diameter_subset
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -223,8 +224,8 @@ def test_too_few_updates() -> None:
     rows = np.zeros((4, 1), dtype=np.int32)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 .*2 f \+ 1 = 5"):
         mda(rows, 2)
-    with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
-        Mda(f=2).aggregate(make_updates(rows))
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 .* n = 4 updates, and it needs 5"):
+        merged([Mda(f=2)], make_updates(rows), make_round_info(1))
     group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Mda(f=0).aggregate(group)

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import Mixture
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import Meamed, meamed
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -129,10 +130,8 @@ def test_one_update_too_few_is_refused() -> None:
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 vectors: n = 4 vectors, meamed"):
         meamed(np.zeros((4, 1), dtype=np.int32), 2)
     with pytest.raises(ValueRefusedError) as refusal:
-        Meamed(f=2).aggregate(make_updates(np.zeros((4, 1), dtype=int)))
-    (problem,) = refusal.value.problems
-    assert problem.code == "QRES-E505"
-    assert problem.fix == "raise swarm.quorum to 5 or lower plugins.meamed.f"
+        merged([Meamed(f=2)], make_updates(np.zeros((4, 1), dtype=int)), make_round_info(1))
+    assert str(refusal.value).startswith("QRES-E505 plugins.plugin_0: n = 4 updates,")
 
 
 def test_groups_are_refused() -> None:

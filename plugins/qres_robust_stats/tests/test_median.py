@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import Mixture
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import Median, median
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 Ratio = Callable[[NDArray[np.int32], NDArray[np.int32], int], Fraction | None]
@@ -201,20 +202,22 @@ def test_robustness_is_what_the_paper_says(
 
 @pytest.mark.claim("C-robust-17")
 def test_one_update_too_few_is_refused() -> None:
-    Median(f=2).aggregate(make_updates(np.zeros((5, 1), dtype=int)))
+    info = make_round_info(1)
+    merged([Median(f=2)], make_updates(np.zeros((5, 1), dtype=int)), info)
     with pytest.raises(ValueRefusedError) as refusal:
-        Median(f=2).aggregate(make_updates(np.zeros((4, 1), dtype=int)))
+        merged([Median(f=2)], make_updates(np.zeros((4, 1), dtype=int)), info)
     (problem,) = refusal.value.problems
     assert problem.code == "QRES-E505"
-    assert problem.what == "n = 4 updates, median with f = 2 needs n >= 2 f + 1 = 5"
-    assert problem.fix == "raise swarm.quorum to 5 or lower plugins.median.f"
+    assert problem.what == "n = 4 updates, and it needs 5 or more"
+    assert problem.fix.startswith("raise swarm.quorum to 5")
 
 
 def test_weights_need_more_updates() -> None:
     rule = Median(f=2, weighted=True)
-    rule.aggregate(make_updates(np.zeros((10, 1), dtype=int)))
-    with pytest.raises(ValueRefusedError, match=r"needs n >= .*weight_limit.* = 10") as refusal:
-        rule.aggregate(make_updates(np.zeros((9, 1), dtype=int)))
+    info = make_round_info(1)
+    merged([rule], make_updates(np.zeros((10, 1), dtype=int)), info)
+    with pytest.raises(ValueRefusedError, match="n = 9 updates, and it needs 10") as refusal:
+        merged([rule], make_updates(np.zeros((9, 1), dtype=int)), info)
     assert refusal.value.code == "QRES-E505"
 
 

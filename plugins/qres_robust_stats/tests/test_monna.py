@@ -16,17 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import mean_of
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import Monna, monna
 
-from qres_core import (
-    CompatibilityError,
-    Needs,
-    OptionError,
-    Surroundings,
-    ValueRefusedError,
-    Visibility,
-)
-from qres_core.testing import AggregatorContract, make_updates
+from qres_core import Needs, Surroundings, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -147,8 +141,8 @@ def test_too_few_updates() -> None:
     rows = np.zeros((4, 1), dtype=np.int32)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 .*2 f \+ 1 = 5"):
         monna(rows, 2, 0)
-    with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
-        Monna(f=2, pivot=FIRST).aggregate(make_updates(rows))
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 .* n = 4 updates, and it needs 5"):
+        merged([Monna(f=2, pivot=FIRST)], make_updates(rows), make_round_info(1))
     group = make_updates(rows, visibility=Visibility.GROUP)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Monna(f=0, pivot=FIRST).aggregate(group)

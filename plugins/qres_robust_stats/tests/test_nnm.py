@@ -17,23 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import mean_of
+from qres_lab.testing import make_round_info, make_updates, merged
 from qres_robust_stats import Nnm, nnm, trimmed_mean
 
-from qres_core import (
-    CompatibilityError,
-    Needs,
-    OptionError,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-)
+from qres_core import Needs, Updates, Vector, Visibility
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.mean import Mean
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.testing import make_round_info, make_updates
+from qres_core.training.tasks import TaskConfig
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -208,13 +202,10 @@ def test_a_quorum_too_small_is_refused_before_anything_starts() -> None:
 def test_one_update_too_few_is_refused() -> None:
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 vectors: n = 4 vectors, nnm"):
         nnm(np.zeros((4, 1), dtype=np.int32), 2)
+    four = make_updates(np.zeros((4, 1), dtype=int))
     with pytest.raises(ValueRefusedError) as refusal:
-        Nnm(f=2).wrap_aggregate(
-            lambda mixed: mixed.vectors[0], make_updates(np.zeros((4, 1), dtype=int))
-        )
-    (problem,) = refusal.value.problems
-    assert problem.code == "QRES-E505"
-    assert problem.fix == "raise swarm.quorum to 5 or lower plugins.nnm.f"
+        merged([Nnm(f=2), Mean(unprotected=True)], four, make_round_info(1))
+    assert str(refusal.value).startswith("QRES-E505 plugins.plugin_0: n = 4 updates,")
 
 
 def test_groups_are_refused() -> None:

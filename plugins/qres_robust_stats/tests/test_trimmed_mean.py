@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_arithmetic import Mixture, mean_of
+from qres_lab.testing import AggregatorContract, make_round_info, make_updates, merged
 from qres_robust_stats import TrimmedMean, nnm, trimmed_mean
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
-from qres_core.testing import AggregatorContract, make_updates
+from qres_core import Needs, Visibility
+from qres_core.errors import CompatibilityError, OptionError, ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 Ratio = Callable[[NDArray[np.int32], NDArray[np.int32], int], Fraction | None]
@@ -186,11 +187,11 @@ def test_one_update_too_few_is_refused(f: int) -> None:
         trimmed_mean(rows[1:], f)
     if f:
         with pytest.raises(ValueRefusedError) as refusal:
-            TrimmedMean(f=f).aggregate(make_updates(rows[1:]))
+            merged([TrimmedMean(f=f)], make_updates(rows[1:]), make_round_info(2))
         (problem,) = refusal.value.problems
         assert problem.code == "QRES-E505"
-        assert f"n = {2 * f} updates, trimmed_mean with f = {f}" in problem.what
-        assert problem.fix == f"raise swarm.quorum to {2 * f + 1} or lower plugins.trimmed_mean.f"
+        assert problem.what == f"n = {2 * f} updates, and it needs {2 * f + 1} or more"
+        assert problem.fix.startswith(f"raise swarm.quorum to {2 * f + 1}")
 
 
 def test_a_sum_is_refused() -> None:

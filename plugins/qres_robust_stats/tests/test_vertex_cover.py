@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_robust_stats.vertex_cover import CoverSearch, adjacency, members
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 Graph = list[int]
 

@@ -19,7 +19,7 @@ from qres_robust_stats.weights import (
     refuse_heavy,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 WEIGHT = st.integers(1, 9) | st.integers(1, 2**30) | st.sampled_from([1, 2**30])
 LIMIT = st.floats(min_value=1, max_value=100).map(as_limit) | st.sampled_from(

@@ -1,4 +1,4 @@
-"""Whoever sums: a public role without secrets, which every node plays for itself.
+"""Aggregator: a public role without secrets, which every node plays for itself.
 
 One accumulator per group, whatever the number of nodes: inputs are added as they come and need not
 be kept.

@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from qres_core import Accusation, Contribution, DialogueMessage, NodeId, RoundInfo, Send
+from qres_core import Accusation, Contribution, NodeId, RoundInfo
+from qres_core.dialogues import DialogueMessage, Send
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.messages import SID_BYTES
 from qres_secagg.session import Session
@@ -32,7 +33,7 @@ MAX_KEPT: Final = 4
 
 
 class Attempts:
-    """A node's dialogue in a round, see :class:`qres_core.Dialogue`.
+    """A node's dialogue in a round, see :class:`qres_core.dialogues.Dialogue`.
 
     Args:
         own: the round's own session.
@@ -122,5 +123,5 @@ class Attempts:
 
 
 def _place(session: Session) -> tuple[bytes, tuple[NodeId, ...], bytes]:
-    """Which height a session is of."""
+    """Height that a session is of."""
     return session.model_digest, session.roster, session.head

@@ -14,7 +14,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import NodeId, WireError
+from qres_core import NodeId
+from qres_core.errors import WireError
 from qres_secagg.checks import Acks, Complaints
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.graph import Topology, topology
@@ -200,7 +201,7 @@ class SessionMessages:
             self.turn = sorted(self._skips.values(), reverse=True)[self.quorum - 1]
 
     def hopeless(self, turn: int) -> bool:
-        """Whether so many skipped the leader of a turn that no set of its list may be stated.
+        """True if so many skipped the leader of a turn that no set of its list may be stated.
 
         That is where the others are no quorum without the corrupt among them. Never are skips of
         the corrupt alone enough.
@@ -225,7 +226,7 @@ class SessionMessages:
     # -- the list -------------------------------------------------------------------------------
 
     def _near(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
-        """How many nodes of a list hold shares of each node, beside itself. O(n k)."""
+        """Numbers of a list's nodes that hold shares of each node, beside itself. O(n k)."""
         listed = np.zeros(len(self.session.roster), np.int64)
         listed[np.fromiter(members, np.intp, len(members))] = 1
         near: NDArray[np.int64] = listed[self.topology.around].sum(axis=1)
@@ -246,7 +247,7 @@ class SessionMessages:
         return [rank for rank in members if short[rank]]
 
     def _leave_out(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
-        """Whom the leader leaves out first so that :meth:`_unchecked` finds nobody. O(n k).
+        """Node to leave out first so that :meth:`_unchecked` finds nobody. O(n k).
 
         Where a holder lacks shares of a dealer, one of the two lies or fails, and the leader cannot
         tell which. But an honest node that is there has no more such pairs as a holder, nor as a
@@ -265,7 +266,7 @@ class SessionMessages:
         return [max(members, key=lambda rank: max(lacks[rank], silent[rank]))]
 
     def _problem(self, listing: Listing) -> str:
-        """What is wrong with a list whose messages are all at hand; empty if nothing."""
+        """Fault of a list whose messages are all at hand; empty if none."""
         members = listing.members
         least = max(self.session.parameters.min_survivors, self.quorum)
         if len(members) < least:  # fewer could never state what opens the sum
@@ -288,7 +289,7 @@ class SessionMessages:
 
     @property
     def complete(self) -> bool:
-        """Whether all that were heard of shared, and all shares were judged. O(n k)."""
+        """True if all that were heard of shared, and all shares were judged. O(n k)."""
         if not self.adverts.keys() <= self.shares.keys() <= self.acks.holders:
             return False
         single = {
@@ -384,7 +385,7 @@ class SessionMessages:
         return self.adverts[rank][self.listed().members[rank][0]]
 
     def dealt(self, rank: int) -> Shares:
-        """What a listed node dealt."""
+        """Dealing of a listed node."""
         return self.shares[rank][self.listed().members[rank][1]]
 
     def partners(self, rank: int) -> tuple[int, ...]:
@@ -427,12 +428,12 @@ class SessionMessages:
         return self.opening
 
     def decided(self) -> OpenedShares:
-        """What :meth:`decide` gave; ``SecaggError`` (``OUT_OF_ORDER``) before it did."""
+        """Result of :meth:`decide`; ``SecaggError`` (``OUT_OF_ORDER``) before it did."""
         if self.opening is None:
             raise SecaggError(Reason.OUT_OF_ORDER, "no survivor set was taken")
         return self.opening
 
     @property
     def quorum(self) -> int:
-        """How many must."""
+        """Number that must."""
         return self.session.parameters.quorum(len(self.session.roster))

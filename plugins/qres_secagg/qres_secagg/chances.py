@@ -1,4 +1,4 @@
-"""What a swarm can count on: sums that can be opened, rows for a rule, and what gives both.
+"""Chances of a swarm: sums that can be opened, rows for a rule, and numbers that give both.
 
 The plugin checks a configuration with these functions, and the tables of the manual are printed by
 them (``scripts/sum_tables.py``).
@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from qres_core import most_colluders
+from qres_core.claims import most_colluders
 from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import (
     CORRECTNESS_BITS,

@@ -1,4 +1,4 @@
-"""What holders say of what was dealt to them: acks, and complaints."""
+"""Answers of holders to their shares: acks, and complaints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qres_secagg.session import Session
 
 
 class Acks:
-    """Who found whose shares to fit.
+    """Acks: the dealers whose shares each holder found to fit.
 
     Args:
         nodes: size of the roster.
@@ -49,7 +49,7 @@ class Acks:
     def right(
         self, members: Mapping[int, tuple[bytes, bytes]]
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which nodes of a list found the shares of which of them to fit, beside their own.
+        """Nodes of a list by the dealers whose shares they found to fit, beside their own.
 
         ``members``: by rank, the hashes of its advert and its shares. Returns ranks of dealers, and
         of the holders that say so, int64 of one shape. O(n k), without a loop over it.
@@ -67,7 +67,7 @@ class Acks:
         return dealers[right], holders[right]
 
     def count(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
-        """How many nodes of a list found the shares of each of them to fit, itself among them.
+        """Numbers of a list's nodes that found each one's shares to fit, itself among them.
 
         ``members``: as for :meth:`right`. Returns int64, shape ``(nodes,)``. O(n k).
         """

@@ -14,7 +14,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import NodeId, ValueRefusedError
+from qres_core import NodeId
+from qres_core.errors import ValueRefusedError
 from qres_secagg.board import SessionMessages
 from qres_secagg.complaints import complain, opened
 from qres_secagg.dealing import Dealer, Dealing
@@ -49,7 +50,7 @@ NO_RESIDUES: Final[Mapping[str, Residues]] = {}
 
 
 class History(Protocol):
-    """What a node must remember over restarts. It is on the disk when a call returns."""
+    """Memory of a node over restarts. It is on the disk when a call returns."""
 
     def begin(self, sid: bytes) -> bool:
         """Note that the node takes part in a session; false where it did before."""
@@ -70,7 +71,7 @@ class VolatileHistory:
 
 
 class Phase(enum.IntEnum):
-    """How far a client is."""
+    """Phase of a client."""
 
     NEW = 0
     ADVERTISED = 1
@@ -160,7 +161,7 @@ class Client:
 
     @property
     def can_share(self) -> bool:
-        """Whether all holders advertised. Waiting longer is of no use; sharing earlier may be."""
+        """True if all holders advertised. Waiting longer is of no use; sharing earlier may be."""
         holders = self.board.topology.holders[self._rank]
         return all(rank in self.board.adverts for rank in holders)
 
@@ -227,12 +228,12 @@ class Client:
 
     @property
     def can_ack(self) -> bool:
-        """Whether all of whom it holds shares have dealt them: waiting longer is of no use."""
+        """True if all dealers whose shares it holds have dealt them: waiting longer is useless."""
         return all(self.board.shares.get(rank) for rank in self.board.topology.holders[self._rank])
 
     @property
     def has_judged(self) -> bool:
-        """Whether it has said of all of them whether their shares fit."""
+        """True if it has said of all of them whether their shares fit."""
         return len(self._judged) == len(self.board.topology.holders[self._rank])
 
     def acknowledge(self) -> list[tuple[Kind, bytes]]:
@@ -394,7 +395,7 @@ class Client:
         return keys
 
     def _among_enough(self) -> bool:
-        """Whether enough listed nodes are near this one for its input to be opened in a sum."""
+        """True if enough listed nodes are near this one for its input to be opened in a sum."""
         board, parameters = self.board, self.session.parameters
         whole = len(board.topology.groups) == 1
         near = 1 + len(board.partners(self._rank))
@@ -476,12 +477,12 @@ class Client:
 
     @property
     def can_state(self) -> bool:
-        """Whether it has a list, of a leader that it did not skip, and has stated no set yet."""
+        """True if it has a list, of a leader that it did not skip, and has stated no set yet."""
         return self.phase in (Phase.LISTED, Phase.MASKED) and self._turn >= self.skipped
 
     @property
     def can_unmask(self) -> bool:
-        """Whether a quorum stated the survivor set that this node stated."""
+        """True if a quorum stated the survivor set that this node stated."""
         return self.phase is Phase.STATED and self.board.statements >= self.board.quorum
 
     def unmask(self) -> bytes:

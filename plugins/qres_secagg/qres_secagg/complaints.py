@@ -94,7 +94,7 @@ def complain(
 def proves_point(
     sid: bytes, holder: int, channel: bytes, against: Dealing, complaint: Complaint
 ) -> bool:
-    """Whether the point a complaint lays open is the one that both keys have in common. 0.5 ms."""
+    """True if the point a complaint lays open is the one that both keys have in common. 0.5 ms."""
     theirs = against.advert.channel
     challenge, response = decode(complaint.challenge), decode(complaint.response)
     if not (0 < challenge < ORDER and 0 < response < ORDER):
@@ -112,7 +112,7 @@ def proves_point(
 def dealer_lied(
     session: Session, holder: int, channel: bytes, against: Dealing, complaint: Complaint
 ) -> bool | None:
-    """Whether a complaint proves that the dealer lied; else its author did.
+    """True if a complaint proves that the dealer lied; else its author did.
 
     Args:
         session: the session.

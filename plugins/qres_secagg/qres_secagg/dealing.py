@@ -66,7 +66,7 @@ def _mask_challenge(point: bytes, public: bytes, transcript: bytes) -> int:
 
 @attrs.frozen(slots=False)
 class Dealing:
-    """What a dealer dealt, as everybody sees it."""
+    """Dealing of a dealer, as everybody sees it."""
 
     sid: bytes  # the session's
     dealer: int  # its rank
@@ -88,14 +88,14 @@ class Dealing:
 
     @cached_property
     def proved(self) -> bool:
-        """Whether it shared out the secret of the mask key it advertised. 0.1 ms, once."""
+        """True if it shared out the secret of the mask key it advertised. 0.1 ms, once."""
         message = _LABEL[Secret.MASK_KEY] + self._transcript
         signature = self.shares.nonce + self.shares.mask_response[:SCALAR_BYTES]
         return signed(signature, message, self.advert.mask)
 
     @cached_property
     def owns_channel(self) -> bool:
-        """Whether the dealer knows the secret of the channel key it advertised. 0.1 ms, once.
+        """True if the dealer knows the secret of the channel key it advertised. 0.1 ms, once.
 
         Else what a complaint lays open could be a secret of somebody else.
         """
@@ -103,13 +103,13 @@ class Dealing:
         return signed(self.shares.ownership, message, self.advert.channel)
 
     def is_seed(self, seed: bytes) -> bool:
-        """Whether it is the seed committed to, and lies on the polynomial. 4 us."""
+        """True if it is the seed committed to, and lies on the polynomial. 4 us."""
         first = decode(self.shares.seed_response[:SCALAR_BYTES])
         blind = (first - _seed_challenge(self._transcript) * decode(seed)) % ORDER
         return self.shares.seed == seed_commitment(self.sid, self.dealer, seed, encode(blind))
 
     def fits(self, kind: Secret, holder: int, share: bytes) -> bool:
-        """Whether a share is the one dealt to a holder, by rank, and lies on the polynomial.
+        """True if a share is the one dealt to a holder, by rank, and lies on the polynomial.
 
         Complexity: O(t); 10 us for a threshold of 64.
         """
@@ -146,7 +146,7 @@ class _Polynomials:
 
 @attrs.frozen
 class Dealt:
-    """What a dealer has for a holder, before it is sealed; 32 bytes each."""
+    """Shares of a dealer for a holder, before they are sealed; 32 bytes each."""
 
     seed: bytes
     mask: bytes
@@ -176,7 +176,7 @@ class Dealer:
         self._made = {kind: _Polynomials.of(secrets[kind], threshold) for kind in Secret}
 
     def deal(self, holder: int) -> Dealt:
-        """What a holder gets, by rank. O(t)."""
+        """Share of a holder, by rank. O(t)."""
         place = holder + 1
         shares = tuple(encode(value(made.secret, place)) for made in self._made.values())
         blinds = tuple(encode(value(made.blind, place)) for made in self._made.values())

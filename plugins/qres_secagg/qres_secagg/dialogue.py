@@ -30,16 +30,9 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from qres_core import (
-    Accusation,
-    Contribution,
-    DialogueMessage,
-    NodeId,
-    RoundError,
-    RoundInfo,
-    Send,
-    WireError,
-)
+from qres_core import Accusation, Contribution, NodeId, RoundInfo
+from qres_core.dialogues import DialogueMessage, Send
+from qres_core.errors import RoundError, WireError
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, History, Masked, Phase
 from qres_secagg.failure import PeerFault, Reason, SecaggError
@@ -194,7 +187,7 @@ class SecaggDialogue:
 
     @property
     def may_be_opened(self) -> bool:
-        """Whether there is a list and nothing was refused: a set of it may be agreed on yet."""
+        """True if there is a list and nothing was refused: a set of it may be agreed on yet."""
         return self.board.listing is not None and not self.refusal
 
     def leave(self) -> None:
@@ -342,7 +335,7 @@ class SecaggDialogue:
         return [Send(client.skip(leaders.turn + 1), int(Kind.SKIP))]
 
     def _takes(self, turn: int) -> bool:
-        """Whether to mask under a list; where its leader was skipped, if others did not do so."""
+        """True if it masks under a list; where its leader was skipped, if others did not do so."""
         leaders = self._leaders
         return self._client.skipped <= turn or leaders.late(self._now - self._patience)
 

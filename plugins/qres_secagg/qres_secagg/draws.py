@@ -1,4 +1,4 @@
-"""Where secret numbers come from: the system, or a secret that outlasts a process.
+"""Sources of secret numbers: the system, or a secret that outlasts a process.
 
 Inside another framework a client is a process for each message. What it draws must be the same when
 what it was told is played again. So it follows from a secret of the round, and from all that was

@@ -1,4 +1,4 @@
-"""How the protocol refuses: an error for what this node will not do, a fault of a peer."""
+"""Refusals by the protocol: an error for what this node will not do, a fault of a peer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 import attrs
 
-from qres_core import NodeId, Problem, RoundError
+from qres_core import NodeId
+from qres_core.errors import Problem, RoundError
 
 
 class Reason(enum.StrEnum):
-    """Why the protocol stopped, as a stable word for tests, logs and evidence."""
+    """Reason why the protocol stopped, as a stable word for tests, logs and evidence."""
 
     BELOW_THRESHOLD = "below-threshold"
     NO_QUORUM = "no-quorum-of-survivor-statements"
@@ -57,7 +58,7 @@ class SecaggError(RoundError):
 
 @attrs.frozen
 class PeerFault:
-    """What a peer's message proves against it, for this node."""
+    """Fault that a peer's message proves against it, for this node."""
 
     subject: NodeId  # the peer
     reason: Reason  # what it did

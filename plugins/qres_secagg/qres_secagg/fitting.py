@@ -1,4 +1,4 @@
-"""What can be told of a swarm before it starts: does it leave secure aggregation room and nodes?"""
+"""Limits of a swarm before it starts: does it leave secure aggregation room and nodes?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from qres_core import Problem, Surroundings
+from qres_core import Surroundings
+from qres_core.errors import Problem
 from qres_secagg.chances import (
     LIKELY,
     enough_rows,
@@ -86,7 +87,7 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
 
 
 def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
-    """Where liars that spoil a sum each leave none that whoever checks sums could merge.
+    """Notice if liars that spoil a sum each could leave no sum to merge to those that check sums.
 
     If a sum is left, the checker leaves the others out, and the next model has other groups.
     """
@@ -107,7 +108,7 @@ def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
 
 
 def keeping(around: Surroundings, parameters: Parameters, options: Options) -> Iterator[str]:
-    """Where nodes that fail after the list, as many as planned for, may leave a sum to a liar.
+    """Notice if nodes that fail after the list, as many as planned for, may leave a sum to a liar.
 
     The liar deals to just so many that it is listed, and the liars open nothing.
     """
@@ -139,7 +140,7 @@ def _finest_sums(options: Options, nodes: int, *, bisect: bool = False) -> int:
 
 
 def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
-    """Where one node that stays away after a void height keeps all further rounds from closing.
+    """Notice if one node that stays away after a void height keeps all further rounds from closing.
 
     Whoever leaves a set on record must do so with others: see :mod:`qres_secagg.permission`.
     """

@@ -1,4 +1,4 @@
-"""Who shares with whom and who masks against whom.
+"""Graph of nodes that share with each other and mask against each other.
 
 Both graphs are circulants (Harary graphs) on a permutation of the roster that a *beacon* seeds.
 The beacon is a hash of what all nodes agreed on before the model's first round: the digest of the

@@ -9,7 +9,7 @@ The steps are those of a swarm, and so is what protects an input from whoever ha
   that members share counts with so many shares.
 - **A step is taken once.** What a client draws follows from a secret of the round and from all it
   was told (:mod:`qres_secagg.draws`). What it was told is on its disk before it answers, and what
-  it was asked once is not asked again (:mod:`qres_core.hosting`).
+  it was asked once is not asked again (:mod:`qres_hosting`).
 - **For one model a client states one set**, in whatever round or run. A coordinator that asks for
   the same model again, without some of them, gets no second sum to subtract. That holds while the
   members stay: if some are added, a quorum of before and one of after may have no client in common,
@@ -30,18 +30,9 @@ from typing import Final
 
 import attrs
 
-from qres_core import (
-    DIGEST_BYTES,
-    NODE_ID_BYTES,
-    Accusation,
-    DialogueMessage,
-    HostedMemory,
-    NodeId,
-    RoundInfo,
-    Send,
-    WireError,
-    canonical,
-)
+from qres_core import DIGEST_BYTES, NODE_ID_BYTES, Accusation, NodeId, RoundInfo, canonical
+from qres_core.dialogues import DialogueMessage, HostedMemory, Send
+from qres_core.errors import WireError
 from qres_secagg.client import Phase
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.draws import Draws
@@ -55,7 +46,7 @@ _COUNTED: Final = b"counted"
 
 
 class _Hosted(SecaggDialogue):
-    """What both ends have in common."""
+    """Common part of both ends."""
 
     def of(self, round_info: RoundInfo) -> SecaggDialogue | None:
         """This session, if the contributions of that round were masked in it."""
@@ -64,7 +55,7 @@ class _Hosted(SecaggDialogue):
         return self if (here.round, here.model_digest, here.head) == made_in else None
 
     def concerns(self, message: DialogueMessage) -> bool:
-        """Whether it names this session; all that is said begins with that."""
+        """True if it names this session; all that is said begins with that."""
         return message.body.startswith(self.session.sid)
 
 
@@ -120,7 +111,7 @@ class ClientSession(_Hosted):
     """Fewest members of a set: ``swarm.quorum`` of this client's own configuration."""
 
     def resume(self, memory: HostedMemory) -> None:
-        """What it draws and remembers from now on."""
+        """Take up the draws and the memory of the client from here on."""
         self._memory, self._draws = memory, Draws(memory.secret)
 
     def start(self) -> Sequence[Send | Accusation]:
@@ -181,7 +172,7 @@ class ClientSession(_Hosted):
 
     @property
     def over(self) -> bool:
-        """Whether its shares are open, or it takes no part any more."""
+        """True if its shares are open, or it takes no part any more."""
         return bool(self.refusal) or self._client.phase is Phase.DONE
 
     # ── what it remembers over rounds and runs ────────────────────────────────────────────────
@@ -197,7 +188,7 @@ class ClientSession(_Hosted):
         return self._memory.first(_key(_STATED, session), name) == name
 
     def weight_for(self, weight: int) -> int:
-        """How often its updates for the model count: as they did first."""
+        """Number of times that its updates for the model count: as they did first."""
         kept = self._memory.first(_key(_COUNTED, self.session), weight.to_bytes(8, "little"))
         return int.from_bytes(kept, "little")
 

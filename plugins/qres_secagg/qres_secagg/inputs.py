@@ -138,14 +138,14 @@ class Inputs:
         return cls(tuple(contributions), inputs, tuple(sorted(odd)))
 
     def are_of(self, contributions: Sequence[Contribution]) -> bool:
-        """Whether they were read from these very objects, which cannot change."""
+        """True if they were read from these very objects, which cannot change."""
         return len(contributions) == len(self.read_from) and all(
             contribution is other
             for contribution, other in zip(contributions, self.read_from, strict=True)
         )
 
     def digests(self) -> dict[NodeId, bytes]:
-        """What the survivor statement binds: the hash of each."""
+        """Hashes that the survivor statement binds, by sender."""
         return {sender: item.digest for sender, item in self.by_sender.items()}
 
 

@@ -43,7 +43,7 @@ _SMALL_ORDER: Final = frozenset(
 
 
 def plausible(key: bytes) -> bool:
-    """Whether 32 bytes may be a public key: a canonical encoding, and no point of small order.
+    """True if 32 bytes may be a public key: a canonical encoding, and no point of small order.
 
     Whether it is a point of the group at all is known to who uses the key; see :func:`in_group`,
     which costs fifty times as much.
@@ -55,12 +55,12 @@ def plausible(key: bytes) -> bool:
 
 
 def in_group(key: bytes) -> bool:
-    """Whether 32 bytes are a point of the prime-order group, and not its identity. 50 us."""
+    """True if 32 bytes are a point of the prime-order group, and not its identity. 50 us."""
     return len(key) == KEY_BYTES and bindings.crypto_core_ed25519_is_valid_point(key)
 
 
 def signed(signature: bytes, message: bytes, public: bytes) -> bool:
-    """Whether the owner of a key of the group made an Ed25519 signature. 0.1 ms."""
+    """True if the owner of a key of the group made an Ed25519 signature. 0.1 ms."""
     if not in_group(public):
         return False
     try:

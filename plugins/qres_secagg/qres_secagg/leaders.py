@@ -1,4 +1,4 @@
-"""Who may list, and which list counts: leaders in turn.
+"""Leaders in turn: the node that may list, and the list that counts.
 
 A leader has a patience, from when the list could have come. Who took none of its lists by then
 skips it, and takes none of it any more. The next leader's turn comes when a quorum has skipped it.
@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 import attrs
 
-from qres_core import Contribution, NodeId, WireError
+from qres_core import Contribution, NodeId
+from qres_core.errors import WireError
 from qres_secagg.failure import Reason
 from qres_secagg.messages import MAX_LEADERS, Kind, Listing, body_hash, decode_listing
 from qres_secagg.ring import masked_under
@@ -53,17 +54,17 @@ class Leaders:
         self._named: Counter[bytes] | None = None
 
     def who(self, turn: int) -> NodeId:
-        """Whose turn it is: who may propose in the round, and then the next of the roster."""
+        """Nodes by turn: the one that may propose in the round, and then the next of the roster."""
         roster = self._session.roster
         return roster[(self._session.round + turn) % len(roster)]
 
     @property
     def is_last(self) -> bool:
-        """Whether no other leader's turn may come after this one."""
+        """True if no other leader's turn may come after this one."""
         return self.turn + 1 >= min(MAX_LEADERS, len(self._session.roster))
 
     def late(self, now: float) -> bool:
-        """Whether the leader has had its patience, or told a list that nobody can adopt."""
+        """True if the leader has had its patience, or told a list that nobody can adopt."""
         waited = self.due_at is not None and now >= self.due_at + self._patience
         return waited or self.turn in self.bad
 
@@ -103,7 +104,7 @@ class Leaders:
         return max(known, key=lambda told: (named[told.name], told.turn), default=None)
 
     def has_changed(self, turn: int, adopted: bytes) -> bool:
-        """Whether the list that a node adopted counts no more.
+        """True if the list that a node adopted counts no more.
 
         ``turn``: leaders that a quorum skipped; ``adopted``: the list's name.
         """

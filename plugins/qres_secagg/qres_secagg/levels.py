@@ -1,4 +1,4 @@
-"""How often groups are halved while a sum is not what was committed to.
+"""Levels of halving groups while a sum is not the one committed to.
 
 A check of the sum (``qres-zk``) can find that somebody's masked input is not the one it committed
 to, and not whose. It leaves that sum out. If too few are left, the height is void (QRES-E508), and

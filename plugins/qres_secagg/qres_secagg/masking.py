@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from qres_core import Companion, Update, ValueRefusedError
+from qres_core import Companion, Update
+from qres_core.errors import ValueRefusedError
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.masks import Residues
 from qres_secagg.ring import NAME, outgoing, weighted

@@ -33,7 +33,7 @@ from typing import Final, Self
 import attrs
 import numpy as np
 
-from qres_core import WireError
+from qres_core.errors import WireError
 from qres_secagg.keys import KEY_BYTES
 from qres_secagg.parameters import MAX_NODES
 from qres_secagg.shamir import ORDER, SCALAR_BYTES, decode
@@ -96,18 +96,18 @@ MAX_BYTES: Final = {
 
 
 def body_hash(kind: Kind, body: bytes) -> bytes:
-    """How an advert or a list is named; SHA-256, 32 bytes."""
+    """Name of an advert or a list; SHA-256, 32 bytes."""
     return hashlib.sha256(b"qres-secagg/1 body" + bytes([kind]) + body).digest()
 
 
 def shares_hash(sid: bytes, shares: Shares) -> bytes:
-    """How a list and acks name a message of shares; SHA-256, 32 bytes. O(k)."""
+    """Name of a message of shares in a list and acks; SHA-256, 32 bytes. O(k)."""
     proof = shares.nonce + shares.ownership + shares.seed_response + shares.mask_response
     return hashlib.sha256(b"qres-secagg/1 shares" + sid + shares.promised + proof).digest()
 
 
 def ack_tag(advert: bytes, shares: bytes) -> bytes:
-    """How an ack names what a dealer dealt; :data:`ACK_TAG_BYTES` bytes.
+    """Name of a dealing in an ack; :data:`ACK_TAG_BYTES` bytes.
 
     ``advert``, ``shares``: hashes of its two messages. Shares that fit under one advert do not
     under another.
@@ -131,7 +131,7 @@ class Advert:
 
 @attrs.frozen
 class Deal:
-    """What a dealer has for one holder."""
+    """Shares of a dealer for one holder."""
 
     seed: bytes  # commitment to the share of the seed
     mask: bytes  # commitment to the share of the mask key
@@ -165,7 +165,7 @@ class Shares:
 
     @property
     def threshold(self) -> int:
-        """How many shares give a secret."""
+        """Number of shares that give a secret."""
         return len(self.seed_response) // SCALAR_BYTES
 
     @cached_property
@@ -176,7 +176,7 @@ class Shares:
         return digest.digest()
 
     def deal(self, holder: int) -> Deal | None:
-        """What it has for a holder, by rank; ``None`` for nothing. O(log k)."""
+        """Shares for a holder, by rank; ``None`` for none. O(log k)."""
         place = bisect_left(self.holders, holder)
         if place == len(self.holders) or self.holders[place] != holder:
             return None

@@ -79,7 +79,7 @@ class OpenedShares:
         return int(np.count_nonzero(self._counts[self._all] < self._threshold))
 
     def wanted(self, rank: int) -> Secret | None:
-        """Which of its two secrets a listed node has opened; none where its group is closed."""
+        """Secret of a listed node that is opened, of its two; none where its group is closed."""
         if self._group_of[rank] not in self.survivors.groups:
             return None
         return Secret.SEED if rank in self.survivors.digests else Secret.MASK_KEY
@@ -164,7 +164,7 @@ class OpenedShares:
         return Dealing(self._session.sid, rank, self._adverts[rank], self._dealt[rank])
 
     def _holders(self, rank: int) -> list[int]:
-        """Who opened a share of a dealer."""
+        """Holders that opened a share of a dealer."""
         around = (rank, *self._dealt[rank].holders)
         return [holder for holder in around if rank in self._answers.get(holder, ())]
 
@@ -183,7 +183,7 @@ class OpenedShares:
         self._chosen = ()
 
     def _combined(self, rank: int) -> bytes:
-        """What as many shares as the threshold give.
+        """Combine as many shares as the threshold.
 
         Those of the holders that were chosen last, if they have some of this dealer: their
         coefficients are known. Raises as :meth:`secret`.

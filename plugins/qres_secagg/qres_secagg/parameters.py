@@ -1,4 +1,4 @@
-"""What all nodes of a session must agree on, and how the graph's degree and threshold are chosen.
+"""Parameters that all nodes of a session share, and the choice of degree and threshold.
 
 A node's two secrets are shared among ``k + 1`` holders, its ``k`` neighbours and itself; ``t`` of
 them open one. The graph is drawn at random, so how many of a node's holders are corrupt, or gone,
@@ -41,7 +41,7 @@ from typing import Final
 import attrs
 import numpy as np
 
-from qres_core import CompatibilityError, ConfigError
+from qres_core.errors import CompatibilityError, ConfigError
 
 SECURITY_BITS: Final = 40
 CORRECTNESS_BITS: Final = 20
@@ -127,13 +127,13 @@ def _quantile(population: int, marked: int, draws: int, log2_limit: float) -> in
 
 
 def at_most(probability: tuple[int, int], log2_limit: int, union: int) -> bool:
-    """Whether ``probability * union <= 2**log2_limit``, exactly."""
+    """True if ``probability * union <= 2**log2_limit``, exactly."""
     numerator, denominator = probability
     return (numerator * union) << -log2_limit <= denominator
 
 
 def _connected(n: int, k: int, gone: int) -> bool:
-    """Whether a circulant of degree ``k`` holds together when ``gone`` random nodes leave it.
+    """True if a circulant of degree ``k`` holds together when ``gone`` random nodes leave it.
 
     It falls apart only where ``k/2`` in a row are gone on both sides of a stretch; the union bound
     over the pairs of places must be below ``2**-(SECURITY_BITS + 1)``.

@@ -1,4 +1,4 @@
-"""Which further sums may be opened for a model: those that tell no few members apart.
+"""Sums that may be opened further for a model: those that tell no few members apart.
 
 Several sums may be opened for one model: one at each height that made no new model. Whoever sees
 them can add and subtract them. What counts is which members they tell apart: two members are of one
@@ -27,7 +27,8 @@ from typing import Final
 
 import attrs
 
-from qres_core import MAX_VOID_SETS, NodeId, RoundInfo, VoidSet
+from qres_core import NodeId, RoundInfo
+from qres_core.dialogues import MAX_VOID_SETS, VoidSet
 from qres_secagg.graph import Topology, topology
 from qres_secagg.parameters import HONEST_LEAST, Parameters
 from qres_secagg.session import DOMAIN, Session, joined, roster_root
@@ -125,7 +126,7 @@ def _enough(out: Sequence[NodeId], sum_of: Mapping[NodeId, int], least: int) -> 
 
 
 def _named(item: VoidSet) -> bytes:
-    """What is the same of a set on record at all later heights: not how its members are called."""
+    """Mark of a set on record that stays at all later heights, unlike its members' names."""
     mismatches = struct.pack("<Q", item.mismatches)
     parts = roster_root(item.roster), mismatches, *item.senders
     return hashlib.sha256(joined(DOMAIN, b"on record", *parts)).digest()
@@ -133,7 +134,7 @@ def _named(item: VoidSet) -> bytes:
 
 @attrs.frozen(slots=False, eq=False)
 class Permission:
-    """What may be opened at a height: the same on every node.
+    """Permission to open sums at a height: the same on every node.
 
     Sizes and groups follow from the members, the model and the mismatches. So those of earlier
     heights can be found again.
@@ -158,7 +159,7 @@ class Permission:
 
     @property
     def level(self) -> int:
-        """How often groups are halved at the height."""
+        """Number of times that groups are halved at the height."""
         return self.session(0).level
 
     @cached_property
@@ -219,7 +220,7 @@ class Permission:
         return found if len(found) >= min(self.rows, len(inside)) else []
 
     def opens(self, senders: Collection[NodeId]) -> bool:
-        """Whether of a set of these members as many sums can be opened as the rule needs. O(n)."""
+        """True if a set of these members lets as many sums be opened as the rule needs. O(n)."""
         return self._opens(senders, self._groups(topology(self.session(0))))
 
     def _opens(self, senders: Collection[NodeId], groups: Sequence[Sequence[NodeId]]) -> bool:
@@ -232,7 +233,7 @@ class Permission:
         return [[roster[rank] for rank in group] for group in graph.groups]
 
     def permits(self, senders: Collection[NodeId]) -> bool:
-        """Whether sums of just these members may be opened."""
+        """True if sums of just these members may be opened."""
         return self.permitted(senders) == frozenset(senders)
 
     def permitted(self, senders: Collection[NodeId]) -> frozenset[NodeId]:

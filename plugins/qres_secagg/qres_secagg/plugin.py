@@ -13,18 +13,11 @@ from numpy.typing import NDArray
 from qres_core import (
     MAX_WEIGHT,
     Claims,
-    CompatibilityError,
-    ConfigError,
     Contribution,
-    Dialogue,
-    Hides,
     Needs,
     NodeId,
     NodeInfo,
     Outcome,
-    Problem,
-    Revelation,
-    RoundError,
     RoundInfo,
     RoundStatus,
     Surroundings,
@@ -33,7 +26,11 @@ from qres_core import (
     Visibility,
     hookimpl,
     options,
+    stores,
 )
+from qres_core.claims import Hides
+from qres_core.dialogues import Dialogue, Revelation
+from qres_core.errors import CompatibilityError, ConfigError, Problem, RoundError
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.fitting import keeping, misfits, spoiling, stalling
@@ -45,7 +42,7 @@ from qres_secagg.permission import Permission
 from qres_secagg.revelation import open_shard, reveal
 from qres_secagg.ring import masked_under
 from qres_secagg.sizing import group_least, raw_bound, sized
-from qres_secagg.store import FILE, SessionStore
+from qres_secagg.store import FILE, KIND, SessionStore
 
 
 def _help(text: str) -> dict[str, str]:
@@ -211,7 +208,7 @@ class Secagg:
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem | str]:
-        """Whether the swarm has the nodes, the room and the time for sums to be opened.
+        """Check that the swarm has the nodes, the room and the time for sums to be opened.
 
         Yields QRES-E304, QRES-E310, QRES-E313, QRES-E314 and QRES-E105, see
         :func:`qres_secagg.fitting.misfits`.
@@ -242,6 +239,32 @@ class Secagg:
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
+    def preflight(self, node_info: NodeInfo) -> tuple[Problem, ...]:
+        """Check that ``setup`` would take the store that there may be. Returns QRES-E602 where not.
+
+        The numbers of the swarm are judged by :meth:`check`.
+        """
+
+        def opens(folder: Path) -> None:
+            found = self._opened(attrs.evolve(node_info, data_dir=str(folder)))
+            if found is not None:
+                found.close()
+
+        return stores.rehearse(self._folder(node_info), KIND, opens)
+
+    @staticmethod
+    def _folder(node_info: NodeInfo) -> Path | None:
+        if node_info.data_dir is None or node_info.hosted:
+            return None  # inside a framework, what is kept of a session is with what plays it again
+        return Path(node_info.data_dir)
+
+    def _opened(self, node_info: NodeInfo) -> SessionStore | None:
+        """The store, if the node has one already; one in memory where it may keep nothing."""
+        folder = self._folder(node_info)
+        if folder is not None and not SessionStore.exists(folder):
+            return None
+        return SessionStore(folder, swarm=node_info.swarm, node_id=node_info.node_id)
+
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
         """Check the numbers and open the store of used sessions, if the node has one already.
@@ -252,12 +275,8 @@ class Secagg:
         self.parameters(node_info, 1)
         if self._store is not None:
             self._store.close()
-        folder = None if node_info.data_dir is None else Path(node_info.data_dir)
         self._store = None
-        if node_info.hosted:
-            folder = None  # what is kept of a session is with what plays it again
-        if folder is None or SessionStore.exists(folder):
-            self._store = SessionStore(folder, swarm=node_info.swarm, node_id=node_info.node_id)
+        self._store = self._opened(node_info)
         self._node, self._attempts, self._kept, self._judge = node_info, None, (), None
 
     @hookimpl
@@ -271,7 +290,7 @@ class Secagg:
 
     @hookimpl
     def status(self) -> Mapping[str, object]:
-        """How many sums were opened, and what was odd about them."""
+        """Numbers of opened sums and of odd events."""
         return {
             "sessions": self._sessions,
             "rounds_opened": self._rounds_opened,
@@ -387,7 +406,7 @@ class Secagg:
         return masked(update, dialogue, weight=weight, bound=raw_bound(self))
 
     def _weight_of(self, update: Update, round_info: RoundInfo) -> int:
-        """How often an update counts: for one model always as often as it did first.
+        """Number of times that an update counts: for one model always as often as it did first.
 
         A node whose examples have become more between two heights would else have the difference
         of two sums of the same set show its update.
@@ -438,7 +457,7 @@ class Secagg:
         return [sender for sender in senders if rank.get(sender, -1) in members]
 
     def _permission(self, round_info: RoundInfo) -> Permission:
-        """What may be opened at the height of a round, where sizes follow from the members."""
+        """Permission to open sums at the height of a round, where sizes follow from the members."""
         height = attrs.evolve(round_info, number=0)
         if self._judge is None or self._judge.info != height:
             f, d = height.byzantine, height.dimension

@@ -1,4 +1,4 @@
-"""What a session reveals: the sums of its groups, as the rows of the round's updates."""
+"""Revelation of a session: the sums of its groups, as the rows of the round's updates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import (
-    Accusation,
-    Companion,
-    NodeId,
-    Revelation,
-    RoundError,
-    Updates,
-    Visibility,
-)
+from qres_core import Accusation, Companion, NodeId, Updates, Visibility
+from qres_core.dialogues import Revelation
+from qres_core.errors import RoundError
 from qres_secagg.aggregator import Aggregator, GroupSum
 from qres_secagg.board import SessionMessages
 from qres_secagg.inputs import Input, Inputs
@@ -28,7 +22,7 @@ ODD: Final = "companions-of-another-form"
 
 @attrs.frozen(eq=False)
 class SessionResult:
-    """What a session came to."""
+    """Result of a session."""
 
     revelation: Revelation  # rows and evidence
     saturated: int  # coordinates of means that left the grid

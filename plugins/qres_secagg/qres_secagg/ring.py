@@ -13,14 +13,8 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import (
-    DIGEST_BYTES,
-    MAX_COMPANION_BYTES,
-    Companion,
-    ValueRefusedError,
-    Vector,
-    fixed,
-)
+from qres_core import DIGEST_BYTES, MAX_COMPANION_BYTES, Companion, Vector, fixed
+from qres_core.errors import ValueRefusedError
 from qres_secagg.parameters import Parameters
 
 NAME: Final = "secagg"
@@ -101,7 +95,7 @@ def incoming(
 
 
 def has_high_words(companions: Mapping[str, Companion], parameters: Parameters) -> bool:
-    """Whether the high words of a wide ring came, as many as there are coordinates."""
+    """True if the high words of a wide ring came, as many as there are coordinates."""
     if not masked_under(companions):
         return False
     return len(companions[NAME].body) == DIGEST_BYTES + 4 * parameters.dimension

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import DIGEST_BYTES, NODE_ID_BYTES, ConfigError, NodeId
+from qres_core import DIGEST_BYTES, NODE_ID_BYTES, NodeId
+from qres_core.errors import ConfigError
 from qres_secagg.parameters import MAX_NODES, Parameters
 
 DOMAIN: Final = b"qres-secagg/1"

@@ -28,7 +28,7 @@ _NONCE: Final = bytes(12)  # every key seals one message
 
 
 class Secret(enum.IntEnum):
-    """Which of a node's two secrets a share is of; of each node exactly one is opened."""
+    """Secret of a node that a share is of; of each node's two exactly one is opened."""
 
     SEED = 0
     """Of its own mask: opened when its input is in the sum."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final, Protocol
 
-from qres_core import MAX_WEIGHT, CompatibilityError, most_colluders
+from qres_core import MAX_WEIGHT
+from qres_core.claims import most_colluders
+from qres_core.errors import CompatibilityError
 from qres_secagg.chances import needed_inputs
 from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import Parameters, choose

@@ -25,14 +25,15 @@ from typing import Final, Self
 
 import attrs
 
-from qres_core import DIGEST_BYTES, MAX_VOID_SETS, NodeId, stores
+from qres_core import DIGEST_BYTES, NodeId, stores
+from qres_core.dialogues import MAX_VOID_SETS
 
 FILE: Final = "secagg.sqlite"
 APPLICATION_ID: Final = 0x51525347
 SCHEMA_VERSION: Final = 3
 KEPT_ROUNDS: Final = 4096
 """Rounds behind the newest of which everything is kept."""
-_KIND: Final = stores.StoreKind(
+KIND: Final = stores.StoreKind(
     file=FILE,
     name="a store of secure aggregation",
     application_id=APPLICATION_ID,
@@ -61,9 +62,9 @@ class SessionStore:
     def __init__(self, folder: Path | None, *, swarm: str, node_id: NodeId) -> None:
         if folder is None:
             fill = partial(_fill, swarm=swarm, node_id=node_id)
-            self._db = stores.PrivateDatabase.in_memory(_KIND, fill)
+            self._db = stores.PrivateDatabase.in_memory(KIND, fill)
         else:
-            self._db = stores.PrivateDatabase.open(folder, _KIND)
+            self._db = stores.PrivateDatabase.open(folder, KIND)
         try:
             owner = self._db.row("SELECT swarm, node FROM owner") or (None, None)
             self._db.expect_owner(swarm=(swarm, owner[0]), node=(node_id, owner[1]))
@@ -73,8 +74,8 @@ class SessionStore:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether there is a store in the folder, or what is left of one."""
-        return stores.PrivateDatabase.exists(folder, _KIND)
+        """True if there is a store in the folder, or what is left of one."""
+        return stores.PrivateDatabase.exists(folder, KIND)
 
     @classmethod
     def begin(cls, folder: Path, *, swarm: str, node_id: NodeId) -> Self:
@@ -84,7 +85,7 @@ class SessionStore:
         RoundError: QRES-E602 when it cannot be made, or there is one.
         """
         fill = partial(_fill, swarm=swarm, node_id=node_id)
-        stores.PrivateDatabase.create(folder, _KIND, fill).close()
+        stores.PrivateDatabase.create(folder, KIND, fill).close()
         return cls(folder, swarm=swarm, node_id=node_id)
 
     def take(self, sid: bytes, round_number: int) -> bool:
@@ -107,7 +108,7 @@ class SessionStore:
         return new
 
     def weight_for(self, model: bytes, weight: int) -> int:
-        """How often the node's updates for a model count: as they did first, durably.
+        """Number of times that the node's updates for a model count: as they did first, durably.
 
         ``model``: its digest, 32 bytes, later than or the same as before; ``weight``: how often,
         if this is the first time. Raises RoundError: QRES-E602 if the disk does not take it; then
@@ -147,7 +148,7 @@ class SessionStore:
         return True
 
     def of_round(self, number: int) -> RoundHistory:
-        """What a client of that round asks."""
+        """History for a client of that round."""
         return RoundHistory(self, number)
 
     def close(self) -> None:
@@ -156,7 +157,7 @@ class SessionStore:
 
 
 def _follows(new: tuple[int, bytes, bytes, bytes], old: tuple[int, bytes, bytes, bytes]) -> bool:
-    """Whether a set was judged by a record that has another one, stated for the same model before.
+    """True if a set was judged by a record that has another one, stated for the same model before.
 
     Nothing that was on record before is missing. A set that came to a full record is on none.
     """

@@ -1,4 +1,4 @@
-"""Whose inputs are in the sum: the survivor set U3, as the swarm agreed on it."""
+"""Survivors: the set U3 of the nodes in the sum, as the swarm agreed on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def exposed(near: Sequence[Sequence[int]], survivors: Collection[int], least: in
 def may_be_cut(
     circle: Sequence[int], survivors: Collection[int], window: int, corrupt: int
 ) -> bool:
-    """Whether so few corrupt nodes could cut the graph of the honest survivors in two.
+    """True if so few corrupt nodes could cut the graph of the honest survivors in two.
 
     A circulant falls apart only where two windows of half its degree have no node that is left. If
     all the survivors in them are corrupt, the masks between the parts are known, and the sum of
@@ -73,7 +73,7 @@ def may_be_cut(
 
 
 def cut(session: Session, topology: Topology, survivors: Collection[int]) -> bool:
-    """Whether corrupt nodes could cut the one sum of a session, see :func:`may_be_cut`."""
+    """True if corrupt nodes could cut the one sum of a session, see :func:`may_be_cut`."""
     if topology.complete:
         return False
     n, k = len(session.roster), session.parameters.k

@@ -11,7 +11,7 @@ from qres_secagg.client import Client, Phase
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.messages import Listing, decode_listing, encode_listing
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 Make = Callable[..., Any]
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_secagg import Secagg
 from qres_secagg.chances import grouping
 from qres_secagg.fitting import spoiling
 from qres_secagg.ring import MAX_WIDE_DIMENSION
 from qres_secagg.sizing import sized
 
-from qres_core import CompatibilityError, Extent, NodeInfo, Problem, Surroundings, VoidSet
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core import NodeInfo, Surroundings
+from qres_core.claims import Extent
+from qres_core.dialogues import VoidSet
+from qres_core.errors import CompatibilityError, Problem
 
 FITS = Surroundings(nodes=10, byzantine=2, quorum=8)
 

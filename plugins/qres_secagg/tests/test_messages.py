@@ -36,7 +36,7 @@ from qres_secagg.messages import (
 from qres_secagg.shamir import ORDER
 from qres_secagg.sharing import Secret
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 ENCODERS = {
     Kind.ADVERTISE: encode_advert,

@@ -12,7 +12,9 @@ from qres_secagg.fitting import DEVIATIONS, misfits
 from qres_secagg.parameters import Parameters
 from qres_secagg.ring import weighted
 
-from qres_core import Extent, Surroundings, ValueRefusedError
+from qres_core import Surroundings
+from qres_core.claims import Extent
+from qres_core.errors import ValueRefusedError
 
 FEWEST = 3
 """Fewest inputs in a sum that is opened."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids
 from qres_secagg import parameters
 from qres_secagg.graph import beacon, circulant, permutation
 from qres_secagg.parameters import (
@@ -24,8 +25,7 @@ from qres_secagg.parameters import (
 )
 from qres_secagg.session import roster_root
 
-from qres_core import CompatibilityError, ConfigError
-from qres_core.testing import make_node_ids
+from qres_core.errors import CompatibilityError, ConfigError
 
 # (corrupt, dropped) in percent; degrees and thresholds of the exact search at 40 and 20 bits.
 SHARES = ((5, 5), (10, 10), (20, 10))

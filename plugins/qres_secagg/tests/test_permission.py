@@ -12,14 +12,15 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_secagg import permission
 from qres_secagg.graph import topology
 from qres_secagg.levels import finest
 from qres_secagg.parameters import Parameters
 from qres_secagg.permission import Classes, Permission
 
-from qres_core import MAX_VOID_SETS, NodeId, VoidSet
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core import NodeId
+from qres_core.dialogues import MAX_VOID_SETS, VoidSet
 
 told_apart: Any = Classes.told_apart
 """Here members are numbers."""

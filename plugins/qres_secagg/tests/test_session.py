@@ -10,7 +10,7 @@ import pytest
 from qres_secagg.parameters import MAX_NODES, Parameters
 from qres_secagg.session import MAX_LEVEL, MAX_ROUND, Session
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 Make = Callable[..., Any]
 

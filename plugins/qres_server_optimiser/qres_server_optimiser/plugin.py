@@ -22,11 +22,9 @@ import numpy as np
 
 from qres_core import (
     Claims,
-    Fragment,
     NodeInfo,
     Outcome,
-    Problem,
-    RoundError,
+    Reads,
     RoundInfo,
     RoundStatus,
     Surroundings,
@@ -36,6 +34,8 @@ from qres_core import (
     hookimpl,
     options,
 )
+from qres_core.errors import Problem, RoundError
+from qres_core.training import Fragment
 from qres_server_optimiser.state import FRESH, Arrays, OptimiserState
 from qres_server_optimiser.steps import (
     Reals,
@@ -53,7 +53,7 @@ MOST: Final = 1e6
 
 @attrs.define(eq=False)
 class _ServerOptimiser(ABC):
-    """What the optimisers have in common: when a state holds, and for which model."""
+    """Common part of the optimisers: when a state holds, and for which model."""
 
     _name: ClassVar[str] = ""
     _state: OptimiserState = attrs.field(init=False, factory=OptimiserState, repr=False)
@@ -144,11 +144,11 @@ class _ServerOptimiser(ABC):
 
     @abstractmethod
     def _begins(self, round_info: RoundInfo) -> bool:
-        """Whether the state begins anew with this round, whatever was before."""
+        """True if the state begins anew with this round, whatever was before."""
 
     @abstractmethod
     def _first(self, dimension: int, round_info: RoundInfo) -> Arrays:
-        """What :data:`FRESH` stands for, of so many coordinates."""
+        """Vectors for :data:`FRESH`, of so many coordinates."""
 
     @abstractmethod
     def _step(self, merged: Vector, arrays: Arrays, round_info: RoundInfo) -> tuple[Vector, Arrays]:
@@ -200,7 +200,7 @@ class FedAvgM(_ServerOptimiser):
         ICLR 2021, algorithm 1 with momentum at the server.
 
     Example:
-        >>> from qres_core.testing import make_round_info, make_updates
+        >>> from qres_lab.testing import make_round_info, make_updates
         >>> updates = make_updates([[2], [4], [6]])
         >>> mean = lambda updates: np.int32([4])
         >>> FedAvgM(learning_rate=0.5).wrap_aggregate(mean, updates, make_round_info(1)).tolist()
@@ -222,7 +222,7 @@ class FedAvgM(_ServerOptimiser):
             "as far off, if liars pull every merge the same way"
         )
         notices = (notice,) if self.momentum or reach > 1 else ()
-        return Claims(tolerates=None, notices=notices, looks=False, by_fragments=True)
+        return Claims(tolerates=None, notices=notices, reads=Reads.NOTHING, by_fragments=True)
 
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step == 0
@@ -294,7 +294,7 @@ class _Adaptive(_ServerOptimiser):
             "own size, so that small errors in quiet coordinates become whole steps, and a large "
             "one leaves short steps until the next restart"
         )
-        return Claims(tolerates=None, notices=(notice,), looks=False, by_fragments=True)
+        return Claims(tolerates=None, notices=(notice,), reads=Reads.NOTHING, by_fragments=True)
 
     @abstractmethod
     def _moment(self, second: Reals, square: Reals, beta2: float) -> Reals:
@@ -358,7 +358,7 @@ class FedAdam(_Adaptive):
         Optimization", ICLR 2021, algorithm 2. The restarts are not in it.
 
     Example:
-        >>> from qres_core.testing import make_round_info, make_updates
+        >>> from qres_lab.testing import make_round_info, make_updates
         >>> updates = make_updates([[2000], [4000], [6000]])
         >>> mean = lambda updates: np.int32([4000])
         >>> FedAdam(learning_rate=0.01).wrap_aggregate(mean, updates, make_round_info(1)).tolist()

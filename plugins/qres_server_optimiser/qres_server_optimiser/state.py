@@ -1,4 +1,4 @@
-"""What an optimiser knows of a model, kept so that it is never taken for another one's.
+"""State of an optimiser for a model, kept so that it is never taken for another one's.
 
 A state belongs to a model at a height. Heights end by certificate, so all nodes that were told how
 each of them ended hold the same state. A node that was not told holds none.
@@ -39,7 +39,7 @@ class KnownState:
 
 @attrs.define(eq=False)
 class OptimiserState:
-    """What is known, in memory and in a node also on disk."""
+    """State of an optimiser, in memory and in a node also on disk."""
 
     _known: KnownState | None = None
     _database: stores.PrivateDatabase | None = None
@@ -103,7 +103,7 @@ class OptimiserState:
                 facts.write_octets(f"array {number}", _octets(array).data)
 
     def raw(self) -> bytes:
-        """What is known, for a simulation's checkpoint; empty where nothing is."""
+        """Bytes of the state, for a simulation's checkpoint; empty where there is none."""
         known = self._known
         if known is None:
             return b""

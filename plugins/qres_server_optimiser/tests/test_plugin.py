@@ -13,15 +13,14 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import AggregatorContract, find_rule, make_node_info, make_round_info
+from qres_lab.testing import make_updates as of
 from qres_server_optimiser import FedAdam, FedAvgM, FedYogi, state
 from qres_server_optimiser.plugin import NAMES
 
 from qres_core import (
-    Fragment,
     Needs,
-    OptionError,
     Outcome,
-    RoundError,
     RoundInfo,
     RoundStatus,
     Surroundings,
@@ -31,8 +30,8 @@ from qres_core import (
     canonical,
     stores,
 )
-from qres_core.testing import AggregatorContract, find_rule, make_node_info, make_round_info
-from qres_core.testing import make_updates as of
+from qres_core.errors import OptionError, RoundError
+from qres_core.training import Fragment
 
 Optimiser = FedAvgM | FedAdam | FedYogi
 KINDS: tuple[Callable[[], Optimiser], ...] = (FedAvgM, FedAdam, FedYogi)
@@ -357,7 +356,7 @@ def test_it_works_on_sums_and_says_what_becomes_of_the_rules_promise() -> None:
         claims = make().claims
         assert claims.needs == Needs(visibility=Visibility.SUM)
         assert claims.tolerates is None
-        assert claims.alters
+        assert claims.wraps.alters
         assert "what the rule promises holds for what it merges" in claims.notices[0]
     assert "up to 10 times" in FedAvgM().claims.notices[0]
     assert "up to 30 times" in FedAvgM(momentum=0, learning_rate=30).claims.notices[0]

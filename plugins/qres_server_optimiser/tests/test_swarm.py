@@ -12,13 +12,14 @@ import pytest
 from qres_server_optimiser import FedAvgM, momentum_step, plugin
 from qres_server_optimiser.state import Arrays, OptimiserState
 
-from qres_core import RoundError, RoundInfo, Surroundings, Vector, fixed
+from qres_core import RoundInfo, Surroundings, Vector, fixed
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import RoundError
 from qres_core.kernel.config import Config, parse
-from qres_core.lab.numpy_trainer import QuadraticTrainer
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.training.numpy_trainer import QuadraticTrainer
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 TASK = TaskConfig(name="quadratic", dimension=24, local_epochs=1, learning_rate=0.3)
 OPTIMISERS = {

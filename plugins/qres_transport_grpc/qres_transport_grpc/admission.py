@@ -1,4 +1,4 @@
-"""What the node's plugins show and decide, asked in the node's loop from the transport's."""
+"""Decisions and credentials of the node's plugins, asked in its loop from the transport's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Gatekeeper:
     patience: float  # seconds
 
     async def shows(self) -> bytes | None:
-        """What to show; ``None`` where no plugin says so now."""
+        """Credential to show; ``None`` where no plugin says so now."""
         try:
             shown: bytes = await self.home.ask(self.credential, self.patience)
         except Exception:  # noqa: BLE001 - whatever a plugin raises: it is asked again
@@ -28,7 +28,7 @@ class Gatekeeper:
         return shown
 
     async def bars(self, node: NodeId, shown: bytes) -> str | None:
-        """Why a node is not admitted, or nothing; ``None`` where the node has no time to say."""
+        """Reason why a node is not admitted, or nothing; ``None`` where the node has no time."""
         try:
             verdict: Verdict = await self.home.ask(self.admission, self.patience, node, shown)
         except TimeoutError:  # the node computes; that is nobody's fault

@@ -25,9 +25,11 @@ from functools import partial
 from typing import Final
 
 import attrs
-from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore, Tally
+from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore, Tally, TokenBucket
 
-from qres_core import CHUNK, BlobRef, NodeId, TransportError
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef
 from qres_transport_grpc.exchanges import ABSENT, ANSWERED, AskedPiece, Exchanges
 from qres_transport_grpc.options import GrpcOptions
 
@@ -51,10 +53,16 @@ FIRST_PIECES: Final = 2
 """Asked at once of a holder that gave nothing yet."""
 SOON_SECONDS: Final = 1.5
 LATE_SECONDS: Final = 3.0
-"""A piece that comes sooner makes room for one more; one that comes later takes that of one away.
-Between them are two seconds."""
+"""A piece that comes sooner makes room for one more; one that comes later takes that of one away,
+once for all that are on their way. Between them are two seconds."""
 TWICE: Final = 2
 """How often a piece of a holder keeps a pull alive: a link may break in the middle of a chunk."""
+TIMES: Final = 4
+"""How often a node may be sent all of a blob at once: a link may break, and what it lost counts."""
+AGAIN_SECONDS: Final = 120.0
+"""After which it may be sent all of it once more."""
+FEW: Final = 256
+"""Buckets among which no full ones are looked for."""
 KEPT: Final = 16
 """Chunks of which pieces are kept that no pull wants now."""
 
@@ -63,28 +71,32 @@ _CHANCE: Final = random.SystemRandom()
 
 @attrs.define(eq=False)
 class HolderPace:
-    """How many pieces are asked of a holder at once."""
+    """Number of pieces that are asked of a holder at once."""
 
     most: int
     size: int = FIRST_PIECES
     flying: int = 0
+    shrunk: float = -math.inf  # when the size fell last
 
     @property
     def full(self) -> bool:
-        """Whether nothing more is asked of it now."""
+        """True if nothing more is asked of it now."""
         return self.flying >= self.size
 
-    def came(self, took: float) -> None:
-        """A piece came after so many seconds; it still counts as flying."""
+    def came(self, took: float, now: float) -> None:
+        """A piece came after so many seconds; it still counts as flying.
+
+        What was asked for before the size fell is late for the same reason, and says nothing new.
+        """
         if took < SOON_SECONDS and self.full:
             self.size = min(self.most, self.size + 1)
-        elif took > LATE_SECONDS:
-            self.size = max(1, self.size - 1)
+        elif took > LATE_SECONDS and now - took >= self.shrunk:
+            self.size, self.shrunk = max(1, self.size - 1), now
 
 
 @attrs.define(eq=False)
 class _Pieces:
-    """What one holder gave of one chunk."""
+    """Pieces of one chunk by one holder."""
 
     length: int  # of the chunk, in bytes
     asked: float  # when it was asked for
@@ -98,17 +110,17 @@ class _Pieces:
         self.todo = deque(range(self.count))
 
     def fits(self, piece: int, data: bytes) -> bool:
-        """Whether a piece has the length of that piece."""
+        """True if a piece has the length of that piece."""
         return len(data) == min(PIECE, self.length - piece * PIECE)
 
     @property
     def since(self) -> float:
-        """When it moved last."""
+        """Time of its last move."""
         return max(self.asked, self.came)
 
 
 def _moved(asked: Mapping[NodeId, _Pieces]) -> float:
-    """When the last of a chunk came from anybody, or it was asked for first."""
+    """Time when the last of a chunk came from anybody, or it was asked for first."""
     first = min(parts.asked for parts in asked.values())
     return max(first, *(parts.came for parts in asked.values()))
 
@@ -216,7 +228,7 @@ class _BlobFetch:
         return 1 << min(DOUBLINGS, int(age / self.turn))
 
     def keeps_waiting(self, holder: NodeId, now: float) -> bool:
-        """Whether a holder is late with a chunk."""
+        """True if a holder is late with a chunk."""
         return any(
             now - asked[holder].since > self.turn
             for asked in self.flying.values()
@@ -277,6 +289,25 @@ class PieceService:
 
     def __init__(self, store: SharedBlobStore) -> None:
         self._store = store
+        self._sent: dict[tuple[NodeId, bytes], TokenBucket] = {}  # of bytes, of each blob
+        self._many = FEW  # buckets, of which full ones are let go next
+
+    def allows(self, node: NodeId, question: bytes) -> bool:
+        """True if a node may be sent another piece of a blob, or was sent it several times.
+
+        It is asked before the piece is read: a question costs far less than its answer.
+        """
+        root = question[:32]
+        size = self._store.size(root)
+        if not size:
+            return True  # there is nothing to send
+        found = self._sent.get((node, root))
+        if found is None:
+            if len(self._sent) >= self._many:
+                self._sent = {key: kept for key, kept in self._sent.items() if not kept.full}
+                self._many = max(FEW, 2 * len(self._sent))
+            found = self._sent[node, root] = TokenBucket(size / AGAIN_SECONDS, TIMES * size)
+        return found.take(min(PIECE, size))
 
     def answer(self, question: bytes) -> tuple[int, bytes]:
         """The piece that was asked for, if it is here."""
@@ -484,7 +515,7 @@ class BlobPuller:
         return False
 
     def _begun(self, ref: BlobRef, now: float, index: int, holder: NodeId) -> _Pieces:
-        """What came of a chunk from a holder; what was asked for and may come is waited for."""
+        """Pieces of a chunk by a holder; those it was asked for and may come are waited for."""
         key = (ref.root, index, holder)
         if key not in self._parts:
             self._parts[key] = _Pieces(ref.length(index), now)
@@ -518,7 +549,7 @@ class BlobPuller:
         pace, parts = self._pace(holder), self._parts.get(key)
         pulls = [pull for pull in self._pulls if pull.ref.root == root]
         if status == ANSWERED:
-            pace.came(took)
+            pace.came(took, asyncio.get_running_loop().time())
         pace.flying -= asked.counts
         if status != ANSWERED:
             self._parts.pop(key, None)  # it is asked for anew

@@ -33,7 +33,7 @@ _OPTIONS: Final = (
 
 
 class WrongHubError(Exception):
-    """What answers there has another certificate."""
+    """Certificate at a hub's address that is not the named one."""
 
 
 def certificate(place: HubPlace, within: float) -> str:

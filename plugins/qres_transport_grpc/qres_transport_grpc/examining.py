@@ -1,4 +1,4 @@
-"""Whether the hubs answer, are the ones that are meant, and know this node.
+"""Examination of the hubs: do they answer, are they the ones meant, do they know this node?
 
 A hub has one connection of each node. So a hub is asked whether it knows this node only while the
 node does not run: the question would end the node's own connection.
@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any, Final
 
-from qres_core import LinkKeys, NodeInfo, Problem
+from qres_core import NodeInfo
+from qres_core.errors import Problem
+from qres_core.transport import LinkKeys
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.options import GrpcOptions
 from qres_transport_grpc.wire import (
@@ -27,7 +29,7 @@ _UNASKED: Final = "whether it knows this node is not asked while the node runs, 
 
 
 def examine(options: GrpcOptions, info: NodeInfo, keys: LinkKeys | None) -> Iterator[Problem | str]:
-    """What an operator should know of the hubs; ``keys``: to ask them by, or ``None``."""
+    """Lines for an operator on the hubs; ``keys``: to ask them by, or ``None``."""
     for index, text in enumerate(options.hubs):
         place, where = HubPlace.of(text), f"plugins.grpc.hubs[{index}]"
         try:
@@ -51,7 +53,7 @@ def examine(options: GrpcOptions, info: NodeInfo, keys: LinkKeys | None) -> Iter
 
 
 def _refusal(place: HubPlace, pem: str, info: NodeInfo, keys: LinkKeys, within: float) -> str:
-    """Why a hub takes no messages of this node; empty where it does."""
+    """Reason why a hub takes no messages of this node; empty where it does."""
     words = SimpleQueue[bytes | None]()
     with channel(place, pem) as made:
         call = made.stream_stream(METHOD)(iter(words.get, None), timeout=within)

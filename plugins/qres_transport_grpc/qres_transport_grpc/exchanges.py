@@ -22,7 +22,9 @@ from typing import Final
 
 import attrs
 
-from qres_core import Handler, NodeId, TransportError
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import Handler
 from qres_transport_grpc.home import HomeLoop
 from qres_transport_grpc.network import ANSWER, ASK, GrpcNetwork
 from qres_transport_grpc.options import GrpcOptions
@@ -47,6 +49,7 @@ OVERTAKEN: Final = 3
 """A piece is asked for again once so many came that were asked for later: the last piece of a chunk
 is small, and may overtake others."""
 TICK_SECONDS: Final = 0.25
+ASKED_AGAIN: Final = "blob: asked for again and again"
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class AskedPiece:
 
 @attrs.define(eq=False)
 class _Answered:
-    """What a node asked in one session."""
+    """Answers of a node in one session."""
 
     session: SealedSession
     numbers: OnceWindow = attrs.field(factory=OnceWindow)
@@ -90,6 +93,7 @@ class Exchanges:
         home: where handlers run.
         handlers: by protocol.
         piece: what answers for pieces.
+        allows: whether a node may have the answer to a question for one.
     """
 
     def __init__(
@@ -99,9 +103,10 @@ class Exchanges:
         home: HomeLoop,
         handlers: Mapping[str, Handler],
         piece: Callable[[bytes], tuple[int, bytes]],
+        allows: Callable[[NodeId, bytes], bool] = lambda _node, _question: True,
     ) -> None:
         self._network, self._options, self._home = network, options, home
-        self._handlers, self._piece = handlers, piece
+        self._handlers, self._piece, self._allows = handlers, piece, allows
         self._numbers = itertools.count(1)
         self._asked: dict[int, _Question] = {}
         self._answered: dict[NodeId, _Answered] = {}
@@ -339,6 +344,9 @@ class Exchanges:
         head = number.to_bytes(NUMBER_BYTES, "big")
 
         def made() -> bytes:
+            if not self._allows(peer.node, body):
+                self._network.tally.drop(ASKED_AGAIN)
+                return head + bytes([BUSY])
             status, data = self._piece(body)
             self._network.tally.bytes_sent += len(data)
             return head + bytes([status]) + data

@@ -44,7 +44,7 @@ class _Unconfirmed:
 
 @attrs.define(eq=False)
 class _Waits:
-    """How long confirmations of a node take."""
+    """Times that confirmations of a node take."""
 
     pause: float  # seconds until a frame is sent again
     took: float = 0.0  # smoothed; 0 before the first
@@ -61,7 +61,7 @@ class _Waits:
 
 @attrs.define(eq=False)
 class _Heard:
-    """What came in one session."""
+    """Frames that came in one session."""
 
     session: SealedSession
     numbers: OnceWindow = attrs.field(factory=OnceWindow)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from qres_core import RoundError
+from qres_core.errors import RoundError
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ def _ways() -> tuple[
     Callable[[Callable[[], object]], object],
     Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
 ]:
-    """How to run a function, and a task, in the loop that runs now."""
+    """Ways to run a function, and a task, in the loop that runs now."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

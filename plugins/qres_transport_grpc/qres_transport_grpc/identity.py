@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from qres_core import ConfigError, stores
+from qres_core import stores
+from qres_core.errors import ConfigError
 from qres_transport_grpc.wire import HUB_NAME
 
 MAX_FILE_BYTES: Final = 16 * 1024
@@ -31,7 +32,7 @@ _LAST_DAY: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 @attrs.frozen
 class HubIdentity:
-    """What a hub proves who it is with."""
+    """Proof of a hub's identity."""
 
     key: bytes = attrs.field(repr=False)  # PKCS#8 in PEM
     certificate: bytes  # in PEM

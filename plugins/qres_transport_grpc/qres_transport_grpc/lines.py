@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from qres_core import LinkKeys, LinkReason, NodeInfo
+from qres_core import NodeInfo
+from qres_core.transport import LinkKeys, LinkReason
 from qres_transport_grpc.options import GrpcOptions
 from qres_transport_grpc.peers import Acquaintance
 from qres_transport_grpc.uplink import Uplink
@@ -111,7 +112,7 @@ class HubLines:
         return ways[attempt % len(ways)] if ways else None
 
     def idles(self, peer: Acquaintance, attempt: int) -> bool:
-        """Whether a large message for a node would leave soon."""
+        """True if a large message for a node would leave soon."""
         way = self._way(peer, attempt)
         return way is not None and way.idles()
 

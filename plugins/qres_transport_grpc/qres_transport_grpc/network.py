@@ -25,16 +25,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from qres_carrier import Tally
 
-from qres_core import (
-    NODE_ID_BYTES,
-    LinkKeys,
-    LinkReason,
-    NodeId,
-    NodeInfo,
-    PeerChange,
-    PeerInfo,
-    TransportEvent,
-)
+from qres_core import NODE_ID_BYTES, NodeId, NodeInfo
+from qres_core.transport import LinkKeys, LinkReason, PeerChange, PeerInfo, TransportEvent
 from qres_transport_grpc.admission import Gatekeeper
 from qres_transport_grpc.lines import HubLines
 from qres_transport_grpc.options import GrpcOptions

@@ -1,4 +1,4 @@
-"""What an operator may set, with the default and the bound of each."""
+"""Options for an operator, with the default and the bound of each."""
 
 from __future__ import annotations
 

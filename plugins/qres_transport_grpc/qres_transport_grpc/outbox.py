@@ -1,4 +1,4 @@
-"""What waits to be sent, bounded and shared, the small before the large."""
+"""Queue of messages to send, bounded and shared, the small before the large."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Outbox:
         return min(self._rooms[kind], left - self._waiting[1 - kind])
 
     def fits(self, length: int, end: Hashable = None) -> bool:
-        """Whether a message of some bytes has room, or another makes room for it."""
+        """True if a message of some bytes has room, or another makes room for it."""
         kind, size = int(length > SMALL_BYTES), length + OVERHEAD_BYTES
         after = self._by_end[kind].get(end, 0) + size
         room = self._room(kind)

@@ -50,7 +50,7 @@ class Candidate:
 
 @attrs.define(eq=False)
 class HubBudget:
-    """What one hub may bring in the name of one node: no hub uses up what another one may."""
+    """Budget of one hub in the name of one node: no hub uses up what another one may."""
 
     greetings: TokenBucket  # before any signature is checked
     replies: TokenBucket
@@ -58,7 +58,7 @@ class HubBudget:
 
 @attrs.define(eq=False)
 class Acquaintance:
-    """What this node knows of another member."""
+    """Knowledge of this node about another member."""
 
     node: NodeId
     now: Callable[[], float]  # seconds
@@ -76,7 +76,7 @@ class Acquaintance:
     via: dict[object, float] = attrs.field(factory=dict[object, float])  # hubs, when last heard
 
     def budget(self, hub: str) -> HubBudget:
-        """What is left to a hub, named by the digest of its certificate, as in all that follows."""
+        """Budget left to a hub, named by the digest of its certificate, as in all that follows."""
         if hub not in self.budgets:
             greetings = TokenBucket(5.0, 20, clock=self.now)
             replies = TokenBucket(2.0, 6, clock=self.now)
@@ -98,7 +98,7 @@ class Acquaintance:
         return [*([] if self.link is None else [self.link]), *self.candidates.values()]
 
     def holds(self, candidate: Candidate) -> bool:
-        """Whether a session was not forgotten since; it may have been made anew, with its keys."""
+        """True if a session was not forgotten since; it may have been made anew, with its keys."""
         return self.knows(candidate.session.theirs.session) is candidate
 
     def add(self, session: SealedSession, hub: str) -> Candidate:

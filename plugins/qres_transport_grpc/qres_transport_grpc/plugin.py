@@ -8,18 +8,9 @@ from typing import Any
 import attrs
 from qres_carrier import fitting
 
-from qres_core import (
-    ConfigError,
-    LinkKeys,
-    NodeId,
-    NodeInfo,
-    Problem,
-    RoundInfo,
-    Surroundings,
-    Transport,
-    Verdict,
-    hookimpl,
-)
+from qres_core import NodeId, NodeInfo, RoundInfo, Surroundings, Verdict, hookimpl
+from qres_core.errors import ConfigError, Problem
+from qres_core.transport import LinkKeys, Transport
 from qres_transport_grpc.options import GrpcOptions
 from qres_transport_grpc.wire import HubPlace
 
@@ -55,7 +46,7 @@ class Grpc(GrpcOptions):
     _made: list[Any] = attrs.field(factory=list[Any], init=False, eq=False, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether another plugin lends the key to connect with, and messages can be carried."""
+        """Check that another plugin lends the key to connect with, and messages can be carried."""
         return fitting.problems("grpc", self, around)
 
     @hookimpl
@@ -85,7 +76,7 @@ class Grpc(GrpcOptions):
         runs: bool,  # noqa: FBT001 - positional
         link_keys: LinkKeys | None,
     ) -> Iterator[Problem | str]:
-        """Whether each hub answers with the certificate that is named, and knows this node."""
+        """Check that each hub answers with the certificate that is named, and knows this node."""
         check_hubs(self)
         from qres_transport_grpc.examining import examine  # noqa: PLC0415 - imports gRPC
 

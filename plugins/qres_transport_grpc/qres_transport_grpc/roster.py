@@ -1,4 +1,4 @@
-"""Whom a hub serves: a swarm's name and the keys of its members, from a file that may change."""
+"""Members that a hub serves: a swarm's name and their keys, from a file that may change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from qres_core import NODE_ID_BYTES, ConfigError, NodeId, QresError, canonical, stores
+from qres_core import NODE_ID_BYTES, NodeId, canonical, stores
+from qres_core.errors import ConfigError, QresError
 
 MAX_FILE_BYTES: Final = 2**20
 _PRIME: Final = 2**255 - 19

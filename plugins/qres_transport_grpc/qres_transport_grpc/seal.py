@@ -36,7 +36,7 @@ class OnceWindow:
         self._seen = 0  # bit i: the newest minus i came
 
     def fresh(self, number: int) -> bool:
-        """Whether the number has not come, and is not too old to know."""
+        """True if the number has not come, and is not too old to know."""
         behind = self._newest - number
         return behind < 0 or (behind < self._size and not self._seen >> behind & 1)
 
@@ -108,7 +108,7 @@ class SealedSession:
         return head + self._out.encrypt(bytes(4) + number, data, head)
 
     def open(self, message: bytes) -> bytes | None:
-        """What the other end sealed, or nothing for what came before.
+        """Open what the other end sealed, or give nothing for a message that came before.
 
         Raises BadMessageError: it did not seal this.
         """

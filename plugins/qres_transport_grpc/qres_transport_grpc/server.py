@@ -20,7 +20,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from qres_carrier import SenderBuckets, TokenBucket, origin
 
-from qres_core import NODE_ID_BYTES, NodeId, RoundError
+from qres_core import NODE_ID_BYTES, NodeId
+from qres_core.errors import RoundError
 from qres_transport_grpc.dial import GRPC
 from qres_transport_grpc.identity import HubIdentity
 from qres_transport_grpc.options import MIB
@@ -57,6 +58,8 @@ ADDRESSES_EACH: Final = 2
 LINES_BURST: Final = 10
 LINES_PER_SECOND: Final = 0.1
 """Lines of the log about one member that comes and goes."""
+TELL_SECONDS: Final = 60.0
+"""Between two lines of the log about what was refused."""
 STREAMS: Final = 8
 """Streams of one member, those included whose end it does not take."""
 
@@ -121,10 +124,12 @@ class HubServer:
         self.passed = 0
         self.dropped = 0
         self.refused = 0
+        self.reasons: Counter[str] = Counter()
+        self._told = 0  # how many of them the log has
 
     @property
     def members(self) -> frozenset[NodeId]:
-        """Who is connected."""
+        """Members that are connected."""
         return frozenset(self._seats)
 
     @property
@@ -155,14 +160,20 @@ class HubServer:
 
     async def stop(self) -> None:
         """End every stream and stop listening."""
+        self._tell_reasons()
         if self._keeping is not None:
             self._keeping.cancel()
         if self._server is not None:
             await self._server.stop(0)
 
     async def _keep(self) -> None:
+        telling = 0.0
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
+            telling += REFRESH_SECONDS
+            if telling >= TELL_SECONDS:
+                telling = 0.0
+                self._tell_reasons()
             before = self._roster.keys
             if self._roster.refresh():
                 for node, seat in list(self._seats.items()):
@@ -172,13 +183,28 @@ class HubServer:
                     for node in kept.keys() - self._roster.keys.keys():
                         del kept[node]
 
+    def _tell_reasons(self) -> None:
+        """Say what was refused and dropped since the start, if more was since it was said last."""
+        if self.reasons.total() > self._told:
+            self._told = self.reasons.total()
+            said = ", ".join(f"{why}: {count}" for why, count in sorted(self.reasons.items()))
+            _LOG.info("refused or dropped so far: %s", said)
+
+    def _refuse(self, why: str) -> None:
+        self.refused += 1
+        self.reasons[why] += 1
+
+    def _drop(self, why: str) -> None:
+        self.dropped += 1
+        self.reasons[why] += 1
+
     # ── one stream ────────────────────────────────────────────────────────────────────────────
 
     async def _link(self, _requests: object, context: Any) -> None:
         node = await self._admitted(context)
         if node is None or self._streams[node] >= STREAMS:
-            self.refused += 1
             what = "not proved to be a member" if node is None else "too many streams"
+            self._refuse(what)
             await context.abort(GRPC.StatusCode.PERMISSION_DENIED, what)
             return
         self._streams[node] += 1
@@ -223,7 +249,7 @@ class HubServer:
         _LOG.info("member %s is %s%s", node.hex()[:16], where, more)
 
     async def _admitted(self, context: Any) -> NodeId | None:
-        """Who is at the other end, if it proves to be a member."""
+        """Member at the other end, if it proves to be one."""
         address, challenge = _origin(context.peer()), secrets.token_bytes(CHALLENGE_BYTES)
         if len(self._strangers) >= STRANGERS:
             self._crowd_out()
@@ -279,7 +305,7 @@ class HubServer:
         """Pass a message on, if its receiver is here and has room."""
         seat = self._seats.get(to)
         if seat is None or not seat.outbox.put(sender + message, sender):
-            self.dropped += 1
+            self._drop("its receiver is not here" if seat is None else "no room for it")
             return
         self.passed += 1
         seat.more.set()
@@ -294,7 +320,7 @@ class HubServer:
 
 
 def _origin(peer: str) -> str:
-    """Where a stream comes from, of what gRPC calls its end, such as ``ipv6:%5B::1%5D:443``."""
+    """Origin of a stream, of what gRPC calls its end, such as ``ipv6:%5B::1%5D:443``."""
     return origin(unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]"))
 
 

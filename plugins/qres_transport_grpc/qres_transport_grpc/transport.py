@@ -9,18 +9,9 @@ from typing import Any, TypeVar
 import anyio
 from qres_carrier import FOLDER, SharedBlobStore, ThreadedTransport
 
-from qres_core import (
-    CHUNK,
-    BlobRef,
-    Delivery,
-    LinkKeys,
-    NodeId,
-    NodeInfo,
-    PeerInfo,
-    RoundError,
-    TransportLimits,
-    Verdict,
-)
+from qres_core import NodeId, NodeInfo, Verdict
+from qres_core.errors import RoundError
+from qres_core.transport import CHUNK, BlobRef, Delivery, LinkKeys, PeerInfo, TransportLimits
 from qres_transport_grpc.admission import Gatekeeper
 from qres_transport_grpc.blobs import BlobPuller, PieceService
 from qres_transport_grpc.exchanges import MAX_NAME, Exchanges
@@ -34,7 +25,7 @@ T = TypeVar("T")
 
 
 class GrpcTransport(ThreadedTransport):
-    """Implements :class:`qres_core.Transport`; see there what each method does and raises.
+    """Implements :class:`qres_core.transport.Transport`; see there what methods do and raise.
 
     Args:
         node_info: who this node is, and the roster.
@@ -66,7 +57,7 @@ class GrpcTransport(ThreadedTransport):
 
     @property
     def limits(self) -> TransportLimits:
-        """What is too large."""
+        """Bounds of sizes."""
         options = self._options
         blob = min(options.blob_bytes, options.spool_bytes)
         return TransportLimits(options.frame_bytes, options.request_bytes, blob)
@@ -122,7 +113,9 @@ class GrpcTransport(ThreadedTransport):
         )
         pieces = PieceService(self._store)
         self._frames = GrpcFrames(network, self._options, self._deliver)
-        self._exchanges = Exchanges(network, self._options, home, self._handlers, pieces.answer)
+        self._exchanges = Exchanges(
+            network, self._options, home, self._handlers, pieces.answer, pieces.allows
+        )
         self._pulls = BlobPuller(
             self._exchanges, self._options, self._store, self._tally, self._is_up
         )
@@ -196,5 +189,5 @@ class GrpcTransport(ThreadedTransport):
     # ── looking ───────────────────────────────────────────────────────────────────────────────
 
     def peers(self) -> Sequence[PeerInfo]:
-        """Who is linked and admitted, ascending."""
+        """Neighbours that are linked and admitted, ascending."""
         return () if self._network is None else self._network.infos

@@ -26,7 +26,7 @@ class _LineTurn:
 
 
 class Turns:
-    """What waits to be made and sent.
+    """Queue of messages to make and to send.
 
     Args:
         room: whether the line that an attempt goes over takes a message for a node now.

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from qres_carrier import TokenBucket
 
-from qres_core import NODE_ID_BYTES, LinkKeys, LinkReason, NodeId
+from qres_core import NODE_ID_BYTES, NodeId
+from qres_core.transport import LinkKeys, LinkReason
 from qres_transport_grpc.dial import GRPC, WrongHubError, certificate, channel
 from qres_transport_grpc.options import MIB, GrpcOptions
 from qres_transport_grpc.outbox import Outbox
@@ -99,7 +100,7 @@ class Uplink:
         return put
 
     def idles(self) -> bool:
-        """Whether few large messages wait: another one leaves soon."""
+        """True if few large messages wait: another one leaves soon."""
         with self._wake:
             return self.up and self._outbox.large < AHEAD_BYTES
 
@@ -221,7 +222,7 @@ class Uplink:
             self._took(self, message)
 
     def _sent(self, first: list[bytes], over: threading.Event) -> Iterator[bytes]:
-        """What gRPC sends, in a thread of its own, each once the one before has left."""
+        """Messages for gRPC, in a thread of its own, each once the one before has left."""
         self._helpers.add(threading.current_thread())
         while (message := self._next(first, over)) is not None:
             yield message

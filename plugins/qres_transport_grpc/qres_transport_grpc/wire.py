@@ -1,4 +1,4 @@
-"""What hubs and nodes say to each other, as bytes with limits.
+"""Messages between hubs and nodes, as bytes with limits.
 
 A stream of gRPC carries whole messages. The hub begins with a challenge of 32 bytes in a header;
 the node answers with a :class:`HubProof`, and the hub with :data:`READY`. From then on each message
@@ -14,7 +14,8 @@ from typing import Final
 
 import attrs
 
-from qres_core import NODE_ID_BYTES, NodeId, WireError, canonical
+from qres_core import NODE_ID_BYTES, NodeId, canonical
+from qres_core.errors import WireError
 
 METHOD: Final = "/qres.hub.v1/Link"
 VERSION: Final = 1
@@ -42,7 +43,7 @@ class BadMessageError(Exception):
 
 @attrs.frozen
 class HubPlace:
-    """Where a hub is, and which certificate it has."""
+    """Address of a hub, and the certificate that it has."""
 
     host: str
     port: int
@@ -64,7 +65,7 @@ class HubPlace:
 
 
 def proof_statement(swarm: str, digest: str, challenge: bytes, node: NodeId) -> bytes:
-    """What a node signs for a hub: for no other hub, challenge, swarm or use."""
+    """Statement that a node signs for a hub: for no other hub, challenge, swarm or use."""
     return canonical.dumps(["qres/hub/proof/v1", swarm, digest, challenge, node])
 
 
@@ -92,7 +93,7 @@ class HubProof:
 
 @attrs.frozen
 class Greeting:
-    """What a node says of itself to another, signed; it opens a session of both."""
+    """Greeting of a node to another, signed; it opens a session of both."""
 
     swarm: str
     node: NodeId  # who says it
@@ -102,7 +103,7 @@ class Greeting:
     signature: bytes = b""
 
     def statement(self) -> bytes:
-        """What the signature is over."""
+        """Statement that the signature is over."""
         fields = [self.swarm, self.node, self.session, self.key, self.quoted]
         return canonical.dumps(["qres/hub/greeting/v1", *fields])
 

@@ -22,7 +22,8 @@ from qres_transport_grpc.identity import HubIdentity
 from qres_transport_grpc.roster import HubRoster
 from qres_transport_grpc.server import HubServer
 
-from qres_core import ACCEPT, LinkKeys, NodeId, NodeInfo, Verdict
+from qres_core import ACCEPT, NodeId, NodeInfo, Verdict
+from qres_core.transport import LinkKeys
 
 PATIENCE = 300.0
 """Seconds that anything may take on a machine that is busy with other things."""

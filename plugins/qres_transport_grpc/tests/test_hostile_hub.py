@@ -18,7 +18,8 @@ from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, OnceWindow, Sea
 from qres_transport_grpc.server import HubServer
 from qres_transport_grpc.wire import Greeting, HubPlace
 
-from qres_core import NodeId, PeerChange
+from qres_core import NodeId
+from qres_core.transport import PeerChange
 
 FRAMES = 60
 BLOB = bytes(range(256)) * 6000  # a chunk and a half

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import anyio
 import pytest
 from qres_carrier import TokenBucket
-from qres_transport_grpc.blobs import PIECE
+from qres_transport_grpc.blobs import PIECE, TIMES
+from qres_transport_grpc.exchanges import ABSENT, ANSWERED, ASKED_AGAIN, BUSY
 from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.network import CREDENTIAL
 from qres_transport_grpc.options import GrpcOptions
@@ -21,7 +23,9 @@ from qres_transport_grpc.seal import WINDOW
 from qres_transport_grpc.turns import TURNS_EACH
 from qres_transport_grpc.uplink import AHEAD_BYTES
 
-from qres_core import CHUNK, LinkReason, PeerChange, TransportError, reject
+from qres_core import reject
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, LinkReason, PeerChange
 
 
 def test_a_holder_that_sends_another_chunk_is_blamed(
@@ -89,6 +93,46 @@ def test_a_member_that_asks_for_more_pieces_than_leave_has_none_read_for_it(
                 del uplink._outbox.pop
 
             await first._call(flood)
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("bounded", [True, pytest.param(False, id="control")])
+def test_a_member_that_asks_for_the_same_piece_again_and_again_is_sent_it_a_few_times(
+    hub: Callable[..., Any], lab: SimpleNamespace, *, bounded: bool
+) -> None:
+    """Another member is sent the blob all the same, and nothing is counted of what is not here."""
+    roster = lab.members(3)
+    server = hub(roster)
+    first, hostile, honest = (lab.transport(me, roster, [server]) for me in roster)
+    statuses: Counter[int] = Counter()
+    asked = 3 * TIMES
+
+    async def main() -> None:
+        async with lab.running(first, hostile, honest):
+            ref = await first.publish_blob(bytes(PIECE))
+            if not bounded:
+                first._exchanges._allows = lambda _node, _question: True
+
+            async def ask(root: bytes) -> None:
+                def came(status: int, data: bytes, _took: float) -> None:
+                    statuses[status] += 1
+                    assert len(data) == (PIECE if status == ANSWERED else 0)
+
+                assert hostile._exchanges.want(roster[0].node_id, root + bytes(5), came)
+
+            for number in range(asked):  # each after the one before, so that none waits
+                await hostile._call(ask, ref.root)
+                await lab.until(lambda number=number: statuses.total() > number)
+            sent = TIMES if bounded else asked
+            assert statuses[ANSWERED] == sent
+            assert statuses[BUSY] == asked - sent
+            assert first.stats().reasons.get(ASKED_AGAIN, 0) == asked - sent
+            found = await honest.fetch_blob(ref, [roster[0].node_id], lab.PATIENCE)
+            assert found == bytes(PIECE)
+            await hostile._call(ask, bytes(32))
+            await lab.until(lambda: statuses[ABSENT] == 1)
+            assert first.stats().reasons.get(ASKED_AGAIN, 0) == asked - sent
 
     anyio.run(main)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import resource
 import secrets
@@ -36,7 +37,7 @@ from qres_transport_grpc.roster import HubRoster
 from qres_transport_grpc.server import LINES_BURST, LINES_PER_SECOND, HubServer
 from qres_transport_grpc.wire import CHALLENGE, METHOD, READY, HubPlace, HubProof, proof_statement
 
-from qres_core import ConfigError, RoundError
+from qres_core.errors import ConfigError, RoundError
 
 MIB = 2**20
 
@@ -110,7 +111,10 @@ def wait(done: Callable[[], bool], patience: float) -> None:
 
 @pytest.mark.claim("C-grpc-13")
 def test_a_member_gets_in_and_an_old_proof_does_not(
-    hub: Callable[..., Any], lab: SimpleNamespace, lines: Callable[[Any], Line]
+    hub: Callable[..., Any],
+    lab: SimpleNamespace,
+    lines: Callable[[Any], Line],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     roster = lab.members(2)
     server = hub(roster)
@@ -120,6 +124,12 @@ def test_a_member_gets_in_and_an_old_proof_does_not(
     again.prove(roster[0], server, challenge=line.challenge)
     assert again.status() == "PERMISSION_DENIED"
     assert server.server.refused == 1
+    assert server.server.reasons == {"not proved to be a member": 1}
+    with caplog.at_level(logging.INFO, logger="qres_transport_grpc.server"):
+        for _ in range(2):
+            server.server._tell_reasons()
+    said = [item.message for item in caplog.records if "refused or dropped" in item.message]
+    assert said == ["refused or dropped so far: not proved to be a member: 1"], "once"
     assert server.server._familiar == {roster[0].node_id: deque(["127.0.0.1"])}
 
 
@@ -263,6 +273,7 @@ def test_a_silent_member_costs_a_bounded_amount_of_memory(
     counts = server.server
     wait(lambda: counts.passed + counts.dropped == 60, lab.PATIENCE)
     assert counts.dropped > 0
+    assert counts.reasons == {"no room for it": counts.dropped}
     assert counts.waiting <= 12 * MIB  # the share of one sender
     talks.say(roster[1].node_id + b"to itself")  # the hub serves on
     assert next(talks.call).endswith(b"to itself")

@@ -13,7 +13,9 @@ import pytest
 from qres_transport_grpc import lines
 from qres_transport_grpc.wire import HubPlace
 
-from qres_core import LinkReason, PeerChange, TransportError, reject
+from qres_core import reject
+from qres_core.errors import TransportError
+from qres_core.transport import LinkReason, PeerChange
 
 
 async def hears(lab: SimpleNamespace, sender: Any, to: Any, frame: bytes) -> None:

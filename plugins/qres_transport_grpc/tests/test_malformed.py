@@ -16,7 +16,8 @@ from qres_transport_grpc.seal import GREETS, NAME_BYTES, SEALED, OnceWindow, Sea
 from qres_transport_grpc.server import HubServer
 from qres_transport_grpc.wire import BadMessageError, Greeting, HubPlace, HubProof
 
-from qres_core import LinkReason, PeerChange, canonical
+from qres_core import canonical
+from qres_core.transport import LinkReason, PeerChange
 
 WORDS = st.recursive(
     st.none() | st.integers(0, 9) | st.binary(max_size=70) | st.text(max_size=4),

@@ -20,7 +20,8 @@ from qres_transport_grpc import Grpc
 from qres_transport_grpc.dial import certificate
 from qres_transport_grpc.wire import HubPlace
 
-from qres_core import ConfigError, NodeInfo, Problem, RoundError, RoundInfo, Surroundings
+from qres_core import NodeInfo, RoundInfo, Surroundings
+from qres_core.errors import ConfigError, Problem, RoundError
 from qres_core.kernel.discovery import scan
 
 MIB = 2**20

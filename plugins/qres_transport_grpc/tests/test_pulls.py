@@ -16,7 +16,9 @@ from qres_transport_grpc import blobs as module
 from qres_transport_grpc.blobs import PIECE, PIECES, BlobPuller
 from qres_transport_grpc.exchanges import ABSENT, ANSWERED, AskedPiece
 
-from qres_core import CHUNK, BlobRef, NodeId, TransportError
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef
 
 BLOB = b"".join(bytes([number]) * CHUNK for number in range(8))
 REF = BlobRef.of(BLOB)

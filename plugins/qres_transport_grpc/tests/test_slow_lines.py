@@ -20,7 +20,9 @@ from qres_transport_grpc.frames import GrpcFrames
 from qres_transport_grpc.network import FRAME, RECEIPT
 from qres_transport_grpc.turns import Turns
 
-from qres_core import CHUNK, BlobRef, NodeId, TransportError
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef
 
 BLOB = b"".join(bytes([number]) * CHUNK for number in range(4))
 REF = BlobRef.of(BLOB)
@@ -187,7 +189,7 @@ def test_less_is_asked_of_a_holder_that_gives_slowly_and_more_of_one_that_gives_
                 flying.append((now, free + delay))
                 pace.flying += 1
             asked, now = flying.pop(0)
-            pace.came(now - asked)
+            pace.came(now - asked, now)
             pace.flying -= 1
         return pace.size
 
@@ -195,6 +197,38 @@ def test_less_is_asked_of_a_holder_that_gives_slowly_and_more_of_one_that_gives_
     for each in (0.1, 0.2, 0.5):
         assert 1.5 <= at_last(each, 0.2) * each + 0.2 <= 3.2
     assert at_last(5.0, 0.2) == 1
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_pieces_that_are_late_for_one_reason_make_room_for_one_less(
+    monkeypatch: pytest.MonkeyPatch,
+    once: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    """The line is full for four seconds, as when all begin at once; then it carries what is asked.
+
+    In the control each late piece counts. So few are asked for that the line idles afterwards.
+    """
+    if not once:
+        came = HolderPace.came
+
+        def forgets(pace: HolderPace, took: float, now: float) -> None:
+            pace.shrunk = -math.inf
+            came(pace, took, now)
+
+        monkeypatch.setattr(HolderPace, "came", forgets)
+    each, delay, many = 0.4, 0.4, 60
+    pace, now, free = HolderPace(32, size=6), 0.0, 4.0
+    flying = list[tuple[float, float]]()
+    for left in range(many, 0, -1):
+        while pace.flying < min(pace.size, left):
+            free = max(free, now) + each
+            flying.append((now, free + delay))
+            pace.flying += 1
+        asked, now = flying.pop(0)
+        pace.came(now - asked, now)
+        pace.flying -= 1
+    idle = now - (4.0 + many * each + delay)
+    assert (idle < 0.1) is once, (idle, pace.size)
 
 
 @pytest.mark.claim("C-grpc-27")

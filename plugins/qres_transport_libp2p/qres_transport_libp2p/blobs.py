@@ -20,7 +20,9 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from qres_carrier import DISPLACED, UNWRITTEN, SharedBlobStore, TokenBucket
 
-from qres_core import CHUNK, BlobRef, NodeId, TransportError
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef
 from qres_transport_libp2p.clock import cancel_scope, patience, spawn
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
@@ -46,8 +48,8 @@ MISS_SECONDS: Final = 0.03
 ATTEMPTS: Final = 3
 """How often all holders are asked, where none of them sends and none of them lies."""
 HANDOVERS: Final = 3
-"""How often, in one pull, a holder that has nothing to do takes over from one that brings nothing:
-each time what came of a chunk is lost, on a slow line too."""
+"""How often, in one pull, a holder that has nothing to do takes over from one that brings too
+little: each time what came of a chunk is lost."""
 TIMES: Final = 4
 """How often a peer may be sent all of a blob at once: a line may break, and what it lost counts."""
 AGAIN_SECONDS: Final = 120.0
@@ -67,7 +69,12 @@ class _Turn:
 
     since: float  # when it brought a chunk, or began
     flying: deque[int] = attrs.field(factory=deque[int])
+    came: int = 0  # bytes, since then
     scope: trio.CancelScope = attrs.field(factory=cancel_scope)
+
+    def begins(self, now: float) -> None:
+        """It begins another chunk."""
+        self.since, self.came = now, 0
 
 
 @attrs.define(eq=False)
@@ -78,6 +85,7 @@ class _Fetch:
     missing: deque[int]
     alive: Callable[[], None]  # told whenever something came of what was asked for
     within: float  # seconds that may pass without
+    least: float = 0.0  # bytes a second, of a holder that keeps what it was asked for
     lied: set[ID] = attrs.field(factory=set[ID])
     late: set[ID] = attrs.field(factory=set[ID])
     """Who took all the time there is for a chunk: each would be given the same again."""
@@ -94,16 +102,24 @@ class _Fetch:
             turn.scope.cancel()
 
     def take_over(self, now: float) -> None:
-        """End the turn of who has kept others waiting longest, if that is long."""
-        slow = [turn for turn in self.turns if turn.flying]
+        """End the turn of who has kept others waiting longest, if that is long.
+
+        On a slow line a chunk takes long from whomever: who brings it as fast as may be keeps it.
+        """
+        slow = [
+            turn
+            for turn in self.turns
+            if turn.flying
+            and now - turn.since > TURN * self.within
+            and turn.came < self.least * (now - turn.since)
+        ]
         longest = min(slow, key=lambda turn: turn.since, default=None)
         if longest is None or self.handovers >= HANDOVERS:
             return
-        if now - longest.since > TURN * self.within:
-            self.handovers += 1
-            longest.since = now
-            longest.scope.cancel()
-            self.alive()  # on a slow line the next one begins anew
+        self.handovers += 1
+        longest.begins(now)
+        longest.scope.cancel()
+        self.alive()  # on a slow line the next one begins anew
 
 
 class Blobs:
@@ -171,7 +187,7 @@ class Blobs:
         await wire.send(data, before=HERE)
 
     def _bucket(self, peer: ID, root: bytes) -> TokenBucket:
-        """What a peer may still be sent of a blob that is here.
+        """Allowance of a peer for a blob that is here.
 
         Full ones are worth nothing and are let go, whenever there are twice as many as then.
         """
@@ -225,7 +241,9 @@ class Blobs:
             def alive() -> None:
                 scope.deadline = trio.current_time() + within
 
-            return await self._pull(_Fetch(ref, deque(), alive, within), holders, where)
+            # No chunk may take longer than the first of these allows, see ``Wire.exactly``.
+            least = max(CHUNK / (10 * self._options.read_seconds), self._store.far_slower)
+            return await self._pull(_Fetch(ref, deque(), alive, within, least), holders, where)
         raise TransportError.of("QRES-E905", where, f"nothing of it came for {within:g} seconds")
 
     async def _pull(self, fetch: _Fetch, holders: Sequence[NodeId], where: str) -> bytes:
@@ -289,12 +307,17 @@ class Blobs:
         """Take chunks from one holder until there are none to take, or it fails."""
         flying = turn.flying
         misses, leaving = 0, False
+
+        def came(octets: int) -> None:
+            turn.came += octets
+            fetch.alive()
+
         try:
             wire = await self._sessions.open(peer, PROTOCOL)
             async with closing(wire.stream):
                 while fetch.left and (flying or not leaving):
                     if not flying:
-                        turn.since = trio.current_time()
+                        turn.begins(trio.current_time())
                     if not leaving:
                         await self._request(fetch, wire, flying)
                     if not flying:
@@ -305,11 +328,12 @@ class Blobs:
                     status = await wire.exactly(
                         1, min(fetch.within, PAUSES * self._options.read_seconds)
                     )
-                    data = await wire.block(CHUNK, progress=fetch.alive)
+                    data = await wire.block(CHUNK, progress=came)
                     if status == HERE:
                         self._take(fetch, flying[0], data)
                         flying.popleft()
-                        misses, turn.since = 0, trio.current_time()
+                        misses = 0
+                        turn.begins(trio.current_time())
                         continue
                     fetch.missing.append(flying.popleft())
                     misses += 1

@@ -16,7 +16,7 @@ import anyio
 import attrs
 import trio
 
-from qres_core import RoundError
+from qres_core.errors import RoundError
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import cancel_scope, first_error, run_soon, run_trio, spawn
 from qres_transport_libp2p.steps import Steps

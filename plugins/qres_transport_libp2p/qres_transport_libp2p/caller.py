@@ -71,7 +71,7 @@ def _running_loop() -> _Loop:
 
 @attrs.define(eq=False)
 class _Answer(Generic[T]):
-    """What came of something that ran in the other loop."""
+    """Result of something that ran in the other loop."""
 
     value: list[T] = attrs.field(factory=list[T])
     error: Exception | None = None

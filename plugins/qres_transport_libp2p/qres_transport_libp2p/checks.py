@@ -1,4 +1,4 @@
-"""What can be known to be wrong with the options before anything is connected."""
+"""Checks of the options before anything is connected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Final
 
 from multiaddr import Multiaddr
 
-from qres_core import ConfigError, LinkKeys, NodeInfo, Problem
+from qres_core import NodeInfo
+from qres_core.errors import ConfigError, Problem
+from qres_core.transport import LinkKeys
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import NAMED, PLAIN, form, split
@@ -21,7 +23,7 @@ _LISTEN = "for example /ip4/0.0.0.0/tcp/4001; port 0 is a free one"
 
 
 def faults(options: Libp2pOptions) -> Iterator[Problem]:
-    """What is wrong with the addresses of the options (QRES-E105), each under its key path."""
+    """Faults of the addresses of the options (QRES-E105), each under its key path."""
     try:
         layers = form(Multiaddr(options.listen))
     except Exception as error:  # noqa: BLE001 - libraries say it in several ways

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Final, Never
 
-from qres_core import TransportError
+from qres_core.errors import TransportError
 
 _PARTS: Final = (
     "fastecdsa",

@@ -58,7 +58,7 @@ def own_places(listen: Multiaddr, own: ID, machine: Iterable[str]) -> list[str]:
 
 
 def places_in(properties: Mapping[bytes, bytes | None]) -> Iterator[tuple[ID, Multiaddr]]:
-    """Who and where an announcement names: plain addresses alone, and only so many.
+    """Peer and places that an announcement names: plain addresses alone, and only so many.
 
     ``properties``: of the TXT record, as anybody in the network may have written them.
     """

@@ -1,4 +1,4 @@
-"""How the connection under a link ended, which libp2p tells nobody above it."""
+"""Endings of the connection under a link, which libp2p tells nobody above it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from libp2p.abc import IMuxedConn, IRawConnection
 from libp2p.io.exceptions import ConnectionClosedError, IOException
 
-from qres_core import LinkReason
+from qres_core.transport import LinkReason
 
 _NAME: Final = "qres_ending"
 
@@ -31,7 +31,7 @@ def watch(conn: IRawConnection) -> None:
 
 
 def ending(muxed: IMuxedConn) -> LinkReason:
-    """Why a connection that is over ended, unless this node knows why it closed it.
+    """Reason why a connection that is over ended, unless this node knows why it closed it.
 
     Where its bytes do not tell, the peer took leave in yamux's own words.
     """
@@ -50,7 +50,7 @@ def _note(raw: Any, reason: LinkReason) -> None:
 
 
 def _is_open(raw: Any) -> bool:
-    """Whether this end has not closed it: a read of what was closed here is empty too."""
+    """True if this end has not closed it: a read of what was closed here is empty too."""
     try:
         return bool(raw.stream.stream.socket.fileno() >= 0)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Whether this node's port is its own, and who answers at the addresses of its peers.
+"""Examination of this node's port, and of the nodes at the addresses of its peers.
 
 It knocks as any libp2p node does, with the greeting of multistream-select, and hangs up before the
 handshake: no key is shown, and nobody who is connected is disturbed.
@@ -15,7 +15,8 @@ from typing import Final
 
 from multiaddr import Multiaddr
 
-from qres_core import NodeInfo, Problem
+from qres_core import NodeInfo
+from qres_core.errors import Problem
 from qres_transport_libp2p.checks import LISTEN, PEER, faults
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import Libp2pOptions
@@ -27,7 +28,7 @@ THREADS: Final = 16
 
 
 def examine(options: Libp2pOptions, info: NodeInfo, *, runs: bool) -> Iterator[Problem | str]:
-    """What an operator should know of this node's port and of its peers, one after the other."""
+    """Lines for an operator on this node's port and its peers, one after the other."""
     wrong = {problem.where: problem for problem in faults(options)}
     yield from wrong.values()
     if LISTEN not in wrong:

@@ -62,5 +62,5 @@ class GatedNoise(Noise):
 
 
 def noise_only(keys: KeyPair, judge: Judge) -> Mapping[TProtocol, ISecureTransport]:
-    """What the host offers: this and nothing else, above all not plaintext, which is a default."""
+    """Offer of the host: this and nothing else, above all not plaintext, which is a default."""
     return {PROTOCOL_ID: GatedNoise(keys, judge)}

@@ -12,7 +12,8 @@ from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 from qres_carrier import TokenBucket
 
-from qres_core import LinkReason, NodeId
+from qres_core import NodeId
+from qres_core.transport import LinkReason
 from qres_transport_libp2p.options import FRAME_MOST, Libp2pOptions
 from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
 from qres_transport_libp2p.sessions import Sessions
@@ -95,7 +96,7 @@ class Gossip:
 
     @property
     def passed_on(self) -> bool:
-        """Whether what is said goes over the line more than once, because a link is missing."""
+        """True if what is said goes over the line more than once, because a link is missing."""
         return self._router.passed_on
 
     async def publish(self, frame: bytes) -> None:

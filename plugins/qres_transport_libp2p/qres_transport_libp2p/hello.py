@@ -18,7 +18,9 @@ from libp2p.custom_types import TProtocol
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from qres_carrier import SenderBuckets, TokenBucket
 
-from qres_core import Fault, LinkReason, NodeId, Verdict, WireError, canonical
+from qres_core import Fault, NodeId, Verdict, canonical
+from qres_core.errors import WireError
+from qres_core.transport import LinkReason
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.options import Libp2pOptions
@@ -53,7 +55,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @attrs.frozen
 class Hello:
-    """What one end says of itself."""
+    """Hello of one end."""
 
     swarm: str  # its swarm's name
     nonce: bytes  # 16 bytes, drawn when the node started
@@ -104,7 +106,7 @@ class Greeter:
         sessions.host.set_stream_handler(PROTOCOL, self._answer)
 
     async def bars(self, node: NodeId, within: float) -> str:
-        """Why a member may not even say hello, or nothing.
+        """Reason why a member may not even say hello, or nothing.
 
         Asked with what it showed last: what was revoked since then does not get this far again.
         ``within``: seconds to wait for the answer; a node that does not give it bars everybody.
@@ -222,7 +224,7 @@ class Greeter:
         return Hello(self.swarm, self.nonce, shown)
 
     async def _judge(self, link: PeerConnection, theirs: Hello) -> str:
-        """Why not to admit, or nothing."""
+        """Reason not to admit, or nothing."""
         if theirs.swarm != self.swarm:
             return "of another swarm"
         self._shown[link.node] = theirs.credential

@@ -10,7 +10,8 @@ from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.crypto.keys import KeyPair, KeyType, PrivateKey, PublicKey
 from libp2p.peer.id import ID
 
-from qres_core import NODE_ID_BYTES, LinkKeys, NodeId
+from qres_core import NODE_ID_BYTES, NodeId
+from qres_core.transport import LinkKeys
 
 _HEAD: Final = b"\x00\x24\x08\x01\x12\x20"
 """Multihash "identity, 36 bytes" over ``PublicKey { Type = Ed25519, Data = 32 bytes }``."""
@@ -25,7 +26,7 @@ def peer_id(public: bytes) -> ID:
 
 
 def names_a_key(octets: bytes) -> bool:
-    """Whether bytes are the PeerId of an Ed25519 key."""
+    """True if bytes are the PeerId of an Ed25519 key."""
     return len(octets) == len(_HEAD) + NODE_ID_BYTES and octets.startswith(_HEAD)
 
 
@@ -67,7 +68,7 @@ def key_pair(keys: LinkKeys) -> KeyPair:
 
 @attrs.define(eq=False)
 class Members:
-    """Who may connect: the present members, by node and by PeerId.
+    """Members that may connect: those of now, by node and by PeerId.
 
     The tables are replaced as a whole, so any thread may read them.
     """
@@ -89,6 +90,6 @@ class Members:
         self.peers, self.nodes = peers, {peer: node for node, peer in peers.items()}
 
     def knows(self, author: bytes) -> bool:
-        """Whether a PeerId, as bytes, is of a member or this node's own."""
+        """True if a PeerId, as bytes, is of a member or this node's own."""
         peer = ID(author)
         return peer == self.own or peer in self.nodes

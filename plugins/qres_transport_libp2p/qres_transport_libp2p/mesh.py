@@ -73,7 +73,7 @@ class SparseGossipSub(GossipSub):
 
     @property
     def passed_on(self) -> bool:
-        """Whether others pass on what is said, so that it costs more than once."""
+        """True if others pass on what is said, so that it costs more than once."""
         return bool(self.mesh.get(self._topic))
 
     def _reached(self) -> set[ID]:
@@ -81,7 +81,7 @@ class SparseGossipSub(GossipSub):
         return set(pubsub.peer_topics.get(self._topic, ())) & set(pubsub.peers)
 
     def _asks(self) -> bool:
-        """Whether this node needs others to pass messages on to it."""
+        """True if this node needs others to pass messages on to it."""
         now, reached = trio.current_time(), self._reached()
         members = self._members()
         self._missing = {

@@ -20,7 +20,8 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 from qres_carrier import SharedBlobStore, Tally
 
-from qres_core import Handler, LinkKeys, LinkReason, NodeId, PeerChange, PeerInfo, TransportEvent
+from qres_core import NodeId
+from qres_core.transport import Handler, LinkKeys, LinkReason, PeerChange, PeerInfo, TransportEvent
 from qres_transport_libp2p.blobs import Blobs
 from qres_transport_libp2p.clock import first_error, patience, spawn
 from qres_transport_libp2p.discovery import nearby
@@ -62,7 +63,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class HostParts:
-    """What serves calls while the network is up."""
+    """Parts that serve calls while the network is up."""
 
     host: IHost
     sessions: Sessions
@@ -95,7 +96,7 @@ class Network:
 
     @property
     def infos(self) -> tuple[PeerInfo, ...]:
-        """Who is up; from any thread."""
+        """Peers that are up; from any thread."""
         parts = self.parts
         return () if parts is None else parts.sessions.infos
 
@@ -203,8 +204,9 @@ class Network:
         sessions.expel()
 
     async def _judge(self, slots: Slots, sock: CountedSocket, peer: ID) -> str:
-        """Why a key that was proved may not go on, or nothing; whoever may has a place."""
+        """Reason why a key that was proved may not go on, or nothing; one that may has a place."""
         PEER.set(peer)
+        sock.counted = True  # from here on it is counted whose key it was
         node = self.members.nodes.get(peer)
         if node is not None and (why := await self.greeter.bars(node, HANDSHAKE_SECONDS)):
             self._barred(peer, node, why)

@@ -6,7 +6,7 @@ import importlib
 from importlib import metadata
 from typing import Final
 
-from qres_core import PluginError
+from qres_core.errors import PluginError
 from qres_transport_libp2p.curves import without_fastecdsa
 
 LIBP2P: Final = "0.8.1"

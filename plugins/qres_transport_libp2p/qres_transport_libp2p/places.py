@@ -1,4 +1,4 @@
-"""Where a node is: multiaddrs, and host names in them."""
+"""Addresses of a node: multiaddrs, and host names in them."""
 
 from __future__ import annotations
 

@@ -8,18 +8,9 @@ from typing import Any
 import attrs
 from qres_carrier import fitting
 
-from qres_core import (
-    Claims,
-    LinkKeys,
-    NodeId,
-    NodeInfo,
-    Problem,
-    RoundInfo,
-    Surroundings,
-    Transport,
-    Verdict,
-    hookimpl,
-)
+from qres_core import Claims, NodeId, NodeInfo, RoundInfo, Surroundings, Verdict, hookimpl
+from qres_core.errors import Problem
+from qres_core.transport import LinkKeys, Transport
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pin import check_libp2p
 
@@ -39,7 +30,7 @@ class Libp2p(Libp2pOptions):
     _made: list[Any] = attrs.field(factory=list[Any], init=False, eq=False, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether another plugin lends the key to connect with, and messages can be carried."""
+        """Check that another plugin lends the key to connect with, and messages can be carried."""
         return fitting.problems("libp2p", self, around)
 
     @property
@@ -77,7 +68,7 @@ class Libp2p(Libp2pOptions):
         runs: bool,  # noqa: FBT001 - positional
         link_keys: LinkKeys | None,
     ) -> Iterator[Problem | str]:
-        """Whether the port is this node's or free, and who answers at the addresses of peers."""
+        """Check that the port is this node's or free, and see who answers at addresses of peers."""
         del link_keys  # no key is shown
         check_libp2p()
         from qres_transport_libp2p.examining import examine  # noqa: PLC0415 - imports libp2p

@@ -76,7 +76,7 @@ def tuned_gossipsub(degree: int) -> FrugalGossipSub:
 
 
 class ProtocolFault(StrEnum):
-    """How a peer can break the protocol."""
+    """Fault by which a peer can break the protocol."""
 
     RPC = "malformed RPC"
     MESSAGE = "malformed message"
@@ -90,7 +90,7 @@ class ProtocolFault(StrEnum):
 
 @attrs.frozen(eq=False)
 class Gate:
-    """What pubsub asks the transport."""
+    """Questions of pubsub to the transport."""
 
     # whether the connection of a stream is admitted; waits until that is decided
     inbound: Callable[[INetStream], Awaitable[bool]]
@@ -217,7 +217,7 @@ class SafePubsub(Pubsub):
             await self._take(msg_forwarder, msg)
 
     def _passes(self, peer: ID, msg: rpc_pb2.Message) -> bool:
-        """Whether a message comes at its rate, in its form and of a member."""
+        """True if a message comes at its rate, in its form and of a member."""
         if not self._buckets.of(peer).take():
             self._gate.dropped(TOO_FAST)
         elif fault := self._fault(msg):
@@ -302,7 +302,7 @@ class SafePubsub(Pubsub):
                 self._handle_dead_peer(peer_id)
 
     def get_hello_packet(self) -> rpc_pb2.RPC:
-        """What this node subscribes to, without its addresses."""
+        """Make the packet of this node's subscriptions, without its addresses."""
         packet = super().get_hello_packet()
         packet.ClearField("senderRecord")
         return packet
@@ -370,5 +370,5 @@ class SafePubsub(Pubsub):
         self.router.remove_peer(peer)
 
     def hears(self, peer: ID) -> bool:
-        """Whether a peer is reached and has subscribed."""
+        """True if a peer is reached and has subscribed."""
         return peer in self.peers and peer in self.peer_topics.get(self.topic, ())

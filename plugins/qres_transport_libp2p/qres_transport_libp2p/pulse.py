@@ -27,7 +27,7 @@ _CHANCE: Final = random.SystemRandom()
 
 
 class PulseStep(Enum):
-    """What to do about a connection now."""
+    """Action for a connection now."""
 
     NOTHING = auto()
     ASK = auto()
@@ -75,7 +75,7 @@ class Pulse:
         self._asked += seconds
 
     def step(self, now: float, pause: float, least: float) -> PulseStep:
-        """What to do, as often as one likes.
+        """Choose an action, as often as one likes.
 
         ``pause``: seconds of silence after which to ask, three quarters to five quarters of it:
         of two ends the one that draws less asks. ``least``: seconds that any answer may take.
@@ -99,7 +99,7 @@ class Pulse:
 
 @attrs.define(eq=False)
 class Stretch:
-    """How many times its length a limit is for each peer: it doubles when one is not kept."""
+    """Factor of a limit for each peer: it doubles when one is not kept."""
 
     _by: Counter[ID] = attrs.field(factory=Counter[ID])  # how often it doubled; of members alone
 

@@ -14,7 +14,8 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from qres_core import LinkReason, NodeId
+from qres_core import NodeId
+from qres_core.transport import LinkReason
 from qres_transport_libp2p.clock import first_error, patience
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
@@ -89,7 +90,7 @@ class Reconnector:
             self._begin(peer)
 
     def places(self, peer: ID) -> list[Multiaddr]:
-        """Where a peer may be: what the operator named, then what was found."""
+        """Places of a peer: those that the operator named, then those that were found."""
         return [*self._told.get(peer, ()), *self._found.get(peer, ())]
 
     def _begin(self, peer: ID) -> None:
@@ -225,7 +226,7 @@ class Reconnector:
 
 
 def _cause(error: BaseException) -> str:
-    """What a dial came to, from the innermost error: libp2p wraps it several times."""
+    """Cause of a dial's failure, the innermost error: libp2p wraps it several times."""
     found = first_error(error)
     while (inner := _inner(found)) is not None:
         found = first_error(inner)

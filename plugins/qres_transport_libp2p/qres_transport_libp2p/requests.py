@@ -14,7 +14,9 @@ from typing import Final
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
-from qres_core import Handler, NodeId, TransportError
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import Handler
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.options import Libp2pOptions

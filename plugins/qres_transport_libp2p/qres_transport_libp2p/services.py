@@ -1,4 +1,4 @@
-"""What of libp2p runs in a node: what stands on a list here, and nothing else.
+"""Services of libp2p in a node: those on a list here, and no others.
 
 libp2p's host asks each peer who it is, keeps what it says, answers pings, prunes connections, dials
 on its own account and refuses by the machine's memory. Each of these is work that a peer decides

@@ -1,4 +1,4 @@
-"""Who is connected, and who of them was admitted; the streams of those who were."""
+"""Sessions: the peers that are connected, those that were admitted, and the streams of these."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 from qres_carrier import SenderBuckets, Tally, TokenBucket
 
-from qres_core import LinkReason, NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
+from qres_core import NodeId
+from qres_core.errors import TransportError
+from qres_core.transport import LinkReason, PeerChange, PeerInfo, TransportEvent
 from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.endings import ending
 from qres_transport_libp2p.identity import Members
@@ -49,14 +51,14 @@ class PeerConnection:
     decided: trio.Event = attrs.field(factory=trio.Event)  # set with either
 
     async def wait(self, within: float) -> bool:
-        """Whether it is admitted, once that is decided; false if it takes too long."""
+        """True if it is admitted, once that is decided; false if it takes too long."""
         with patience(within):
             await self.decided.wait()
         return self.admitted and not self.over
 
     @property
     def address(self) -> str:
-        """Where the peer is, for people."""
+        """Address of the peer, for people."""
         try:
             muxed: Any = self.muxed
             found: Any = muxed.get_remote_address()
@@ -137,7 +139,7 @@ class Sessions(INotifee):
         ]
 
     def is_up(self, peer: ID) -> bool:
-        """Whether a peer is connected and admitted."""
+        """True if a peer is connected and admitted."""
         return any(item.admitted for item in self.of(peer))
 
     def up(self) -> list[ID]:
@@ -145,7 +147,7 @@ class Sessions(INotifee):
         return list(self._up)
 
     async def wait_up(self, peer: ID, within: float) -> bool:
-        """Whether a peer is up, or comes up in time."""
+        """True if a peer is up, or comes up in time."""
         with patience(within):
             while not self.is_up(peer):
                 await self._changed.wait()

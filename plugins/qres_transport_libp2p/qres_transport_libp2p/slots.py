@@ -56,6 +56,8 @@ UNSENT_BYTES: Final = 128 * 1024
 """What the kernel takes of a connection beyond what is on its way."""
 TOO_MANY_HANDSHAKES: Final = "too many handshakes"
 TOO_SLOW: Final = "handshake too slow"
+BROKEN_OFF: Final = "handshake broken off"
+"""The other end hung up, or sent what is no handshake."""
 TOO_MANY: Final = "too many connections"
 
 K = TypeVar("K", bound=Hashable)
@@ -79,7 +81,7 @@ class FairPlaces(Generic[K, T]):
         return sum(len(items) for items in self._held.values())
 
     def take(self, key: K, item: T) -> tuple[bool, T | None]:
-        """Whether there is a place for an item, and the item that lost its own for it."""
+        """Find a place for an item: true if there is one, and the item that lost its own for it."""
         mine = self._held.get(key, [])
         loser: K | None = None
         if len(mine) >= self.each:
@@ -126,6 +128,7 @@ class CountedSocket(TrioTCPStream):
         self.closed = trio.Event()
         self.proved = trio.Event()
         self.peer: ID | None = None  # the key that was proved
+        self.counted = False  # whether it was counted why no member came of it
         self._where = _where(stream)
         self.address = "" if self._where is None else origin(self._where[0])
         self.heard = trio.current_time()  # when anything last came
@@ -150,7 +153,7 @@ class CountedSocket(TrioTCPStream):
         self.step, self.stepped = step, trio.current_time()
 
     def get_remote_address(self) -> tuple[str, int] | None:
-        """Where the other end is, also over IPv6, and after it is closed."""
+        """Address of the other end, also over IPv6, and after it is closed."""
         return self._where
 
     async def close(self) -> None:
@@ -169,7 +172,7 @@ class CountedSocket(TrioTCPStream):
 
 @attrs.define(eq=False)
 class Slots:
-    """Who holds how many places: addresses before the handshake, members after it."""
+    """Places by holder: addresses before the handshake, members after it."""
 
     most: int  # connections of members, in all
     tally: Tally  # counts
@@ -199,6 +202,7 @@ class Slots:
         if not fits or lost is not None:
             self.tally.refuse(TOO_MANY_HANDSHAKES)
         if lost is not None:
+            lost.counted = True
             lost.cut()
         try:
             if fits:
@@ -207,7 +211,7 @@ class Slots:
             sock.cut()
 
     def _begin(self, sock: CountedSocket) -> tuple[bool, CountedSocket | None]:
-        """Whether there is a place for a handshake, and the one that lost its own for it."""
+        """Find a place for a handshake: true if there is one, and the one that lost its place."""
         address = sock.address
         known = any(address in kept for kept in self._addresses.values())
         pools = (self.familiar, self.handshakes) if known else (self.handshakes,)
@@ -236,8 +240,11 @@ class Slots:
             spawn(nursery, work)
             if not await _in_time(sock):
                 self.tally.refuse(TOO_SLOW)
+                sock.counted = True
                 sock.cut()
             await sock.closed.wait()
+            if not (sock.proved.is_set() or sock.counted):
+                self.tally.refuse(BROKEN_OFF)
             nursery.cancel_scope.cancel()
 
     def prove(self, sock: CountedSocket, peer: ID) -> bool:
@@ -278,7 +285,7 @@ def _stale(rivals: Iterable[CountedSocket]) -> CountedSocket | None:
 
 
 async def _in_time(sock: CountedSocket) -> bool:
-    """Whether a socket proved a key, or closed, before it was too slow for it."""
+    """True if a socket proved a key, or closed, before it was too slow for it."""
     since = begun = trio.current_time()
     while True:
         due = min(max(sock.heard, since) + HANDSHAKE_SECONDS, begun + HANDSHAKE_MOST)

@@ -1,4 +1,4 @@
-"""Which task of the thread runs now, and for whom: to be named when it does not come to an end."""
+"""Task of the thread that runs now, and its peer: to be named when it does not come to an end."""
 
 from __future__ import annotations
 

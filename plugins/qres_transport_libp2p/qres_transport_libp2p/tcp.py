@@ -37,7 +37,7 @@ class TidyTCP(TCP):
         self._allowed: dict[str, frozenset[str]] = {}
 
     def allow(self, peer: ID, places: Iterable[Multiaddr]) -> None:
-        """Where a peer may be dialled from now on, and nowhere else."""
+        """Allow dials of a peer to these places from now on, and to no others."""
         self._allowed[str(peer)] = frozenset(str(place) for place in places)
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:

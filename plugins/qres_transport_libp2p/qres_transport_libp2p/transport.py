@@ -11,17 +11,9 @@ import anyio
 import attrs
 from qres_carrier import FOLDER, ThreadedTransport
 
-from qres_core import (
-    BlobRef,
-    Delivery,
-    LinkKeys,
-    NodeId,
-    NodeInfo,
-    PeerInfo,
-    TransportError,
-    TransportLimits,
-    Verdict,
-)
+from qres_core import NodeId, NodeInfo, Verdict
+from qres_core.errors import TransportError
+from qres_core.transport import BlobRef, Delivery, LinkKeys, PeerInfo, TransportLimits
 from qres_transport_libp2p.bridge import TrioThread, closed
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.checks import check_addresses
@@ -36,7 +28,7 @@ CLOSING_SECONDS: Final = 4.5
 
 
 class Libp2pTransport(ThreadedTransport):
-    """Implements :class:`qres_core.Transport`; see there what each method does and raises.
+    """Implements :class:`qres_core.transport.Transport`; see there what methods do and raise.
 
     Args:
         node_info: who this node is, and the roster.
@@ -69,7 +61,7 @@ class Libp2pTransport(ThreadedTransport):
 
     @property
     def limits(self) -> TransportLimits:
-        """What is too large."""
+        """Bounds of sizes."""
         options = self._options
         return TransportLimits(
             options.frame_bytes,
@@ -80,7 +72,7 @@ class Libp2pTransport(ThreadedTransport):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others can reach this node: multiaddrs with its PeerId, once it is started."""
+        """Addresses at which others can reach this node: multiaddrs with its PeerId."""
         return () if self._network is None else self._network.addresses
 
     def follow(self, roster: Iterable[NodeId]) -> None:
@@ -181,7 +173,7 @@ class Libp2pTransport(ThreadedTransport):
     # ── looking ───────────────────────────────────────────────────────────────────────────────
 
     def peers(self) -> Sequence[PeerInfo]:
-        """Who is connected and admitted, ascending."""
+        """Neighbours that are connected and admitted, ascending."""
         return () if self._network is None else self._network.infos
 
     def doing(self) -> str:

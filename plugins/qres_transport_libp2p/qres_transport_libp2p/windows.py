@@ -1,4 +1,4 @@
-"""What a peer may make this node hold unread, looked at before a frame's body is read.
+"""Bounds on unread data of a peer, looked at before a frame's body is read.
 
 libp2p 0.8.1 only warns of a peer that sends beyond its window, and keeps whatever comes; and it
 lets windows grow to 16 MiB on each of any number of streams. Here such a peer's connection ends at
@@ -46,7 +46,7 @@ class BeyondWindowError(IOException):
 
 
 def fault_of(conn: Yamux, kind: int, flags: int, stream_id: int, length: int) -> str:
-    """What is wrong with a frame, by its header, or nothing."""
+    """Fault of a frame, by its header, or nothing."""
     stream = conn.streams.get(stream_id)
     if flags & FLAG_SYN and kind <= 1 and stream is None:
         theirs = sum(1 for item in conn.streams.values() if not item.is_initiator)
@@ -65,7 +65,7 @@ def fault_of(conn: Yamux, kind: int, flags: int, stream_id: int, length: int) ->
 
 
 def may_grow(conn: Yamux, stream: YamuxStream) -> bool:
-    """Whether a stream's window may double."""
+    """True if a stream's window may double."""
     granted = sum(item.target_recv_window for item in conn.streams.values())
     return granted + stream.target_recv_window <= CONNECTION_BYTES
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from libp2p.abc import INetStream
 
-from qres_core import LinkReason
+from qres_core.transport import LinkReason
 from qres_transport_libp2p.clock import patience
 
 _HEAD: Final = 4
@@ -61,11 +61,11 @@ class Wire:
         self,
         size: int,
         first: float | None = None,
-        progress: Callable[[], object] | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> bytes:
         """``size`` bytes; the first may take ``first`` seconds where that is given.
 
-        ``progress``: told whenever something came.
+        ``progress``: told whenever something came, and how many bytes.
 
         Every read that brings something starts the patience anew, but the whole takes at most ten
         times that: a neighbour that sends a byte at a time does not hold a place for long. Raises
@@ -75,14 +75,15 @@ class Wire:
         wait = self._patience if first is None else first
         told = progress or _nobody
         data = await self._some(size, wait)
-        told()
+        told(len(data))
         if len(data) == size:
             return data
         parts = bytearray(data)
         with patience(10 * self._patience) as whole:
             while len(parts) < size:
-                parts += await self._some(min(size - len(parts), _SLICE), self._patience)
-                told()
+                more = await self._some(min(size - len(parts), _SLICE), self._patience)
+                told(len(more))
+                parts += more
         if whole.cancelled_caught:
             raise SlowPeerError
         return bytes(parts)
@@ -106,13 +107,13 @@ class Wire:
         self,
         limit: int,
         first: float | None = None,
-        progress: Callable[[], object] | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> bytes:
         """The next block.
 
         ``first``: seconds to wait for its first byte. ``progress``: told whenever some of what it
-        holds came. Raises TooManyBytesError: larger than
-        allowed. Raises SilentPeerError, BrokenStreamError: as :meth:`exactly`.
+        holds came, and how many bytes. Raises TooManyBytesError: larger than allowed. Raises
+        SilentPeerError, BrokenStreamError: as :meth:`exactly`.
         """
         size = int.from_bytes(await self.exactly(_HEAD, first), "big")
         if size > limit:
@@ -139,7 +140,7 @@ class Wire:
         await self.write(before + len(data).to_bytes(_HEAD, "big") + data)
 
 
-def _nobody() -> None:
+def _nobody(_came: int) -> None:
     """Nobody is told."""
 
 

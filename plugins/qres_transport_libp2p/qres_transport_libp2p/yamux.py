@@ -62,7 +62,7 @@ Fault = Callable[[IMuxedConn, str], object]
 
 
 def openings() -> SenderBuckets:
-    """How many streams each peer may open now."""
+    """Number of streams that each peer may open now."""
     return SenderBuckets(
         lambda: TokenBucket(STREAMS_PER_SECOND, STREAMS_BURST, clock=trio.current_time)
     )
@@ -203,7 +203,7 @@ class ShieldedMuxer(MuxerMultistream):
 
 
 async def _nothing() -> None:
-    """What the swarm puts its own function in place of."""
+    """Do nothing: a place for the swarm's own function."""
 
 
 async def whole(opening: Callable[[], Awaitable[T]]) -> T:

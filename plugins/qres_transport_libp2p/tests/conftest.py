@@ -39,7 +39,8 @@ from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.places import split
 from qres_transport_libp2p.transport import Libp2pTransport
 
-from qres_core import ACCEPT, Delivery, LinkKeys, NodeId, NodeInfo, PeerChange, Verdict
+from qres_core import ACCEPT, NodeId, NodeInfo, Verdict
+from qres_core.transport import Delivery, LinkKeys, PeerChange
 
 PATIENCE = 300.0
 """Seconds that anything may take on a machine that is busy with other things."""

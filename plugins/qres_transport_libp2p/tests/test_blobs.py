@@ -20,7 +20,8 @@ from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.wire import Wire
 
-from qres_core import CHUNK, BlobRef, PeerChange, TransportError
+from qres_core.errors import TransportError
+from qres_core.transport import CHUNK, BlobRef, PeerChange
 
 MIB = 2**20
 
@@ -474,6 +475,43 @@ def test_a_line_that_is_slow_for_all_loses_little_to_handovers(
     monkeypatch.setattr(blobs, "HANDOVERS", 0)
     assert code == ""
     assert taken - pull_from([Slower] * 5, data)[0] < 10.0 + 1.0
+
+
+@pytest.mark.parametrize("before", [0.0, 8e6])
+def test_who_brings_a_chunk_as_fast_as_its_line_goes_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, before: float
+) -> None:
+    """A chunk takes 16 s from each of three holders, and two have nothing to do meanwhile.
+
+    The control had a blob far faster, so it takes the chunk from the first one, three times.
+    """
+    given: list[int] = []
+
+    class Steady(Slow):
+        async def read(self, size: int) -> bytes:
+            if size <= 4:
+                return await super().read(size)
+            await trio.sleep(1.0)
+            size = min(size, MIB // 16)
+            part, self.out = self.out[:size], self.out[size:]
+            given.append(len(part))
+            return part
+
+    init = SharedBlobStore.__init__
+
+    def made(self: SharedBlobStore, *arguments: Any, **named: Any) -> None:
+        init(self, *arguments, **named)
+        self._fastest = before
+
+    monkeypatch.setattr(SharedBlobStore, "__init__", made)
+    taken, code = pull_from([Steady] * 3, noise(MIB))
+    assert code == ""
+    if before:
+        assert taken > 20.0
+        assert sum(given) > 1.2 * MIB
+    else:
+        assert taken < 17.0
+        assert sum(given) == MIB
 
 
 @pytest.mark.claim("C-libp2p-6")

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from qres_lab.testing import Endpoint, TransportContract
 
-from qres_core import BlobRef
-from qres_core.testing import Endpoint, TransportContract
+from qres_core.transport import BlobRef
 
 MIB = 2**20
 

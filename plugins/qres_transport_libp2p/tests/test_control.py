@@ -30,7 +30,7 @@ from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
 from qres_transport_libp2p.services import GOSSIPSUB
 
-from qres_core import PeerChange
+from qres_core.transport import PeerChange
 
 TOPIC = "qres/test"
 PEER, OTHER = peer_id(bytes([2]) * 32), peer_id(bytes([3]) * 32)

@@ -55,7 +55,7 @@ def test_the_plugin_imports_libp2p_without_fastecdsa() -> None:
 def test_a_key_on_p_256_is_refused_by_name() -> None:
     done = run(
         WITHOUT
-        + "from qres_core import TransportError\n"
+        + "from qres_core.errors import TransportError\n"
         + "from qres_transport_libp2p.pin import check_libp2p\n"
         + "check_libp2p()\n"
         + "from libp2p.crypto.ecc import ECCPublicKey, create_new_key_pair\n"

@@ -22,7 +22,7 @@ from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import PLAIN, form, resolved
 from qres_transport_libp2p.reconnect import MAX_FOUND, Reconnector
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 PEER = peer_id(bytes(32))
 OWN = peer_id(bytes([9]) * 32)

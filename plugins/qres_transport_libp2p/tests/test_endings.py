@@ -13,7 +13,8 @@ import pytest
 import trio
 from qres_transport_libp2p import frames
 
-from qres_core import ACCEPT, LinkReason, PeerChange, Verdict, reject
+from qres_core import ACCEPT, Verdict, reject
+from qres_core.transport import LinkReason, PeerChange
 
 
 async def why(lab: SimpleNamespace, transport: Any, peer: bytes | None) -> tuple[PeerChange, Any]:

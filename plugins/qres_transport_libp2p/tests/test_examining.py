@@ -11,7 +11,8 @@ import pytest
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.examining import GREETING
 
-from qres_core import ConfigError, NodeInfo, Problem
+from qres_core import NodeInfo
+from qres_core.errors import ConfigError, Problem
 
 
 def found(lab: SimpleNamespace, **options: Any) -> list[Problem | str]:

@@ -30,7 +30,9 @@ from qres_transport_libp2p.wire import (
     reset,
 )
 
-from qres_core import ACCEPT, LinkReason, TransportError, Verdict, canonical, reject
+from qres_core import ACCEPT, Verdict, canonical, reject
+from qres_core.errors import TransportError
+from qres_core.transport import LinkReason
 
 NODE = bytes(32)
 PEER = peer_id(NODE)

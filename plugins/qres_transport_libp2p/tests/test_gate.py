@@ -12,7 +12,9 @@ from libp2p.custom_types import TProtocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from qres_transport_libp2p import blobs, frames, hello, pubsub, requests
 
-from qres_core import ACCEPT, LinkReason, PeerChange, RoundError, reject
+from qres_core import ACCEPT, reject
+from qres_core.errors import RoundError
+from qres_core.transport import LinkReason, PeerChange
 
 OURS = (blobs.PROTOCOL, frames.PROTOCOL, requests.PROTOCOL, pubsub.GOSSIPSUB)
 

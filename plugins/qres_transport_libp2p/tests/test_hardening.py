@@ -31,7 +31,7 @@ from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.yamux import shield
 
-from qres_core import PeerChange
+from qres_core.transport import PeerChange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

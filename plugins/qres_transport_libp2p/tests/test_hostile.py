@@ -15,7 +15,7 @@ import pytest
 import trio
 from qres_transport_libp2p import blobs, frames, hello, pubsub, requests
 
-from qres_core import PeerChange
+from qres_core.transport import PeerChange
 
 MIB = 2**20
 OURS = (blobs.PROTOCOL, frames.PROTOCOL, requests.PROTOCOL, pubsub.GOSSIPSUB, hello.PROTOCOL)

@@ -10,11 +10,13 @@ import anyio
 import attrs
 import pytest
 from multiaddr import Multiaddr
+from qres_lab.testing import make_round_info
 from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.identity import peer_id
 
-from qres_core import ConfigError, NodeInfo, PeerChange
-from qres_core.testing import make_round_info
+from qres_core import NodeInfo
+from qres_core.errors import ConfigError
+from qres_core.transport import PeerChange
 
 
 def ids(*nodes: Any) -> tuple[bytes, ...]:

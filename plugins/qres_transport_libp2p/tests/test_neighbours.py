@@ -20,7 +20,8 @@ from qres_transport_libp2p.reconnect import DEAF, LOOKS, Reconnector
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.wire import BrokenStreamError
 
-from qres_core import LinkReason, PeerChange, TransportError, TransportEvent
+from qres_core.errors import TransportError
+from qres_core.transport import LinkReason, PeerChange, TransportEvent
 
 NODE = bytes(32)
 PEER = peer_id(NODE)

@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from qres_core.kernel.config import parse
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.node import Node, run_node
+from qres_core.swarm.runtime.node import Node, run_node
+from qres_core.training.tasks import TaskConfig, make_task
 
 STEPS = 3
 

@@ -11,7 +11,7 @@ import trio
 from qres_transport_libp2p.bridge import TrioThread
 from qres_transport_libp2p.caller import Caller
 
-from qres_core import RoundError
+from qres_core.errors import RoundError
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 

@@ -13,17 +13,12 @@ from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.identity import Members, SignerKey, peer_id
 from qres_transport_libp2p.pin import LIBP2P
 
-from qres_core import (
-    CompatibilityError,
-    ConfigError,
-    LinkKeys,
-    NodeInfo,
-    PluginError,
-    TransportError,
-)
+from qres_core import NodeInfo
+from qres_core.errors import CompatibilityError, ConfigError, PluginError, TransportError
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.transport import LinkKeys
 
 KIB = 1024
 

@@ -20,6 +20,7 @@ from qres_carrier import Tally
 from qres_transport_libp2p import slots as places
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.slots import (
+    BROKEN_OFF,
     CONNECTIONS_EACH,
     FAMILIAR_EACH,
     HANDSHAKE_MOST,
@@ -645,6 +646,33 @@ def test_a_member_gets_in_beside_silent_sockets_from_many_addresses(
     """Over real sockets: each address of 127.0.0.0/8 is one of its own."""
     sources = (f"127.0.1.{number + 1}" for number in range(HANDSHAKES))
     gets_in(lab, monkeypatch, sources, each=1, more=0)
+
+
+def test_a_handshake_that_is_broken_off_is_counted_once_and_a_stranger_as_one(
+    lab: SimpleNamespace,
+) -> None:
+    """The controls: of a member, and of who proved some key, nothing else is counted."""
+    me, peer, stranger = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            transport = lab.transport(me, [me, peer], dial=[])
+            other = lab.transport(peer, [me, peer], dial=[me])
+            await swarm.start(transport, other)
+            await lab.connected(transport, other)
+            assert transport.stats().reasons == {}, "control"
+            for words in (b"", b"no handshake", b"\x13/multistream/1.0.0\n\x07/noise\n\0\x20"):
+                with socket.create_connection(("127.0.0.1", me.port)) as item:
+                    item.sendall(words)
+            await until(lambda: transport.stats().reasons == {BROKEN_OFF: 3}, lab)
+            async with lab.stock_host(stranger) as host:
+                with contextlib.suppress(Exception):
+                    await lab.dial(host, me)
+                await until(lambda: "stranger" in transport.stats().reasons, lab)
+            assert transport.stats().reasons.keys() == {BROKEN_OFF, "stranger"}
+            assert transport.stats().reasons[BROKEN_OFF] == 3
+
+    trio.run(main)
 
 
 @pytest.mark.claim("C-libp2p-7")

@@ -10,8 +10,8 @@ import anyio
 import pytest
 from qres_transport_libp2p.identity import peer_id
 
-from qres_core import AttendedTransport
 from qres_core.node.watchdog import CODE, Watchdog
+from qres_core.transport import AttendedTransport
 
 
 class Said:

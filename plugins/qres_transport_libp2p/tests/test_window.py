@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import anyio
 import pytest
 import trio
 import trio.testing
+from libp2p.custom_types import TProtocol
 from libp2p.stream_muxer.yamux.yamux import (
     DEFAULT_WINDOW_SIZE,
     FLAG_SYN,
@@ -20,11 +23,16 @@ from libp2p.stream_muxer.yamux.yamux import (
     YAMUX_HEADER_FORMAT,
     YamuxStream,
 )
+from qres_carrier import SenderBuckets, Tally, TokenBucket
 from qres_transport_libp2p import blobs, hello
 from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.sessions import Sessions
 from qres_transport_libp2p.windows import (
     BEYOND,
     CONNECTION_BYTES,
+    OWN_BURST,
+    OWN_PER_SECOND,
     STREAMS,
     STREAMS_BURST,
     STREAMS_PER_SECOND,
@@ -36,7 +44,7 @@ from qres_transport_libp2p.windows import (
 )
 from qres_transport_libp2p.yamux import GatheringStream, ShieldedYamux
 
-from qres_core import PeerChange
+from qres_core.transport import PeerChange
 
 KIB = 1024
 SMALL, LARGE = 20, 20
@@ -258,5 +266,74 @@ def test_streams_that_are_opened_too_fast_end_the_connection() -> None:
 
 
 @pytest.mark.control("C-libp2p-39")
+def test_control_without_a_rate_streams_that_are_opened_too_fast_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qres_transport_libp2p.yamux.STREAMS_PER_SECOND", 1e9)
+    assert opened_and_reset(3 * STREAMS_BURST, 10_000) == {""}
+
+
+@pytest.mark.control("C-libp2p-39")
 def test_control_streams_at_their_rate_do_not() -> None:
     assert opened_and_reset(3 * STREAMS_BURST, STREAMS_PER_SECOND) == {""}
+
+
+def found_in_own_streams(
+    monkeypatch: pytest.MonkeyPatch, *, paced: bool
+) -> tuple[Counter[str], float]:
+    """What a peer finds in the streams that an honest node opens to it, and the seconds it took.
+
+    Each of twenty tasks opens a hundred, as fast as it may. Half way the node starts anew.
+    """
+    peer = peer_id(bytes([1]) * 32)
+    found: Counter[str] = Counter()
+    took = 0.0
+
+    async def main() -> None:
+        nonlocal took
+        pipe: Any = SimpleNamespace(is_initiator=False)
+        theirs = ShieldedYamux(pipe, peer_id(bytes([2]) * 32), is_initiator=False)
+        numbers = itertools.count(1, 2)
+
+        async def new_stream(_peer: object, _protocols: object) -> object:
+            found[theirs._look(TYPE_WINDOW_UPDATE, FLAG_SYN, next(numbers), 0)] += 1
+            return SimpleNamespace()
+
+        started = trio.current_time()
+        for _start in range(2):
+            host: Any = SimpleNamespace(new_stream=new_stream)
+            members: Any = SimpleNamespace(nodes={}, peers={})
+            nobody: Any = None
+            node = Sessions(host, members, Libp2pOptions(), Tally(), *[nobody] * 4)
+            monkeypatch.setattr(node, "is_up", lambda _peer: True)
+            if not paced:
+                node._openings = SenderBuckets(lambda: TokenBucket(1e9, 1e9))
+
+            async def opens(node: Sessions = node) -> None:
+                for _ in range(50):
+                    await node.open(peer, TProtocol("/qres/blob/1"))
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(opens)
+        took = trio.current_time() - started
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return found, took
+
+
+@pytest.mark.claim("C-libp2p-42")
+def test_an_honest_node_that_opens_many_streams_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even by a peer that saw it open as many at once just before it started anew."""
+    found, took = found_in_own_streams(monkeypatch, paced=True)
+    assert found == {"": 2000}
+    assert took == pytest.approx(2 * (1000 - OWN_BURST) / OWN_PER_SECOND, rel=0.01)
+
+
+@pytest.mark.control("C-libp2p-42")
+def test_control_one_that_opens_them_at_once_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, took = found_in_own_streams(monkeypatch, paced=False)
+    assert found[TOO_FAST] >= 1000
+    assert took < 1.0

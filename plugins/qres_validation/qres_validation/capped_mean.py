@@ -88,7 +88,7 @@ def held(weights: list[int], fewest: int) -> list[int]:
 
 
 def halvings(weights: NDArray[np.int64]) -> int:
-    """How often the greatest weight of a set can be doubled without exceeding a full standing.
+    """Number of doublings of a set's greatest weight that do not exceed a full standing.
 
     A proposer that wants a shorter step lowers all standings of its set alike. ``weights``: int64,
     shape ``(n,)``, each 1..2**30, of standings alone. All are 1 where every standing is full.
@@ -102,7 +102,7 @@ def halvings(weights: NDArray[np.int64]) -> int:
 
 
 def usual_rank(f: int, quorum: int) -> int:
-    """Which of the shortest rows has the length that others are measured by, counted from 1.
+    """Rank among the shortest rows of the length that measures others, counted from 1.
 
     Of any ``quorum`` rows at least ``quorum - f`` are honest, so that the row of this rank is no
     longer than the longest honest one. It is at least ``f + 1``, so that it is no shorter than the

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from qres_core import ACCEPT, HeldOut, Vector, Verdict, reject
+from qres_core import ACCEPT, Vector, Verdict, reject
+from qres_core.training import HeldOut
 from qres_validation.promise import exact_square
 
 
@@ -25,7 +26,7 @@ def highest(loss: float, tolerance: float) -> float:
 
 
 def too_far(merged: Vector, reference: Vector, most: float) -> bool:
-    """Whether an update is farther from a reference than so many lengths of the reference.
+    """True if an update is farther from a reference than so many lengths of the reference.
 
     Exact: ``|F - u|**2 > most**2 |u|**2`` in integers. A reference that is no longer than a step of
     the grid in each coordinate, ``|u|**2 <= d``, is what rounding left of it: nothing is too far

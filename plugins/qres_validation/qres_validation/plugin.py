@@ -12,10 +12,8 @@ import numpy as np
 from qres_core import (
     Accusation,
     Claims,
-    HeldOut,
     Needs,
     RoundInfo,
-    Screening,
     Updates,
     Vector,
     Verdict,
@@ -23,6 +21,7 @@ from qres_core import (
     hookimpl,
     options,
 )
+from qres_core.training import HeldOut, Screening
 from qres_validation.endorsement import highest, vote
 from qres_validation.gate import capped, cut_to_size, oversized
 from qres_validation.screening import ScreeningBudget, harmful, losses, sample

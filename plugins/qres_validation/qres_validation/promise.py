@@ -1,4 +1,4 @@
-"""What a proposer fits, and what it holds the merged update to."""
+"""Aim of a proposer's fit, and the bound that it holds the merged update to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import FULL_STANDING, MAX_WEIGHT, NodeId, Updates, ValueRefusedError, Vector
+from qres_core import FULL_STANDING, MAX_WEIGHT, NodeId, Updates, Vector
+from qres_core.errors import ValueRefusedError
 from qres_validation.capped_mean import MOST, cut, halvings, held, longest
 from qres_validation.mixing import mixing_weights, whole_parts
 

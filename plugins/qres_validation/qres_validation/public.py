@@ -9,16 +9,17 @@ import attrs
 from qres_core import (
     ACCEPT,
     Claims,
-    HeldOut,
     NodeInfo,
-    Problem,
+    Reads,
     Surroundings,
     Updates,
-    ValueRefusedError,
     Vector,
     hookimpl,
     options,
 )
+from qres_core.claims import Wraps
+from qres_core.errors import Problem, ValueRefusedError
+from qres_core.training import HeldOut
 from qres_validation.endorsement import vote
 
 
@@ -58,15 +59,15 @@ class PublicValidation:
 
     claims = Claims(
         tolerates=None,
-        alters=False,
-        looks=False,
+        wraps=Wraps(alters=False),
+        reads=Reads.NOTHING,
         by_fragments=True,
         notices=("the held-out examples must be the same on every node",),
     )
     """It passes on what it gets, or nothing."""
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether it judges what is merged, and not what a wrapper before it still changes.
+        """Check that it judges what is merged, and not what a wrapper before it still changes.
 
         Yields QRES-E303.
         """

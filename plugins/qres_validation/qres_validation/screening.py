@@ -1,4 +1,4 @@
-"""Which candidates a proposer's held-out examples speak against, within a budget."""
+"""Candidates that a proposer's held-out examples speak against, within a budget."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable
 import attrs
 import numpy as np
 
-from qres_core import HeldOut, RoundInfo, Updates
+from qres_core import RoundInfo, Updates
+from qres_core.training import HeldOut
 
 
 @attrs.frozen
 class ScreeningBudget:
-    """What one round's screening may cost."""
+    """Cost that one round's screening may have."""
 
     candidates: int  # most updates that are tried
     seconds: float  # time after which no further one is tried

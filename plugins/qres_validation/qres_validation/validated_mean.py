@@ -9,17 +9,13 @@ import attrs
 
 from qres_core import (
     Claims,
-    HeldOut,
     Needs,
     NodeInfo,
     Outcome,
-    Problem,
     RoundInfo,
     RoundStatus,
-    Screening,
     Surroundings,
     Updates,
-    ValueRefusedError,
     Vector,
     Verdict,
     Visibility,
@@ -27,6 +23,8 @@ from qres_core import (
     options,
     reject,
 )
+from qres_core.errors import Problem
+from qres_core.training import HeldOut, Screening
 from qres_validation.capped_mean import capped_mean, cut_to_length, halvings
 from qres_validation.endorsement import too_far, vote
 from qres_validation.promise import Fit
@@ -44,7 +42,7 @@ CALM: Final = 2
 
 @attrs.define
 class StepLength:
-    """How long a step this node proposes.
+    """Length of the step that this node proposes.
 
     Voters refuse a step that is too long for them, and would refuse the same step for ever: the
     model that they judge it by stays as it was. A line search that backtracks ends that. A node
@@ -72,7 +70,7 @@ class StepLength:
 
 @attrs.define
 class Reach:
-    """What this node lets pass: decided when it starts, by what its held-out examples are."""
+    """Limits of this node's votes: decided when it starts, by the kind of its held-out examples."""
 
     lengths: float = 0.0  # of the reference, from it; 0 is any distance
     tolerance: float = TOLERANCE  # largest rise of the loss where the file names none
@@ -241,15 +239,8 @@ class ValidatedMean:
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
-        """Return the mean by the weights of the agreed set. Raises QRES-E505 if ``n < 2 f + 1``."""
+        """Return the mean by the weights of the agreed set."""
         n = len(updates)
-        if n < 2 * self.f + 1:
-            raise ValueRefusedError.of(
-                "QRES-E505",
-                "updates",
-                f"n = {n} updates, validated_mean with f = {self.f} needs n >= {2 * self.f + 1}",
-                "raise swarm.quorum or lower plugins.validated_mean.f",
-            )
         fewest = min(n, max(round_info.quorum, n - self.f))
         rows = cut_to_length(updates.vectors, self.f, round_info.quorum)
         return capped_mean(rows, updates.weights, fewest, halvings(updates.weights))

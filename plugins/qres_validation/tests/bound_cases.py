@@ -14,12 +14,13 @@ from fractions import Fraction
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_lab.testing import make_round_info, make_updates
 from qres_validation import ValidatedMean
 from qres_validation.capped_mean import capped_mean, halvings, longest
 from qres_validation.mixing import mixing_weights
 
-from qres_core import HeldOut, ValueRefusedError
-from qres_core.testing import make_round_info, make_updates
+from qres_core.errors import ValueRefusedError
+from qres_core.training import HeldOut
 
 LIMIT = 2**31 - 1
 Ints = NDArray[np.int32]

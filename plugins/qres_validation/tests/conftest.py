@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qres_core import HeldOut, Vector
+from qres_core import Vector
+from qres_core.training import HeldOut
 
 sys.path.append(str(Path(__file__).parent))  # test files cannot import their neighbours
 

@@ -15,27 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from qres_lab.testing import make_node_info
 from qres_validation import ValidatedMean
 from qres_validation.endorsement import too_far
 from qres_validation.promise import Fit
 from qres_validation.validated_mean import FARTHEST, MOST_HALVINGS
 
-from qres_core import (
-    ACCEPT,
-    CompatibilityError,
-    HeldOut,
-    OptionError,
-    RoundInfo,
-    Update,
-    Vector,
-    reject,
-)
+from qres_core import ACCEPT, RoundInfo, Update, Vector, reject
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import CompatibilityError, OptionError
 from qres_core.kernel.config import parse
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
-from qres_core.testing import make_node_info
+from qres_core.training import HeldOut
+from qres_core.training.tasks import Task
 
 GRID = st.integers(-(2**31), 2**31 - 1) | st.integers(-9, 9)
 PAIRS = arrays(np.int32, st.tuples(st.just(2), st.integers(1, 5)), elements=GRID)

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from qres_lab.testing import make_updates
 from qres_validation import Validation
 from qres_validation.gate import capped, cut_to_size, oversized
-
-from qres_core.testing import make_updates
 
 ROWS = st.integers(1, 9).flatmap(
     lambda n: arrays(np.int32, (n, 3), elements=st.integers(-(2**31), 2**31 - 1))

@@ -7,23 +7,16 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_info, make_updates
 from qres_validation import PublicValidation
 
-from qres_core import (
-    Claims,
-    HeldOut,
-    Needs,
-    Surroundings,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-    hookimpl,
-)
+from qres_core import Claims, Needs, Surroundings, Vector, Visibility, hookimpl
+from qres_core.attacks.scenario import SECTIONS
+from qres_core.errors import ValueRefusedError
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
-from qres_core.testing import make_node_info, make_updates
+from qres_core.training import HeldOut
 
 MODEL = np.zeros(2, dtype=np.int32)
 

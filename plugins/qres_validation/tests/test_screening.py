@@ -8,11 +8,12 @@ from itertools import count
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_round_info, make_updates
 from qres_validation import Validation
 from qres_validation.screening import ScreeningBudget, harmful, losses, sample
 
-from qres_core import HeldOut, Update, Updates
-from qres_core.testing import make_round_info, make_updates
+from qres_core import Update, Updates
+from qres_core.training import HeldOut
 
 Judge = Callable[..., HeldOut]
 

@@ -10,19 +10,20 @@ import pytest
 from qres_validation import ValidatedMean
 from qres_validation.validated_mean import StepLength
 
-from qres_core import HeldOut, RoundInfo, Update, Vector, Verdict, hookimpl
-from qres_core.kernel.config import parse
-from qres_core.lab.record import SimulationResult
-from qres_core.lab.sabotage import (
+from qres_core import RoundInfo, Update, Vector, Verdict, hookimpl
+from qres_core.attacks.sabotage import (
     SABOTAGE,
     Injection,
     Outgoing,
     RegisteredSabotage,
     SabotageContext,
 )
-from qres_core.lab.scenario import Scenario
+from qres_core.attacks.scenario import Scenario
+from qres_core.kernel.config import parse
+from qres_core.lab.record import SimulationResult
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task
+from qres_core.training import HeldOut
+from qres_core.training.tasks import Task
 
 GOAL = np.array([4000, -8000, 1000], dtype=np.int32)
 

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from qres_lab import testing
+from qres_lab.testing import make_node_info, make_round_info, make_updates
 from qres_validation import ValidatedMean, promise
 from qres_validation.capped_mean import (
     capped_mean,
@@ -24,15 +26,9 @@ from qres_validation.mixing import mixing_weights, whole_parts
 from qres_validation.promise import Fit
 from qres_validation.validated_mean import CALM
 
-from qres_core import (
-    ACCEPT,
-    HeldOut,
-    Outcome,
-    RoundStatus,
-    Surroundings,
-    ValueRefusedError,
-)
-from qres_core.testing import make_node_info, make_round_info, make_updates
+from qres_core import ACCEPT, Outcome, RoundStatus, Surroundings
+from qres_core.errors import ValueRefusedError
+from qres_core.training import HeldOut
 
 WEIGHTS = st.lists(st.integers(1, 2**30), min_size=1, max_size=8)
 
@@ -299,7 +295,7 @@ def test_a_proposers_weights_cannot_pass_the_cap() -> None:
 @pytest.mark.claim("C-validation-11")
 def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
-        ValidatedMean(f=2).aggregate(make_updates(far_apart()[:4]), make_round_info(3))
+        testing.merged([ValidatedMean(f=2)], make_updates(far_apart()[:4]), make_round_info(3))
     (problem,) = ValidatedMean(f=2).preflight(make_node_info())
     assert str(problem).startswith("QRES-E311 plugins.validated_mean")
     with pytest.raises(ValueRefusedError, match="QRES-E507"):

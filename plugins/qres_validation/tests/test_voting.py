@@ -8,10 +8,11 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qres_lab.testing import make_node_info, make_round_info, make_updates
 from qres_validation import ValidatedMean, Validation
 
-from qres_core import ACCEPT, HeldOut, Updates, Vector, Verdict, Visibility
-from qres_core.testing import make_node_info, make_round_info, make_updates
+from qres_core import ACCEPT, Updates, Vector, Verdict, Visibility
+from qres_core.training import HeldOut
 
 Judge = Callable[[list[int]], HeldOut]
 

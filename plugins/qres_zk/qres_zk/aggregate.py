@@ -42,7 +42,7 @@ class SumOpening:
         return [1] * len(self.commitments) if self.weights is None else list(self.weights)
 
     def fits(self, statement: NormStatement) -> bool:
-        """Whether there are as many blinds and weights as there must be."""
+        """True if there are as many blinds and weights as there must be."""
         members = len(self.commitments)
         return len(self.blinds) == statement.rows and len(self.factors) == members > 0
 
@@ -54,7 +54,7 @@ def opens(
     blinds: Sequence[int],
     weights: Sequence[int] | None = None,
 ) -> bool:
-    """Whether weighted commitments together are one to these sums.
+    """True if weighted commitments together are one to these sums.
 
     Args:
         statement: gives the layout.
@@ -81,7 +81,7 @@ def opens_rows(
     blinds: Sequence[int],
     start: int,
 ) -> bool:
-    """Whether some rows of a layout are those that were committed to.
+    """True if some rows of a layout are those that were committed to.
 
     Args:
         statement: gives the layout.
@@ -117,7 +117,7 @@ def opens_rows(
 
 
 def opening_failures(statement: NormStatement, openings: Sequence[SumOpening]) -> tuple[int, ...]:
-    """Which of many sums are not the sums of what was committed to.
+    """Sums, of many, that are not the sums of what was committed to.
 
     Every row of every sum has a factor of its own, drawn afresh, so errors of two sums cannot
     cancel. Only where the whole does not hold, each is looked at by itself.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qres_core import WireError
+from qres_core.errors import WireError
 from qres_zk.bundle import ProofBundle
 from qres_zk.norm import CombinedEquations, holds, prepare
 from qres_zk.statement import Context, NormStatement
@@ -33,7 +33,7 @@ def verify_batch(
 def failing(
     statement: NormStatement, items: Sequence[tuple[Context, ProofBundle]]
 ) -> tuple[int, ...]:
-    """Which of many proofs of one statement do not hold.
+    """Proofs, of many proofs of one statement, that do not hold.
 
     Every equation of every proof has a randomiser of its own, drawn afresh, so errors of two
     proofs cannot cancel. Only where the whole does not hold, halves of it are tried.

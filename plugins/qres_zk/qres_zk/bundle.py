@@ -27,7 +27,7 @@ from typing import Final
 
 import attrs
 
-from qres_core import WireError
+from qres_core.errors import WireError
 from qres_zk.challenges import encode_masked
 from qres_zk.group import (
     POINT_BYTES,

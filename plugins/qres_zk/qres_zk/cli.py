@@ -6,7 +6,7 @@ import time
 
 import click
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_zk.group import accelerated
 from qres_zk.selftest import compare_engines
 from qres_zk.slack import PROJECTIONS, SECURITY, factor

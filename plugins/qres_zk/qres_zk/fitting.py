@@ -1,4 +1,4 @@
-"""What can be told of a swarm before it starts: is there a vector that can be proved about?"""
+"""Limits of a swarm before it starts: is there a vector that can be proved about?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from qres_core import Problem, Surroundings
+from qres_core import Surroundings
+from qres_core.errors import Problem
 from qres_zk.statement import MAX_BOUND
 
 DEVIATIONS: Final = 6

@@ -1,4 +1,4 @@
-"""Which revealed rows are sums of what was committed to, and who must have lied if some are not.
+"""Judgement of revealed rows by their commitments, and of the nodes that must have lied.
 
 A row that fails is left out as a whole, with the inputs of its members. More than ``f`` failed rows
 are not the doing of members alone, and then a quorum must be left. Each of ``k`` failed rows has a
@@ -26,18 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import round_half_even
 
-from qres_core import (
-    Accusation,
-    Companion,
-    Contribution,
-    NodeId,
-    Revelation,
-    RevelationError,
-    RoundInfo,
-    Updates,
-    WireError,
-    fixed,
-)
+from qres_core import Accusation, Companion, Contribution, NodeId, RoundInfo, Updates, fixed
+from qres_core.dialogues import Revelation, RevelationError
+from qres_core.errors import WireError
 from qres_zk.aggregate import SumOpening, opening_failures
 from qres_zk.bundle import commitments
 from qres_zk.group import ORDER, Points
@@ -79,7 +70,7 @@ class SumJudge:
         self._suspicion.follow(frozenset(roster))
 
     def refuses(self, node: NodeId, number: int) -> bool:
-        """Whether nothing of a node is taken in a round, by its number."""
+        """True if nothing of a node is taken in a round, by its number."""
         return number <= self._refused.get(node, 0)
 
     def revealed(
@@ -148,7 +139,7 @@ class SumJudge:
         return Revelation(self._thinned(given, nothing, len(failed), round_info), against)
 
     def _outvotes(self, liars: int) -> bool:
-        """Whether the rule may withstand so many bad rows."""
+        """True if the rule may withstand so many bad rows."""
         return self.rows > 2 * liars
 
     def _thinned(
@@ -197,7 +188,7 @@ class SumJudge:
         row: int,
         sent: Mapping[bytes, Contribution],
     ) -> SumOpening | bool:
-        """What has to hold for a row, or whether it holds where that is known."""
+        """Condition of a row, or true or false where that is known."""
         members = [sent.get(member) for member in updates.members[row]]
         made = [member for member in members if member is not None]
         if len(made) != len(members):
@@ -224,7 +215,7 @@ class SumJudge:
         return SumOpening(points, vector, blinds_of(beside), weights)
 
     def _stands_as_sent(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
-        """Whether a row is one node's vector as it was sent.
+        """True if a row is one node's vector as it was sent.
 
         What is visible is compared with its commitment before it is accepted: by this node, by the
         honest ones of a committee, or, if this node catches up on a round that others decided, by
@@ -256,7 +247,7 @@ def _completed(
 
 
 def fits(companion: Companion | None, statement: NormStatement) -> bool:
-    """Whether these are blinds for a statement's rows."""
+    """True if these are blinds for a statement's rows."""
     return (
         companion is not None
         and companion.modulus == ORDER

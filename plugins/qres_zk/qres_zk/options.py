@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import squared_norm
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_zk.statement import MAX_DIRECTION
 
 MAX_FILE: Final = 2**32

@@ -14,25 +14,24 @@ from qres_core import (
     Claims,
     Companion,
     Contribution,
-    Extent,
     NodeId,
     NodeInfo,
     Outcome,
-    Problem,
-    Revelation,
+    Reads,
     RoundInfo,
     Surroundings,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Verdict,
     Visibility,
-    WireError,
     hookimpl,
     options,
     reject,
 )
+from qres_core.claims import Extent, Privatizes, Verifies
+from qres_core.dialogues import Revelation
+from qres_core.errors import ConfigError, Problem, ValueRefusedError, WireError
 from qres_zk.aggregate import opens, opens_rows
 from qres_zk.batch import failing
 from qres_zk.bundle import ProofBundle
@@ -55,7 +54,7 @@ def _help(text: str) -> dict[str, str]:
 
 @attrs.frozen(eq=False)
 class _Made:
-    """What was committed in a round, and the proof of it."""
+    """Commitment made in a round, and its proof."""
 
     number: int
     model: bytes
@@ -144,7 +143,7 @@ class Zk:
 
     @property
     def claims(self) -> Claims:
-        """How far a node can move a mean: every honest node comes to the same verdict on a proof.
+        """Claims: how far a node can move a mean, and one verdict of all honest nodes on a proof.
 
         A commitment travels beside the update. What ``reveal`` checks, it does not change.
         """
@@ -160,17 +159,15 @@ class Zk:
                 f"accepted updates have a {limits}",
                 "experimental: the protocol has not been reviewed by anybody outside the project",
             ),
-            bounds=f"norm at most {self.bound:g}{around}",
-            reveals=False,
-            looks=False,  # at shards of them alone, where they stay visible
-            accompanies=True,
-            keeps=True,  # what clips is refused where there is noise, see `check`
-            transferable=True,
+            verifies=Verifies(bounds=f"norm at most {self.bound:g}{around}", transferable=True),
+            # It keeps noised updates: what clips is refused where there is noise, see `check`.
+            privatizes=Privatizes(reveals=False, accompanies=True, keeps=True),
+            reads=Reads.NOTHING,  # but shards of them, where they stay visible
             by_fragments=not self.center and not self.direction,  # they are vectors of one length
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether grid and neighbours leave a vector that can be proved about.
+        """Check that grid and neighbours leave a vector that can be proved about.
 
         Yields QRES-E303, QRES-E313 and QRES-E314, see :func:`qres_zk.fitting.misfits`.
         """
@@ -199,6 +196,22 @@ class Zk:
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
+    def preflight(self, node_info: NodeInfo) -> Iterator[Problem]:
+        """Check that the files with references could be used: yields QRES-E105, as ``setup``."""
+        del node_info
+        try:
+            self._read()
+        except ConfigError as error:
+            yield from error.problems
+
+    def _read(self) -> NormPolicy:
+        """The options with the references that they name. Raises ConfigError: QRES-E105."""
+        center = read_vector(self.center, "plugins.zk.center") if self.center else None
+        direction = read_vector(self.direction, "plugins.zk.direction") if self.direction else None
+        return NormPolicy(
+            self.bound, self.k, self.security, self.clip, center, direction, self.threshold
+        )
+
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
         """Read the references and note what later plugins leave visible.
@@ -208,14 +221,7 @@ class Zk:
         self._node, self._visibility = node_info.node_id, node_info.visibility
         self._judge.single = self._visibility is Visibility.INDIVIDUAL
         self._judge.rows = node_info.rows
-        center = direction = None
-        if self.center:
-            center = read_vector(self.center, "plugins.zk.center")
-        if self.direction:
-            direction = read_vector(self.direction, "plugins.zk.direction")
-        self._policy = NormPolicy(
-            self.bound, self.k, self.security, self.clip, center, direction, self.threshold
-        )
+        self._policy = self._read()
         self._made = None
 
     @hookimpl
@@ -356,7 +362,7 @@ class Zk:
     def _matches(
         self, contribution: Contribution, bundle: ProofBundle, statement: NormStatement
     ) -> bool:
-        """Whether a vector that can be seen is the committed one."""
+        """True if a vector that can be seen is the committed one."""
         if contribution.root:  # those that hold its shards see them
             return True
         return self._visibility is not Visibility.INDIVIDUAL or opens(
@@ -370,7 +376,7 @@ class Zk:
     def verify_shard(
         self, contribution: Contribution, shard: Vector, start: int, round_info: RoundInfo
     ) -> Verdict:
-        """Whether rows of a vector that can be seen are those that were committed to.
+        """Judge if rows of a vector that can be seen are those that were committed to.
 
         O(c) word operations and a multiplication of ``m`` points, however few rows there are.
         """

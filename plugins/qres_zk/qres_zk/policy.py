@@ -1,4 +1,4 @@
-"""What is to be proved at a round's dimension and grid, from the options alone."""
+"""Statements to prove at a round's dimension and grid, from the options alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import clipped, squared_norm
 
-from qres_core import CompatibilityError, ConfigError, ValueRefusedError, Vector, fixed
+from qres_core import Vector, fixed
+from qres_core.errors import CompatibilityError, ConfigError, ValueRefusedError
 from qres_zk.options import direction_of, steps, threshold_of
 from qres_zk.slack import factor, honest_bound
 from qres_zk.statement import MAX_BOUND, NormStatement

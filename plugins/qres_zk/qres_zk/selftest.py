@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_zk import group, scalar
 
 _SEED: Final = bytes(32)

@@ -1,4 +1,4 @@
-"""How far above the honest bound an accepted vector can be.
+"""Slack: how far above the honest bound an accepted vector can be.
 
 An honest vector has ``|u| <= B`` and is accepted if its ``k`` random signed sums satisfy
 ``sum p_t**2 <= tau k B**2``. ``tau`` is such that it fails with probability at most ``2**-10``, and

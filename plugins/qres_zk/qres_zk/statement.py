@@ -1,4 +1,4 @@
-"""What a proof states, and the numbers that follow from it.
+"""Statement of a proof, and the numbers that follow from it.
 
 Both sides make a :class:`NormStatement` from their own configuration. Nothing of it is ever read
 from a proof.
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import squared_norm
 
-from qres_core import CompatibilityError, NodeId, RoundInfo, Vector
+from qres_core import NodeId, RoundInfo, Vector
+from qres_core.errors import CompatibilityError
 from qres_zk.exact import inner
 from qres_zk.group import ORDER, POINT_BYTES, SCALAR_BYTES
 from qres_zk.slack import PROJECTIONS, budget
@@ -130,12 +131,12 @@ class NormStatement:
 
     @property
     def values(self) -> int:
-        """How many integers are committed beside it: ``q, s, e``; with a direction ``h, f``."""
+        """Number of integers committed beside it: ``q, s, e``; with a direction ``h, f``."""
         return self.k + 5 + (5 if self.direction is not None else 0)
 
     @property
     def generators(self) -> int:
-        """How many vector generators are needed."""
+        """Number of vector generators that are needed."""
         return max(self.columns, self.values + MASKS)
 
     @property
@@ -158,7 +159,7 @@ class NormStatement:
 
     @cached_property
     def budget(self) -> int:
-        """What the squares of the projections may sum up to."""
+        """Most that the squares of the projections may sum up to."""
         return budget(self.bound, self.k)
 
     @property
@@ -168,7 +169,7 @@ class NormStatement:
 
     @cached_property
     def offset(self) -> int:
-        """What ``<direction, u - center>`` must reach."""
+        """Least value of ``<direction, u - center>``."""
         if self.direction is None or self.center is None:
             return self.threshold
         return self.threshold - inner(self.direction, self.center)
@@ -235,7 +236,7 @@ class NormStatement:
 
 @attrs.frozen
 class Context:
-    """Where and when a proof holds. A proof made for another context is refused."""
+    """Context that a proof holds in. A proof made for another context is refused."""
 
     swarm: str  # the swarm's name
     node: NodeId  # the prover's identity, 32 bytes

@@ -1,4 +1,4 @@
-"""Who must be lying, given which sums failed.
+"""Nodes that must be lying, given which sums failed.
 
 A sum that fails has at least one liar among its members. Nothing more is known: a liar may behave
 in one round and lie in the next, so nobody is cleared by a sum that holds. But with at most ``f``
@@ -76,7 +76,7 @@ def _by_size(members: frozenset[NodeId]) -> tuple[int, list[NodeId]]:
 
 @attrs.define
 class _Search:
-    """What all hitting sets of a size have in common: a bounded tree, cut by packings."""
+    """Common part of all hitting sets of a size: a bounded tree, cut by packings."""
 
     steps: int  # failures that may still be looked at
     # nodes in every explanation found so far; ``None`` before the first
@@ -98,7 +98,7 @@ class _Search:
 
 
 def _disjoint(sets: list[frozenset[NodeId]]) -> int:
-    """How many sets are found that have nobody in common: each needs a node of its own."""
+    """Number of sets that have nobody in common: each needs a node of its own."""
     taken: set[NodeId] = set()
     count = 0
     for item in sets:

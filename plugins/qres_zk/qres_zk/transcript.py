@@ -24,7 +24,7 @@ _WIDE: Final = 64
 
 
 class Transcript:
-    """What both sides feed with the same items in the same order."""
+    """Record that both sides feed with the same items in the same order."""
 
     def __init__(self) -> None:
         self._hash = hashlib.shake_256()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qres_core import WireError
+from qres_core.errors import WireError
 from qres_zk.aggregate import opens
 from qres_zk.batch import verify_batch
 from qres_zk.bundle import commitments

@@ -21,7 +21,7 @@ from qres_zk.transcript import Transcript
 from zk_field_prover import K2, prove, square_root
 from zk_forgeries import accepted, forgetting
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 
 @pytest.fixture(scope="module")

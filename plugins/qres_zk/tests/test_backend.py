@@ -12,7 +12,7 @@ from qres_zk import scalar
 from qres_zk.group import accelerated, reference_only
 from qres_zk.selftest import compare_engines
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 
 def test_importing_the_package_does_not_import_numba() -> None:

@@ -12,7 +12,7 @@ from qres_zk.group import encode
 from qres_zk.pedersen import commit
 from qres_zk.statement import HEADER_BYTES, Context, NormStatement
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 SMALL = NormStatement(64, 2**16)
 CONTEXT = Context("lab", b"n" * 32, 7, b"m" * 32, b"r" * 32)

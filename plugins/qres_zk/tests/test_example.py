@@ -8,11 +8,10 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.cli.app import app
 from qres_core.kernel.config import load
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "zk.toml"
 

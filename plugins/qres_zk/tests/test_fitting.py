@@ -12,7 +12,9 @@ import pytest
 from qres_zk import Zk
 from qres_zk.slack import factor
 
-from qres_core import Extent, Problem, Surroundings
+from qres_core import Surroundings
+from qres_core.claims import Extent
+from qres_core.errors import Problem
 
 FITS = Surroundings(nodes=9, byzantine=1, quorum=8)
 

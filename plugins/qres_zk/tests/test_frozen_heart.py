@@ -28,7 +28,7 @@ from zk_forgeries import (
     wrapped,
 )
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 
 @pytest.mark.claim("C-zk-5")

@@ -22,7 +22,7 @@ from qres_zk.group.parameters import PRIME
 from qres_zk.group.points import from_uniform
 from qres_zk.group.reference.limbs import packed, unpacked
 
-from qres_core import ValueRefusedError, WireError
+from qres_core.errors import ValueRefusedError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from qres_zk.norm import proving
 from qres_zk.pedersen import commit
 from qres_zk.statement import Context, NormStatement, rows_of
 
-from qres_core import CompatibilityError, ValueRefusedError
+from qres_core.errors import CompatibilityError, ValueRefusedError
 
 RNG = np.random.default_rng(8)
 

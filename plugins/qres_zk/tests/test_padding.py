@@ -21,7 +21,7 @@ from qres_zk.statement import DIRECTION_SHIFT, Context, NormStatement
 from zk_field_prover import Run, prove
 from zk_forgeries import Padded, accepted, padded_pair, shrunk
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 DIMENSIONS = (9, 50, 201)
 

@@ -21,19 +21,17 @@ from qres_core import (
     ACCEPT,
     Blame,
     Companion,
-    CompatibilityError,
-    ConfigError,
     Contribution,
     NodeId,
     NodeInfo,
-    RevelationError,
     RoundInfo,
     Update,
     Updates,
-    ValueRefusedError,
     Visibility,
     fixed,
 )
+from qres_core.dialogues import RevelationError
+from qres_core.errors import CompatibilityError, ConfigError, ValueRefusedError
 
 D = 50
 NODES = 9
@@ -656,5 +654,8 @@ def test_a_reference_is_of_one_length_and_everything_else_of_any() -> None:
 
 
 def test_what_is_claimed_names_the_center() -> None:
-    assert Zk(bound=1.0).claims.bounds == "norm at most 1"
-    assert Zk(bound=1.0, center="center.npy").claims.bounds == "norm at most 1 around center.npy"
+    assert Zk(bound=1.0).claims.verifies.bounds == "norm at most 1"
+    assert (
+        Zk(bound=1.0, center="center.npy").claims.verifies.bounds
+        == "norm at most 1 around center.npy"
+    )

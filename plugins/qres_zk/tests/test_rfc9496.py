@@ -10,7 +10,7 @@ import pytest
 from qres_zk import group
 from qres_zk.group.points import from_uniform
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from qres_zk.scalar import (
     weights,
 )
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_zk import Zk, aggregate
 from qres_zk.group import ORDER
 
@@ -16,13 +17,12 @@ from qres_core import (
     Companion,
     Contribution,
     NodeInfo,
-    RevelationError,
     RoundInfo,
     Update,
     Updates,
     Visibility,
 )
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core.dialogues import RevelationError
 
 D = 100
 IDS = make_node_ids(5)

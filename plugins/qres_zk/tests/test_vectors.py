@@ -19,7 +19,7 @@ from zk_cases import bundle_of, challenges_of, context_of, statement_of
 from zk_forgeries import LATE, accepted, forgetting
 from zk_plain_verifier import PlainVerifier, failing_checks
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 FOLDER = Path(__file__).parents[3] / "tests" / "interop" / "norm_verifier" / "vectors"
 

@@ -11,10 +11,11 @@ import pytest
 from qres_zk import Zk
 from qres_zk.plugin import LIED
 
-from qres_core import Evidence, NodeId, Revelation, RoundInfo, Update
+from qres_core import Evidence, NodeId, RoundInfo, Update
+from qres_core.attacks.scenario import SECTIONS
+from qres_core.dialogues import Revelation
 from qres_core.kernel.config import parse
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
 
 pytest.importorskip("qres_secagg")
 

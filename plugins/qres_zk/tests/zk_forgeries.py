@@ -21,7 +21,7 @@ from qres_zk.transcript import Transcript
 from zk_field_prover import K2, Run, minus, point, prove, square_root, times
 from zk_lattice import small_solution
 
-from qres_core import WireError
+from qres_core.errors import WireError
 
 
 @contextmanager

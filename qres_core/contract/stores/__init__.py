@@ -1,8 +1,9 @@
-"""What a node keeps on disk: private, durable and whole, or refused with QRES-E602.
+"""Stores of a node on disk: private, durable and whole, or refused with QRES-E602.
 
 :class:`PrivateDatabase` is one SQLite file, :class:`Facts` a table of checked values in one, and
 :func:`create_file` and :func:`replace_file` write small files that are there whole or not at all.
-:func:`read_file` and :func:`read_text` read one that an operator named. What not every operating
+:func:`read_file` and :func:`read_text` read one that an operator named. :func:`rehearse` says
+before a start what it would refuse a store for. What not every operating
 system has is called by :func:`open_now`, :func:`set_mode`, :func:`sync` and their neighbours alone.
 One policy holds for all of them, so that no plugin has to find it again.
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         refuse_loose,
         replace_file,
     )
+    from qres_core.contract.stores.rehearsal import no_room, rehearse
     from qres_core.contract.stores.system import (
         create_now,
         foreign,
@@ -53,6 +55,7 @@ _HOME = {
         "refuse_loose",
         "replace_file",
     ),
+    "rehearsal": ("no_room", "rehearse"),
     "system": (
         "create_now",
         "foreign",
@@ -78,10 +81,12 @@ __all__ = [
     "keeps_modes",
     "loose",
     "make_folder",
+    "no_room",
     "open_now",
     "read_file",
     "read_text",
     "refuse_loose",
+    "rehearse",
     "replace_file",
     "set_mode",
     "sync",

@@ -43,7 +43,7 @@ from qres_core.contract.stores.system import create_now, sync_folder
 
 BUSY_SECONDS: Final = 5.0
 """How long a shared store waits for another process, seconds."""
-_LOGS: Final = ("-wal", "-journal")
+LOGS: Final = ("-wal", "-journal")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -51,11 +51,26 @@ _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _MAKE_ROOM: Final = "make room on its disk; nothing that it holds is lost"
 _REFUSED: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What SQLite and the disk raise; the last of damaged text, in a row or in a message of SQLite."""
+_OPEN: Final[list[tuple[int, int]]] = []
+"""Files that this process has open, by device and number; see :func:`is_open_here`."""
+
+
+def is_open_here(path: Path) -> bool:
+    """True if this process has the store of that file open.
+
+    Whoever opens such a file by hand and closes it again takes SQLite's locks from the whole
+    process, as POSIX has it.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    found = path.stat()
+    return (found.st_dev, found.st_ino) in _OPEN
 
 
 @attrs.frozen(kw_only=True)
 class StoreKind:
-    """What tells one store from all others.
+    """Marks that tell one store from all others.
 
     Attributes:
         file: name of the file in the node's folder.
@@ -101,6 +116,7 @@ class PrivateDatabase:
         self._connection = connection
         # Also where nobody closes it, as in an experiment that is given up.
         self._close = weakref.finalize(self, connection.close)
+        self._forget: Callable[[], object] = bool
 
     @classmethod
     def open(
@@ -137,6 +153,8 @@ class PrivateDatabase:
             raise _named(kind, path, error, "name another folder") from error
         self.created = created
         self._inode = (found.st_dev, found.st_ino)
+        _OPEN.append(self._inode)
+        self._forget = weakref.finalize(self, _OPEN.remove, self._inode)
         try:
             self._check()
             clear_leftovers(path)  # of a process killed while it made this one
@@ -174,8 +192,8 @@ class PrivateDatabase:
 
     @staticmethod
     def exists(folder: Path, kind: StoreKind) -> bool:
-        """Whether there is a store, in whatever state, or the log of one."""
-        return any((folder / f"{kind.file}{tail}").exists() for tail in ("", *_LOGS))
+        """True if there is a store, in whatever state, or the log of one."""
+        return any((folder / f"{kind.file}{tail}").exists() for tail in ("", *LOGS))
 
     # ── making and checking ───────────────────────────────────────────────────────────────────
 
@@ -337,8 +355,9 @@ class PrivateDatabase:
         """Leave nothing in the log, so that what was overwritten is in no file any more.
 
         Until then the log has what a commit replaced, and the file may have it too. With
-        ``PRAGMA secure_delete=ON``, what is deleted is overwritten. If another process reads the
-        store for longer than ``BUSY_SECONDS``, the log is emptied when that process lets go.
+        ``PRAGMA secure_delete=ON``, what is deleted is overwritten. While another process reads
+        the store, the log stays: it is waited for, up to ``BUSY_SECONDS``. If it reads for longer,
+        the log is emptied by the next call, or goes when the last process closes the store.
 
         Raises:
             RoundError: QRES-E602.
@@ -386,6 +405,7 @@ class PrivateDatabase:
     def close(self) -> None:
         """Let go of the file; idempotent."""
         self._close()
+        self._forget()
 
     # ── refusing ──────────────────────────────────────────────────────────────────────────────
 
@@ -415,7 +435,7 @@ def _unusable(kind: StoreKind, path: Path, what: str, fix: str | None = None) ->
 
 
 def _named(kind: StoreKind, path: Path, error: Exception, fix: str | None = None) -> RoundError:
-    """What SQLite and the disk say, as the named error."""
+    """Error that SQLite or the disk raised, as the named one."""
     if isinstance(error, OSError):
         fix = _MAKE_ROOM if error.errno in _NO_ROOM else fix
         return _unusable(kind, path, error.strerror or str(error), fix)

@@ -37,7 +37,7 @@ class Facts:
         self.database.execute(_TABLE)
 
     def digest(self, name: str, value: bytes) -> bytes:
-        """What stands beside a value, 32 bytes."""
+        """Digest that stands beside a value, 32 bytes."""
         return hashlib.sha256(self.domain + b"\0" + name.encode() + b"\0" + value).digest()
 
     def write(self, name: str, fact: object) -> None:

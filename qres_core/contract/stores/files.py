@@ -177,7 +177,7 @@ def _unreadable(where: str, what: str, fix: str) -> ConfigError:
 
 
 def _other_kind(mode: int) -> str:
-    """What something is by its mode, if it is no regular file."""
+    """Name the kind of something by its mode, if it is no regular file."""
     if stat.S_ISREG(mode):
         return ""
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
@@ -220,3 +220,22 @@ def _written(path: Path, content: bytes, mode: int) -> Generator[Path]:
         what = error.strerror or str(error)
         fix = "see that the folder is there, that it may be written to and that the disk has room"
         raise RoundError.of("QRES-E602", str(path), what, fix) from error
+
+
+def new_folder(folder: Path, fix: str = "name another folder") -> None:
+    """Make a folder for what is saved.
+
+    Args:
+        folder: where; an empty one is taken.
+        fix: what to do about one that is not empty.
+
+    Raises:
+        LabError: QRES-E803 for a folder with something in it, or that cannot be made.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
+        make_folder(folder.resolve())
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error

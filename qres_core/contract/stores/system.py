@@ -1,4 +1,4 @@
-"""What not every operating system has: who owns a file, who may read it, how it gets to the disk.
+"""Abilities that some operating systems lack: owners and modes of files, and flushing to disk.
 
 Windows lacks some of these calls and macOS has some of its own. They are called here and nowhere
 else. A protection that cannot be had is named by :func:`unprotected` or refused by whoever needs
@@ -27,12 +27,12 @@ _FULL_SYNC: Final[int | None] = getattr(_fcntl, "F_FULLFSYNC", None)
 
 
 def keeps_modes() -> bool:
-    """Whether a file has an owner, and a mode that keeps everybody else out."""
+    """True if a file has an owner, and a mode that keeps everybody else out."""
     return hasattr(os, "geteuid") and hasattr(os, "fchmod")
 
 
 def unprotected() -> tuple[str, ...]:
-    """What files are not protected against on this system, as notices; empty where they are."""
+    """Notices of the dangers that files are not protected against on this system; may be empty."""
     if keeps_modes():
         return ()
     return (
@@ -80,7 +80,7 @@ def set_mode(handle: int, mode: int) -> None:
 
 
 def loose(found: os.stat_result) -> str:
-    """What a file's mode lets others than its owner do; empty for nothing, or without modes.
+    """Name the rights that a file's mode gives to others; empty for none, or without modes.
 
     Args:
         found: the file, as ``os.fstat`` or ``Path.stat`` tells it.
@@ -92,7 +92,7 @@ def loose(found: os.stat_result) -> str:
 
 
 def foreign(found: os.stat_result) -> str:
-    """Whose file it is, where it is not this user's; empty if it is, or without owners."""
+    """Name the file's owner, where it is not this user; empty if it is, or without owners."""
     if keeps_modes() and found.st_uid != os.geteuid():
         return f"belongs to user {found.st_uid}, not to this one ({os.geteuid()})"
     return ""

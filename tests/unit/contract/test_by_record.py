@@ -14,26 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qres_core import (
-    CompatibilityError,
-    LabError,
-    OptionError,
-    RecordClip,
-    RecordTrainer,
-    Reference,
-    RoundInfo,
-    Trainer,
-    Update,
-    Validator,
-    ValueRefusedError,
-    Vector,
-    fixed,
-)
+from qres_core import RoundInfo, Update, Vector, fixed
 from qres_core.contract import record_clip
 from qres_core.contract.by_record import ByRecord, by_record, clipped_sum
-from qres_core.lab.models import MLP, Model, Softmax
-from qres_core.lab.numpy_trainer import NumpyTrainer
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.contract.trainer_abilities import abilities_of
+from qres_core.errors import CompatibilityError, LabError, OptionError, ValueRefusedError
+from qres_core.training import RecordClip, RecordTrainer, Trainer
+from qres_core.training.models import MLP, Model, Softmax
+from qres_core.training.numpy_trainer import NumpyTrainer
+from qres_core.training.tasks import TaskConfig, make_task
 
 FEATURES, CLASSES = 6, 4
 Rows = NDArray[np.float64]
@@ -211,10 +200,12 @@ def test_it_evaluates_and_judges_and_makes_no_reference() -> None:
     vector, info = np.ones(2, dtype=np.int32), a_round(2)
     judge = by_record(Judge([np.zeros((1, 2))]), RecordClip(1.0, 6))
     assert judge.evaluate(vector, info) == {"size": 2.0}
-    assert isinstance(judge, Validator)
-    assert judge.validate(vector, info) == 2.0
-    assert not isinstance(judge, Reference)
-    assert not isinstance(by_record(Rowed([np.zeros((1, 2))]), RecordClip(1.0, 6)), Validator)
+    able = abilities_of(judge)
+    assert able.validate is not None
+    assert able.validate(vector) == 2.0
+    assert able.reference is None
+    other = by_record(Rowed([np.zeros((1, 2))]), RecordClip(1.0, 6))
+    assert abilities_of(other).validate is None
 
 
 @pytest.mark.parametrize(

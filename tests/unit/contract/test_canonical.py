@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qres_core import WireError, canonical
+from qres_core import canonical
+from qres_core.errors import WireError
 
 CAP = 2**20
 DEPTH = 16

@@ -7,8 +7,10 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import Claims, Hides, Needs, PluginError, Visibility
+from qres_core import Claims, Needs, Visibility
+from qres_core.claims import Hides, Privatizes, Verifies, Wraps
 from qres_core.contract.claims import NO_CLAIMS
+from qres_core.errors import PluginError
 
 NO_NEEDS = NO_CLAIMS.needs
 HIDES_NOTHING = NO_CLAIMS.hides
@@ -71,15 +73,19 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (Claims, {"notices": "a sentence is no tuple of sentences"}),
     (Claims, {"averages": 1}),
     (Claims, {"weighs": None}),
-    (Claims, {"bounds": 3.0}),
-    (Claims, {"alters": "no"}),
-    (Claims, {"merges": 0}),
-    (Claims, {"merges": 2.0}),
-    (Claims, {"reveals": 0}),
-    (Claims, {"looks": None}),
-    (Claims, {"accompanies": ()}),
-    (Claims, {"keeps": 1}),
-    (Claims, {"transferable": "yes"}),
+    (Claims, {"reads": "coordinates"}),
+    (Claims, {"reads": True}),
+    (Claims, {"wraps": Hides()}),
+    (Claims, {"privatizes": None}),
+    (Claims, {"verifies": Verifies}),
+    (Verifies, {"bounds": 3.0}),
+    (Wraps, {"alters": "no"}),
+    (Wraps, {"merges": 0}),
+    (Wraps, {"merges": 2.0}),
+    (Privatizes, {"reveals": 0}),
+    (Privatizes, {"accompanies": ()}),
+    (Privatizes, {"keeps": 1}),
+    (Verifies, {"transferable": "yes"}),
     (Claims, {"effective": 3}),
 ]
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import Companion, ValueRefusedError
+from qres_core import Companion
 from qres_core.contract.companion import MAX_COMPANION_BYTES
+from qres_core.errors import ValueRefusedError
 
 moduli = st.integers(2, 2**512 - 1)
 

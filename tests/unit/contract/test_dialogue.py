@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import Dialogue, DialogueMessage, Send, ValueRefusedError
+from qres_core.dialogues import Dialogue, DialogueMessage, Send
+from qres_core.errors import ValueRefusedError
 
 PARTS = ("ready", "finished", "start", "receive", "tick", "decided")
 

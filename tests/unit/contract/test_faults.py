@@ -7,23 +7,14 @@ import re
 import attrs
 import pytest
 
-from qres_core import (
-    ACCEPT,
-    Accusation,
-    Blame,
-    Evidence,
-    Fault,
-    Merit,
-    PluginError,
-    ValueRefusedError,
-    hookimpl,
-    reject,
-)
+from qres_core import ACCEPT, Accusation, Blame, Evidence, Fault, Merit, hookimpl, reject
 from qres_core.contract import faults
+from qres_core.errors import PluginError, ValueRefusedError
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.kernel.kernel import IDS, Kernel
+from qres_core.kernel.intake import IDS
+from qres_core.kernel.kernel import Kernel
 
 NODE = bytes(32)
 SWARM = {"name": "t", "nodes": 4, "byzantine": 0, "quorum": 3, "insecure": True}
@@ -105,7 +96,7 @@ def test_a_plugin_cannot_accuse_in_the_name_of_another(fact: str) -> None:
     with pytest.raises(ValueRefusedError, match="QRES-E513"):
         Accusation(NODE, fact)
     assert Accusation(NODE, "equivocation").fact == "equivocation", "control"
-    evidence = kernel().evidence("zk", Accusation(NODE, "equivocation"), 1)
+    evidence = kernel().intake.evidence("zk", Accusation(NODE, "equivocation"), 1)
     assert evidence.fact == "zk:equivocation"
     assert not isinstance(evidence.fact, Fault)
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import ValueRefusedError, Vector, fixed
+from qres_core import Vector, fixed
+from qres_core.errors import ValueRefusedError
 
 LIMIT = 2**31 - 1
 SCALES = range(-32, 33)

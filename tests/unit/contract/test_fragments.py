@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_round_info
 
-from qres_core import Fragment, HeldOut, RoundInfo, Update, ValueRefusedError, Vector
+from qres_core import RoundInfo, Update, Vector
 from qres_core.contract.training import evaluated, fitted
-from qres_core.testing import make_round_info
+from qres_core.errors import ValueRefusedError
+from qres_core.training import Fragment, HeldOut
 
 SIZES = st.integers(1, 40).flatmap(lambda whole: st.tuples(st.integers(1, whole), st.just(whole)))
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qres_core import Accusation, HeldOut, RoundInfo, Screening, ValueRefusedError, Vector
+from qres_core import Accusation, RoundInfo, Vector
 from qres_core.contract.training import TrainerError
 from qres_core.contract.types import FULL_STANDING
+from qres_core.errors import ValueRefusedError
+from qres_core.training import HeldOut, Screening
 
 MODEL: Vector = np.array([10, -20, 2**31 - 1], dtype=np.int32)
 INFO = RoundInfo("s", 1, bytes(32), 3, 0, (b"a" * 32,), 1)

@@ -19,6 +19,8 @@ import pluggy
 import pytest
 
 import qres_core
+from qres_core import claims, dialogues, errors, training, transport
+from qres_core.contract.abilities import ABILITIES, Abilities
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 
 Spec = Callable[..., object]
@@ -152,6 +154,8 @@ def test_the_example_defines_that_hook_and_asks_for_arguments_it_has(spec: Spec)
 @each_spec
 def test_the_example_is_accepted_as_a_plugin(spec: Spec) -> None:
     names: dict[str, Any] = {name: getattr(qres_core, name) for name in qres_core.__all__}
+    for family in (claims, dialogues, errors, training, transport):
+        names |= {name: getattr(family, name) for name in family.__all__}
     names |= {"attrs": attrs, "np": np, "hashlib": hashlib, "hmac": hmac, "Counter": Counter}
     exec(example(spec), names)  # noqa: S102 - text of this project
     plugin = names[example_class(spec).name]
@@ -213,3 +217,22 @@ def test_a_mac_guards_every_field_and_blames_the_link(third_party: ModuleType) -
         forged = attrs.evolve(signed, **change)
         verdict = mac.authenticate(envelope=forged, source=b"\3" * 32)
         assert (verdict.accepted, verdict.blame) == (False, qres_core.Blame.LINK)
+
+
+# ── methods beside the hooks ──────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_lists_every_method_beside_the_hooks_with_its_arguments() -> None:
+    section = PAGE.read_text(encoding="utf-8").split("## Methods beside the hooks\n")[1]
+    rows = re.findall(r"^\| `(\w+)\((.*?)\)` \| .+ \|$", section, flags=re.MULTILINE)
+    assert dict(rows) == {
+        name: ", ".join(arguments(getattr(Abilities, name))) for name in ABILITIES
+    }
+    assert [name for name, _arguments in rows] == list(ABILITIES)
+
+
+def test_no_method_beside_the_hooks_has_the_name_of_a_hook_or_a_claim() -> None:
+    parts = (qres_core.Claims, claims.Privatizes, claims.Verifies, claims.Wraps)
+    fields = {field.name for kind in parts for field in attrs.fields(kind)}
+    assert fields.isdisjoint(ABILITIES)
+    assert set(SPECS).isdisjoint(ABILITIES)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qres_core import ConfigError, OptionError, Problem, options
+from qres_core import options
+from qres_core.errors import ConfigError, OptionError, Problem
 from qres_core.kernel.config import structure
 
 HUGE = 10**400

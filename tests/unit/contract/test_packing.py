@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import WireError
 from qres_core.contract.packing import BLOCK, most_bytes, pack, unpack
+from qres_core.errors import WireError
 
 LEAST, MOST = -(2**31), 2**31 - 1
 thorough = settings(deadline=None, max_examples=200)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import LabError, partition
+from qres_core.errors import LabError
+from qres_core.training import partition
 
 
 def assert_partition(parts: partition.Parts, examples: int) -> None:

@@ -6,12 +6,14 @@ import ast
 import importlib
 import importlib.resources
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
 import qres_core
+from qres_core.contract.moved import MOVED
 
 HEAVY = ("numpy", "pluggy", "cbor2", "attrs", "attr", "rich", "click", "anyio")
 TREE = ast.parse(inspect.getsource(qres_core))
@@ -33,7 +35,8 @@ def type_checking_imports() -> dict[str, str]:
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
         for alias in node.names:
-            assert alias.asname is None
+            # A family is named for checkers, and is no name of the top.
+            assert alias.asname == (alias.name if node.module == "qres_core" else None)
             found[alias.name] = str(node.module)
     return found
 
@@ -41,12 +44,18 @@ def type_checking_imports() -> dict[str, str]:
 def lazy_names() -> dict[str, str]:
     """Names that ``__getattr__`` provides, with the module each comes from."""
     home = literal("_HOME")
-    submodules = literal("_SUBMODULES")
+    modules = literal("_MODULES")
     assert isinstance(home, dict)
-    assert isinstance(submodules, dict)
+    assert isinstance(modules, tuple)
     names = {name: f"qres_core.contract.{room}" for room, own in home.items() for name in own}  # pyright: ignore[reportUnknownVariableType]
-    rooms = {name: str(path).removesuffix(f".{name}") for name, path in submodules.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return names | rooms  # pyright: ignore[reportUnknownVariableType]
+    return names | dict.fromkeys(modules, "qres_core.contract")  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def families() -> list[str]:
+    """The modules that hold the other public names."""
+    named = literal("_FAMILIES")
+    assert isinstance(named, tuple)
+    return [str(name) for name in named]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -59,7 +68,8 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_checkers_and_the_interpreter_see_the_same_names() -> None:
-    assert type_checking_imports() == lazy_names()
+    modules = dict.fromkeys(families(), "qres_core")
+    assert type_checking_imports() == lazy_names() | modules
     assert set(qres_core.__all__) == set(lazy_names())
 
 
@@ -76,6 +86,36 @@ def test_every_name_resolves_to_the_one_of_its_module(name: str) -> None:
     assert found is getattr(qres_core, name)
 
 
+def test_an_author_meets_few_names() -> None:
+    assert len(qres_core.__all__) <= 42
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_family_is_a_module_that_names_what_it_has(family: str) -> None:
+    module = importlib.import_module(f"qres_core.{family}")
+    assert getattr(qres_core, family) is module
+    for name in getattr(module, "__all__", ()):
+        assert getattr(module, name) is not None
+        assert name not in qres_core.__all__, "one place for one name"
+
+
+@pytest.mark.parametrize("module", MOVED)
+def test_a_name_that_moved_is_refused_with_its_place(module: str) -> None:
+    for name in MOVED[module]:
+        assert name not in qres_core.__all__
+        assert getattr(importlib.import_module(module), name) is not None
+        said = f"`{name}` is in `{module}` since 0.3: write `from {module} import {name}`"
+        with pytest.raises(ImportError, match=re.escape(said)):
+            getattr(qres_core, name)
+        with pytest.raises(ImportError, match=re.escape(said)):
+            exec(f"from qres_core import {name}", {})  # noqa: S102 - the statement is the case
+
+
+def test_what_is_public_has_one_place() -> None:
+    everything = [name for names in MOVED.values() for name in names] + qres_core.__all__
+    assert len(everything) == len(set(everything))
+
+
 def test_another_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Krum'"):
         getattr(qres_core, "Krum")  # noqa: B009 - checkers would look the name up
@@ -88,7 +128,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_errors_do_not_pay_for_numpy() -> None:
-    loaded = loaded_after("from qres_core import ConfigError")
+    loaded = loaded_after("from qres_core.errors import ConfigError")
     assert not loaded & {"numpy", "pluggy", "cbor2", "rich", "click", "anyio"}
 
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from pathlib import Path
 import attrs
 import pytest
 
-from qres_core import LabError, RoundError
 from qres_core.contract.stores import (
     Facts,
     PrivateDatabase,
@@ -29,6 +29,7 @@ from qres_core.contract.stores import (
     refuse_loose,
     replace_file,
 )
+from qres_core.errors import LabError, RoundError
 
 KIND = StoreKind(
     file="notes.sqlite",
@@ -451,7 +452,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import attrs
-from qres_core import QresError
+from qres_core.errors import QresError
 from qres_core.contract.stores import PrivateDatabase, StoreKind, database
 
 kind = StoreKind(file="notes.sqlite", name="a store of notes", application_id=0x4E4F5445, version=3,
@@ -613,3 +614,78 @@ def test_leftovers_are_those_of_one_file(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     clear_leftovers(tmp_path / "file")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "other.new-1", "file.newer"}
+
+
+# ── leaving nothing behind ────────────────────────────────────────────────────────────────────────
+
+
+def left(folder: Path) -> bytes:
+    """All bytes in a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
+@contextmanager
+def overwritten_beside_a_reader(folder: Path) -> Iterator[tuple[PrivateDatabase, PrivateDatabase]]:
+    """A store whose secret was overwritten while another connection still sees it; and that."""
+    with closing(opened(folder, SHARED)) as store, closing(opened(folder, SHARED)) as other:
+        store.execute("PRAGMA secure_delete=ON")
+        store.execute("PRAGMA busy_timeout=0")  # nobody lets go meanwhile
+        note(store, 1, b"the secret")
+        with other.one_state():
+            assert other.one("SELECT body FROM note") == b"the secret"
+            with store.transaction():
+                store.execute("UPDATE note SET body = x'00'")
+            store.empty_log()
+            assert other.one("SELECT body FROM note") == b"the secret", "it sees one state"
+            assert b"the secret" in left(folder), "control: it is there as long as that is read"
+        yield store, other
+
+
+def test_a_log_is_emptied_once_nobody_reads_it_any_more(tmp_path: Path) -> None:
+    with overwritten_beside_a_reader(tmp_path) as (store, _other):
+        assert b"the secret" in left(tmp_path), "control: nothing empties it by itself"
+        store.empty_log()
+        assert b"the secret" not in left(tmp_path)
+        assert store.one("SELECT body FROM note") == bytes(1)
+
+
+def test_a_log_that_a_reader_kept_is_gone_with_the_last_that_closes_the_store(
+    tmp_path: Path,
+) -> None:
+    with overwritten_beside_a_reader(tmp_path) as (store, other):
+        store.close()
+        assert b"the secret" in left(tmp_path), "control: the other has it open"
+        other.close()
+        assert b"the secret" not in left(tmp_path)
+
+
+def test_a_log_is_waited_for_while_another_reads_it(tmp_path: Path) -> None:
+    """What reads a little longer than the call begins does not keep the log."""
+    with closing(opened(tmp_path, SHARED)) as store, closing(opened(tmp_path, SHARED)) as other:
+        store.execute("PRAGMA secure_delete=ON")
+        store.execute("PRAGMA busy_timeout=600000")
+        note(store, 1, b"the secret")
+        reads, over = threading.Event(), threading.Event()
+
+        def read() -> None:
+            with other.one_state():
+                other.one("SELECT body FROM note")
+                reads.set()
+                over.wait()
+
+        def empty() -> None:
+            store.empty_log()
+
+        reader, emptier = threading.Thread(target=read), threading.Thread(target=empty)
+        reader.start()
+        reads.wait()
+        with store.transaction():
+            store.execute("UPDATE note SET body = x'00'")
+        emptier.start()
+        emptier.join(0.05)
+        assert emptier.is_alive()
+        assert b"the secret" in left(tmp_path), "control"
+        over.set()
+        reader.join()
+        emptier.join()
+        assert b"the secret" not in left(tmp_path)

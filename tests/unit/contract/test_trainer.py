@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qres_core import RoundInfo, Trainer, fixed
+from qres_core import RoundInfo, fixed
+from qres_core.training import Trainer
 
 
 def test_a_class_with_both_methods_is_a_trainer(third_party: ModuleType) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import BlobRef, Delivery, Transport, ValueRefusedError
 from qres_core.contract.transport import CHUNK
+from qres_core.errors import ValueRefusedError
+from qres_core.transport import BlobRef, Delivery, Transport
 
 ASYNCHRONOUS = (
     "start",

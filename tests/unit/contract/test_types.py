@@ -28,7 +28,6 @@ from qres_core import (
     Standing,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     check_vector,
@@ -36,6 +35,7 @@ from qres_core import (
     vector_digest,
 )
 from qres_core.contract.types import Rounding
+from qres_core.errors import ValueRefusedError
 
 NODE = b"\x01" * 32
 int32_lists = st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=30)

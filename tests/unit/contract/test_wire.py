@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import Envelope, WireError, canonical
+from qres_core import Envelope, canonical
 from qres_core.contract import wire
+from qres_core.errors import WireError
 
 CAP = 2**20
 U63 = 2**63 - 1

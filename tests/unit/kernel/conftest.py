@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from qres_lab.testing.builders import SWARM, make_node_info
 
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing.builders import SWARM, make_node_info
 
 Plugins: TypeAlias = Mapping[str, type[object]]
 MakeKernel: TypeAlias = Callable[..., Kernel]

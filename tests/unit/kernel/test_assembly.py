@@ -9,17 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import (
-    ACCEPT,
-    Claims,
-    Hides,
-    Needs,
-    PluginError,
-    Verdict,
-    Visibility,
-    hookimpl,
-    options,
-)
+from qres_core import ACCEPT, Claims, Needs, Verdict, Visibility, hookimpl, options
+from qres_core.claims import Hides
+from qres_core.errors import PluginError
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, Status

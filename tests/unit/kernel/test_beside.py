@@ -7,23 +7,16 @@ from typing import ClassVar
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_round_info
 
-from qres_core import (
-    ACCEPT,
-    Claims,
-    Companion,
-    HookError,
-    Update,
-    Verdict,
-    WireError,
-    hookimpl,
-)
+from qres_core import ACCEPT, Claims, Companion, Update, Verdict, hookimpl
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.claims import Privatizes
+from qres_core.errors import HookError, WireError
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing import make_round_info
 
 UPDATE, INFO = Update(np.array([1, 2], dtype=np.int32)), make_round_info(2)
 
@@ -43,7 +36,7 @@ class Silent:
 class Saying(Silent):
     """Says that it does."""
 
-    claims: ClassVar[Claims] = Claims(tolerates=None, accompanies=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, privatizes=Privatizes(accompanies=True))
 
 
 @attrs.frozen

@@ -11,17 +11,9 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import (
-    Claims,
-    CompatibilityError,
-    Extent,
-    Hides,
-    Needs,
-    Problem,
-    Surroundings,
-    Visibility,
-    options,
-)
+from qres_core import Claims, Needs, Surroundings, Visibility, options
+from qres_core.claims import Extent, Hides, Privatizes, Verifies, Wraps
+from qres_core.errors import CompatibilityError, Problem
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.discovery import Installed
@@ -114,7 +106,9 @@ def test_bounds() -> None:
     """A mean may stand against liars whose updates are proved short."""
     mean = plugin("mean", "aggregate", averages=True, tolerates=0)
     assert problem(plugin("proof", "prove", "verify"), mean, swarm=LIARS).code == "QRES-E309"
-    assert starts(plugin("proof", "prove", "verify", bounds="at most 1"), mean, swarm=LIARS)
+    assert starts(
+        plugin("proof", "prove", "verify", verifies=Verifies(bounds="at most 1")), mean, swarm=LIARS
+    )
 
 
 @pytest.mark.claim("C-composition-3")
@@ -124,7 +118,7 @@ def test_alters() -> None:
     found = problem(NOISE, plugin("clip", "wrap_aggregate"), MEAN)
     assert found.code == "QRES-E303"
     assert "plugins.clip changes" in found.what
-    assert starts(NOISE, plugin("judge", "wrap_aggregate", alters=False), MEAN)
+    assert starts(NOISE, plugin("judge", "wrap_aggregate", wraps=Wraps(alters=False)), MEAN)
     assert starts(NOISE, plugin("other", "round_closed"), MEAN)  # not a wrapper: changes no row
 
 
@@ -133,12 +127,12 @@ def test_alters() -> None:
 def test_rows_of_several_are_no_single_updates() -> None:
     """A rule that looks for one node's row, or blames a row's sender, cannot be given means."""
     rule = plugin("single", "aggregate", needs=Needs(visibility=Visibility.INDIVIDUAL))
-    buckets = plugin("buckets", "wrap_aggregate", merges=2)
+    buckets = plugin("buckets", "wrap_aggregate", wraps=Wraps(merges=2))
     found = problem(buckets, rule)
     assert (found.code, found.where) == ("QRES-E303", "plugins.single")
     assert found.what.endswith("plugins.buckets makes one row of 2")
     assert "remove [plugins.buckets]" in found.fix
-    assert starts(plugin("buckets", "wrap_aggregate", merges=1), rule)
+    assert starts(plugin("buckets", "wrap_aggregate", wraps=Wraps(merges=1)), rule)
     judge = plugin("judge", "wrap_aggregate", needs=Needs(visibility=Visibility.INDIVIDUAL))
     plain = plugin("plain", "aggregate")
     assert problem(buckets, judge, plain).where == "plugins.judge"
@@ -150,12 +144,12 @@ def test_rows_of_several_are_no_single_updates() -> None:
 def test_merges() -> None:
     """Buckets of two halve the rows that the rule behind them gets."""
     rule = plugin("rule", "aggregate", needs=Needs(visibility=GROUP, min_updates=5))
-    found = problem(plugin("buckets", "wrap_aggregate", merges=2), rule)
+    found = problem(plugin("buckets", "wrap_aggregate", wraps=Wraps(merges=2)), rule)
     assert found.code == "QRES-E304"
     assert "plugins.buckets makes 3" in found.what
-    assert starts(plugin("buckets", "wrap_aggregate", merges=1), rule)
+    assert starts(plugin("buckets", "wrap_aggregate", wraps=Wraps(merges=1)), rule)
     enough = attrs.evolve(SWARM, nodes=10, quorum=9)
-    assert starts(plugin("buckets", "wrap_aggregate", merges=2), rule, swarm=enough)
+    assert starts(plugin("buckets", "wrap_aggregate", wraps=Wraps(merges=2)), rule, swarm=enough)
 
 
 @pytest.mark.claim("C-validation-9")
@@ -165,7 +159,7 @@ def test_reveals() -> None:
     judge = plugin("judge", "endorse", "wrap_aggregate")
     found = problem(plugin("opener", "reveal"), judge, MEAN)
     assert (found.code, found.where) == ("QRES-E312", "plugins.judge")
-    assert starts(plugin("checker", "reveal", reveals=False), judge, MEAN)
+    assert starts(plugin("checker", "reveal", privatizes=Privatizes(reveals=False)), judge, MEAN)
 
 
 def test_accompanies() -> None:
@@ -179,7 +173,7 @@ def test_accompanies() -> None:
 
         return plugin(name, "privatize", checks=check)
 
-    proof = plugin("proof", "privatize", accompanies=True)
+    proof = plugin("proof", "privatize", privatizes=Privatizes(accompanies=True))
     assert starts(listen("first"), proof, plugin("clip", "privatize"), listen("last"), MEAN)
     assert told == {"first": (), "last": ("proof",)}
 
@@ -193,9 +187,9 @@ def test_keeps() -> None:
             told[name] = around.changing
             return ()
 
-        return plugin(name, "privatize", checks=check, keeps=True)
+        return plugin(name, "privatize", checks=check, privatizes=Privatizes(keeps=True))
 
-    proof = plugin("proof", "privatize", keeps=True)
+    proof = plugin("proof", "privatize", privatizes=Privatizes(keeps=True))
     assert starts(listen("first"), proof, plugin("clip", "privatize"), listen("last"), MEAN)
     assert told == {"first": ("clip",), "last": ()}
 
@@ -224,7 +218,7 @@ def test_check_is_told_the_swarm_and_its_place() -> None:
         told.append(around)
         return ()
 
-    mine = plugin("x", "privatize", "wrap_aggregate", checks=check, alters=False)
+    mine = plugin("x", "privatize", "wrap_aggregate", checks=check, wraps=Wraps(alters=False))
     clip = plugin("clip", "privatize", "wrap_aggregate")
     noise = plugin("noise", "privatize")
     groups = plugin("groups", "privatize", hides=Hides(GROUP, 3))
@@ -260,7 +254,7 @@ def test_a_rule_is_told_of_all_wrappers_wherever_they_stand_in_the_file() -> Non
         return ()
 
     first, last = plugin("first", "wrap_aggregate"), plugin("last", "wrap_aggregate")
-    idle = plugin("idle", "wrap_aggregate", alters=False)
+    idle = plugin("idle", "wrap_aggregate", wraps=Wraps(alters=False))
     solve((*BASE, first, plugin("median", "aggregate", checks=check), idle, last), SWARM)
     assert told == [("first", "last")]
 

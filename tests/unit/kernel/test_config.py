@@ -16,8 +16,9 @@ import tomli
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from qres_core import ConfigError, Envelope, Problem, WireError, options
+from qres_core import Envelope, options
 from qres_core.contract.types import MAX_WEIGHT
+from qres_core.errors import ConfigError, Problem, WireError
 from qres_core.kernel.config import (
     MAX_CONFIG_BYTES,
     Config,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from qres_core import PluginError
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.errors import PluginError
 from qres_core.kernel.assembly import plugin_class
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
 
 INSTALLED = {"mean": Installed.local("mean", Mean), "memory": Installed.local("memory", Memory)}
 BOTH: Mapping[str, Any] = {"memory": {}, "mean": {}}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import qres_core
+from qres_core.builtin.mean import Mean
 from qres_core.kernel.discovery import Installed, Status, scan, site_directories
-from qres_core.swarm.mean import Mean
 
 WriteDist = Callable[..., Path]
 
@@ -52,14 +52,14 @@ def test_an_empty_environment_has_no_plugins(tmp_path: Path) -> None:
 
 def test_the_environment_provides_the_built_in_plugins() -> None:
     here = scan()
-    assert here["mean"].target == "qres_core.swarm.mean:Mean"
+    assert here["mean"].target == "qres_core.builtin.mean:Mean"
     assert here["memory"].distribution == "qres-core"
     assert here["mean"].version == qres_core.__version__
 
 
 def test_a_local_class_has_no_distribution() -> None:
     local = Installed.local("mine", Mean)
-    assert local.provenance == "(local) 0, qres_core.swarm.mean:Mean"
+    assert local.provenance == "(local) 0, qres_core.builtin.mean:Mean"
     assert local.factory is Mean
 
 
@@ -276,7 +276,7 @@ LIST_IMPORTED = dedent(
 def test_scanning_imports_no_plugin_and_no_numerical_library(tmp_path: Path) -> None:
     names, modules = python(tmp_path, "-c", LIST_IMPORTED)
     assert {"krum", "mean", "memory"} <= set(names)
-    assert not {"qres_krum", "qres_core.swarm.mean", "numpy"} & set(modules)
+    assert not {"qres_krum", "qres_core.builtin.mean", "numpy"} & set(modules)
 
 
 # ── the attack, for real ──────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing.builders import make_envelope, make_node_ids, make_node_info
 
 from qres_core import (
     ACCEPT,
@@ -18,7 +19,6 @@ from qres_core import (
     Envelope,
     Evidence,
     Fault,
-    HookError,
     NodeId,
     Standing,
     Verdict,
@@ -26,11 +26,11 @@ from qres_core import (
     reject,
 )
 from qres_core.contract.wire import MAX_AUTHENTICATOR, NUMBERS_PER_KEY, QUOTED_KINDS
+from qres_core.errors import HookError
 from qres_core.kernel import inbound
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing.builders import make_envelope, make_node_ids, make_node_info
 
 MakeKernel = Callable[..., Kernel]
 SENDER, LINK, OTHER, _FOURTH = make_node_ids(4)
@@ -277,6 +277,19 @@ def test_a_frame_is_as_old_as_its_announcement(parts: Parts) -> None:
     )
 
 
+def test_a_member_is_heard_when_a_message_of_it_is_taken_and_not_when_one_is_refused(
+    parts: Parts,
+) -> None:
+    """Whoever holds the line or makes messages up does not make a member look alive."""
+    message = signed(parts)
+    parts.refused(forged(), now=3.0)
+    assert parts.kernel.intake.last_heard == {}
+    assert isinstance(parts.inbound(message, now=5.0), Envelope)
+    assert parts.kernel.intake.last_heard == {message.sender: 5.0}, "not the link"
+    parts.refused(message, now=9.0)  # a replay
+    assert parts.kernel.intake.last_heard == {message.sender: 5.0}
+
+
 def test_a_banned_sender_is_refused_and_not_blamed_again(parts: Parts) -> None:
     parts.gate.banned.add(SENDER)
     assert parts.refused(signed(parts)) == Rejection(Fault.BANNED, Blame.NOBODY, None, "kernel")
@@ -389,7 +402,7 @@ def test_an_authenticator_that_nobody_here_makes_is_refused_and_blames_the_link(
 
 def test_where_it_is_not_refused_it_passes(parts: Parts) -> None:
     """The control: the signature holds."""
-    parts.kernel.signers = frozenset({"mac", "junk"})
+    parts.kernel.intake.signers = frozenset({"mac", "junk"})
     message = signed(parts)
     hung = message.with_auth({**message.auth, "junk": bytes(9)})
     assert parts.passes(hung)
@@ -423,7 +436,7 @@ def test_a_quoted_message_outlives_the_right_of_its_author_to_speak(
 
 def test_a_quoted_message_is_judged_by_the_members_of_its_own_height(parts: Parts) -> None:
     kernel, old = parts.kernel, signed(parts)
-    kernel.enter(kernel.roster - {SENDER})
+    kernel.enter(kernel.intake.roster - {SENDER})
     assert not kernel.authentic(old, 0.0)
     assert kernel.authentic(old, 0.0, frozenset({SENDER, OTHER}))
     assert not kernel.authentic(forged(), 0.0, frozenset({SENDER, OTHER}))
@@ -438,7 +451,7 @@ def test_a_quoted_message_is_judged_by_the_members_of_its_own_height(parts: Part
 def test_a_height_begins_with_the_members_it_is_told_of(parts: Parts) -> None:
     kernel = parts.kernel
     assert parts.refused(signed(parts, sender=STRANGER)).reason == Fault.UNKNOWN_SENDER
-    kernel.enter((kernel.roster | {STRANGER}) - {SENDER})
+    kernel.enter((kernel.intake.roster | {STRANGER}) - {SENDER})
     assert parts.passes(signed(parts, sender=STRANGER))
     assert parts.refused(signed(parts, sequence=7)).reason == Fault.UNKNOWN_SENDER
     assert kernel.admit(STRANGER, b"") is ACCEPT
@@ -447,7 +460,7 @@ def test_a_height_begins_with_the_members_it_is_told_of(parts: Parts) -> None:
 
 def test_whom_the_swarm_agreed_to_ban_is_banned_here(parts: Parts) -> None:
     kernel = parts.kernel
-    kernel.enter(kernel.roster, frozenset({SENDER}))
+    kernel.enter(kernel.intake.roster, frozenset({SENDER}))
     assert kernel.standing(SENDER) == Standing(0, banned=True)
     refused = parts.refused(signed(parts))
     assert (refused.reason, refused.blame, refused.subject) == (Fault.BANNED, Blame.NOBODY, None)
@@ -458,16 +471,16 @@ def test_whom_the_swarm_agreed_to_ban_is_banned_here(parts: Parts) -> None:
         kernel.inbound(signed(parts, sender=OTHER).to_bytes(), SENDER, 0.0), Rejection
     )
     assert len(parts.mac.asked) == asked, "its frames are refused before a signature is checked"
-    kernel.enter(kernel.roster)
+    kernel.enter(kernel.intake.roster)
     assert parts.passes(signed(parts, sequence=9))
 
 
 def test_the_members_of_setup_count_until_a_height_begins(make_kernel: MakeKernel) -> None:
     kernel = make_kernel({})
-    assert not kernel.banned
+    assert not kernel.intake.banned
     info = make_node_info(nodes=2)
     kernel.setup(info)
-    assert (kernel.roster, kernel.banned) == (frozenset(info.roster), frozenset())
+    assert (kernel.intake.roster, kernel.intake.banned) == (frozenset(info.roster), frozenset())
 
 
 # ── the numbers of a key ──────────────────────────────────────────────────────────────────────────

@@ -51,8 +51,8 @@ class Toy:
 @pytest.mark.parametrize(
     ("target", "hooks"),
     [
-        ("qres_core.swarm.mean:Mean", ("aggregate",)),
-        ("qres_core.swarm.memory:Memory", ("round_opened", "transport")),
+        ("qres_core.builtin.mean:Mean", ("aggregate",)),
+        ("qres_core.builtin.memory:Memory", ("round_opened", "transport")),
     ],
 )
 def test_the_built_in_plugins_are_read(target: str, hooks: tuple[str, ...]) -> None:
@@ -72,7 +72,7 @@ def test_hooks_come_in_the_order_of_the_life_cycle(folder: Path) -> None:
 def test_nothing_is_imported() -> None:
     program = (
         "import sys; from qres_core.kernel.inspection import hooks_of; "
-        "assert hooks_of('qres_core.swarm.mean:Mean') == ('aggregate',); "
+        "assert hooks_of('qres_core.builtin.mean:Mean') == ('aggregate',); "
         "assert hooks_of('qres_krum:Krum') in (('aggregate',), None); "
         "assert not {'qres_krum', 'qres_core.swarm', 'numpy'} & set(sys.modules), sys.modules"
     )

@@ -8,39 +8,30 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing.builders import (
+    make_node_ids,
+    make_node_info,
+    make_round_info,
+    make_updates,
+)
 
 from qres_core import (
     ACCEPT,
     Accusation,
     Claims,
-    CompatibilityError,
     Contribution,
-    DialogueMessage,
     Evidence,
-    Extent,
     Fault,
-    HeldOut,
-    Hides,
-    HookError,
-    LinkKeys,
     Merit,
     Needs,
     NodeId,
     Outcome,
-    PluginError,
-    Problem,
-    RecordClip,
-    Revelation,
-    RevelationError,
     RoundInfo,
     RoundStatus,
-    Screening,
-    Send,
     Standing,
     Surroundings,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Verdict,
     Visibility,
@@ -48,23 +39,22 @@ from qres_core import (
     hookimpl,
     reject,
 )
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory, MemoryTransport
+from qres_core.claims import Extent, Hides, Wraps
+from qres_core.dialogues import DialogueMessage, Revelation, RevelationError, Send
+from qres_core.errors import CompatibilityError, HookError, PluginError, Problem, ValueRefusedError
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.node_ids import node_ids
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory, MemoryTransport
-from qres_core.testing.builders import (
-    make_node_ids,
-    make_node_info,
-    make_round_info,
-    make_updates,
-)
+from qres_core.training import HeldOut, RecordClip, Screening
+from qres_core.training.tasks import TaskConfig
+from qres_core.transport import LinkKeys
 
 MakeKernel = Callable[..., Kernel]
 Proceed = Callable[[Any], Vector]
@@ -896,7 +886,7 @@ def test_setup_says_how_many_rows_the_rule_and_its_wrappers_need(make_kernel: Ma
 
     @attrs.frozen
     class Pairs:
-        claims = Claims(tolerates=None, needs=Needs(min_updates=2), merges=2)
+        claims = Claims(tolerates=None, needs=Needs(min_updates=2), wraps=Wraps(merges=2))
 
         @hookimpl
         def wrap_aggregate(self, proceed: Proceed, updates: Updates) -> Vector:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partialmethod
+from functools import lru_cache, partialmethod, wraps
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import AggregatorContract, ContractViolationError, make_node_info
 
-from qres_core import (
-    Claims,
-    CompatibilityError,
-    Hides,
-    Needs,
-    PluginError,
-    Updates,
-    Vector,
-    hookimpl,
-)
+from qres_core import Claims, Needs, Updates, Vector, hookimpl
+from qres_core.builtin.memory import Memory
+from qres_core.claims import Hides
+from qres_core.contract.abilities import ABILITIES, abilities, misfits
+from qres_core.errors import CompatibilityError, PluginError
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
-from qres_core.kernel.lookalikes import METHODS, nearest
+from qres_core.kernel.lookalikes import nearest
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.swarm.memory import Memory
-from qres_core.testing import AggregatorContract, ContractViolationError, make_node_info
 
 SWARM = SwarmConfig(name="s", nodes=10, byzantine=3, quorum=7, insecure=True)
 NO_PROMISE = Claims(tolerates=None)
@@ -198,7 +192,22 @@ def test_a_claim_outside_the_claims_is_refused_whatever_it_is(name: str) -> None
 def test_a_misspelt_claim_is_refused_with_the_right_name(name: str, meant: str) -> None:
     said = refusal(rule(claims=NO_PROMISE, **{name: 1}))
     assert f"'{name}' is " in said
-    assert repr(meant) in said or f"Claims({meant}=" in said
+    assert repr(meant) in said or f"({meant}=" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("coordinatewise", "Claims(reads=Reads.COORDINATES)"),
+        ("by_products", "Claims(reads=Reads.PRODUCTS)"),
+        ("looks", "Claims(reads=Reads.NOTHING)"),
+        ("alters", "Claims(wraps=Wraps(alters=...))"),
+        ("keeps", "Claims(privatizes=Privatizes(keeps=...))"),
+        ("transferable", "Claims(verifies=Verifies(transferable=...))"),
+    ],
+)
+def test_the_name_of_a_part_of_claims_is_refused_with_its_place(name: str, written: str) -> None:
+    assert f"write claims = {written}" in refusal(rule(claims=NO_PROMISE, **{name: True}))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +267,7 @@ def test_names_of_a_plugin_s_own_are_taken() -> None:
 
 def test_no_name_that_is_read_is_near_to_another() -> None:
     fields = [field.name for field in attrs.fields(Claims)]
-    for known in ((*ALL_HOOKS, *METHODS, "claims"), ("claims", *fields)):
+    for known in ((*ALL_HOOKS, *ABILITIES, "claims"), ("claims", *fields)):
         for name in known:
             assert nearest(name, known) == name
     for name in ("", "x", "__", "f", "é"):
@@ -338,11 +347,72 @@ def test_a_promise_that_init_puts_on_the_instance_is_refused_by_name() -> None:
     assert "'_need'" not in said
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ABILITIES)
 def test_an_option_with_the_name_of_a_method_that_is_called_is_refused_by_name(name: str) -> None:
     body = {"aggregate": aggregate, "claims": NO_PROMISE}
     plugin = attrs.make_class("Rule", {name: attrs.field(default=3)}, class_body=body)()
     assert f"{name!r} is the name of a method" in refusal(plugin)
+
+
+class Asked:
+    """Takes whatever it is asked with, by position."""
+
+    def check(self, *_arguments: object) -> tuple[()]:
+        return ()
+
+    def preflight(self, _info: object, _more: int = 3) -> tuple[()]:
+        return ()
+
+
+class Asks:
+    """Wants other arguments than it is given."""
+
+    def check(self, around: object, *, strict: bool) -> tuple[()]:
+        del around, strict
+        return ()
+
+    def recall(self) -> None:
+        pass
+
+
+def test_a_method_beside_the_hooks_with_other_arguments_is_refused_by_name() -> None:
+    def made(methods: type[object]) -> object:
+        body = {"aggregate": aggregate, "claims": NO_PROMISE}
+        own = {name: value for name, value in vars(methods).items() if name in ABILITIES}
+        return attrs.make_class("Rule", [], class_body={**body, **own})()
+
+    said = refusal(made(Asks))
+    assert "QRES-E206" in said
+    assert "'check' cannot be called with (around)" in said
+    assert "'recall' cannot be called with (memory)" in said
+    assert started(made(Asked)), "control"
+
+
+def test_what_counts_of_a_wrapped_method_is_how_it_is_called() -> None:
+    def counted(self: object, around: object, calls: list[object]) -> tuple[()]:
+        del self, around, calls
+        return ()
+
+    @wraps(counted)
+    def check(self: object, around: object) -> tuple[()]:
+        return counted(self, around, [])
+
+    def misfit(method: object) -> list[tuple[str, str]]:
+        return list(misfits(type("Rule", (), {"check": method})))
+
+    assert not misfit(check)
+    assert misfit(counted) == [("check", "around")], "control"
+
+
+def test_what_a_plugin_has_is_found_without_a_run_of_its_code() -> None:
+    class Lazy:
+        @property
+        def check(self) -> object:
+            raise AssertionError
+
+    assert abilities(Lazy()) == {"check"}
+    assert abilities(Asked()) == abilities(Asked) == {"check", "preflight"}
+    assert abilities(object()) == frozenset()
 
 
 # ── claims that change ────────────────────────────────────────────────────────────────────────────

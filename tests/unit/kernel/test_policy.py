@@ -12,23 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import (
-    Claims,
-    CompatibilityError,
-    ConfigError,
-    PluginError,
-    Updates,
-    Vector,
-    hookimpl,
-)
-from qres_core.kernel.assembly import assemble
+from qres_core import Claims, Updates, Vector, hookimpl
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.errors import CompatibilityError, ConfigError, PluginError
+from qres_core.kernel import compliance
+from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.compliance import enforce, remarks, unmet
-from qres_core.kernel.config import parse
+from qres_core.kernel.config import Config, parse
 from qres_core.kernel.diagnosis import diagnose
-from qres_core.kernel.discovery import Installed
+from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.policy import PolicyRule, SitePolicy, in_force, load
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
 
 SwarmTable = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
@@ -476,3 +470,46 @@ def test_a_refusal_shows_the_value_as_the_file_would(
 def test_a_rule_on_a_plugin_that_is_not_enabled_bounds_nothing(swarm_table: SwarmTable) -> None:
     rule = PolicyRule("at_most", ("plugins", "dp", "epsilon"), 4.0)
     assert refused([SitePolicy("site.toml", rules=(rule,))], job(swarm_table)) == []
+
+
+# ── words that an option does not have ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["equals", "one_of"])
+def test_a_mode_that_is_gone_is_refused_in_a_policy(
+    kind: str, swarm_table: SwarmTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _private(swarm_table)
+    bound = "central" if kind == "equals" else ["local", "central"]
+    policy = SitePolicy("p.toml", rules=(PolicyRule(kind, ("plugins", "dp", "mode"), bound),))
+    (problem,) = unmet([policy], *job)
+    assert (problem.code, problem.where) == ("QRES-E315", "plugins.dp.mode")
+    assert 'mode "central" is gone' in problem.what
+    assert "the site policy p.toml" in problem.what
+    assert "correct the policy" in problem.fix
+    # The controls: words that there are, and the same policy without the look at them.
+    fits = SitePolicy("p.toml", rules=(PolicyRule("one_of", policy.rules[0].key, ["local"]),))
+    assert not unmet([fits], *job)
+    monkeypatch.setattr(compliance, "_no_choice", lambda *_arguments: None)
+    assert bool(unmet([policy], *job)) is (kind == "equals")  # one of several was taken
+
+
+def test_a_word_near_to_one_is_suggested(swarm_table: SwarmTable) -> None:
+    rule = PolicyRule("one_of", ("plugins", "dp", "unit"), ["node", "recrod"])
+    (problem,) = unmet([SitePolicy("p.toml", rules=(rule,))], *_private(swarm_table))
+    assert "'recrod'" in problem.what
+    assert "'record'" in problem.fix
+
+
+def test_a_policy_on_an_option_that_went_says_why(swarm_table: SwarmTable) -> None:
+    rule = PolicyRule("equals", ("plugins", "dp", "sampling"), "none")
+    (problem,) = unmet([SitePolicy("p.toml", rules=(rule,))], *_private(swarm_table))
+    assert "it is gone: at an equal budget, sampled nodes cost accuracy" in problem.fix
+
+
+def _private(swarm_table: SwarmTable) -> tuple[Config, tuple[Enabled, ...]]:
+    """A job with the plugin dp, and its plugins."""
+    dp = {"mode": "local", "clip": 1.0, "delta": 1e-6, "epsilon": 4.0, "rounds": 10}
+    raw = {"swarm": swarm_table(), "plugins": {"memory": {}, "dp": dp, "mean": {}}}
+    config = parse(raw, source="job.toml")
+    return config, assemble(config, scan())

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from qres_core import Claims, Needs
+from qres_core.claims import Wraps
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.remedies import (
@@ -40,7 +41,7 @@ class Rule:
         return Claims(
             tolerates=self.f,
             needs=Needs(min_updates=2 * self.f + 3),
-            merges=self.rows,
+            wraps=Wraps(merges=self.rows),
             weighs=self.share > 0,
         )
 

@@ -8,16 +8,17 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import Claims, PluginError, hookimpl
+from qres_core import Claims, hookimpl
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.errors import PluginError
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.checkpoint import Checkpoint, plugin_memories
-from qres_core.swarm.chain import Head
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.roster import Roster
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.storage.model_file import SwarmModel
 
 
 @attrs.define

@@ -15,19 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import (
-    Claims,
-    CompatibilityError,
-    PluginError,
-    Update,
-    Verdict,
-    WireError,
-    hookimpl,
-    options,
-)
+from qres_core import Claims, Update, Verdict, hookimpl, options
+from qres_core.builtin.memory import Memory
 from qres_core.contract import canonical
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.wire import Envelope
+from qres_core.errors import CompatibilityError, PluginError, WireError
 from qres_core.kernel.assembly import assemble, enable, plugin_class
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.diagnosis import diagnose
@@ -39,7 +32,6 @@ from qres_core.kernel.settings import (
     SharedSettings,
     shared_settings,
 )
-from qres_core.swarm.memory import Memory
 
 SWARM: Final = SwarmConfig(name="s", nodes=4, byzantine=0, quorum=3, insecure=True)
 

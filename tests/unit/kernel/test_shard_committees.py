@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from qres_core import Claims, Hides, Updates, Visibility, hookimpl
+from qres_core import Claims, Updates, Visibility, hookimpl
+from qres_core.claims import Hides
 from qres_core.contract.errors import OptionError, Problem
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.committees import (

@@ -9,14 +9,13 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qres_lab.testing import make_node_ids, make_round_info, make_updates
 
 from qres_core import (
     ACCEPT,
     Claims,
     Contribution,
-    Hides,
-    HookError,
-    PluginError,
+    Reads,
     RoundInfo,
     Update,
     Updates,
@@ -27,12 +26,13 @@ from qres_core import (
     options,
     reject,
 )
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.claims import Hides, Privatizes
+from qres_core.errors import HookError, PluginError
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing import make_node_ids, make_round_info, make_updates
 
 INFO = make_round_info(6)
 IDS = make_node_ids(3)
@@ -98,7 +98,7 @@ class Steps:
     """Halves what was merged, and hands on the updates or copies of them."""
 
     copies: bool = False
-    claims = Claims(tolerates=None, looks=False)
+    claims = Claims(tolerates=None, reads=Reads.NOTHING)
 
     @hookimpl
     def wrap_aggregate(
@@ -112,7 +112,7 @@ class Steps:
 class Doubles:
     """Doubles each coordinate of each update."""
 
-    claims = Claims(tolerates=None, coordinatewise=True)
+    claims = Claims(tolerates=None, reads=Reads.COORDINATES)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
@@ -139,7 +139,7 @@ class Reveals:
     """Gives back the updates, or others."""
 
     changes: bool = False
-    claims = Claims(tolerates=None, looks=False, reveals=False)
+    claims = Claims(tolerates=None, reads=Reads.NOTHING, privatizes=Privatizes(reveals=False))
 
     @hookimpl
     def reveal(self, updates: Updates) -> Updates:
@@ -157,7 +157,7 @@ class Checks:
     """Refuses shards that begin with a one."""
 
     run: Any = 3
-    claims = Claims(tolerates=None, looks=False)
+    claims = Claims(tolerates=None, reads=Reads.NOTHING)
 
     def shard_run(self, dimension: int) -> Any:
         return self.run if dimension else 1

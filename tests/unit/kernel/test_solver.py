@@ -13,18 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import (
-    Claims,
-    CompatibilityError,
-    Hides,
-    Needs,
-    Problem,
-    RecordClip,
-    Surroundings,
-    Visibility,
-)
+from qres_core import Claims, Needs, Reads, Surroundings, Visibility
+from qres_core.claims import Hides, Verifies
 from qres_core.contract import options
 from qres_core.contract.hookspecs import HookSpecs
+from qres_core.errors import CompatibilityError, Problem
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.discovery import Installed
@@ -39,7 +32,8 @@ from qres_core.kernel.slots import (
     SLOTS,
 )
 from qres_core.kernel.solver import Solution, solve
-from qres_core.swarm.products import encode_products
+from qres_core.swarm.shards.products import encode_products
+from qres_core.training import RecordClip
 
 MakeKernel = Callable[..., Kernel]
 
@@ -69,8 +63,7 @@ def toy(
         hides=Hides(hides, size),
         averages=averages,
         weighs=weighs,
-        bounds=bounds,
-        transferable=transferable,
+        verifies=Verifies(bounds=bounds, transferable=transferable),
     )
     return Enabled(name, Installed.local(name, Silent), Silent(claims), hooks)
 
@@ -634,7 +627,7 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
 # ── sharded rounds ────────────────────────────────────────────────────────────────────────────────
 
 
-BY_COORDINATES = Silent(Claims(tolerates=None, coordinatewise=True))
+BY_COORDINATES = Silent(Claims(tolerates=None, reads=Reads.COORDINATES))
 SHARDED_RULE = Enabled("rule", Installed.local("rule", Silent), BY_COORDINATES, ("aggregate",))
 SIGNED = (MEMORY, ED25519, REPLAY)
 HIDING_ALL = Silent(Claims(tolerates=None, hides=Hides(Visibility.SUM)))
@@ -660,7 +653,7 @@ def test_a_rule_that_merges_each_coordinate_by_itself_can_be_sharded() -> None:
         (toy("zk", "prove", "verify"), "checks proofs of whole updates"),
         (toy("validation", "screen"), "judges whole updates before the vote"),
         (toy("judge", "endorse"), "judges before the vote what whole updates merge to"),
-        (toy("fedavgm", "wrap_aggregate"), "claims neither to be coordinatewise nor by_products"),
+        (toy("fedavgm", "wrap_aggregate"), "does not claim to read coordinates or products alone"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -676,7 +669,10 @@ def test_what_no_sharded_round_can_do_is_refused_by_name(plugin: Enabled, words:
 
 @pytest.mark.control("C-robust-21")
 def test_rules_and_wrappers_of_both_kinds_can_be_sharded_in_any_order() -> None:
-    kinds = [Claims(tolerates=None, by_products=True), Claims(tolerates=None, coordinatewise=True)]
+    kinds = [
+        Claims(tolerates=None, reads=Reads.PRODUCTS),
+        Claims(tolerates=None, reads=Reads.COORDINATES),
+    ]
 
     def local(name: str, claims: Claims, hook: str) -> Enabled:
         return Enabled(name, Installed.local(name, Silent), Silent(claims), (hook,))
@@ -696,7 +692,7 @@ def toy_with(name: str, claims: Claims, *hooks: str) -> Enabled:
 
 
 def test_what_looks_at_no_single_update_can_be_sharded() -> None:
-    unseeing = Claims(tolerates=None, looks=False)
+    unseeing = Claims(tolerates=None, reads=Reads.NOTHING)
     noise = toy_with("noise", unseeing, "privatize", "reveal", "wrap_aggregate")
     proof = toy_with("proof", unseeing, "prove", "verify", "reveal")
     plugins = (*SIGNED, toy("rounds", "privatize"), noise, proof, SHARDED_RULE)
@@ -704,8 +700,8 @@ def test_what_looks_at_no_single_update_can_be_sharded() -> None:
 
 
 def test_a_wrapper_of_what_is_merged_must_be_around_those_of_shards() -> None:
-    momentum = toy_with("momentum", Claims(tolerates=None, looks=False), "wrap_aggregate")
-    even = toy_with("even", Claims(tolerates=None, coordinatewise=True), "wrap_aggregate")
+    momentum = toy_with("momentum", Claims(tolerates=None, reads=Reads.NOTHING), "wrap_aggregate")
+    even = toy_with("even", Claims(tolerates=None, reads=Reads.COORDINATES), "wrap_aggregate")
     assert not solution(*SIGNED, momentum, even, SHARDED_RULE, aggregation="sharded").problems
     found = problem(*SIGNED, even, momentum, SHARDED_RULE, aggregation="sharded")
     assert (found.code, found.where) == ("QRES-E319", "plugins.momentum")
@@ -714,7 +710,7 @@ def test_a_wrapper_of_what_is_merged_must_be_around_those_of_shards() -> None:
 
 
 def test_where_sums_are_opened_shard_by_shard_every_rule_has_the_rows_that_are_left() -> None:
-    hides = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 2), looks=True)
+    hides = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 2))
     hider = toy_with("hider", hides, "privatize", "reveal", "reveal_shard")
     rule, wrapper = toy("rule", "aggregate"), toy("wrapper", "wrap_aggregate")
     plugins = (*SIGNED, hider, wrapper, rule)
@@ -737,7 +733,7 @@ class Remembers:
 
     @property
     def claims(self) -> Claims:
-        return Claims(tolerates=self.f, by_products=not self.history)
+        return Claims(tolerates=self.f, reads=Reads.WHOLE if self.history else Reads.PRODUCTS)
 
 
 @pytest.mark.claim("C-robust-21")
@@ -763,7 +759,7 @@ def test_a_rule_without_the_claim_and_unsigned_words_are_refused_under_sharding(
 @pytest.mark.parametrize("nodes", [3000, 4000])
 def test_inner_products_that_no_message_can_carry_are_refused(nodes: int) -> None:
     """Here five bytes for each pair of updates: the default limit is 64 MiB."""
-    compares = toy_with("rule", Claims(tolerates=None, by_products=True), "aggregate")
+    compares = toy_with("rule", Claims(tolerates=None, reads=Reads.PRODUCTS), "aggregate")
     plugins = (*SIGNED, compares)
 
     def found(*plugins: Enabled, **more: Any) -> tuple[Problem, ...]:
@@ -786,7 +782,7 @@ def test_inner_products_that_no_message_can_carry_are_refused(nodes: int) -> Non
 
 def test_products_take_no_more_bytes_than_were_counted() -> None:
     """Of the largest updates there are; and of a few coordinates no byte less."""
-    compares = toy_with("rule", Claims(tolerates=None, by_products=True), "aggregate")
+    compares = toy_with("rule", Claims(tolerates=None, reads=Reads.PRODUCTS), "aggregate")
     for width, rows in ((1, 7), (2, 9), (300, 5), (2**13, 3)):
         shape = swarm(nodes=rows, byzantine=0, quorum=rows, aggregation="sharded")
         counted, _what, _other = largest_word([compares], shape, width * rows)
@@ -812,7 +808,8 @@ def test_sums_that_no_message_can_carry_are_refused() -> None:
 # ── fragments ─────────────────────────────────────────────────────────────────────────────────────
 
 IN_TURN = attrs.evolve(
-    SHARDED_RULE, instance=Silent(Claims(tolerates=None, coordinatewise=True, by_fragments=True))
+    SHARDED_RULE,
+    instance=Silent(Claims(tolerates=None, reads=Reads.COORDINATES, by_fragments=True)),
 )
 
 

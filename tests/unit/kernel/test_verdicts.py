@@ -12,25 +12,24 @@ from typing import Any, NoReturn
 import attrs
 import pluggy
 import pytest
+from qres_lab.testing.builders import make_envelope, make_node_ids, make_round_info
 
 from qres_core import (
     ACCEPT,
     Blame,
     Claims,
-    CompatibilityError,
     Contribution,
     Decision,
     Envelope,
-    PluginError,
     Verdict,
     hookimpl,
     reject,
 )
 from qres_core.contract.faults import Fault
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.errors import CompatibilityError, PluginError
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing.builders import make_envelope, make_node_ids, make_round_info
 
 MakeKernel = Callable[..., Kernel]
 SENDER, LINK, *_REST = make_node_ids(4)

@@ -8,10 +8,10 @@ import attrs
 import numpy as np
 import pytest
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.network import SimulatedNetwork
 from qres_core.lab.nodes import SimulatedNode
-from qres_core.lab.scenario import Scenario
 
 
 @attrs.define(eq=False)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import LabError
 from qres_core.contract import partition
-from qres_core.lab.data import (
+from qres_core.errors import LabError
+from qres_core.training.data import (
     DataSplit,
     Labels,
     Purpose,
@@ -221,9 +221,9 @@ def test_digits_come_from_the_loader_where_their_file_has_moved(
 
 def test_commands_read_the_digits_without_importing_scikit_learn() -> None:
     """The import takes longer than all else that a command does."""
-    code = "import sys; from qres_core.lab.data import digits; digits(0); print(*sys.modules)"
+    code = "import sys; from qres_core.training.data import digits; digits(0); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "qres_core.lab.data" in done.stdout.split()
+    assert "qres_core.training.data" in done.stdout.split()
     assert not {"sklearn", "scipy"} & set(done.stdout.split())
 
 

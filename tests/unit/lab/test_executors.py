@@ -9,15 +9,14 @@ from typing import Any, Protocol
 
 import pytest
 
-from qres_core import QresError
+from qres_core.attacks.scenario import SECTIONS, Scenario
+from qres_core.errors import QresError
 from qres_core.kernel import index
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import EXECUTORS_GROUP, Installed, scan
 from qres_core.kernel.index import plugin_index
-from qres_core.lab import executors
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS
+from qres_core.training import executors
 
 ROOT = Path(__file__).parents[3]
 MODULE = """
@@ -139,12 +138,12 @@ def test_an_executor_of_this_project_that_is_not_installed_is_named_with_its_dis
     bring: Bring,
 ) -> None:
     bring("pool_dist")
-    for name, distribution in plugin_index().executors.items():
+    for name, distribution in plugin_index().brought[EXECUTORS_GROUP].items():
         told = refused(f"QRES-E201 simulation.executor: '{name}' is not installed", name)
         assert f"pip install {distribution}" in told
         (folder,) = ROOT.glob(f"integrations/{distribution.replace('-', '_')}")
         assert f"./integrations/{folder.name}" in told
-    assert plugin_index().executors
+    assert plugin_index().brought[EXECUTORS_GROUP]
 
 
 def test_a_name_that_nobody_knows_is_refused_with_the_nearest(bring: Bring) -> None:

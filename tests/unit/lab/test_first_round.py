@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from qres_core import Update
 from qres_core.cli import app
 from qres_core.contract.training import TrainerError
-from qres_core.lab.first_round import FAR, reach
+from qres_core.training.first_round import FAR, reach
 
 pytest.importorskip("qres_validation")
 CONFIG = """

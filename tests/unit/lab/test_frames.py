@@ -8,10 +8,14 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import WireError
+from qres_core.attacks.carried import opened, size
+from qres_core.attacks.scenario import Scenario
 from qres_core.contract.wire import Envelope
+from qres_core.errors import WireError
 from qres_core.kernel.config import SwarmConfig, parse
+from qres_core.kernel.intake import Intake
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.merging import Merging
 from qres_core.lab.frames import (
     KEPT,
     LARGE,
@@ -19,15 +23,12 @@ from qres_core.lab.frames import (
     SharedFindings,
     SharedFrames,
     SharedVectors,
-    opened,
-    size,
 )
-from qres_core.lab.nodes import WrappedKernel
-from qres_core.lab.scenario import Scenario
+from qres_core.lab.nodes import SharingIntake, WrappedKernel
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm import messages
-from qres_core.swarm.machine_state import MadeModel
+from qres_core.swarm.ledger import messages
+from qres_core.swarm.machine.height import MadeModel
+from qres_core.training.tasks import TaskConfig, make_task
 
 NODES = 12
 DIMENSION = 50_000
@@ -212,13 +213,13 @@ def test_shards_are_held_once_however_many_nodes_hold_them(
 def test_what_shards_merge_to_is_found_once_if_the_rule_is_named(
     monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
 ) -> None:
-    asked, merge = list[object](), Kernel.aggregate_shard
+    asked, merge = list[object](), Merging.aggregate_shard
 
     def counted(*arguments: Any) -> Any:
         asked.append(None)
         return merge(*arguments)
 
-    monkeypatch.setattr(Kernel, "aggregate_shard", counted)
+    monkeypatch.setattr(Merging, "aggregate_shard", counted)
     task = make_task(TaskConfig(name="quadratic", dimension=240), nodes=NODES, seed=1)
     result = simulate(swarm(**SHARDED), Scenario(rounds=1, seed=1, once=named), task=task)
     assert result.unanimous
@@ -241,7 +242,7 @@ def unshare(monkeypatch: pytest.MonkeyPatch) -> None:
         return frame
 
     monkeypatch.setattr(messages, "_UNPACKED", Forgetful())
-    monkeypatch.setattr(WrappedKernel, "read", Kernel.read)
+    monkeypatch.setattr(SharingIntake, "read", Intake.read)
     monkeypatch.setattr(SharedFrames, "carried", as_it_is)
 
 

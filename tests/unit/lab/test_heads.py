@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qres_lab.vectorised import VectorisedEngine
 
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.checkpoint import CheckpointFolder, settings
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.nodes import identify
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.lab.vectorised import VectorisedEngine
-from qres_core.swarm.chain import Head
+from qres_core.swarm.ledger.chain import Head
+from qres_core.training.tasks import TaskConfig, make_task
 
 TASK = TaskConfig(name="quadratic", dimension=6)
 ENGINES = {"events": EventEngine, "vectorised": VectorisedEngine}

@@ -15,30 +15,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.attacks.data import LabelFlip
+from qres_lab.testing import make_round_info
 
-from qres_core import (
-    Fragment,
-    LabError,
-    ModelError,
-    Reference,
-    RoundInfo,
-    Trainer,
-    Update,
-    Validator,
-    Vector,
-)
+from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.poisoning import under_attack
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.contract.by_record import by_record
 from qres_core.contract.record_clip import RecordClip
-from qres_core.contract.training import fitted
+from qres_core.contract.trainer_abilities import abilities_of
+from qres_core.contract.training import fitted, with_round
+from qres_core.errors import LabError, ModelError
 from qres_core.kernel.config import Config, parse
-from qres_core.lab.attacks.data import LabelFlip
-from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.kept_rest import RestKeeper, keeping_rest
-from qres_core.lab.momentum import FadingTrainer
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS, make_work, swarm_task
-from qres_core.testing import make_round_info
+from qres_core.training import Fragment, Trainer
+from qres_core.training.kept_rest import RestKeeper, keeping_rest
+from qres_core.training.momentum import FadingTrainer
+from qres_core.training.table import make_work, swarm_task
 
 WHOLE, COUNT = 7, 3
 
@@ -179,22 +172,25 @@ def test_a_wrong_update_is_told_as_the_trainers_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "kinds"), [(Towards(), ()), (Judge(), (Validator,)), (Referring(), (Reference,))]
+    ("trainer", "judges", "refers"),
+    [(Towards(), False, False), (Judge(), True, False), (Referring(), True, True)],
 )
 def test_it_judges_and_refers_where_the_trainer_does(
-    trainer: Trainer, kinds: tuple[type, ...]
+    trainer: Trainer, *, judges: bool, refers: bool
 ) -> None:
     keeper: Any = keeping_rest(trainer)
-    assert isinstance(keeper, Validator) == (kinds != ())
-    assert isinstance(keeper, Reference) == (Reference in kinds)
+    able = abilities_of(keeper)
+    assert (able.validate is not None) == judges
+    assert (able.reference is not None) == refers
     model = np.full(WHOLE, 3, dtype=np.int32)
     fitted(keeper, model, round_of(0))
     fitted(keeper, model, round_of(1))
     assert keeper.evaluate(model, round_of(1)) == {"at": 3.0}
-    if kinds:
-        assert keeper.validate(model, round_of(1)) == 3.0  # the agreed model's, not the copy's
-    if Reference in kinds:
-        assert keeper.reference(model, round_of(1)).tolist() == [3] * WHOLE
+    if able.validate is not None:
+        judged = with_round(able.validate)(model, round_of(1))
+        assert judged == 3.0  # the agreed model's, not the copy's
+    if able.reference is not None:
+        assert able.reference(model, round_of(1)).tolist() == [3] * WHOLE
 
 
 @pytest.mark.parametrize("memory", [b"", b"\x80", b"\x82\x80\x40", b"\x82\x84\x40\x40\x40\x00\x40"])

@@ -8,20 +8,21 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import WireError, canonical
+from qres_core import canonical
+from qres_core.attacks.scenario import Scenario
 from qres_core.cli.display import octets_of, summary
 from qres_core.contract.wire import Envelope
+from qres_core.errors import WireError
 from qres_core.kernel.config import parse
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Progress
 from qres_core.lab.meter import OTHER, Meter
 from qres_core.lab.record import RoundRecord, SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.messages import encode_vote
-from qres_core.swarm.shard_merging import products_name
-from qres_core.swarm.shard_messages import encode_pull, encode_shard_results, named_set
+from qres_core.swarm.ledger.messages import encode_vote
+from qres_core.swarm.shards.merging import products_name
+from qres_core.swarm.shards.messages import encode_pull, encode_shard_results, named_set
+from qres_core.training.tasks import TaskConfig
 
 NODES = 5
 D = 40_000

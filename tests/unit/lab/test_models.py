@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from qres_core.lab.data import Features, Labels
-from qres_core.lab.models import MLP, Softmax
+from qres_core.training.data import Features, Labels
+from qres_core.training.models import MLP, Softmax
 
 MODELS = [
     Softmax(5, 4),

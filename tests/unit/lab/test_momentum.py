@@ -9,18 +9,21 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.attacks.data import LabelFlip
+from qres_lab.testing import make_round_info
 
-from qres_core import LabError, Reference, RoundInfo, Trainer, Update, Validator, Vector, fixed
+from qres_core import RoundInfo, Update, Vector, fixed
+from qres_core.attacks.poisoning import under_attack
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.contract.by_record import by_record
 from qres_core.contract.record_clip import RecordClip
+from qres_core.contract.trainer_abilities import abilities_of
+from qres_core.errors import LabError
 from qres_core.kernel.config import Config, parse
-from qres_core.lab.attacks.data import LabelFlip
-from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.momentum import FadingMean, FadingTrainer, with_momentum
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.trainer import SECTIONS, make_work, swarm_task
-from qres_core.testing import make_round_info
+from qres_core.training import Trainer
+from qres_core.training.momentum import FadingMean, FadingTrainer, with_momentum
+from qres_core.training.table import make_work, swarm_task
 
 
 @attrs.define
@@ -179,8 +182,9 @@ def test_a_reference_fades_while_others_propose() -> None:
         with_momentum(Referring(values), 0.9) for values in ([1000, 0], [1000] + [0] * 10)
     )
     for trainer, steps in ((now_and_then, (0, 10)), (always, range(11))):
-        assert isinstance(trainer, Reference)
-        found = [trainer.reference(MODEL, at(step)).tolist() for step in steps]
+        reference = abilities_of(trainer).reference
+        assert reference is not None
+        found = [reference(MODEL, at(step)).tolist() for step in steps]
         assert found[-1] == [round(1000 * 0.9**10)]
 
 
@@ -194,12 +198,14 @@ def test_nothing_new_to_train_on_stays_nothing() -> None:
 def test_it_judges_if_the_trainer_does_and_its_references_fade_by_themselves() -> None:
     plain, judge = with_momentum(Said([]), 0.5), with_momentum(Judge([]), 0.5)
     both = with_momentum(Referring([10, 100, 20, 200]), 0.5)
-    assert [isinstance(item, Validator) for item in (plain, judge, both)] == [False, True, True]
-    assert [isinstance(item, Reference) for item in (plain, judge, both)] == [False, False, True]
-    assert isinstance(both, Reference)
-    assert isinstance(both, Validator)
-    assert (both.validate(MODEL, at(0)), both.evaluate(MODEL, at(0))) == (0.0, {"at": 0.0})
-    found = [(sent(both, at(n)), both.reference(MODEL, at(n)).tolist()) for n in range(2)]
+    able = [abilities_of(item) for item in (plain, judge, both)]
+    assert [item.validate is not None for item in able] == [False, True, True]
+    assert [item.reference is not None for item in able] == [False, False, True]
+    validate, reference = able[2].validate, able[2].reference
+    assert validate is not None
+    assert reference is not None
+    assert (validate(MODEL), both.evaluate(MODEL, at(0))) == (0.0, {"at": 0.0})
+    found = [(sent(both, at(n)), reference(MODEL, at(n)).tolist()) for n in range(2)]
     assert found == [(10, [100]), (15, [150])]
 
 

@@ -5,19 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qres_core import (
-    ModelError,
-    Reference,
-    RememberingTrainer,
-    RoundInfo,
-    Trainer,
-    Validator,
-    ValueRefusedError,
-    canonical,
-    fixed,
-)
-from qres_core.lab.models import Softmax
-from qres_core.lab.momentum_trainer import MomentumTrainer
+from qres_core import RoundInfo, canonical, fixed
+from qres_core.errors import ModelError, ValueRefusedError
+from qres_core.training import Reference, RememberingTrainer, Trainer, Validator
+from qres_core.training.models import Softmax
+from qres_core.training.momentum_trainer import MomentumTrainer
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(40, 3))

@@ -9,21 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import (
-    ModelError,
-    RoundInfo,
-    Trainer,
-    ValueRefusedError,
-    Vector,
-    canonical,
-    fixed,
-    vector_digest,
-)
+from qres_core import RoundInfo, Vector, canonical, fixed, vector_digest
 from qres_core.contract import partition
 from qres_core.contract.last_step import LastStep
-from qres_core.lab.data import Features, Labels
-from qres_core.lab.models import MLP, Model, Softmax, Weights
-from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer, ValidatingTrainer
+from qres_core.errors import ModelError, ValueRefusedError
+from qres_core.training import Trainer
+from qres_core.training.data import Features, Labels
+from qres_core.training.models import MLP, Model, Softmax, Weights
+from qres_core.training.numpy_trainer import NumpyTrainer, QuadraticTrainer, ValidatingTrainer
 
 STEP = 2.0**-16
 

@@ -12,6 +12,8 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qres_lab.shadow import Sandbox, Shadow
+from qres_lab.testing import make_node_info, make_round_info, make_updates
 
 import qres_core
 from qres_core import (
@@ -20,12 +22,8 @@ from qres_core import (
     Claims,
     Contribution,
     Evidence,
-    HeldOut,
-    Revelation,
     RoundInfo,
-    Screening,
     Standing,
-    Trainer,
     Update,
     Updates,
     Vector,
@@ -33,20 +31,21 @@ from qres_core import (
     hookimpl,
     reject,
 )
+from qres_core.attacks import ATTACKS, AttackContext, Forgery, register
+from qres_core.attacks.scenario import Scenario
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.claims import Privatizes
 from qres_core.contract.types import NodeId, model_digest
+from qres_core.dialogues import Revelation
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.attacks import ATTACKS, AttackContext, Forgery, register
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.shadow import Sandbox, Shadow
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, make_task
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.testing import make_node_info, make_round_info, make_updates
+from qres_core.training import HeldOut, Screening, Trainer
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 HOOKS = {"screen", "reveal", "aggregate", "wrap_merged", "endorse"}
 OF_SHARDS = {"reveal_shard", "aggregate_shard"}
@@ -66,7 +65,7 @@ def test_only_the_data_path_calls_the_hooks_of_the_data_path() -> None:
         if isinstance(node, ast.Attribute) and node.attr in HOOKS | OF_SHARDS
     }
     # In a sharded round a committee works on a range of coordinates.
-    assert found == {("swarm/merge.py", False), ("swarm/shard_merging.py", True)}
+    assert found == {("swarm/contributions/merge.py", False), ("swarm/shards/merging.py", True)}
 
 
 # Each plugin moves the result in its own way, and no two of them commute.
@@ -100,7 +99,7 @@ class Screens:
 class Reveals:
     """Doubles what was sent, and adds one. It does not hide, so judging may stand beside it."""
 
-    claims = Claims(tolerates=None, reveals=False)
+    claims = Claims(tolerates=None, privatizes=Privatizes(reveals=False))
 
     @hookimpl
     def reveal(self, updates: Updates, contributions: tuple[Contribution, ...]) -> Updates:
@@ -245,7 +244,7 @@ class Fails:
     """Raises in one hook, in the first round only."""
 
     hook: str = attrs.field(default="", init=False)
-    claims = Claims(tolerates=None, reveals=False)
+    claims = Claims(tolerates=None, privatizes=Privatizes(reveals=False))
 
     def _at(self, hook: str, round_info: RoundInfo) -> None:
         if hook == self.hook and round_info.number == 1:

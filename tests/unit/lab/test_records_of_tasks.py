@@ -16,14 +16,15 @@ import attrs
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from qres_lab.testing import make_round_info
 
-from qres_core import LabError, RecordClip, by_record, fixed
+from qres_core import fixed
 from qres_core.cli import app
-from qres_core.lab import data
-from qres_core.lab.models import Softmax
-from qres_core.lab.numpy_trainer import NumpyTrainer
-from qres_core.lab.tasks import TaskConfig, by_records, make_task
-from qres_core.testing import make_round_info
+from qres_core.errors import LabError
+from qres_core.training import RecordClip, by_record, data
+from qres_core.training.models import Softmax
+from qres_core.training.numpy_trainer import NumpyTrainer
+from qres_core.training.tasks import TaskConfig, by_records, make_task
 
 datasets = pytest.importorskip("sklearn.datasets")
 RATE, MODEL_SEED = 12.0, 2

@@ -8,24 +8,15 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    ACCEPT,
-    Claims,
-    Contribution,
-    Envelope,
-    LabError,
-    RoundInfo,
-    Verdict,
-    canonical,
-    reject,
-)
+from qres_core import ACCEPT, Claims, Contribution, Envelope, RoundInfo, Verdict, canonical, reject
+from qres_core.attacks.scenario import Scenario
 from qres_core.contract.errors import OptionError
+from qres_core.errors import LabError
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.lab import once
 from qres_core.lab.once import Once
-from qres_core.lab.scenario import Scenario
 
 INFO = RoundInfo("s", 3, bytes(32), 2, 0, (b"a" * 32, b"b" * 32), 1)
 

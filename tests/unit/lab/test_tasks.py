@@ -8,25 +8,18 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    LabError,
-    OptionError,
-    RecordClip,
-    RoundInfo,
-    Trainer,
-    ValueRefusedError,
-    Vector,
-    fixed,
-    vector_digest,
-)
+from qres_core import RoundInfo, Vector, fixed, vector_digest
+from qres_core.attacks.scenario import SECTIONS
 from qres_core.contract.by_record import by_record
-from qres_core.contract.trainer import pooled
+from qres_core.contract.trainer_abilities import abilities_of
+from qres_core.errors import LabError, OptionError, ValueRefusedError
 from qres_core.kernel.config import parse
-from qres_core.lab.momentum import with_momentum
-from qres_core.lab.numpy_trainer import NumpyTrainer, ValidatingTrainer
-from qres_core.lab.tasks import Task, TaskConfig, make_task
-from qres_core.lab.trainer import SECTIONS, notices
 from qres_core.node.trainer import guarded
+from qres_core.training import RecordClip, Trainer
+from qres_core.training.momentum import with_momentum
+from qres_core.training.numpy_trainer import NumpyTrainer, ValidatingTrainer
+from qres_core.training.table import notices
+from qres_core.training.tasks import Task, TaskConfig, make_task
 
 
 def average(task: Task, rounds: int) -> list[Vector]:
@@ -130,7 +123,7 @@ def test_own_held_out_examples_are_of_the_nodes_own_share_and_lacking_ones_lack_
         for trainer in task.trainers:
             fading = guarded(with_momentum(trainer, 0.5))
             wrapped = (trainer, fading, by_record(trainer, RecordClip(1.0, 300)))
-            assert [pooled(item) for item in wrapped] == [source == "pool"] * 3
+            assert [abilities_of(item).pooled for item in wrapped] == [source == "pool"] * 3
         if source == "own":
             assert all(set(trainer.held_y) <= set(trainer.y) for trainer in trainers)
             assert len(trained) + len(held) == 1347  # there is no pool beside
@@ -276,7 +269,7 @@ def test_every_option_is_explained() -> None:
 
 def test_importing_tasks_imports_no_optional_dependency() -> None:
     code = (
-        "import sys, qres_core.lab.tasks;"
+        "import sys, qres_core.training.tasks;"
         "print(sorted({'sklearn', 'scipy', 'torch', 'matplotlib'} & sys.modules.keys()))"
     )
     result = subprocess.run(

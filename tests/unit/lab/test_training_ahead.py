@@ -10,15 +10,15 @@ import attrs
 import numpy as np
 
 from qres_core import RoundInfo, Update
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.nodes import SimulatedNode
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.ahead import TrainingAhead
-from qres_core.swarm.effects import Train
+from qres_core.swarm.context.effects import Train
+from qres_core.swarm.machine.steps import TrainingAhead
+from qres_core.training.tasks import TaskConfig, make_task
 
 ROUNDS = 4
 

@@ -15,18 +15,18 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_round_info
 
-from qres_core import LabError, RoundError, RoundInfo, Update, Vector
+from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import SECTIONS, Scenario
 from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.training import TrainerError
+from qres_core.errors import LabError, RoundError
 from qres_core.kernel.config import parse
 from qres_core.lab.checkpoint import CheckpointFolder
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, by_records, make_task
-from qres_core.lab.trainer import SECTIONS
-from qres_core.lab.workers import TrainingPool
-from qres_core.testing import make_round_info
+from qres_core.training.tasks import Task, TaskConfig, by_records, make_task
+from qres_core.training.workers import TrainingPool
 
 sys.path.append(str(Path(__file__).parent))  # workers find the module there too
 import pooled_trainers as trainers

@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from qres_core.kernel.config import parse
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.kernel.node_ids import node_ids
 from qres_core.node.status import StatusBoard
-from qres_core.swarm.node import Node, run_node
+from qres_core.swarm.runtime.node import Node, run_node
+from qres_core.training.tasks import TaskConfig, make_task
 
 IDS = node_ids(4, 1)
 

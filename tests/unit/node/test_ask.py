@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_core.node.ask import ask
 
 WHOLE: dict[str, Any] = {

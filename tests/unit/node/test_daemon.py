@@ -18,14 +18,15 @@ import attrs
 import pytest
 import structlog
 
-from qres_core import ConfigError, LabError, NodeId, NodeInfo, QresError, Standing, hookimpl
+from qres_core import NodeId, NodeInfo, Standing, hookimpl
+from qres_core.builtin.memory import MemoryTransport
+from qres_core.errors import ConfigError, LabError, QresError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.trainer import TrainerConfig
+from qres_core.kernel.node_ids import node_ids
 from qres_core.node import daemon, extra, logs, stopping
 from qres_core.node.calling import FILE, call
-from qres_core.swarm.memory import MemoryTransport
+from qres_core.training.table import TrainerConfig
 
 (ME,) = node_ids(1, 5)
 

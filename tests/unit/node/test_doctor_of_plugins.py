@@ -10,18 +10,20 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from qres_core import ConfigError, LinkKeys, NodeId, NodeInfo, Problem, hookimpl
+from qres_core import NodeId, NodeInfo, hookimpl
+from qres_core.attacks.scenario import SECTIONS
+from qres_core.builtin.memory import Memory
 from qres_core.cli.node import command
+from qres_core.errors import ConfigError, Problem
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.node_ids import node_ids
 from qres_core.kernel.policy import PolicyRule, SitePolicy
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.trainer import SECTIONS
 from qres_core.node import doctor as room
 from qres_core.node.daemon import prepare
 from qres_core.node.doctor import Doctor, Examined
 from qres_core.node.members import roster_of
-from qres_core.swarm.memory import Memory
+from qres_core.transport import LinkKeys
 
 IDS = node_ids(4, 1)
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import attrs
 import pytest
-
-from qres_core.cli import swarm
-from qres_core.node.box import BoxNode
-from qres_core.node.fleet import Fleet, NodeProcess
+from qres_lab.box.fleet import Fleet, NodeProcess
+from qres_lab.box.nodes import BoxNode
+from qres_lab.commands import swarm
 
 SLOW = 120.0
 """Seconds that a model takes to measure."""

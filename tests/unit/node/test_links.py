@@ -12,11 +12,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import CapturingLogger
 
-from qres_core import LinkReason, PeerChange, TransportEvent
 from qres_core.node import links, logs, metrics
 from qres_core.node.links import LinkBook
 from qres_core.node.status import StatusBoard
 from qres_core.node.telling import Teller
+from qres_core.transport import LinkReason, PeerChange, TransportEvent
 
 ANNA, BELA = b"a" * 32, b"b" * 32
 

@@ -29,7 +29,7 @@ def test_every_line_is_json_whoever_logs() -> None:
     log = logs.set_up("info", "json", stream)
     log.info("round closed", round=3)
     log.debug("not said")
-    logging.getLogger("qres_core.swarm.node").warning("the outbox is %s", "full")
+    logging.getLogger("qres_core.swarm.runtime.node").warning("the outbox is %s", "full")
     logging.getLogger("asyncio").info("not said")
     apart = logging.getLogger("apart")
     apart.propagate = False
@@ -42,7 +42,7 @@ def test_every_line_is_json_whoever_logs() -> None:
     ]
     assert lines[0]["round"] == 3
     assert lines[0]["level"] == "info"
-    assert lines[1]["logger"] == "qres_core.swarm.node"
+    assert lines[1]["logger"] == "qres_core.swarm.runtime.node"
     assert all("timestamp" in line for line in lines)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from qres_core.node.page import page
-from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.roster import Roster
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.members.pending_changes import PendingChanges
 
 NODE_JS = shutil.which("node")
 
@@ -35,7 +35,9 @@ globalThis.document = {
 };
 globalThis.fetch = async () => ({ok: true, status: 200, json: async () => REPORT});
 globalThis.setTimeout = () => setImmediate(() => {
-  const texts = Object.values(elements).map((e) => [e.id, e.textContent]);
+  const below = (c) => typeof c === "string" ? c : words(c);
+  const words = (e) => [e.textContent, ...e.children.map(below)].join(" ");
+  const texts = Object.values(elements).map((e) => [e.id, words(e).trim()]);
   console.log(JSON.stringify(Object.fromEntries(texts)));
   process.exit(0);
 });
@@ -72,6 +74,8 @@ def test_the_script_shows_what_a_node_reports(reports: list[dict[str, Any]]) -> 
     report = json.loads(json.dumps(reports[-1]))
     first, second, *_others = report["members"]
     first["banned_by_all"], second["silent"] = True, True
+    for member in report["members"]:
+        member["last_heard_seconds"] = None if member["self"] else 61.4
     report["history"][-1] |= {"closed": False, "void": True, "reason": "refused (QRES-E508)"}
     report["vanished"] = {"updates": 3, "text": "all vanish", "fix": "set swarm.scale = -7"}
     roster = Roster(tuple(bytes([k]) * 32 for k in range(4)), 1, 3)
@@ -94,5 +98,6 @@ def test_the_script_shows_what_a_node_reports(reports: list[dict[str, Any]]) -> 
     assert said["state"].startswith("running, ")  # not "the node does not answer"
     assert said["title"] == "status · anna"
     assert (said["step"], said["figure"]) == ("3", "loss 0.5000")
+    assert said["members"].count("61 s ago") == 3
     assert said["vanished-what"] == "3 so far: all vanish"
     assert said["roster"] == f"roster 0, {roster.digest.hex()[:12]}; 3 members must sign"

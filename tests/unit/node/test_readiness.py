@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qres_core.lab.nodes import node_ids
+from qres_core.kernel.node_ids import node_ids
 from qres_core.node.readiness import PROBE, PROBE_SECONDS, Readiness, disk_trouble
 from qres_core.node.status import StatusBoard
 

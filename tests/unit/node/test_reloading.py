@@ -14,7 +14,9 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import ConfigError, QresError, hookimpl, options
+from qres_core import hookimpl, options
+from qres_core.builtin.memory import Memory
+from qres_core.errors import ConfigError, QresError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -22,7 +24,6 @@ from qres_core.kernel.policy import PolicyRule, SitePolicy
 from qres_core.node import calling, logs
 from qres_core.node.calling import FILE, call, found_in, heard
 from qres_core.node.reloading import Reloader, changed
-from qres_core.swarm.memory import Memory
 
 
 @attrs.define(eq=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import anyio
 
 from qres_core.kernel.config import parse
-from qres_core.lab.nodes import node_ids
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.kernel.node_ids import node_ids
 from qres_core.node.status import StatusBoard
-from qres_core.swarm.effects import Removed
-from qres_core.swarm.node import Event, Node, run_node
-from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.context.effects import Removed
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.runtime.node import Event, Node, run_node
+from qres_core.training.tasks import TaskConfig, make_task
 
 IDS = node_ids(5, 1)
 LEAVES = IDS[4]

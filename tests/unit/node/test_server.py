@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import SocketListener, SocketStream
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 from qres_core.node import metrics, server
 from qres_core.node.ask import ask
 from qres_core.node.server import StatusServer, host_allowed, parse_address

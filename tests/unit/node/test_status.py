@@ -10,10 +10,10 @@ from rich.console import Console
 
 from qres_core import Outcome, RoundInfo, RoundStatus
 from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
-from qres_core.lab.nodes import node_ids
+from qres_core.kernel.node_ids import node_ids
 from qres_core.node import metrics
-from qres_core.node.status import HISTORY, REASONS, StatusBoard, counted, finite, spent
-from qres_core.swarm.effects import RoundEnded
+from qres_core.node.status import HISTORY, REASONS, StatusBoard, _since, counted, finite, spent
+from qres_core.swarm.context.effects import RoundEnded
 
 IDS = node_ids(4, 1)
 
@@ -126,6 +126,23 @@ def test_who_is_banned_by_all_and_who_is_long_silent_is_shown(
         assert [node for node, value in found.items() if value] == [member["id"]]
     assert families["qres_height"].samples[0].value == 3
     assert families["qres_members"].samples[0].value == 4
+
+
+def test_it_is_shown_how_long_ago_each_member_was_heard(reports: list[dict[str, Any]]) -> None:
+    first, last = reports
+    assert {member["last_heard_seconds"] for member in first["members"]} == {None}, "nobody yet"
+    heard = {member["self"]: member["last_heard_seconds"] for member in last["members"]}
+    assert heard == {True: None, False: 0.0}  # the board's clock is before the nodes'
+    assert (_since(2.0, 9.5), _since(2.0, 1.0), _since(None, 9.5)) == (7.5, 0.0, None)
+    mine, other, *others = sorted(last["members"], key=lambda member: not member["self"])
+    members = [mine, {**other, "last_heard_seconds": 61.4}, *others]
+    report = {**last, "members": members}
+    (line,) = (line for line in rendered(report).splitlines() if other["id"][:16] in line)
+    assert "61 s ago" in line
+    assert rendered(report).count("s ago") == 3, "not of itself"
+    text = metrics.render(report).decode()
+    assert f'qres_last_heard_seconds{{node="{other["id"]}"}} 61.4' in text
+    assert f'qres_last_heard_seconds{{node="{mine["id"]}"}}' not in text
 
 
 def test_a_void_height_is_counted_apart_from_an_aborted_round(

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from structlog.testing import CapturingLogger
 
-from qres_core import LinkReason, Outcome, PeerChange, RoundInfo, RoundStatus, TransportEvent
+from qres_core import Outcome, RoundInfo, RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.node.logs import BURST
 from qres_core.node.telling import Teller
-from qres_core.swarm.effects import (
+from qres_core.swarm.context.effects import (
     NOTHING_NEW,
     Agreed,
     Refused,
@@ -22,7 +22,8 @@ from qres_core.swarm.effects import (
     SatOut,
     Vanished,
 )
-from qres_core.swarm.node import Event
+from qres_core.swarm.runtime.node import Event
+from qres_core.transport import LinkReason, PeerChange, TransportEvent
 
 NODE = b"n" * 32
 INFO = RoundInfo("s", 3, bytes(32), 2, 0, (NODE,), 1, step=3)

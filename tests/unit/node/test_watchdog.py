@@ -8,8 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
-from qres_core import AttendedTransport, NodeId, RoundError
+from qres_core import NodeId
+from qres_core.errors import RoundError
 from qres_core.node.watchdog import CODE, LOOK_SECONDS, STUCK_SECONDS, Watchdog
+from qres_core.transport import AttendedTransport
 
 
 class Said:

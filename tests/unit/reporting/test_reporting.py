@@ -12,17 +12,16 @@ from html.parser import HTMLParser
 
 import attrs
 import pytest
+from qres_lab.demo import DemoResult
+from qres_lab.exhibit import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting
+from qres_lab.gallery import page as gallery_page
+from qres_lab.gallery.run import Shown
+from qres_lab.report import render as demo_page
 
-from qres_core.contract.gallery import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting
+from qres_core.attacks.scenario import Scenario
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
-from qres_core.lab.demo import DemoResult
-from qres_core.lab.gallery import page as gallery_page
-from qres_core.lab.gallery.run import Shown
-from qres_core.lab.report import render as demo_page
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
 from qres_core.reporting import (
     Axis,
     Chart,
@@ -38,6 +37,7 @@ from qres_core.reporting import (
     table,
     tag,
 )
+from qres_core.training.tasks import TaskConfig
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 SVG = "{http://www.w3.org/2000/svg}"

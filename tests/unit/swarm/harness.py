@@ -14,11 +14,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_lab.testing import make_node_ids
 
 from qres_core import (
     ACCEPT,
@@ -26,45 +28,39 @@ from qres_core import (
     Blame,
     Claims,
     Contribution,
-    Dialogue,
     Envelope,
     Evidence,
     Fault,
-    HeldOut,
     NodeId,
     NodeInfo,
     Outcome,
-    RoundError,
+    Reads,
     RoundInfo,
-    Screening,
     Update,
     Updates,
     Vector,
     Verdict,
-    VoidSet,
     hookimpl,
     model_digest,
     reject,
 )
+from qres_core.builtin.mean import Mean, weighted_mean
+from qres_core.builtin.memory import Memory
+from qres_core.claims import Verifies
 from qres_core.contract import canonical
+from qres_core.dialogues import Dialogue, VoidSet
+from qres_core.errors import RoundError
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.beginning import known_roster
-from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.effects import (
-    AskTrainer,
-    Broadcast,
+from qres_core.swarm.context.effects import (
     Diverged,
     Effect,
     RoundEnded,
-    SendTo,
-    Train,
 )
-from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
-from qres_core.swarm.mean import Mean, weighted_mean
-from qres_core.swarm.memory import Memory
-from qres_core.swarm.messages import (
+from qres_core.swarm.context.lateness import Lateness
+from qres_core.swarm.ledger.chain import Head, Link
+from qres_core.swarm.ledger.messages import (
     CandidateSet,
     Certificate,
     ContributionBody,
@@ -73,10 +69,13 @@ from qres_core.swarm.messages import (
     decode_vote,
     encode_vote,
 )
-from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.roster import Action, RosterChange
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.testing import make_node_ids
+from qres_core.swarm.ledger.roster import Action, RosterChange
+from qres_core.swarm.machine.resuming import known_roster
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.members.pending_changes import PendingChanges
+from qres_core.swarm.runtime.driver import Driver, Ports
+from qres_core.swarm.storage.journal import SEQUENCE_BLOCK, JournalEntry, Resume
+from qres_core.training import HeldOut, Screening
 
 NAME = "ward"
 DIMENSION = 3
@@ -173,7 +172,7 @@ class FlippedMean(Mean):
 class Nearest:
     """The update with the least sum of squared distances to the others; of equal ones the first."""
 
-    claims: ClassVar[Claims] = Claims(tolerates=None, by_products=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, reads=Reads.PRODUCTS)
 
     @staticmethod
     def of(rows: Sequence[Sequence[int]]) -> int:
@@ -200,7 +199,7 @@ class Nearest:
 class Tamed:
     """A wrapper: the longest update counts half, towards zero; of equally long ones the first."""
 
-    claims: ClassVar[Claims] = Claims(tolerates=None, by_products=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, reads=Reads.PRODUCTS)
 
     @staticmethod
     def of(rows: NDArray[np.int32], longest: int) -> NDArray[np.int32]:
@@ -218,7 +217,7 @@ class Tamed:
 class Uneven:
     """A wrapper that breaks its word: it leaves out rows by what a range of coordinates has."""
 
-    claims: ClassVar[Claims] = Claims(tolerates=None, coordinatewise=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, reads=Reads.COORDINATES)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
@@ -229,7 +228,7 @@ class Uneven:
 class Twice:
     """A wrapper that comes to the rule as often as it is told."""
 
-    claims: ClassVar[Claims] = Claims(tolerates=None, coordinatewise=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, reads=Reads.COORDINATES)
 
     times: int = 2
 
@@ -272,7 +271,7 @@ class Bulk(Checksum):
     """The same, and checks many at once."""
 
     name: ClassVar[str] = "bulk"
-    claims: ClassVar[Claims] = Claims(tolerates=None, transferable=True)
+    claims: ClassVar[Claims] = Claims(tolerates=None, verifies=Verifies(transferable=True))
     sizes: list[int] = attrs.field(init=False, factory=list[int])
 
     @hookimpl
@@ -550,6 +549,15 @@ class Message:
 
 
 Arrivals = Sequence[tuple[float, bytes]]
+
+
+class Patient(Lateness):
+    """Waits for everybody."""
+
+    def look(self, *_here: object) -> bool:
+        return False
+
+
 Rule = Callable[[Message], Arrivals | None]
 """What arrives of a message and after how long; ``None`` for the usual."""
 Training = Callable[[int, RoundInfo], Update | None]
@@ -563,18 +571,21 @@ def distinct_update(index: int, info: RoundInfo) -> Update:
 
 @attrs.define(eq=False)
 class Node:
-    """One node; ``machine`` is ``None`` for a puppet that only the test speaks for."""
+    """One node; ``driver`` is ``None`` for a puppet that only the test speaks for."""
 
     index: int
     node_id: NodeId
     notebook: Notebook
-    machine: RoundMachine | None = None
+    driver: Driver | None = None
     changes: PendingChanges | None = None
     effects: list[Effect] = attrs.field(factory=list)
     made_at: dict[int, float] = attrs.field(factory=dict)
     life: int = 0
     started: bool = False
-    tick_due: float = float("inf")
+
+    @property
+    def machine(self) -> RoundMachine | None:
+        return None if self.driver is None else self.driver.machine
 
     def plugin(self, name: str) -> Any:
         assert self.machine is not None
@@ -599,6 +610,19 @@ class Node:
     def refused(self) -> Counter[str]:
         assert self.machine is not None
         return self.machine.kernel.rejections
+
+
+class Noting(Driver):
+    """Notes what its machine wanted."""
+
+    def __init__(self, machine: RoundMachine, ports: Ports, node: Node, net: Net) -> None:
+        super().__init__(machine, ports)
+        self.node, self.net = node, net
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        self.node.effects.extend(effects)
+        super().carry_out(effects)
+        self.node.made_at.setdefault(self.machine.step, self.net.now)
 
 
 class Net:
@@ -673,7 +697,18 @@ class Net:
         for node in self.nodes:
             node.notebook.initial = self.initial
             if node.index not in puppets:
-                node.machine = self._machine(node)
+                self.remake(node)
+
+    def remake(self, node: Node) -> None:
+        """Give a node a new machine, which reads its notebook."""
+        ports = Ports(
+            broadcast=partial(self._broadcast, node),
+            send=lambda to, frame: self._carry(node, self.nodes[self.index_of[to]], frame),
+            train=lambda wanted: self._later(TRAINING, node, "train", wanted.round_info),
+            ask=lambda asked: self._later(self.judging or 0.0, node, "judge", asked),
+            wake=lambda due: self._push(max(due, self.now), node.index, "tick"),
+        )
+        node.driver = Noting(self._machine(node), ports, node, self)
 
     def _machine(self, node: Node) -> RoundMachine:
         tables: dict[str, Mapping[str, Any]] = {
@@ -737,6 +772,12 @@ class Net:
             waiting = self.nodes[index].changes
             assert waiting is not None
             waiting.offer(change, lambda _signed: True)
+
+    def wait_for_all(self) -> None:
+        """No node proposes before all are here, or the deadline is."""
+        for node in self.live:
+            assert node.machine is not None
+            node.machine._context.lateness = Patient(DEADLINE)
 
     # ── shorthand ─────────────────────────────────────────────────────────────────────────────
 
@@ -825,17 +866,17 @@ class Net:
 
     def start(self, indices: Sequence[int] | None = None) -> None:
         for node in self.live if indices is None else [self.nodes[i] for i in indices]:
-            assert node.machine is not None
+            assert node.driver is not None
             node.started = True
-            self.apply(node, node.machine.start(self.now))
+            node.driver.start(self.now)
 
     def restart(self, index: int) -> None:
         """Kill a node; a new machine reads its notebook."""
         node = self.nodes[index]
         node.life += 1
-        node.tick_due = float("inf")
-        node.machine = self._machine(node)
-        self.apply(node, node.machine.start(self.now))
+        self.remake(node)
+        assert node.driver is not None
+        node.driver.start(self.now)
 
     def run(
         self, *, seconds: float = 60.0, until: Callable[[], bool] | None = None, events: int = 0
@@ -854,58 +895,44 @@ class Net:
         return until is not None and until()
 
     def _handle(self, node: Node, life: int, what: str, data: Any) -> None:
-        machine = node.machine
-        if machine is None or not node.started:
+        driver = node.driver
+        if driver is None or not node.started:
             return
+        machine = driver.machine
         if node.index in self.down:
             if what != "deliver":
                 self._push(self.now + 0.1, node.index, what, data)
             return
         if what == "deliver":
             link, frame = data
-            self.apply(node, machine.receive(frame, link, self.now))
+            driver.receive(frame, link, self.now)
         elif life != node.life:
             return
         elif what == "tick":
-            if self.now >= node.tick_due:
-                node.tick_due = float("inf")
-                self.apply(node, machine.tick(self.now))
-                assert machine.next_tick > self.now, "a tick in the past would spin"
+            is_due = self.now >= driver.due
+            driver.tick(self.now)
+            assert not is_due or machine.next_tick > self.now, "a tick in the past would spin"
         elif what == "judge":
             if node.index in self.hung:
                 return
             data.run()
-            self.apply(node, machine.answered(data, self.now))
+            driver.carry_out(machine.answered(data, self.now))
         else:
             info: RoundInfo = data
-            update = self.train(node.index, info)
-            if update is None:
-                self.apply(node, machine.sit_out("no data", info.number, info.head, self.now))
-            else:
-                self.apply(node, machine.trained(update, info.number, info.head, self.now))
+            made = self.train(node.index, info)
+            driver.trained(info, "no data" if made is None else made, self.now)
 
     def apply(self, node: Node, effects: Sequence[Effect]) -> None:
-        node.effects.extend(effects)
-        for effect in effects:
-            match effect:
-                case Broadcast(frame):
-                    for other in self.nodes:
-                        if other is not node:
-                            self._carry(node, other, frame)
-                case SendTo(to, frame):
-                    self._carry(node, self.nodes[self.index_of[to]], frame)
-                case Train():
-                    self._push(self.now + TRAINING, node.index, "train", effect.round_info)
-                case AskTrainer():
-                    self._push(self.now + (self.judging or 0.0), node.index, "judge", effect)
-                case _:
-                    pass
-        assert node.machine is not None
-        node.made_at.setdefault(node.machine.step, self.now)
-        due = node.machine.next_tick
-        if due < node.tick_due:  # never true of a stopped node, whose next tick is never
-            node.tick_due = due
-            self._push(max(due, self.now), node.index, "tick")
+        assert node.driver is not None
+        node.driver.carry_out(effects)
+
+    def _later(self, seconds: float, node: Node, what: str, data: object) -> None:
+        self._push(self.now + seconds, node.index, what, data)
+
+    def _broadcast(self, sender: Node, frame: bytes) -> None:
+        for other in self.nodes:
+            if other is not sender:
+                self._carry(sender, other, frame)
 
     def _carry(self, sender: Node, receiver: Node, frame: bytes) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**26)

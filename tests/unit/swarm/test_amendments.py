@@ -8,12 +8,13 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import Fault, RoundError
+from qres_core import Fault
 from qres_core.contract.errors import RosterError
-from qres_core.swarm.amendments import Amendments, evidence_room
-from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet, Member, encode_vote
-from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.record import EMPTY, MAX_CHANGES
+from qres_core.errors import RoundError
+from qres_core.swarm.ledger.messages import EVIDENCE_BYTES, CandidateSet, Member, encode_vote
+from qres_core.swarm.ledger.misbehaviour import Misbehaviour
+from qres_core.swarm.ledger.unmerged_sets import EMPTY, MAX_CHANGES
+from qres_core.swarm.members.amendments import Amendments, evidence_room
 
 LIAR = 3
 
@@ -27,7 +28,7 @@ def _net(harness: ModuleType) -> Any:
 
 
 def amendments(net: Any) -> Amendments:
-    found = net.machine(0)._choice._amendments
+    found = net.machine(0)._height.choice._amendments
     assert isinstance(found, Amendments)
     return found
 
@@ -109,14 +110,14 @@ def test_a_refused_message_is_kept_if_it_proves_something(
     head = net.machine(0).head.digest
     vote = net.forge(LIAR, "choice/prevote", b"?", number=1, model=head, key=key)
     amendments(net).note(Fault.MALFORMED_PAYLOAD, vote, net.now)
-    assert (net.ids[LIAR] in net.machine(0)._parts.pool) is kept
+    assert (net.ids[LIAR] in net.machine(0)._pool) is kept
 
 
 @pytest.mark.parametrize(("key", "proposed"), [(LIAR, True), (1, False)])
 def test_what_is_no_proof_any_more_is_not_proposed(net: Any, key: int, *, proposed: bool) -> None:
     """Who replaced its key since did not make, for all that the others see, what it made."""
     item = lie(net, key=key)
-    net.machine(0)._parts.pool.add(item)
+    net.machine(0)._pool.add(item)
     found = amendments(net).added_to(everybody(net), merger(), net.now, first=True)
     assert found.evidence == ((item,) if proposed else ())
 
@@ -142,7 +143,7 @@ def test_a_set_without_those_who_leave_is_proposed_if_others_would_take_it(
         return candidate.waits or net.ids[LIAR] not in {m.sender for m in candidate.members}
 
     monkeypatch.setattr(Amendments, "leave_sets", leave)
-    net.machine(0)._parts.pool.add(lie(net))
+    net.machine(0)._pool.add(lie(net))
     plain = everybody(net, *absent)
     found = amendments(net).added_to(plain, merger(admits=admits), net.now, first=True)
     assert (found.members == plain.members) is whole

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_envelope
 
-from qres_core import BlobRef, WireError, canonical
+from qres_core import canonical
 from qres_core.contract.transport import CHUNK
-from qres_core.swarm.carrier import Announce, announce_bytes, announces
-from qres_core.testing import make_envelope
+from qres_core.errors import WireError
+from qres_core.swarm.runtime.carrier import Announce, announce_bytes, announces
+from qres_core.transport import BlobRef
 
 LIMIT = 64 * 2**20
 hashes = st.binary(min_size=32, max_size=32)

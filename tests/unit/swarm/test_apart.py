@@ -8,10 +8,11 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import Fault, WireError
+from qres_core import Fault
 from qres_core.contract import canonical
-from qres_core.swarm.chain import Head, beginning
-from qres_core.swarm.effects import Refused, SendTo
+from qres_core.errors import WireError
+from qres_core.swarm.context.effects import Refused, SendTo
+from qres_core.swarm.ledger.chain import Head, beginning
 
 OTHER = 1
 
@@ -42,7 +43,7 @@ def told(
 
 def say(net: Any, value: object) -> list[str]:
     """Have node 0 take it; what it says then."""
-    outlet = net.machine(0)._parts.outlet
+    outlet = net.machine(0)._outlet
     outlet.take()
     message = net.forge(OTHER, "head", canonical.dumps(value), number=0, model=bytes(32))
     net.machine(0)._catching_up.apart.take_head(message, net.now)

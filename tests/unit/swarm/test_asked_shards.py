@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 
 from qres_core import ACCEPT, NodeId, RoundInfo, RoundStatus, Update, reject
-from qres_core.swarm.missed_shards import MissedShards, ShardOf, pause
-from qres_core.swarm.shard_checks import ShardChecks
-from qres_core.swarm.shard_gathering import ShardGathering
-from qres_core.swarm.shard_messages import (
+from qres_core.swarm.shards.checks import ShardChecks
+from qres_core.swarm.shards.committees import ShardPlan
+from qres_core.swarm.shards.gathering import ShardGathering
+from qres_core.swarm.shards.messages import (
     ASK,
     ASKS_WHO,
     HELD,
@@ -23,9 +24,8 @@ from qres_core.swarm.shard_messages import (
     encode_ask,
     held_name,
 )
-from qres_core.swarm.shard_tallies import Holders
-from qres_core.swarm.shards import ShardPlan
-from qres_core.testing import make_node_ids
+from qres_core.swarm.shards.missed import MissedShards, ShardOf, pause
+from qres_core.swarm.shards.tallies import Holders
 
 LIAR = 1
 
@@ -74,7 +74,7 @@ def test_headers_for_half_of_the_members_have_nobody_given_what_it_has(
 
     if not guarded:
         monkeypatch.setattr(ShardGathering, "_tell", and_give)
-        monkeypatch.setattr("qres_core.swarm.holdings.pause", never)
+        monkeypatch.setattr("qres_core.swarm.shards.availability.pause", never)
     n, f, d = 12, 3, 3000
     net = harness.Net(n, byzantine=f, initial=range(d), options=SLOW, train=varied)
     head, honest = net.machine(0).head.digest, {*range(f, n)}
@@ -119,7 +119,7 @@ def test_one_that_asks_who_holds_shards_makes_nobody_say_more_to_all(
         net.start()
         for turn in range(8):
             net.run(seconds=0.26)
-            here = [*net.machine(LIAR)._parts.collector.gathering.of_round(1).values()]
+            here = [*net.machine(LIAR)._collector.gathering.of_round(1).values()]
             for to in range(9) if asks and turn < len(here) else ():
                 seats = plan.seats(net.ids[to])
                 pairs = [(here[turn].contribution.digest, index) for index in seats]
@@ -293,7 +293,7 @@ def test_a_node_whose_memory_was_short_for_a_moment_holds_its_shards_all_the_sam
     plan = ShardPlan.at(net.machine(0).head, 8)
     liar, sick = (net.index_of[plan.committees[0][place]] for place in (2, 0))
     unpack, failed = ShardPlan.unpack, list[int]()
-    checks = net.machine(sick)._parts.collector.sharding.parts._checks
+    checks = net.machine(sick)._collector.aggregation.parts._checks
 
     def short(plan: ShardPlan, index: int, octets: bytes) -> Any:
         if len(failed) < 4:

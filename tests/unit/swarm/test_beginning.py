@@ -11,16 +11,17 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 
-from qres_core import CompatibilityError, NodeId, NodeInfo, RoundError, Vector, model_digest
+from qres_core import NodeId, NodeInfo, Vector, model_digest
+from qres_core.errors import CompatibilityError, RoundError
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.journal import SqliteJournal
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.results import Merged, Void
-from qres_core.swarm.roster import Roster
-from qres_core.testing import make_node_ids
+from qres_core.swarm.ledger.chain import Head, Link
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Merged, Void
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.storage.journal import SqliteJournal
 
 IDS = make_node_ids(6)
 INITIAL: Vector = np.array([10, 20, 30], dtype=np.int32)

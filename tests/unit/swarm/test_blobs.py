@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import BlobRef, TransportError
+from qres_core.builtin.blobs import Ask, BlobStore, pull
 from qres_core.contract.transport import CHUNK
-from qres_core.swarm.blobs import Ask, BlobStore, pull
+from qres_core.errors import TransportError
+from qres_core.transport import BlobRef
 
 GOOD, BAD, SLOW, AWAY, HALF = (bytes([letter]) * 32 for letter in b"gbsah")
 DATA = bytes(range(256)) * (5 * CHUNK // 512)  # two and a half chunks

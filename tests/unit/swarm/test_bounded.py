@@ -11,11 +11,11 @@ import pytest
 
 from qres_core import Envelope, Vector, model_digest
 from qres_core.contract.stores import PrivateDatabase
-from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.journal import JournalEntry, SqliteJournal
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.results import Merged
-from qres_core.swarm.roster import Roster
+from qres_core.swarm.ledger.chain import Head, Link
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Merged
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.storage.journal import JournalEntry, SqliteJournal
 
 NODE = b"\x01" * 32
 MEMBERS = tuple(bytes([number]) * 32 for number in range(1, 5))

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qres_core import Companion, Envelope, RoundError
+from qres_core import Companion, Envelope
 from qres_core.contract import canonical
-from qres_core.swarm.effects import Refused, SendTo
-from qres_core.swarm.messages import ContributionBody, contribution_digest
-from qres_core.swarm.shelf import Allowance, Shelf, ShelvedFile
+from qres_core.errors import RoundError
+from qres_core.swarm.context.effects import Refused, SendTo
+from qres_core.swarm.ledger.messages import ContributionBody, contribution_digest
+from qres_core.swarm.storage.shelf import Allowance, Shelf, ShelvedFile
 
 PEER, OTHER = b"\x01" * 32, b"\x02" * 32
 
@@ -35,7 +36,7 @@ class BrokenFile:
 
 def with_shelf(net: Any, index: int, folder: Path) -> Any:
     """Have a node lay every contribution on the disk."""
-    collector = net.machine(index)._parts.collector
+    collector = net.machine(index)._collector
     collector._shelf = Shelf.open(folder, 1)
     return collector
 
@@ -126,7 +127,7 @@ def answered(harness: ModuleType, budget: int) -> list[list[int]]:
     """Bytes of each contribution that a node sends to one that asks for all, at each request."""
     net = harness.Net(8, byzantine=1, puppets=(7,), options={"memory": budget})
     net.start()
-    collector = net.machine(0)._parts.collector
+    collector = net.machine(0)._collector
     assert net.run(until=lambda: len(collector.gathering.of_round(1)) >= 7)
     wanted = [held.contribution.digest for held in collector.gathering.of_round(1).values()]
     model, found = net.machine(0).head.digest, list[list[int]]()

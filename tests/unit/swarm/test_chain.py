@@ -16,7 +16,7 @@ from qres_core.contract.errors import WireError
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.chain import (
+from qres_core.swarm.ledger.chain import (
     MAX_LINKS,
     SILENT,
     Head,
@@ -28,11 +28,11 @@ from qres_core.swarm.chain import (
     link_contributed,
     silent_since,
 )
-from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion, encode_vote
-from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.record import Record
-from qres_core.swarm.results import Conclusion, Merged, Result, Void
-from qres_core.swarm.roster import Roster, RosterChange
+from qres_core.swarm.ledger.messages import CandidateSet, Member, encode_conclusion, encode_vote
+from qres_core.swarm.ledger.misbehaviour import Misbehaviour
+from qres_core.swarm.ledger.results import Conclusion, Merged, Result, Void
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.ledger.unmerged_sets import Record
 
 SWARM = "ward"
 

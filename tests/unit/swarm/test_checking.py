@@ -10,9 +10,9 @@ import pytest
 
 from qres_core import Envelope, RoundStatus
 from qres_core.contract import canonical
-from qres_core.swarm import checking
-from qres_core.swarm.checking import CommitteeChecks, committees
-from qres_core.swarm.messages import (
+from qres_core.swarm.contributions import verification as checking
+from qres_core.swarm.contributions.verification import CommitteeChecks, committees
+from qres_core.swarm.ledger.messages import (
     CandidateSet,
     ContributionBody,
     Member,
@@ -281,7 +281,7 @@ def test_contributions_of_one_sender_do_not_pile_up(harness: ModuleType) -> None
         net.inject(unproved(net, 6, value), range(6))
     net.run(seconds=0.005)
     for index in range(6):
-        assert len(net.machine(index)._parts.collector.checks) <= 1
+        assert len(net.machine(index)._collector.checks) <= 1
         assert (6, "bulk:bad-proof") in against(net, index)
 
 
@@ -311,7 +311,7 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
     for index in range(6):
         assert members(net, index) == list(range(7))
         assert against(net, index) == {(6, "equivocation" if good else "bulk:bad-proof")}
-        assert net.machine(index)._parts.collector.gathering.get(contribution_digest(late)) is None
+        assert net.machine(index)._collector.gathering.get(contribution_digest(late)) is None
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", canonical.dumps([]), canonical.dumps([b"x"])])

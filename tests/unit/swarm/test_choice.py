@@ -10,12 +10,11 @@ import attrs
 import pytest
 
 from qres_core import Envelope, Fault, NodeId, RoundStatus, Standing
-from qres_core.swarm.chain import SILENT
-from qres_core.swarm.choice import WAIVED, refusal
-from qres_core.swarm.known_sets import KnownSets
-from qres_core.swarm.messages import CandidateSet, Member, Proposal, encode_vote
-from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.roster import RosterChange
+from qres_core.swarm.agreement.choice import WAIVED, KnownSets, refusal
+from qres_core.swarm.ledger.chain import SILENT
+from qres_core.swarm.ledger.messages import CandidateSet, Member, Proposal, encode_vote
+from qres_core.swarm.ledger.misbehaviour import Misbehaviour
+from qres_core.swarm.ledger.roster import RosterChange
 
 LIAR = 1  # proposes round 1
 HONEST = (0, 2, 3)
@@ -28,6 +27,7 @@ def statuses(net: Any, index: int) -> list[RoundStatus]:
 def staged(harness: ModuleType, **more: Any) -> Any:
     """Round 1 with the contributions of all but the liar, who is about to propose."""
     net = harness.Net(4, byzantine=1, puppets=(LIAR,), **more)
+    net.wait_for_all()
     net.start()
     net.run(seconds=0.5)
     return net
@@ -115,11 +115,11 @@ def test_evidence_in_a_decided_set_bans_from_the_next_height(harness: ModuleType
     for choice in (None, b"\x01" * 32):
         net.inject(net.vote(3, "choice/prevote", choice, number=1, model=head.digest), [0, 1, 2])
     net.run(seconds=0.1)
-    assert all(net.ids[3] in net.machine(index)._parts.pool for index in range(3))
+    assert all(net.ids[3] in net.machine(index)._pool for index in range(3))
     assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 1)
     for index in range(3):
         assert net.machine(index).head.bans == (net.ids[3],)
-        (link,) = net.machine(index)._parts.catching_up.recent.values()
+        (link,) = net.machine(index)._history.recent.values()
         assert [item.subject for item in link.chosen.evidence] == [net.ids[3]]
         assert link.head.bans == ()
     before = len(net.nodes[0].ended)
@@ -131,8 +131,8 @@ def test_evidence_in_a_decided_set_bans_from_the_next_height(harness: ModuleType
     number, head = net.machine(0).number, net.machine(0).head
     net.inject(net.vote(3, "choice/prevote", None, number=number, model=head.digest), [0])
     net.run(seconds=0.005)
-    assert net.ids[3] not in net.machine(0)._choice.engine.tally(number, 1).votes
-    assert all(not net.machine(index)._parts.pool for index in range(3))
+    assert net.ids[3] not in net.machine(0)._height.choice.engine.tally(number, 1).votes
+    assert all(not net.machine(index)._pool for index in range(3))
 
 
 def test_a_set_that_names_who_the_swarm_banned_is_refused(harness: ModuleType) -> None:
@@ -157,7 +157,7 @@ def test_a_set_that_names_who_the_swarm_banned_is_refused(harness: ModuleType) -
     net.inject(net.forge(LIAR, "choice/proposal", payload, number=number, model=digest), honest)
     net.run(seconds=0.01)
     assert {net.nodes[index].refused["set-names-stranger"] for index in honest} == {1}
-    assert machine._choice.engine.proposal(number) is None
+    assert machine._height.choice.engine.proposal(number) is None
 
 
 def lies(net: Any) -> dict[str, tuple[Misbehaviour, ...]]:
@@ -286,7 +286,7 @@ def test_signatures_that_a_liar_strips_from_a_locked_change_stop_nobody(
     net.run(seconds=0.2)
     # Nodes 0 and 3 prevoted for it, and with the liar's vote are locked; node 2 knows of none.
     value = candidate.digest(head)
-    assert net.machine(0)._choice.engine.lock is not None
+    assert net.machine(0)._height.choice.engine.lock is not None
     votes = tuple(
         net.vote(index, "choice/prevote", value, number=1, model=head) for index in (0, 1, 3)
     )
@@ -331,9 +331,9 @@ def test_a_proposal_of_a_round_out_of_reach_leaves_nothing_behind(harness: Modul
             net.inject(sent, [0])
     net.run(seconds=0.001)
     assert len(turns) > 90
-    assert not machine._choice.known_sets.known
-    assert not machine._choice.known_sets.proposed
-    assert not machine._parts.pool
+    assert not machine._height.choice.known_sets.known
+    assert not machine._height.choice.known_sets.proposed
+    assert not machine._pool
 
 
 def test_a_proposal_of_who_is_not_the_proposer_is_refused_and_proves_its_lie(
@@ -346,9 +346,9 @@ def test_a_proposal_of_who_is_not_the_proposer_is_refused_and_proves_its_lie(
     net.inject(net.forge(LIAR, "choice/proposal", payload, number=2, model=head), [0])
     net.run(seconds=0.001)
     machine = net.machine(0)
-    assert machine._choice.engine.proposal(2) is None
+    assert machine._height.choice.engine.proposal(2) is None
     assert net.nodes[0].refused["not-the-proposer"] == 1
-    assert net.ids[LIAR] in machine._parts.pool
+    assert net.ids[LIAR] in machine._pool
 
 
 @pytest.mark.parametrize("voters", [(0, 1, 3), (0, 3)])
@@ -367,7 +367,7 @@ def test_a_proposal_with_a_lock_needs_the_votes_of_a_quorum_for_it(
     net.inject(net.forge(2, "choice/proposal", payload, number=2, model=head), [0])
     net.run(seconds=0.001)
     proven = len(voters) == 3  # the control
-    assert (net.machine(0)._choice.engine.proposal(2) is not None) is proven
+    assert (net.machine(0)._height.choice.engine.proposal(2) is not None) is proven
     assert net.nodes[0].refused["unproven-lock"] == (0 if proven else 1)
 
 
@@ -381,12 +381,14 @@ def test_who_has_no_vote_accepts_nothing_and_asks_nobody(
     machine, whole = net.machine(0), made(net)
     candidate = attrs.evolve(whole, members=whole.members[1:])  # both of them were drawn
     asked: list[object] = []
-    monkeypatch.setattr(machine._choice._opinions, "ask", lambda *given: asked.append(given) or "")
+    monkeypatch.setattr(
+        machine._height.choice._opinions, "ask", lambda *given: asked.append(given) or ""
+    )
     if not member:
         roster = attrs.evolve(machine.head.roster, members=net.ids[1:], byzantine=0)
         machine._context.head = attrs.evolve(machine.head, roster=roster, missed=bytes(3))
-    value, merger = candidate.digest(machine.head.digest), machine._choice.merger
-    assert machine._choice._accepts(candidate, value, merger, net.now) is member
+    value, merger = candidate.digest(machine.head.digest), machine._height.choice.merger
+    assert machine._height.choice._accepts(candidate, value, merger, net.now) is member
     assert bool(asked) is member
 
 

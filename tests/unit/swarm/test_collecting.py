@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qres_lab.testing import make_envelope
 
-from qres_core import Blame, Envelope, Fault, WireError, reject
+from qres_core import Blame, Envelope, Fault, reject
 from qres_core.contract import canonical
-from qres_core.swarm import collecting
-from qres_core.swarm.collecting import Collector, fits_quoted
-from qres_core.swarm.gathering import MAX_PER_SENDER
-from qres_core.swarm.messages import CandidateSet, ContributionBody, Member, contribution_digest
-from qres_core.swarm.shelf import Allowance
-from qres_core.testing import make_envelope
+from qres_core.errors import WireError
+from qres_core.swarm.contributions import intake as collecting
+from qres_core.swarm.contributions.intake import Collector, fits_quoted
+from qres_core.swarm.ledger.messages import (
+    CandidateSet,
+    ContributionBody,
+    Member,
+    contribution_digest,
+)
+from qres_core.swarm.storage.kept_contributions import MAX_PER_SENDER
+from qres_core.swarm.storage.shelf import Allowance
 
 LIAR = 1  # proposes round 1, and says nothing by itself
 BULK: dict[str, Any] = {"plugins": {"bulk": {}}}
@@ -35,7 +41,7 @@ def _net(harness: ModuleType) -> Any:
 
 
 def collector(net: Any) -> Collector:
-    found = net.machine(0)._parts.collector
+    found = net.machine(0)._collector
     assert isinstance(found, Collector)
     return found
 
@@ -177,7 +183,7 @@ def test_a_vote_needs_all_of_a_set_and_that_it_can_be_had(
     assert not collector(net).has(candidate)
     assert take(net, mine)
     assert collector(net).has(candidate), "control"
-    monkeypatch.setattr(Collector, "available", lambda *_given: False)
+    monkeypatch.setattr(collector(net).aggregation, "available", lambda *_given: False)
     assert not collector(net).has(candidate)
 
 
@@ -205,7 +211,7 @@ def test_a_quoted_contribution_that_nobody_proves_is_refused(
 ) -> None:
     """Its author may have replaced the key since: then nobody is blamed."""
     kernel = net.machine(0).kernel
-    monkeypatch.setattr(kernel, "key_index", lambda _who: int(replaced))
+    monkeypatch.setattr(kernel.intake, "key_index", lambda _who: int(replaced))
     bad = reject("bad-tag", blame=Blame.LINK)
     monkeypatch.setattr(kernel, "quoted", lambda *_given: bad)
     assert fetched(net, made(net)) is None
@@ -218,7 +224,7 @@ def answers(net: Any, digests: list[bytes], head: bytes | None = None) -> int:
     """How many contributions node 2 is sent that asks node 0 for them."""
     here = net.machine(0).head.digest if head is None else head
     asked = net.forge(2, "fetch", canonical.dumps(digests), number=1, model=here)
-    outlet = net.machine(0)._parts.outlet
+    outlet = net.machine(0)._outlet
     outlet.take()
     collector(net).answer(asked, net.now)
     return len(outlet.take())
@@ -248,12 +254,12 @@ def test_what_a_set_names_is_checked_and_kept_when_the_next_round_begins(
 ) -> None:
     net = stage(harness, 7, 2, options={"proof_checks": proof_checks}, **BULK)
     checks = collector(net).checks
-    for held in [*checks._waiting.values()]:
-        del checks._waiting[held.contribution.digest]
+    for held in [*checks.waiting.values()]:
+        del checks.waiting[held.contribution.digest]
     good, bad = made(net, by=5), made(net, 8, by=6, good=False)
     for envelope in (good, bad):
-        held = collector(net)._held(envelope)
-        checks._waiting[held.contribution.digest] = held
+        held = collector(net)._held(envelope, contribution_digest(envelope))
+        checks.waiting[held.contribution.digest] = held
     checks.open_round([contribution_digest(envelope) for envelope in (good, bad)])
     assert len(checks) == 0
     assert has(net, good)
@@ -266,7 +272,7 @@ def test_what_is_asked_for_is_checked_first_and_nothing_else_is(harness: ModuleT
     checks = collector(net).checks
     assert checks.lend([bytes(32)]) == {}
     assert len(checks) == 3
-    digest = next(iter(checks._waiting))
+    digest = next(iter(checks.waiting))
     assert checks.lend([digest]) == {}
     assert len(checks) == 0
     assert collector(net).gathering.get(digest) is not None

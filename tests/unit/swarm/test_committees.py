@@ -7,9 +7,9 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids
 
-from qres_core.swarm.checking import Attestations, committees
-from qres_core.testing import make_node_ids
+from qres_core.swarm.contributions.verification import Attestations, committees
 
 
 @given(f=st.integers(0, 6), spare=st.integers(0, 20), number=st.integers(0, 2**40))

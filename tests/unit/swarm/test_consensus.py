@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.context import vote_threshold
-from qres_core.swarm.knowledge import AHEAD, BEHIND
-from qres_core.swarm.votes import (
+from qres_core.swarm.consensus.engine import AHEAD, BEHIND, Consensus
+from qres_core.swarm.consensus.votes import (
     Action,
     Decide,
     Enter,
@@ -24,6 +22,7 @@ from qres_core.swarm.votes import (
     VoteSet,
     Wait,
 )
+from qres_core.swarm.context.position import vote_threshold
 
 A, B = b"\xaa" * 32, b"\xbb" * 32
 PREVOTE, PRECOMMIT = Step.PREVOTE, Step.PRECOMMIT
@@ -223,6 +222,7 @@ def test_who_is_no_voter_follows_and_says_nothing() -> None:
         max_size=80,
     )
 )
+@example([(PREVOTE, number, 3, A) for number in (1, 1, 2, 3, 0)])
 def test_what_a_liar_and_a_stranger_say_is_bounded_and_moves_nobody(
     said: list[tuple[Step, int, int, bytes | None]],
 ) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import attrs
 
-from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.knowledge import BEHIND
-from qres_core.swarm.votes import (
+from qres_core.swarm.consensus.engine import BEHIND, Consensus
+from qres_core.swarm.consensus.votes import (
     Action,
     Decide,
     Enter,

@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_node_ids
 
 from qres_core import Standing
-from qres_core.swarm.chain import Head
-from qres_core.swarm.context import NodeContext
-from qres_core.swarm.roster import Roster
-from qres_core.testing import make_node_ids
+from qres_core.swarm.context.position import NodeContext
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.roster import Roster
 
 IDS = tuple(sorted(make_node_ids(5)))
 HEAD = Head.first("swarm", bytes(32), Roster(IDS[:4], 1, 3), bytes(32))
@@ -21,7 +21,7 @@ HEAD = Head.first("swarm", bytes(32), Roster(IDS[:4], 1, 3), bytes(32))
 def context(me: int, head: Head = HEAD, banned: tuple[int, ...] = ()) -> NodeContext:
     against = {IDS[index] for index in banned}
     kernel: Any = SimpleNamespace(standing=lambda who: Standing(banned=who in against))
-    swarm: Any = SimpleNamespace(deadline_stretch=1.0, participants=0)
+    swarm: Any = SimpleNamespace(deadline=10.0, deadline_stretch=1.0, participants=0)
     return NodeContext(IDS[me], kernel, swarm, head)
 
 

@@ -12,26 +12,16 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_envelope, make_node_ids
 
-from qres_core import (
-    Accusation,
-    Blame,
-    Contribution,
-    DialogueMessage,
-    Fault,
-    NodeId,
-    RoundInfo,
-    Send,
-    WireError,
-    reject,
-)
+from qres_core import Accusation, Blame, Contribution, Fault, NodeId, RoundInfo, reject
 from qres_core.contract import canonical
 from qres_core.contract.wire import ENVELOPE_OVERHEAD
-from qres_core.kernel.kernel import Kernel
-from qres_core.swarm import dialogues as room
-from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
-from qres_core.swarm.effects import Refused
-from qres_core.swarm.messages import (
+from qres_core.dialogues import DialogueMessage, Send
+from qres_core.errors import WireError
+from qres_core.kernel.intake import Intake
+from qres_core.swarm.context.effects import Refused
+from qres_core.swarm.ledger.messages import (
     DIALOGUE,
     HOLDING,
     MAX_RELAYED,
@@ -46,7 +36,8 @@ from qres_core.swarm.messages import (
     said_bytes,
     said_id,
 )
-from qres_core.testing import make_envelope, make_node_ids
+from qres_core.swarm.machine import dialogues as room
+from qres_core.swarm.storage.dialogue_log import DialogueLog, Said, dialogue_kind
 
 LIAR = 3
 
@@ -478,7 +469,7 @@ def test_the_messages_of_a_few_rounds_are_kept_and_no_more(make_net: Callable[..
     net = make_net(Chat)
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 8)
-    logs = net.machine(0)._parts.dialogues._logs
+    logs = net.machine(0)._dialogues._logs
     assert len(logs) == room.KEPT_ROUNDS + 1
     assert max(logs) == net.machine(0).number
 
@@ -564,7 +555,7 @@ def test_yesterdays_message_is_nothing_in_todays_round(make_net: Callable[..., A
     # As it was, and within a relay that says it is of the old round, or of today's.
     for number in (1, today):
         model = old.envelope.head if number == 1 else net.machine(0).head.digest
-        net.machine(0)._parts.dialogues._awaited[net.ids[LIAR]] = 4
+        net.machine(0)._dialogues._awaited[net.ids[LIAR]] = 4
         net.inject(relayed(net, LIAR, [old.envelope], model, number), [0])
     net.inject(old.envelope, [0])
     net.run(seconds=0.001)
@@ -633,7 +624,7 @@ def test_a_node_is_sent_as_much_of_an_author_as_is_allowed(
     net, model = lone(make_net)
     net.inject(net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model), [0])
     net.run(seconds=0.01)
-    dialogues = net.machine(0)._parts.dialogues
+    dialogues = net.machine(0)._dialogues
     (said,) = dialogues._logs[1]
     before = room.MAX_REPEATED * room.SMALL - len(said.envelope.to_bytes()) + more
     dialogues._sent[net.ids[LIAR], net.ids[1]] = before
@@ -733,7 +724,7 @@ def test_what_a_liar_hangs_on_a_message_is_refused(
     junk = {f"junk{i}": bytes(4096) for i in range(7)}
     if not guarded:
         for index in (0, 1, 2):
-            net.machine(index).kernel.signers = frozenset({"mac", *junk})
+            net.machine(index).kernel.intake.signers = frozenset({"mac", *junk})
     hung = said.with_auth({**said.auth, **junk})
     net.inject(hung, [0], link=LIAR)
     assert net.run(until=lambda: told_to(net, 2, LIAR), seconds=10)
@@ -766,14 +757,14 @@ def test_who_hands_on_what_another_holds_for_revoked_is_not_blamed(
     """
     net, model = lone(make_net)
     kernel = net.machine(0).kernel
-    judge = kernel.authenticate
+    judge = kernel.intake.authenticate
 
     def authenticate(envelope: Any, source: NodeId, now: float, **how: bool) -> Any:
         if envelope.sender == net.ids[LIAR]:
             return reject("revoked", blame=blame), "mac"
         return judge(envelope, source, now, **how)
 
-    monkeypatch.setattr(kernel, "authenticate", authenticate)
+    monkeypatch.setattr(kernel.intake, "authenticate", authenticate)
     net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [1])
     given = net.forge(LIAR, "contribution", b"", number=1, model=model)
     net.inject(net.forge(1, "fetched", given.to_bytes(), number=1, model=model), [0])
@@ -797,15 +788,19 @@ def test_who_was_revoked_speaks_through_nobody(
         kernel = net.machine(index).kernel
 
         def authenticate(
-            envelope: Any, source: NodeId, now: float, judge: Any = kernel.authenticate, **how: bool
+            envelope: Any,
+            source: NodeId,
+            now: float,
+            judge: Any = kernel.intake.authenticate,
+            **how: bool,
         ) -> Any:
             if envelope.sender == net.ids[LIAR] and not how.get("quoted"):
                 return reject("revoked", blame=Blame.NOBODY), "mac"
             return judge(envelope, source, now, **how)
 
-        monkeypatch.setattr(kernel, "authenticate", authenticate)
+        monkeypatch.setattr(kernel.intake, "authenticate", authenticate)
     if not guarded:
-        monkeypatch.setattr(Kernel, "takes_part", lambda *_: True)
+        monkeypatch.setattr(Intake, "takes_part", lambda *_: True)
     fresh = net.forge(LIAR, "dialogue/talk/0", b"after it went", number=1, model=model)
     net.inject(fresh, [0, 1, 2], link=LIAR)
     net.run(seconds=6.0)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qres_core import Envelope
-from qres_core.swarm.steps import Round
-from qres_core.swarm.sync import Pace
+from qres_core.swarm.machine.steps import Round
+from qres_core.swarm.sync.pace import Pace
 
 LIAR, HONEST = bytes([1]) * 32, bytes([2]) * 32
 
@@ -29,7 +29,8 @@ def test_nothing_early_is_taken_of_whom_the_swarm_banned_since(
     for sender in (LIAR, HONEST):
         pace.keep(said(sender), 1)
     waiting: Any = SimpleNamespace(
-        parts=SimpleNamespace(pace=pace, context=SimpleNamespace(head=SimpleNamespace(bans=bans))),
+        pace=pace,
+        context=SimpleNamespace(head=SimpleNamespace(bans=bans)),
         dispatch=lambda envelope, _now: heard.append(envelope.sender),
     )
     Round._take_early(waiting, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qres_core.swarm.consensus import Action, Consensus, Decide, Lock, Step, Vote
+from qres_core.swarm.consensus.engine import Action, Consensus, Decide, Lock, Step, Vote
 
 MINE = b"mine"
 THEIRS = b"theirs"

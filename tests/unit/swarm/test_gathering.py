@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from qres_core import Contribution, Envelope
 from qres_core.contract.types import FULL_STANDING, MAX_WEIGHT
-from qres_core.swarm.gathering import MAX_PER_SENDER, Gathering, Held
-from qres_core.swarm.messages import CandidateSet, ContributionBody, Member, contribution_digest
+from qres_core.swarm.ledger.messages import (
+    CandidateSet,
+    ContributionBody,
+    Member,
+    contribution_digest,
+)
+from qres_core.swarm.storage.kept_contributions import MAX_PER_SENDER, Gathering, Held
 
 MODEL = b"\x05" * 32
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core import Envelope
-from qres_core.swarm.messages import (
+from qres_core.swarm.consensus.votes import Lock, Step
+from qres_core.swarm.ledger.messages import (
     CandidateSet,
     Member,
     OutcomeProposal,
@@ -19,8 +20,7 @@ from qres_core.swarm.messages import (
     encode_conclusion,
     encode_vote,
 )
-from qres_core.swarm.results import Conclusion, Merged
-from qres_core.swarm.votes import Lock, Step
+from qres_core.swarm.ledger.results import Conclusion, Merged
 
 LIAR = 1
 VALUE = b"\x44" * 32
@@ -29,6 +29,7 @@ VALUE = b"\x44" * 32
 def staged(harness: ModuleType) -> Any:
     """Round 1 with no proposal yet."""
     net = harness.Net(4, byzantine=1, puppets=(LIAR,))
+    net.wait_for_all()
     net.start()
     net.run(seconds=0.5)
     return net
@@ -41,7 +42,7 @@ def votes(net: Any, voters: Sequence[int], value: bytes = VALUE, **more: Any) ->
 
 
 def ask(net: Any, quoted: Sequence[Envelope], by: int = LIAR) -> bool:
-    choice = net.machine(0)._choice
+    choice = net.machine(0)._height.choice
     found: bool = choice.quoted(Step.PREVOTE, 1, VALUE, quoted, net.ids[by], net.now)
     return found
 
@@ -52,7 +53,7 @@ def test_a_quoted_quorum_counts_exactly_if_enough_of_it_is_authentic(
 ) -> None:
     """Against counting by hand, in whatever order, with whatever beside it."""
     net = shared(harness)
-    net.machine(0)._choice._liars.clear()
+    net.machine(0)._height.choice._liars.clear()
     good = data.draw(st.sets(st.integers(0, 3)))
     junk = [
         *votes(net, [0, 2], value=b"\x55" * 32),
@@ -64,11 +65,11 @@ def test_a_quoted_quorum_counts_exactly_if_enough_of_it_is_authentic(
         *votes(net, sorted(good)),
     ]  # fmt: skip
     quoted = data.draw(st.permutations([*votes(net, sorted(good)), *junk]))
-    engine = net.machine(0)._choice.engine
+    engine = net.machine(0)._height.choice.engine
     engine._tallies.pop((1, Step.PREVOTE), None)
-    net.machine(0)._choice._proofs.clear()
+    net.machine(0)._height.choice._proofs.clear()
     assert ask(net, quoted) == (len(good) >= 3)
-    kept = net.machine(0)._choice.quorum(Step.PREVOTE, 1, VALUE)
+    kept = net.machine(0)._height.choice.quorum(Step.PREVOTE, 1, VALUE)
     if len(good) >= 3:
         senders = [net.index_of[vote.sender] for vote in kept]
         assert len(senders) == 3 == len({*senders} & good)
@@ -96,7 +97,7 @@ def test_who_quoted_none_is_not_asked_again_at_this_height_and_is_at_the_next(
     assert ask(net, votes(net, [0, 2, 3]), by=2)
     assert ask(net, (), by=LIAR), "what is known needs no proof"
     assert net.run(until=lambda: min(net.steps()) >= 1)
-    assert net.ids[LIAR] not in net.machine(0)._choice._liars
+    assert net.ids[LIAR] not in net.machine(0)._height.choice._liars
     assert ask(net, votes(net, [0, 2, 3]))
 
 
@@ -131,14 +132,14 @@ def _propose_all(net: Any) -> None:
     net.rule = rule
 
 
-@pytest.mark.parametrize("instance", ["_choice", "_outcome"])
+@pytest.mark.parametrize("instance", ["choice", "outcome"])
 def test_a_lock_that_is_told_is_known_and_can_be_told_on(
     harness: ModuleType, instance: str
 ) -> None:
     net = staged(harness)
     machine = net.machine(0)
     head = machine.head.digest
-    if instance == "_choice":
+    if instance == "choice":
         candidate = CandidateSet(1, tuple(Member(i, VALUE) for i in net.ids[:3]))
         value, prefix = candidate.digest(head), "choice/"
         quoted = tuple(votes(net, [0, 1, 2], value=value))
@@ -154,7 +155,7 @@ def test_a_lock_that_is_told_is_known_and_can_be_told_on(
     told = net.forge(LIAR, prefix + "lock", payload, number=1, model=head)
     net.inject(told, [0])
     net.run(seconds=0.001)
-    instance_of = getattr(machine, instance)
+    instance_of = getattr(machine._height, instance)
     assert instance_of.engine.tally(1, Step.PREVOTE).has_quorum(value)
     proof = instance_of.quorum(Step.PREVOTE, 1, value)
     assert {vote.sender for vote in proof} == set(net.ids[:3])
@@ -187,7 +188,7 @@ def test_votes_of_a_replaced_key_prove_nothing_and_blame_nobody(
     net = staged(harness)
     kernel, head = net.machine(0).kernel, net.machine(0).head.digest
     monkeypatch.setattr(kernel, "authentic", lambda *_of: False)
-    monkeypatch.setattr(kernel, "key_index", lambda who: int(replaced and who == net.ids[2]))
+    monkeypatch.setattr(kernel.intake, "key_index", lambda who: int(replaced and who == net.ids[2]))
     candidate = CandidateSet(1, tuple(Member(i, VALUE) for i in net.ids[:3]))
     quoted = tuple(votes(net, [0, 1, 2], value=candidate.digest(head)))
     shown = Proposal(candidate, 1, quoted).to_bytes()
@@ -213,9 +214,9 @@ def test_a_lock_outlives_a_restart_with_its_proof(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, rule=rule)
     net.start()
     assert net.run(until=lambda: net.nodes[2].notebook.lock is not None)
-    locked = net.machine(2)._choice.engine.lock
+    locked = net.machine(2)._height.choice.engine.lock
     net.restart(2)
-    assert net.machine(2)._choice.engine.lock == locked
+    assert net.machine(2)._height.choice.engine.lock == locked
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=20.0)
     assert not net.forks()
     sent = [m for m in net.sent if m.kind == "choice/proposal" and m.sender == 2]
@@ -223,7 +224,7 @@ def test_a_lock_outlives_a_restart_with_its_proof(harness: ModuleType) -> None:
     assert proposal.lock_round == 1
     assert len(proposal.prevotes) == 3
     assert {node.refused["unproven-lock"] for node in net.nodes} == {0}
-    (link,) = [net.machine(0)._parts.catching_up.links[0]]
+    (link,) = [net.machine(0)._history.links[0]]
     assert link.chosen == proposal.candidate
 
 
@@ -248,7 +249,7 @@ def test_votes_that_are_quoted_count_if_who_they_name_made_them(
         for voter in forged
     ]
     assert ask(net, [*made_up, *votes(net, voters)]) is counts
-    kept = net.machine(0)._choice.quorum(Step.PREVOTE, 1, VALUE)
+    kept = net.machine(0)._height.choice.quorum(Step.PREVOTE, 1, VALUE)
     assert [net.index_of[vote.sender] for vote in kept] == ([0, 2, 3] if counts else [])
 
 

@@ -9,17 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qres_core import (
-    CompatibilityError,
-    RoundInfo,
-    RoundStatus,
-    Screening,
-    Standing,
-    Update,
-    Vector,
-)
-from qres_core.swarm.choice import objections
-from qres_core.swarm.messages import CandidateSet, Member
+from qres_core import RoundInfo, RoundStatus, Standing, Update, Vector
+from qres_core.errors import CompatibilityError
+from qres_core.swarm.agreement.choice import objections
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.training import Screening
 
 HARMFUL = 1_000
 
@@ -185,7 +179,7 @@ def test_a_share_above_the_standing_is_not_voted_for(harness: ModuleType) -> Non
     sender, other = net.ids[0], net.ids[2]
     members = (Member(sender, bytes(32), 2**31), Member(other, bytes(32), 2**32))
     candidate = CandidateSet(1, tuple(sorted(members, key=lambda member: member.sender)))
-    assert objections(machine._parts.context, candidate) == {}
+    assert objections(machine._context, candidate) == {}
     held = net.machine(1).kernel
     object.__setattr__(held, "standing", lambda _sender: Standing(2**31))
-    assert objections(machine._parts.context, candidate) == {other: "standing-bent"}
+    assert objections(machine._context, candidate) == {other: "standing-bent"}

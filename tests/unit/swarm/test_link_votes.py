@@ -6,19 +6,19 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_node_ids
 
 from qres_core import Envelope, NodeId
-from qres_core.swarm.chain import Head, Link, follow
-from qres_core.swarm.messages import (
+from qres_core.swarm.ledger.chain import Head, Link, follow
+from qres_core.swarm.ledger.messages import (
     OUTCOME_PRECOMMIT,
     OUTCOME_PREVOTE,
     CandidateSet,
     Member,
     encode_conclusion,
 )
-from qres_core.swarm.results import Conclusion, Merged, Void
-from qres_core.swarm.roster import Roster
-from qres_core.testing import make_node_ids
+from qres_core.swarm.ledger.results import Conclusion, Merged, Void
+from qres_core.swarm.ledger.roster import Roster
 
 IDS = tuple(sorted(make_node_ids(7)))
 ROSTER = Roster(IDS[:4], 1, 3)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from qres_lab.testing import make_updates
 
 from qres_core import Needs
-from qres_core.swarm.mean import Mean, weighted_mean
-from qres_core.testing import make_updates
+from qres_core.builtin.mean import Mean, weighted_mean
 
 LOW, HIGH = -(2**31), 2**31 - 1
 HEAVY = 2**30

@@ -12,17 +12,17 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_lab.testing import make_node_ids
 
 from qres_core import ACCEPT, Envelope, Evidence, Fault, Verdict, hookimpl, reject
 from qres_core.contract.errors import RosterError, RoundError, WireError
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.effects import Removed
-from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.sync import CatchingUp
-from qres_core.swarm.votes import Step
-from qres_core.testing import make_node_ids
+from qres_core.kernel.intake import Intake
+from qres_core.swarm.consensus.votes import Step
+from qres_core.swarm.context.effects import Removed
+from qres_core.swarm.machine.rounds import RoundMachine
+from qres_core.swarm.members.pending_changes import PendingChanges
+from qres_core.swarm.sync.catching_up import CatchingUp
 
 
 def heads(net: Any, indices: Sequence[int]) -> dict[int, set[bytes]]:
@@ -193,7 +193,7 @@ def test_a_change_that_nobody_signed_is_refused_by_all(
     assert net.nodes[1].refused["unproven-change"]
     assert min(net.steps()) >= 8, "it costs attempts, and no stall"
     # Positive control: without the check one liar changes the members.
-    monkeypatch.setattr("qres_core.swarm.amendments.authorised", lambda *_given: True)
+    monkeypatch.setattr("qres_core.swarm.members.amendments.authorised", lambda *_given: True)
     assert epoch(attempt(), 1) == 1
 
 
@@ -222,7 +222,9 @@ def test_a_change_that_the_plugins_do_not_work_with_is_never_decided(
 
     assert epoch(attempt(), 0) == 0
     # Positive control: where nobody asks the plugins, it is decided.
-    monkeypatch.setattr("qres_core.swarm.amendments.Amendments._work_with", lambda *_given: True)
+    monkeypatch.setattr(
+        "qres_core.swarm.members.amendments.Amendments._work_with", lambda *_given: True
+    )
     assert epoch(attempt(), 0) == 1
 
 
@@ -313,7 +315,7 @@ def test_where_an_authority_decides_no_signature_of_members_counts(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
 ) -> None:
     if not guarded:
-        monkeypatch.setattr(Kernel, "authority", lambda _kernel, _now: None)
+        monkeypatch.setattr(Intake, "authority", lambda _intake, _now: None)
     monkeypatch.setitem(harness.INSTALLED, "office", Installed.local("office", Office))
     net = harness.Net(
         5, byzantine=1, members=4, options={"authority": "ca"}, plugins={"office": {}}
@@ -360,7 +362,7 @@ def test_a_later_roster_is_as_good_a_beginning_as_the_first(harness: ModuleType)
     net.raw_swarm |= {"nodes": 6, "quorum": given.quorum, "roster_epoch": 2}
     node = net.nodes[5]
     node.changes = None
-    node.machine = net._machine(node)
+    net.remake(node)
     net.start([5])
     assert not net.machine(5).is_member, "nobody else was ever at its first head"
     assert grows(net, range(6))
@@ -408,15 +410,15 @@ def listed_net(
 
 def judge_by_todays_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard removed: a quoted message is judged as if it were said now."""
-    now = Kernel.authenticate
+    now = Intake.authenticate
 
     def authenticate(
-        kernel: Kernel, envelope: Envelope, source: bytes, at: float, *, quoted: bool = False
+        intake: Intake, envelope: Envelope, source: bytes, at: float, *, quoted: bool = False
     ) -> tuple[Verdict, str]:
         del quoted
-        return now(kernel, envelope, source, at)
+        return now(intake, envelope, source, at)
 
-    monkeypatch.setattr(Kernel, "authenticate", authenticate)
+    monkeypatch.setattr(Intake, "authenticate", authenticate)
 
 
 def faults_against(net: Any, at: int, subjects: Sequence[int]) -> list[Evidence]:
@@ -447,7 +449,8 @@ def test_a_lock_is_proven_by_votes_of_a_member_revoked_since(
     net.start()
     honest = [0, 1, 2]
     assert net.run(seconds=60, until=lambda: all(net.machine(i).number >= 2 for i in honest))
-    proof = net.machine(0)._choice.quorum(Step.PREVOTE, 1, net.machine(0)._choice.engine.lock.value)
+    choice = net.machine(0)._height.choice
+    proof = choice.quorum(Step.PREVOTE, 1, choice.engine.lock.value)
     assert [net.index_of[vote.sender] for vote in proof] == [0, 1, 3]
     net.rule = harness.drop(sender=3)
     lists.write(honest, FOUR, net.ids)
@@ -524,7 +527,9 @@ def test_a_swarm_that_is_stopped_while_locked_does_not_start_with_other_members(
             net._machine(net.nodes[index])
     # Positive control: without the check nodes go on with members that their files do not name.
     with monkeypatch.context() as unguarded:
-        unguarded.setattr("qres_core.swarm.beginning._refuse_other_roster", lambda *_given: None)
+        unguarded.setattr(
+            "qres_core.swarm.machine.resuming._refuse_other_roster", lambda *_given: None
+        )
         assert len(net._machine(net.nodes[0]).head.roster) == 4
     # The new way: the set that all are locked on is decided, and then the change.
     net.first, net.raw_swarm = first, raw

@@ -9,23 +9,13 @@ import anyio
 import anyio.lowlevel
 import attrs
 import pytest
+from qres_lab.testing import make_round_info
 
-from qres_core import (
-    ACCEPT,
-    Delivery,
-    LinkReason,
-    NodeInfo,
-    PeerChange,
-    RoundError,
-    Transport,
-    TransportError,
-    TransportEvent,
-    Verdict,
-    reject,
-)
-from qres_core.swarm.inbox import Inbox
-from qres_core.swarm.memory import Memory, MemoryTransport
-from qres_core.testing import make_round_info
+from qres_core import ACCEPT, NodeInfo, Verdict, reject
+from qres_core.builtin.inbox import Inbox
+from qres_core.builtin.memory import Memory, MemoryTransport
+from qres_core.errors import RoundError, TransportError
+from qres_core.transport import Delivery, LinkReason, PeerChange, Transport, TransportEvent
 
 A, B, C = (bytes([letter]) * 32 for letter in b"abc")
 

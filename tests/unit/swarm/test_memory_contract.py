@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import attrs
 import pytest
+from qres_lab.testing import Endpoint, TransportContract, make_node_ids
+from qres_lab.testing.transport import Admission
 
-from qres_core import BlobRef, TransportLimits
-from qres_core.swarm.hub import Faults
-from qres_core.swarm.memory import MemoryTransport
-from qres_core.testing import Endpoint, TransportContract, make_node_ids
-from qres_core.testing.transport import Admission
+from qres_core.builtin.hub import Faults
+from qres_core.builtin.memory import MemoryTransport
+from qres_core.transport import BlobRef, TransportLimits
 
 LIMITS = TransportLimits(32 * 1024, 2**20, 2**24)
 SWARMS = itertools.count()

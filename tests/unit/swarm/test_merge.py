@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids, make_round_info
 
-from qres_core import ACCEPT, HeldOut, Screening, Standing, Vector, reject
+from qres_core import ACCEPT, Standing, Vector, reject
 from qres_core.kernel.config import SwarmConfig
-from qres_core.swarm.chain import Head
-from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import Member
-from qres_core.swarm.roster import Roster
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core.swarm.contributions.merge import Merger
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.messages import Member
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.training import HeldOut, Screening
 
 IDS = make_node_ids(4)
 MEMBERS = tuple(Member(sender, bytes([rank]) * 32) for rank, sender in enumerate(IDS))

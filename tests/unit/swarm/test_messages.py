@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import Companion, Envelope, Fault, WireError, canonical
+from qres_core import Companion, Envelope, Fault, canonical
 from qres_core.contract.companion import MAX_COMPANION_BYTES
 from qres_core.contract.packing import pack
 from qres_core.contract.types import FULL_STANDING, MAX_WEIGHT, check_vector
-from qres_core.swarm.chain import (
+from qres_core.errors import WireError
+from qres_core.swarm.ledger.chain import (
     MAX_LINKS,
     SILENT,
     Head,
@@ -24,7 +25,7 @@ from qres_core.swarm.chain import (
     decode_links,
     encode_links,
 )
-from qres_core.swarm.messages import (
+from qres_core.swarm.ledger.messages import (
     MAX_COMPANIONS,
     MAX_PROOF_BYTES,
     MAX_PROOFS,
@@ -54,9 +55,9 @@ from qres_core.swarm.messages import (
     encode_vote,
     set_limit,
 )
-from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.results import Conclusion, Merged, Void
-from qres_core.swarm.roster import Roster
+from qres_core.swarm.ledger.misbehaviour import Misbehaviour
+from qres_core.swarm.ledger.results import Conclusion, Merged, Void
+from qres_core.swarm.ledger.roster import Roster
 
 NODES = 4
 DIMENSION = 3
@@ -556,9 +557,9 @@ def test_each_field_of_a_set_is_checked(kind: str, raw: Any, field: str) -> None
 def test_a_set_quotes_evidence_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = sound(2, [PROOF])
     octets = sum(map(len, PROOF[1]))
-    monkeypatch.setattr("qres_core.swarm.messages.EVIDENCE_BYTES", octets)
+    monkeypatch.setattr("qres_core.swarm.ledger.messages.EVIDENCE_BYTES", octets)
     assert CandidateSet.from_raw(raw, NODES).evidence
-    monkeypatch.setattr("qres_core.swarm.messages.EVIDENCE_BYTES", octets - 1)
+    monkeypatch.setattr("qres_core.swarm.ledger.messages.EVIDENCE_BYTES", octets - 1)
     with pytest.raises(WireError, match=r"set\.evidence"):
         CandidateSet.from_raw(raw, NODES)
 

@@ -21,11 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import ConfigError, Envelope, LabError, ModelError, Vector, canonical
-from qres_core.swarm import model_file
-from qres_core.swarm.messages import OUTCOME_PRECOMMIT, encode_conclusion
-from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, homes, kept_model
-from qres_core.swarm.results import Conclusion, Merged
+from qres_core import Envelope, Vector, canonical
+from qres_core.errors import ConfigError, LabError, ModelError
+from qres_core.swarm.ledger.messages import OUTCOME_PRECOMMIT, encode_conclusion
+from qres_core.swarm.ledger.results import Conclusion, Merged
+from qres_core.swarm.storage import model_file
+from qres_core.swarm.storage.model_file import KEPT, SwarmModel, decode, encode, homes, kept_model
 
 NO_SAFETENSORS = pytest.mark.skipif(
     find_spec("safetensors") is None, reason="safetensors is not installed"

@@ -9,27 +9,16 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import (
-    ACCEPT,
-    Blame,
-    ConfigError,
-    Envelope,
-    ModelError,
-    PluginError,
-    QresError,
-    Verdict,
-    canonical,
-    hookimpl,
-    reject,
-)
+from qres_core import ACCEPT, Blame, Envelope, Verdict, canonical, hookimpl, reject
+from qres_core.builtin.mean import Mean
+from qres_core.builtin.memory import Memory
+from qres_core.errors import ConfigError, ModelError, PluginError, QresError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm.mean import Mean
-from qres_core.swarm.memory import Memory
-from qres_core.swarm.messages import OUTCOME_PRECOMMIT, encode_conclusion
-from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.model_proof import Proof, _count, verify
-from qres_core.swarm.results import Conclusion, Merged, Result, Void
+from qres_core.swarm.context.model_proof import Proof, _count, verify
+from qres_core.swarm.ledger.messages import OUTCOME_PRECOMMIT, encode_conclusion
+from qres_core.swarm.ledger.results import Conclusion, Merged, Result, Void
+from qres_core.swarm.storage.model_file import SwarmModel
 
 NODES = tuple(bytes([number]) * 32 for number in range(1, 5))
 BARE = SwarmModel("lab", 7, 3, np.array([1, -2, 3], dtype=np.int32))

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids
 
 from qres_core import NodeId, RoundInfo, Update
-from qres_core.swarm import heights
-from qres_core.swarm.numbers import is_ahead_alone, next_number
-from qres_core.swarm.steps import Round
-from qres_core.swarm.sync import Pace
-from qres_core.testing import make_envelope, make_node_ids
+from qres_core.swarm.context.lateness import Lateness
+from qres_core.swarm.machine import rounds
+from qres_core.swarm.machine.height import Height, is_ahead_alone
+from qres_core.swarm.machine.steps import Round
+from qres_core.swarm.sync.pace import Pace
 
 DEADLINE = 10.0
 SLOW = {"deadline": DEADLINE, "vote_timeout": 2.0}
@@ -30,8 +31,9 @@ def small(index: int, info: RoundInfo) -> Update:
 
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node goes on one round after its own, and the others wait for it."""
-    monkeypatch.setattr(heights, "is_ahead_alone", lambda *_arguments: False)
+    monkeypatch.setattr(rounds, "is_ahead_alone", lambda *_arguments: False)
     monkeypatch.setattr(Pace, "past", lambda *_arguments: set())
+    monkeypatch.setattr(Lateness, "look", lambda *_arguments: False)
 
 
 def seconds(net: Any, models: int) -> tuple[list[float], list[frozenset[NodeId]]]:
@@ -66,7 +68,7 @@ def test_a_node_that_is_started_again_in_a_round_is_with_the_others_soon(
     )
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 2, seconds=600)
-    assert net.run(until=lambda: net.machine(victim)._round.contributed, seconds=100)
+    assert net.run(until=lambda: net.machine(victim)._height.round.contributed, seconds=100)
     net.restart(victim)
     took, sets = seconds(net, 8)
     late = sum(net.ids[victim] in members for members in sets[3:])
@@ -112,7 +114,7 @@ def test_nodes_started_again_after_the_decision_wait_for_nobody(
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 2, seconds=60)
     net.rule = harness.drop(kind="outcome/prevote")
-    decided = lambda: all(node.machine._choice.certificate for node in net.nodes)  # noqa: E731
+    decided = lambda: all(node.machine._height.choice.certificate for node in net.nodes)  # noqa: E731
     assert net.run(until=decided, seconds=60)
     assert len({node.machine.head.height for node in net.nodes}) == 1
     for index in range(restarted):
@@ -153,6 +155,7 @@ def after_a_late_decision(
         return None
 
     net.rule = rule
+    net.wait_for_all()
     net.start()
     took, before, step, late = math.inf, net.now, 0, 8
     while step <= late:
@@ -283,7 +286,9 @@ def test_the_next_number(
     certificate = None if decided is None else some(round=decided)
     choice = some(engine=some(round=engine), certificate=certificate)
     current = some(begun=begun, followed=followed)
-    assert next_number(current, choice, some(number=number, voted=voted)) == expected
+    position = some(number=number, voted=voted)
+    height = some(round=current, choice=choice, position=position)
+    assert Height.next_number.fget(height) == expected  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from qres_lab.testing import make_node_ids
 
-from qres_core.swarm.heights import Heights
-from qres_core.swarm.timeouts import HeightPace, Stopwatch
-from qres_core.testing import make_node_ids
+from qres_core.swarm.context.times import HeightPace, Stopwatch
+from qres_core.swarm.machine.height import Height
 
 LATE = 3
 """Whose contributions come late to node 0, and to nobody else."""
@@ -55,6 +55,38 @@ def test_a_contribution_that_is_coming_is_not_asked_of_others(
     _net, asked = played(harness, 0.3, 0.42, knows=knows)
     assert asked["fetch"] == (0 if knows else 3)
     assert asked["fetch-model"] == 0
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["guarded", "control"])
+def test_a_node_to_which_all_is_coming_asks_for_none_of_it_in_its_first_round(
+    harness: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Nothing comes to it before the proposal. In the control it takes the line for a quick one."""
+    asked = Counter[str]()
+
+    def rule(message: Any) -> Any:
+        if message.sender == 0 and message.kind == "fetch":
+            asked[message.kind] += 1
+        if message.kind == "contribution":
+            share = 0.42 if message.receiver == 0 else 0.3
+            return [(share * harness.DEADLINE, message.frame)]
+        return None
+
+    if not looks:
+        patience = HeightPace.patience
+        monkeypatch.setattr(
+            HeightPace, "patience", lambda pace, timeout, _so_far=0.0: patience(pace, timeout)
+        )
+    net = harness.Net(4, byzantine=1, quorum=3, rule=rule)
+    for index in range(4):
+        net.machine(index).waits.adapts = True
+    others = {node.node_id for node in net.nodes[1:]}
+    net.machine(0).follow_arrivals(lambda: others)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    assert (asked["fetch"] == 0) is looks
 
 
 @pytest.mark.parametrize("usual", [0.01, 0.3], ids=["quick", "slow"])
@@ -133,7 +165,9 @@ def test_a_liar_that_always_announces_keeps_no_node_from_a_model(
     lies = False
     if weakened == "turns":
         told_by = make_node_ids(4)[liar]
-        monkeypatch.setattr("qres_core.swarm.sync.longest_ago", lambda _peers, _asked: told_by)
+        monkeypatch.setattr(
+            "qres_core.swarm.sync.catching_up.longest_ago", lambda _peers, _asked: told_by
+        )
     elif weakened == "time":
         take_all_for_the_line(monkeypatch)
 
@@ -155,7 +189,7 @@ def test_a_liar_that_always_announces_keeps_no_node_from_a_model(
     net.start([back])
     told = net.machine(liar)
     told._catching_up._help(net.ids[back], 0, net.now)
-    net.apply(net.nodes[liar], told._parts.outlet.take())
+    net.apply(net.nodes[liar], told._outlet.take())
     for count in (1, 2):
         word = net.forge(liar, "dialogue/x/y", b"", number=1, model=net.machine(back).head.digest)
         net.inject(word, [back], delay=0.09 * count)
@@ -173,8 +207,8 @@ def test_a_node_that_was_late_merges_what_it_has_by_now(
     """The others decided the outcome without it; a model is as large as what it waited for."""
     if gives_up:
         monkeypatch.setattr(
-            "qres_core.swarm.heights.Heights._is_settled",
-            lambda machine, _now: machine._outcome.decision is not None,
+            "qres_core.swarm.machine.height.Height.is_settled",
+            lambda height, _now: height.outcome.decision is not None,
         )
     _net, asked = played(harness, 0.01, 0.15, knows=False, answered=False)
     assert asked["fetch"]
@@ -199,9 +233,9 @@ MODEL = b"m" * 32
 def test_a_node_has_nothing_left_to_find_out_once_the_decided_model_is_here(
     decision: str | None, wanted: bytes | None, *, pulls: bool, settled: bool
 ) -> None:
-    machine: Any = SimpleNamespace(
-        _outcome=SimpleNamespace(decision=decision, wanted=wanted),
-        _catching_up=SimpleNamespace(held={MODEL: object()}),
-        _is_pulling=lambda _now: pulls,
+    height: Any = SimpleNamespace(
+        outcome=SimpleNamespace(decision=decision, wanted=wanted),
+        catching_up=SimpleNamespace(held={MODEL: object()}),
+        is_pulling=lambda _now: pulls,
     )
-    assert Heights._is_settled(machine, 0.0) is settled
+    assert Height.is_settled(height, 0.0) is settled

@@ -14,13 +14,17 @@ from typing import Any, ClassVar, cast
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_round_info
 
-from qres_core import Claims, HeldOut, RoundInfo, RoundStatus, Updates, Vector, hookimpl
+from qres_core import Claims, RoundInfo, RoundStatus, Updates, Vector, hookimpl
+from qres_core.claims import Wraps
 from qres_core.contract.faults import Fault
+from qres_core.contract.trainer_abilities import TrainerAbilities
 from qres_core.kernel.discovery import Installed
-from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.effects import AskTrainer, Broadcast, SendTo
-from qres_core.swarm.messages import (
+from qres_core.swarm.agreement.judgements import PATIENCE_TO_JUDGE, Opinions, _Suspended
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.context.effects import AskTrainer, Broadcast, SendTo
+from qres_core.swarm.ledger.messages import (
     CONTRIBUTION,
     PREVOTE,
     PROPOSAL,
@@ -30,21 +34,10 @@ from qres_core.swarm.messages import (
     Proposal,
     decode_vote,
 )
-from qres_core.swarm.opinions import PATIENCE_TO_JUDGE, Opinions, _Suspended
-from qres_core.testing import make_round_info
+from qres_core.training import HeldOut
 
 MODEL = np.zeros(2, dtype=np.int32)
 Put = list[AskTrainer]
-
-
-class Stub:
-    """Judges by a function that the test gives."""
-
-    def __init__(self, loss: Callable[[Vector], float]) -> None:
-        self._loss = loss
-
-    def validate(self, vector: Vector) -> float:
-        return self._loss(vector)
 
 
 def opinions(loss: Callable[[Vector], float] = lambda _model: 1.0) -> tuple[Opinions, Put, Any]:
@@ -52,7 +45,7 @@ def opinions(loss: Callable[[Vector], float] = lambda _model: 1.0) -> tuple[Opin
     put: Put = []
     kernel = cast("Any", SimpleNamespace(has=lambda hook: hook == "endorse"))
     outlet = cast("Any", SimpleNamespace(put=put.append))
-    made = Opinions(kernel, outlet, Stub(loss))
+    made = Opinions(kernel, outlet, TrainerAbilities(validate=loss))
     made.apart = True
     return made, put, made.held_out(MODEL, make_round_info(len(MODEL)))
 
@@ -346,7 +339,7 @@ def test_a_node_waits_for_its_own_opinion_as_long_as_it_says(
 class Judged:
     """Asks the trainer about what is merged, as ``public_validation`` does."""
 
-    claims: ClassVar[Claims] = Claims(tolerates=None, alters=False)
+    claims: ClassVar[Claims] = Claims(tolerates=None, wraps=Wraps(alters=False))
 
     @hookimpl
     def wrap_aggregate(
@@ -541,6 +534,8 @@ def test_the_same_inputs_in_the_same_order_give_the_same_messages(
     monkeypatch.setattr(harness.Net, "judging", late)
     options: Any = {"byzantine": 1, "plugins": {"critic": {}}}
     nets = [harness.Net(4, **options, validate=lambda _index, _model: 0.0) for _time in range(2)]
+    for net in nets:
+        net.wait_for_all()
     asked: list[list[AskTrainer]] = [[], []]
     log: list[tuple[str, tuple[Any, ...]]] = []
     said: list[list[bytes]] = [[], []]

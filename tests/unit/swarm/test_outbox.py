@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qres_core import ACCEPT, Blame, reject
-from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.context.outbox import Speaker
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,9 @@ def test_a_node_says_what_others_would_not_hold_against_it(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: Any, *, may: bool
 ) -> None:
     net = harness.Net(4, byzantine=1)
-    speaker = net.machine(0)._parts.speaker
+    speaker = net.machine(0)._speaker
     kernel = speaker.context.kernel
-    monkeypatch.setattr(type(kernel), "authenticate", lambda *_what: (verdict, "toy"))
+    monkeypatch.setattr(kernel.intake, "authenticate", lambda *_what: (verdict, "toy"))
     before = speaker.next_sequence
     assert speaker.may_say("outcome/prevote", net.now) is may
     assert speaker.next_sequence == before

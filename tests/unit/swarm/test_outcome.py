@@ -10,16 +10,16 @@ import pytest
 
 from qres_core import Envelope, RoundStatus, Vector
 from qres_core.contract.errors import HookError, QresError, RoundError
-from qres_core.swarm.effects import Broadcast
-from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import (
+from qres_core.swarm.consensus.votes import Step
+from qres_core.swarm.context.effects import Broadcast
+from qres_core.swarm.contributions.merge import Merger
+from qres_core.swarm.ledger.messages import (
     Member,
     OutcomeProposal,
     decode_conclusion,
     encode_conclusion,
 )
-from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Conclusion, Merged, Void
-from qres_core.swarm.votes import Step
+from qres_core.swarm.ledger.results import CANNOT_MERGE, UNFINISHED, Conclusion, Merged, Void
 
 REFUSED = "QRES-E508"
 merge = Merger.merge
@@ -28,7 +28,7 @@ merge = Merger.merge
 def refusing(monkeypatch: pytest.MonkeyPatch, net: Any, codes: Mapping[int, str]) -> None:
     """Plugins of some nodes refuse to merge the first set."""
     gatherings = {
-        id(net.machine(index)._parts.collector.gathering): code for index, code in codes.items()
+        id(net.machine(index)._collector.gathering): code for index, code in codes.items()
     }
 
     def judged(self: Merger, members: tuple[Member, ...], info: Any) -> Vector:
@@ -221,8 +221,8 @@ def test_a_liar_tips_no_honest_majority(
     refusing(monkeypatch, net, {0: "QRES-E509"})
     net.start()
     head = net.machine(0).head.digest
-    assert net.run(until=lambda: all(net.machine(i)._outcome.chosen for i in range(3)))
-    about = Conclusion(net.machine(0)._outcome.chosen, lie)
+    assert net.run(until=lambda: all(net.machine(i)._height.outcome.chosen for i in range(3)))
+    about = Conclusion(net.machine(0)._height.outcome.chosen, lie)
     for number in range(1, 8):
         for kind in ("outcome/prevote", "outcome/precommit"):
             payload = encode_conclusion(about)
@@ -239,8 +239,8 @@ def test_a_liar_tips_no_honest_majority(
 def test_an_outcome_of_another_set_is_accepted_by_nobody(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1)
     net.start()
-    assert net.run(until=lambda: bool(net.machine(0)._outcome.own))
-    outcome = net.machine(0)._outcome
+    assert net.run(until=lambda: bool(net.machine(0)._height.outcome.own))
+    outcome = net.machine(0)._height.outcome
     foreign = Conclusion(b"\x66" * 32, outcome.own.result)
     for sender in (1, 2, 3):
         payload = encode_conclusion(foreign)
@@ -260,7 +260,7 @@ def alone(harness: ModuleType) -> tuple[Any, Any]:
     """Node 0, which knows the decided set, and its second instance; the test speaks for others."""
     net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
     net.start()
-    outcome = net.machine(0)._outcome
+    outcome = net.machine(0)._height.outcome
     outcome.begin(SET, 1, net.now)
     return net, outcome
 
@@ -319,12 +319,12 @@ def test_a_node_that_was_started_again_says_its_vote_again(harness: ModuleType) 
     net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
     net.start()
     machine = net.machine(0)
-    outcome = machine._outcome
+    outcome = machine._height.outcome
     vote = encode_conclusion(Conclusion(SET, Void(REFUSED)))
     outcome.restore(1, ((1, "outcome/prevote", vote), (1, "outcome/proposal", vote)), None)
-    machine._parts.outlet.take()
+    machine._outlet.take()
     outcome.begin(SET, 1, net.now)
-    frames = [e.frame for e in machine._parts.outlet.take() if isinstance(e, Broadcast)]
+    frames = [e.frame for e in machine._outlet.take() if isinstance(e, Broadcast)]
     said = [Envelope.from_bytes(frame, max_bytes=2**20) for frame in frames]
     assert [(item.kind, item.round, item.payload) for item in said] == [
         ("outcome/prevote", 1, vote)

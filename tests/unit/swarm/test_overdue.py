@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qres_core.swarm.machine_state import MachineState
+from qres_core.swarm.machine.rounds import RoundMachine
 
 LATE = 0.001
 """Seconds after a time-out is due in which a node looks at its clock; the first node is quicker."""
@@ -21,27 +21,31 @@ LATE = 0.001
 def forgetful(machine: Any) -> float:
     """The next tick, if what was due when a message came were due no more."""
     now = max(machine._ticked, machine.heard_at)
-    due = min(machine._choice.due(), machine._outcome.due())
-    return float(min(machine._round.due(now), due if due > now else math.inf))
+    height, repeats = machine._height, [machine._speaker.repeat_at, machine._catching_up.due()]
+    due = [height.choice.due(), height.outcome.due(), *repeats]
+    return float(min(height.round.due(now), *(at for at in due if at > now), math.inf))
 
 
-def drive_as_real_nodes(net: Any, first: int) -> None:
+def drive_as_real_nodes(net: Any, first: int, patch: pytest.MonkeyPatch) -> None:
     """Ask each machine for its next tick anew after everything that happens to it."""
-    handle, apply = net._handle, net.apply
+    handle, kind = net._handle, type(net.nodes[first].driver)
+    carry_out = kind.carry_out
 
     def handled(node: Any, life: int, what: str, data: Any) -> None:
         if what == "deliver" and node.machine is not None:
             node.machine.heard_at = net.now
         handle(node, life, what, data)
 
-    def applied(node: Any, effects: Any) -> None:
-        apply(node, effects)
-        due = node.machine.next_tick + (0.0 if node.index == first else LATE)
-        node.tick_due = due = max(due, net.now)  # what was asked for before is forgotten
+    def carried_out(driver: Any, effects: Any) -> None:
+        carry_out(driver, effects)
+        index = driver.node.index
+        due = driver.machine.next_tick + (0.0 if index == first else LATE)
+        driver.due = due = max(due, net.now)  # what was asked for before is forgotten
         if due < math.inf:
-            net._push(due, node.index, "tick")
+            net._push(due, index, "tick")
 
-    net._handle, net.apply = handled, applied
+    net._handle = handled
+    patch.setattr(kind, "carry_out", carried_out)
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "control"])
@@ -52,12 +56,13 @@ def test_votes_that_come_as_time_outs_are_due_do_not_stop_a_swarm(
 ) -> None:
     """The first proposer is away, so that all wait for their time-outs."""
     if not guarded:
-        monkeypatch.setattr(MachineState, "next_tick", property(forgetful))
-        monkeypatch.setattr(MachineState, "heard_at", 0.0, raising=False)
+        monkeypatch.setattr(RoundMachine, "next_tick", property(forgetful))
+        monkeypatch.setattr(RoundMachine, "heard_at", 0.0, raising=False)
     net = harness.Net(4, byzantine=1)
     away = net.index_of[net.machine(0).proposer(1)]
     here = [index for index in range(4) if index != away]
-    net.nodes[away].machine, net.rule = None, lambda message: [(0.0, message.frame)]
-    drive_as_real_nodes(net, here[0])
+    net.nodes[away].driver, net.rule = None, lambda message: [(0.0, message.frame)]
+    net.wait_for_all()
+    drive_as_real_nodes(net, here[0], monkeypatch)
     net.start(here)
     assert net.run(seconds=60.0, until=lambda: min(net.steps()) >= 2) is guarded

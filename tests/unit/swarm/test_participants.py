@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 
 from qres_core import RoundInfo, RoundStatus, Update
-from qres_core.swarm.chain import Head
-from qres_core.swarm.context import NodeContext
-from qres_core.swarm.participants import participants
-from qres_core.swarm.roster import Roster
-from qres_core.testing import make_node_ids
+from qres_core.swarm.context.position import NodeContext
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.participants import participants
+from qres_core.swarm.ledger.roster import Roster
 
 NODES, F, SAMPLE, QUORUM = 7, 2, 4, 3
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from qres_core.contract.errors import ConfigError, RosterError, RoundError, WireError
 from qres_core.contract.wire import Envelope
-from qres_core.swarm import pending
-from qres_core.swarm.pending import (
+from qres_core.swarm.ledger.roster import MAX_CHANGE_BYTES, Roster, RosterChange
+from qres_core.swarm.members import pending_changes as pending
+from qres_core.swarm.members.pending_changes import (
     MAX_PENDING,
     PendingChanges,
     RosterFolder,
@@ -26,7 +27,6 @@ from qres_core.swarm.pending import (
     read_members,
     write_members,
 )
-from qres_core.swarm.roster import MAX_CHANGE_BYTES, Roster, RosterChange
 
 SWARM = "lab"
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_updates
 
-from qres_core import Updates, ValueRefusedError
+from qres_core import Updates
 from qres_core.contract.products import inner_products
-from qres_core.swarm.products import encode_products, products_bytes, summed_products
-from qres_core.testing import make_updates
+from qres_core.errors import ValueRefusedError
+from qres_core.swarm.shards.products import encode_products, products_bytes, summed_products
 
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int32]]
 

@@ -14,11 +14,11 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import RosterError, WireError
 from qres_core.contract.rounds import MAX_VOID_SETS, VoidSet
 from qres_core.contract.types import NodeId
-from qres_core.swarm.chain import Head
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.record import MAX_CHANGES, MAX_MISMATCHES, Record
-from qres_core.swarm.results import Merged, Result, Void
-from qres_core.swarm.roster import Roster, RosterChange
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Merged, Result, Void
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.ledger.unmerged_sets import MAX_CHANGES, MAX_MISMATCHES, Record
 
 FAILED = Void("QRES-E604")
 MISMATCH = Void("QRES-E508")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from qres_core.contract import canonical
 from qres_core.contract.errors import RosterError, WireError
 from qres_core.contract.wire import QUOTED_KINDS, Envelope
-from qres_core.swarm.messages import CONTRIBUTION
-from qres_core.swarm.proving import conflict
-from qres_core.swarm.roster import (
+from qres_core.swarm.ledger.messages import CONTRIBUTION
+from qres_core.swarm.ledger.proving import conflict
+from qres_core.swarm.ledger.roster import (
     ACTIONS,
     CHANGE,
     MAX_CHANGE_BYTES,

@@ -18,19 +18,20 @@ from qres_core import (
     Accusation,
     Blame,
     Contribution,
-    DialogueMessage,
     NodeId,
-    RoundError,
     RoundInfo,
     RoundStatus,
-    Send,
     Standing,
     Update,
     model_digest,
 )
-from qres_core.swarm.consensus import Consensus
-from qres_core.swarm.effects import Agreed, Refused, SatOut, SendTo
-from qres_core.swarm.messages import (
+from qres_core.dialogues import DialogueMessage, Send
+from qres_core.errors import RoundError
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.consensus.votes import Step
+from qres_core.swarm.context.effects import Agreed, Refused, SatOut, SendTo
+from qres_core.swarm.ledger.chain import PAST_HEADS
+from qres_core.swarm.ledger.messages import (
     ContributionBody,
     decode_vote,
     encode_enough,
@@ -38,9 +39,7 @@ from qres_core.swarm.messages import (
     encode_sync,
     goal_digest,
 )
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.sync import PAST_HEADS
-from qres_core.swarm.votes import Step
+from qres_core.swarm.machine.rounds import RoundMachine
 
 
 def merged(harness: ModuleType, info: RoundInfo, indices: Sequence[int]) -> list[int]:
@@ -160,6 +159,7 @@ def test_at_the_deadline_a_quorum_suffices(harness: ModuleType) -> None:
         quorum=3,
         train=lambda i, info: harness.distinct_update(i, info) if i else None,
     )
+    net.wait_for_all()
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 1)
     assert net.now - harness.START >= harness.DEADLINE  # somebody was waited for
@@ -201,8 +201,8 @@ def test_a_training_result_for_a_round_that_is_over_is_ignored(harness: ModuleTy
     assert machine.trained(update, old, head, net.now) == []
     assert machine.trained(update, machine.number + 1, head, net.now) == []
     assert machine.sit_out("late", old, head, net.now) == []
-    assert machine._round.update is None
-    assert not machine._round.contributed
+    assert machine._height.round.update is None
+    assert not machine._height.round.contributed
 
 
 # ── what counts ───────────────────────────────────────────────────────────────────────────────────
@@ -384,6 +384,7 @@ def test_a_member_is_fetched_from_others_where_the_proposer_does_not_answer(
         harness.drop(kind="fetched", sender=1),
     )
     net = harness.Net(4, byzantine=1, rule=mute)
+    net.wait_for_all()
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=1.5)
     assert members(net, 0) == [0, 1, 2, 3]
@@ -664,10 +665,10 @@ def test_after_many_models_a_node_keeps_few_of_the_past(harness: ModuleType) -> 
     net.start()
     assert net.run(until=lambda: net.steps() >= [2 * PAST_HEADS])
     machine = net.machine(0)
-    assert len(machine._parts.catching_up.recent) == PAST_HEADS
-    assert len(machine._parts.catching_up.links) == 1  # no height changed the members
-    assert machine._parts.catching_up.links[0].next == machine.head
-    assert len(machine._parts.catching_up.held) <= 1
+    assert len(machine._history.recent) == PAST_HEADS
+    assert len(machine._history.links) == 1  # no height changed the members
+    assert machine._history.links[0].next == machine.head
+    assert len(machine._catching_up.held) <= 1
     agreed = [effect for effect in net.nodes[0].effects if isinstance(effect, Agreed)]
     assert len(agreed) == net.steps()[0]
 
@@ -760,7 +761,7 @@ def test_a_node_whose_disk_takes_nothing_says_nothing_of_it(harness: ModuleType)
                 raise RoundError.of("QRES-E602", "journal", "the disk is full")
 
     node.notebook = FullDisk(initial=net.initial)
-    node.machine = net._machine(node)
+    net.remake(node)
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=5)
     said = len([message for message in net.sent if message.sender == 0])
@@ -946,6 +947,7 @@ def test_a_dialogue_that_never_gets_ready_makes_its_node_sit_out(
         monkeypatch,
         rule=harness.drop(kind={"dialogue/talk/0/2", "relayed"}, receiver=2, round={1}),
     )
+    net.wait_for_all()
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 2)
     reasons = [e.reason for e in net.nodes[2].effects if isinstance(e, SatOut)]
@@ -1216,8 +1218,9 @@ def test_a_liar_and_a_node_that_waits_in_a_later_round_do_not_shorten_the_interv
     went_on = ahead._go_on
 
     def later(*arguments: Any) -> None:
-        here = ahead._parts.position
-        here.info = attrs.evolve(here.info, number=ahead.number + 1)
+        here = ahead._position
+        here.number += 1
+        here.info = attrs.evolve(here.info, number=here.number)
         went_on(*arguments)
 
     ahead._go_on = later
@@ -1227,7 +1230,7 @@ def test_a_liar_and_a_node_that_waits_in_a_later_round_do_not_shorten_the_interv
     assert numbers[0] > numbers[1] == numbers[2]
     model = ahead.head.digest
     for other in net.ids[1:3]:
-        asked = ahead._parts.speaker.make("sync", encode_sync(1, 0), net.now)
+        asked = ahead._speaker.make("sync", encode_sync(1, 0), net.now)
         net.apply(net.nodes[0], [SendTo(other, asked.to_bytes())])
     net.inject(net.forge(3, "sync", encode_sync(1, 0), number=10**9, model=model), [0, 1, 2])
     net.run(seconds=1.0)
@@ -1296,6 +1299,7 @@ def test_nobody_waits_for_a_node_that_is_banned(harness: ModuleType, *, banned: 
 
     for node in net.live:
         object.__setattr__(node.machine.kernel, "standing", standing)
+    net.wait_for_all()
     net.start()
     started = net.now
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=60)
@@ -1326,17 +1330,17 @@ def test_what_comes_back_to_its_author_is_nothing_new(harness: ModuleType) -> No
     for index in (0, 1):
         body = net.vote(index, "choice/prevote", None, number=9, model=head)
         net.machine(0).receive(body.to_bytes(), net.ids[1], net.now)
-    assert net.machine(0)._parts.pace.at(head) == {net.ids[1]: 9}
+    assert net.machine(0)._pace.at(head) == {net.ids[1]: 9}
 
 
 def test_what_is_of_another_head_counts_nothing_here(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, puppets=(1, 2, 3))
     net.start()
     for head in (bytes(32), net.machine(0).head.digest):
-        assert net.machine(0)._choice.engine.tally(1, Step.PREVOTE).counts() == {}
+        assert net.machine(0)._height.choice.engine.tally(1, Step.PREVOTE).counts() == {}
         vote = net.vote(1, "choice/prevote", bytes(32), number=1, model=head)
         net.machine(0).receive(vote.to_bytes(), net.ids[1], net.now)
-    assert net.machine(0)._choice.engine.tally(1, Step.PREVOTE).counts() == {bytes(32): 1}, (
+    assert net.machine(0)._height.choice.engine.tally(1, Step.PREVOTE).counts() == {bytes(32): 1}, (
         "control"
     )
 

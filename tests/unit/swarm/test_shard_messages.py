@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import Companion, WireError
+from qres_core import Companion
 from qres_core.contract import canonical
-from qres_core.swarm.shard_messages import (
+from qres_core.errors import WireError
+from qres_core.swarm.shards.messages import (
     HELD_BLOCK,
     HELD_NAME_BYTES,
     ContributionHeader,

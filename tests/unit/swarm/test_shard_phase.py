@@ -10,26 +10,27 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids
 
-from qres_core import ACCEPT, Blame, Fault, NodeId, QresError, RoundError, reject
-from qres_core.swarm.merkle import leaf_hash
-from qres_core.swarm.messages import Member
-from qres_core.swarm.missed_shards import MissedShards
-from qres_core.swarm.results import CANNOT_MERGE, RAISED
-from qres_core.swarm.shard_checks import ShardChecks
-from qres_core.swarm.shard_gathering import ShardGathering
-from qres_core.swarm.shard_messages import (
+from qres_core import ACCEPT, Blame, Fault, NodeId, reject
+from qres_core.errors import QresError, RoundError
+from qres_core.swarm.contributions.aggregation import Sharded
+from qres_core.swarm.ledger.merkle import leaf_hash
+from qres_core.swarm.ledger.messages import Member
+from qres_core.swarm.ledger.results import CANNOT_MERGE, RAISED
+from qres_core.swarm.shards.checks import ShardChecks
+from qres_core.swarm.shards.committees import ShardPlan
+from qres_core.swarm.shards.gathering import ShardGathering
+from qres_core.swarm.shards.messages import (
     ASK,
     PULL,
     MergedShard,
     ShardPart,
     encode_ask,
 )
-from qres_core.swarm.shard_phase import ShardPhase, is_own_trouble
-from qres_core.swarm.shard_tallies import ShardTally
-from qres_core.swarm.sharding import Sharding
-from qres_core.swarm.shards import ShardPlan
-from qres_core.testing import make_envelope, make_node_ids
+from qres_core.swarm.shards.missed import MissedShards
+from qres_core.swarm.shards.phase import ShardPhase, is_own_trouble
+from qres_core.swarm.shards.tallies import ShardTally
 
 IDS = make_node_ids(12)
 PLAN = ShardPlan.of(bytes(32), IDS, 2, 8)
@@ -294,7 +295,7 @@ def test_a_part_is_given_to_a_member_of_its_committee_not_too_often(parts: Parts
 def test_what_is_no_message_of_shards_is_left_to_others(kind: str) -> None:
     """And nothing looks at it."""
     sharding: Any = object()
-    assert not Sharding.take(sharding, make_envelope(kind=kind), 0.0)
+    assert not Sharded.take(sharding, make_envelope(kind=kind), 0.0, waits=False)
 
 
 def test_what_was_not_refused_is_looked_at() -> None:

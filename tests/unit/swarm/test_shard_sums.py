@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core.swarm.shard_sums import encode_sums, joined_sums, sums_bytes
+from qres_core.swarm.shards.sums import encode_sums, joined_sums, sums_bytes
 
 GOOD = encode_sums(np.ones((1, 2), dtype=np.int64))
 

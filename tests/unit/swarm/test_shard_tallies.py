@@ -7,11 +7,12 @@ import itertools
 import random
 import tracemalloc
 
+from qres_lab.testing import make_node_ids
+
 from qres_core import NodeId
-from qres_core.swarm.shard_messages import held_name
-from qres_core.swarm.shard_tallies import Holders, ShardTally
-from qres_core.swarm.shards import ShardPlan
-from qres_core.testing import make_node_ids
+from qres_core.swarm.shards.committees import ShardPlan
+from qres_core.swarm.shards.messages import held_name
+from qres_core.swarm.shards.tallies import Holders, ShardTally
 
 MEMBERS = make_node_ids(7)
 PLAN = ShardPlan.of(bytes(32), MEMBERS, 2, 70, shards=7)

@@ -11,18 +11,20 @@ from typing import Any, cast
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids
 
-from qres_core import Envelope, HookError, NodeId, RoundInfo, RoundStatus, Update
-from qres_core.swarm.holdings import Statements
-from qres_core.swarm.knowledge import Knowledge
-from qres_core.swarm.mean import weighted_mean
-from qres_core.swarm.merkle import leaf_hash
-from qres_core.swarm.messages import contribution_digest, encode_vote
-from qres_core.swarm.missed_shards import MissedShards
-from qres_core.swarm.results import UNFINISHED, Void
-from qres_core.swarm.roster import Roster
-from qres_core.swarm.shard_gathering import ShardGathering
-from qres_core.swarm.shard_messages import (
+from qres_core import Envelope, NodeId, RoundInfo, RoundStatus, Update
+from qres_core.builtin.mean import weighted_mean
+from qres_core.errors import HookError
+from qres_core.swarm.consensus.engine import Consensus
+from qres_core.swarm.ledger.merkle import leaf_hash
+from qres_core.swarm.ledger.messages import contribution_digest, encode_vote
+from qres_core.swarm.ledger.results import UNFINISHED, Void
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.shards.availability import Statements
+from qres_core.swarm.shards.committees import CutVector, ShardPlan, pack_shard
+from qres_core.swarm.shards.gathering import ShardGathering
+from qres_core.swarm.shards.messages import (
     ASK,
     HELD,
     PART,
@@ -42,10 +44,9 @@ from qres_core.swarm.shard_messages import (
     encode_shard_results,
     held_name,
 )
-from qres_core.swarm.shard_phase import ShardPhase
-from qres_core.swarm.shard_tallies import Holders
-from qres_core.swarm.shards import CutVector, ShardPlan, pack_shard
-from qres_core.testing import make_node_ids
+from qres_core.swarm.shards.missed import MissedShards
+from qres_core.swarm.shards.phase import ShardPhase
+from qres_core.swarm.shards.tallies import Holders
 
 SHARDED = {"aggregation": "sharded"}
 D = 50
@@ -217,7 +218,7 @@ def held_of(net: Any, envelope: Envelope) -> dict[bytes, int]:
     seats, members = len(plan.seats(envelope.sender)), net.machine(0).roster
     held, blocks = decode_held(envelope.payload, seats, 1000, len(members))
     machine = net.machine(net.index_of[envelope.sender])
-    here = machine._parts.collector.gathering.of_round(envelope.round)
+    here = machine._collector.gathering.of_round(envelope.round)
     for block in blocks:
         for place, member in enumerate(members):
             if block.members >> place & 1:
@@ -290,7 +291,7 @@ def loose_shards(net: Any, envelope: Envelope, _to: int) -> Sequence[bytes] | No
     if envelope.kind not in {"contribution", PART}:
         return None
     machine = net.machine(net.index_of[envelope.sender])
-    parts = machine._parts.collector.sharding.parts
+    parts = machine._collector.aggregation.parts
     cut = parts._plan.cut(parts._cut[1])
     loose = CutVector(tuple(shard + b"\0" for shard in cut.shards))
     if envelope.kind == "contribution":
@@ -479,7 +480,7 @@ def test_small_bytes_that_claim_large_shards_are_not_unpacked_before_a_header_na
     monkeypatch.setattr(ShardPlan, "unpack", counted)
     net.start()
     machine = net.machine(0)
-    parts = machine._parts.collector.sharding.parts
+    parts = machine._collector.aggregation.parts
     cut = parts._plan.cut(np.zeros(d, dtype=np.int32))
     octets = sum(map(len, cut.shards))
     assert 4 * d > 1000 * octets
@@ -562,7 +563,7 @@ def test_a_node_makes_no_model_of_what_is_settled_and_is_no_shard(
     net = swarm(harness, 4, 1)
     net.rule = Lying(net, [LIAR, 2, 3], junk)
     net.start()
-    merging, found = net.machine(0)._parts.collector.sharding.merging, list[Any]()
+    merging, found = net.machine(0)._collector.aggregation.merging, list[Any]()
     joined = merging._all
     merging._all = lambda shards: found.append(joined(shards)) or found[-1]
     assert net.run(until=lambda: net.nodes[0].ended, seconds=60)
@@ -579,7 +580,7 @@ def test_a_drawn_committee_is_as_good_as_its_majority_and_those_that_serve_first
     """Committees of three of twelve. Three liars in three of them do nothing, two in one make the
     model: that they hardly ever sit together is all that protects. So does one alone if no more
     than one serves first."""
-    for module in ("kernel.sharded", "swarm.shards"):
+    for module in ("kernel.sharded", "swarm.shards.committees"):
         monkeypatch.setattr(f"qres_core.{module}.is_safe", unproven)
         monkeypatch.setattr(f"qres_core.{module}.serving_first", lambda *_arguments: first)
     options = {**SHARDED, "weight_cap": 5, "shard_committee": 3}
@@ -671,10 +672,10 @@ def test_who_copies_the_root_of_a_node_does_not_have_it_hold_its_vector_again(
     net.start()
     assert net.run(until=lambda: any((m.kind, m.sender) == ("contribution", 0) for m in net.sent))
     own = next(m.envelope for m in net.sent if (m.kind, m.sender) == ("contribution", 0))
-    collector = net.machine(0)._parts.collector
+    collector = net.machine(0)._collector
     copied = net.forge(LIAR, "contribution", own.payload, number=1, model=own.head)
-    assert collector._held(own).contribution.vector.size > 1, "control"
-    assert collector._held(copied).contribution.vector.size == 1
+    assert collector._held(own, contribution_digest(own)).contribution.vector.size > 1, "control"
+    assert collector._held(copied, contribution_digest(copied)).contribution.vector.size == 1
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -721,7 +722,7 @@ def test_names_that_a_liar_makes_up_are_not_kept(
     net.start()
     net.run(until=lambda: min(net.steps()) >= 1)
     machine = net.machine(0)
-    parts = machine._parts.collector.sharding.parts
+    parts = machine._collector.aggregation.parts
     before, most = len(parts.holders), parts._most
     for turn in range(3):
         made_up = [leaf_hash(bytes([turn, number])) for number in range(most)]
@@ -756,8 +757,8 @@ def test_what_is_said_of_a_contribution_before_it_comes_counts_once_it_is_here(
     net.rule = rule
     net.start()
     net.run(seconds=0.39)
-    collector = net.machine(0)._parts.collector
-    parts, here = collector.sharding.parts, net.machine(2)._parts.collector.gathering
+    collector = net.machine(0)._collector
+    parts, here = collector.aggregation.parts, net.machine(2)._collector.gathering
     digest = here.of_round(1)[net.ids[LIAR]].contribution.digest
     assert collector.gathering.get(digest) is None
     assert not parts.holders.available(digest)
@@ -779,15 +780,15 @@ def test_without_the_proofs_of_shards_two_stories_split_the_committees(
         return net
 
     assert is_right(lied_to())
-    monkeypatch.setattr("qres_core.swarm.shard_gathering.proves_leaf", unproven)
+    monkeypatch.setattr("qres_core.swarm.shards.gathering.proves_leaf", unproven)
     assert not is_right(lied_to())
 
 
 @pytest.mark.parametrize(
     ("lie", "guard"),
     [
-        (whispers_holdings, "missed_shards.MissedShards.questions"),
-        (whispers_results, "shard_phase.ShardPhase._miss"),
+        (whispers_holdings, "missed.MissedShards.questions"),
+        (whispers_results, "phase.ShardPhase._miss"),
     ],
 )
 def test_if_nobody_complained_whispering_liars_would_stop_a_height(
@@ -798,7 +799,7 @@ def test_if_nobody_complained_whispering_liars_would_stop_a_height(
     def silence(*_arguments: object) -> dict[NodeId, object]:
         return {}
 
-    monkeypatch.setattr(f"qres_core.swarm.{guard}", silence)
+    monkeypatch.setattr(f"qres_core.swarm.shards.{guard}", silence)
     net = swarm(harness, 12, 2)  # each node is outside of the committees of most shards
     net.own, net.sender_of = set(), {}
     plan = ShardPlan.of(net.machine(0).head.digest, net.machine(0).roster, 2, D)
@@ -854,14 +855,14 @@ def test_a_member_keeps_what_it_said_it_holds_though_it_did_not_see_the_votes(
         return () if to_me and (late or kind == "choice/lock") else None
 
     if not guarded:
-        monkeypatch.setattr(Knowledge, "may_be_won", not_won)
+        monkeypatch.setattr(Consensus, "may_be_won", not_won)
     net.rule = rule
     net.start()
     assert net.run(until=lambda: net.machine(0).number == 2)
     machine = net.machine(0)
-    (chosen,) = machine._choice.known_sets.known.values()
-    assert not machine._choice.proven_sets()
-    parts = machine._parts.collector.sharding.parts
+    (chosen,) = machine._height.choice.known_sets.known.values()
+    assert not machine._height.choice.proven_sets()
+    parts = machine._collector.aggregation.parts
     seats = plan_of(net, net.sent[0].envelope).seats(net.ids[0])
     served = [i for i in seats if net.ids[0] in parts._plan.serving(i)]
     assert served
@@ -901,7 +902,7 @@ def test_a_set_that_one_lock_alone_remembers_for_three_rounds_is_merged(
 ) -> None:
     """Rounds 2 and 3 come to nothing, and round 4 decides the set of round 1."""
     if not guarded:
-        monkeypatch.setattr(Knowledge, "may_be_won", not_won)
+        monkeypatch.setattr(Consensus, "may_be_won", not_won)
     net = swarm(harness, 4, 1)
     liar, locked = hiding_a_lock(net)
     honest = [index for index in range(4) if index != liar]
@@ -924,10 +925,10 @@ def test_rounds_in_which_no_quorum_can_have_voted_leave_no_shards_behind(
     net.start()
     assert net.run(until=lambda: net.machine(0).number >= 5)
     for node in net.nodes:
-        parts = node.machine._parts
-        rounds = {held.envelope.round for held in parts.collector.gathering._by_digest.values()}
+        collector = node.machine._collector
+        rounds = {held.envelope.round for held in collector.gathering._by_digest.values()}
         assert rounds <= {node.machine.number}
-        assert {*parts.collector.sharding.parts._own} <= {*parts.collector.gathering._by_digest}
+        assert {*collector.aggregation.parts._own} <= {*collector.gathering._by_digest}
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -976,7 +977,7 @@ def test_one_that_asks_for_everything_has_nobody_download_more(
             return None
         plan, number = plan_of(net, message.envelope), message.round
         if message.kind == HELD:
-            here = net.machine(LIAR)._parts.collector.gathering.of_round(number).values()
+            here = net.machine(LIAR)._collector.gathering.of_round(number).values()
             seats = plan.seats(net.ids[message.receiver])
             wanted = [(item.contribution.digest, index) for item in here for index in seats]
             asked = net.forge(LIAR, ASK, encode_ask(wanted), number=number, model=head)
@@ -1024,8 +1025,8 @@ def test_who_cannot_compute_a_shard_blames_nobody_and_is_not_blamed(
 ) -> None:
     """A rule raises at node 0 alone. The others merge, and node 0 takes what they found."""
     if not guarded:
-        monkeypatch.setattr("qres_core.swarm.shard_phase.is_own_trouble", lambda _error: False)
-        monkeypatch.setattr("qres_core.swarm.shard_phase.MAY_BE_OWN", ())
+        monkeypatch.setattr("qres_core.swarm.shards.phase.is_own_trouble", lambda _error: False)
+        monkeypatch.setattr("qres_core.swarm.shards.phase.MAY_BE_OWN", ())
     net = swarm(harness, 7, 2)
     rule = net.machine(0).kernel
 
@@ -1052,7 +1053,7 @@ def test_liars_that_say_with_one_node_that_a_hook_raised_have_nobody_blamed(
     So it is where the dialogue of one node alone did not finish: its plugin did not open the round.
     """
     if not guarded:
-        monkeypatch.setattr("qres_core.swarm.shard_phase.MAY_BE_OWN", ())
+        monkeypatch.setattr("qres_core.swarm.shards.phase.MAY_BE_OWN", ())
     net = swarm(harness, 4, 1)
     head = net.machine(0).head
     lying, sick = (net.index_of[who] for who in ShardPlan.at(head, D).committees[0][:2])
@@ -1114,6 +1115,7 @@ def test_a_late_liar_that_whispers_to_proposers_aborts_no_round(
     if not guarded:
         monkeypatch.setattr(MissedShards, "_hurry", lambda *_arguments: None)
     net.rule = rule
+    net.wait_for_all()
     net.start()
     net.run(until=lambda: min(net.steps(honest)) >= 2, seconds=120)
     statuses = [ended.outcome.status for ended in net.nodes[0].ended]

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids
 
-from qres_core import WireError, packing
-from qres_core.swarm.chain import Head
-from qres_core.swarm.merkle import leaf_hash, merkle_path, merkle_root, proves_leaf
-from qres_core.swarm.roster import Roster
-from qres_core.swarm.shards import ShardPlan, pack_shard, unpack_shard
-from qres_core.swarm.sync import MAX_EARLY
-from qres_core.testing import make_node_ids
+from qres_core import packing
+from qres_core.errors import WireError
+from qres_core.swarm.ledger.chain import Head
+from qres_core.swarm.ledger.merkle import leaf_hash, merkle_path, merkle_root, proves_leaf
+from qres_core.swarm.ledger.roster import Roster
+from qres_core.swarm.shards.committees import ShardPlan, pack_shard, unpack_shard
+from qres_core.swarm.sync.pace import MAX_EARLY
 
 HEAD = bytes(range(32))
 INPUTS = (

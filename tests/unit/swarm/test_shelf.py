@@ -13,15 +13,21 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_round_info
 
-from qres_core import Contribution, Envelope, NodeId, RoundError, RoundInfo, Updates, Vector
+from qres_core import Contribution, Envelope, NodeId, RoundInfo, Updates, Vector
+from qres_core.errors import RoundError
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.gathering import Gathering, Held
-from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, Member, contribution_digest
-from qres_core.swarm.shelf import FOLDER, Allowance, Shelf, ShelvedFile
-from qres_core.testing import make_round_info
+from qres_core.swarm.contributions.merge import Merger
+from qres_core.swarm.ledger.messages import (
+    CONTRIBUTION,
+    ContributionBody,
+    Member,
+    contribution_digest,
+)
+from qres_core.swarm.storage.kept_contributions import Gathering, Held
+from qres_core.swarm.storage.shelf import FOLDER, Allowance, Shelf, ShelvedFile
 
 NODES, DIMENSION = 24, 20_000
 BUDGET = 200_000
@@ -91,7 +97,7 @@ def test_what_is_beyond_half_of_the_budget_is_on_the_disk(tmp_path: Path) -> Non
 def test_liars_do_not_use_up_the_files_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qres_core.swarm.shelf.MOST_FILES", 2)
+    monkeypatch.setattr("qres_core.swarm.storage.shelf.MOST_FILES", 2)
     made = gathered(tmp_path, BUDGET)
     here = [made.gathering.get(member.digest) for member in made.members]
     assert [held is not None and held.file is not None for held in here].count(True) == 2
@@ -167,14 +173,16 @@ def test_without_a_budget_only_who_needs_whole_updates_gets_them(
 ) -> None:
     held, judge, counted = gathered(None, 0), kernel(0, rule), list[int]()
     plain = Merger(judge, held.gathering, held.info).merge(held.members)
-    aggregate = Kernel.aggregate
+    aggregate = judge.aggregate
 
-    def counting(self: Kernel, updates: Updates, *more: Any) -> Vector:
+    def counting(updates: Updates, *more: Any) -> Vector:
         counted.append(updates.dimension)
-        return aggregate(self, updates, *more)
+        return aggregate(updates, *more)
 
-    monkeypatch.setattr("qres_core.swarm.merge._MERGING", 24 * NODES * DIMENSION // 10)
-    monkeypatch.setattr(Kernel, "aggregate", counting)
+    monkeypatch.setattr(
+        "qres_core.swarm.contributions.merge._MERGING", 24 * NODES * DIMENSION // 10
+    )
+    monkeypatch.setattr(judge, "aggregate", counting)
     merged = Merger(judge, held.gathering, held.info).merge(held.members)
     assert np.array_equal(merged, plain)
     assert counted == [DIMENSION // calls] * calls
@@ -185,7 +193,7 @@ def test_merging_takes_little_beside_the_contributions(monkeypatch: pytest.Monke
     held, judge = gathered(None, 0), kernel(0, "median")
 
     def vectors(merging: int) -> float:
-        monkeypatch.setattr("qres_core.swarm.merge._MERGING", merging)
+        monkeypatch.setattr("qres_core.swarm.contributions.merge._MERGING", merging)
         return peak(Merger(judge, held.gathering, held.info).merge, held.members) / (4 * DIMENSION)
 
     vectors(2**20)  # what is loaded once

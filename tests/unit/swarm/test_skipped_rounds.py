@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from qres_core.swarm.messages import LOCK, Proposal
+from qres_core.swarm.ledger.messages import LOCK, Proposal
 
 LATE, LIAR, HONEST = 3, 2, 0
 """Who hears nothing of a second round, who proposes it, and one of the others."""

@@ -6,12 +6,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from qres_lab.testing import make_envelope, make_node_ids
 
-from qres_core import Blame, Fault, RoundError
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.steps import Round
-from qres_core.swarm.sync import Pace
-from qres_core.testing import make_envelope, make_node_ids
+from qres_core import Blame, Fault
+from qres_core.errors import RoundError
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.machine.steps import Round
+from qres_core.swarm.sync.pace import Pace
 
 IDS = make_node_ids(4)
 MEMBERS = tuple(Member(sender, bytes([rank]) * 32) for rank, sender in enumerate(IDS))
@@ -28,8 +29,8 @@ def test_a_round_lacks_a_quorum_or_what_a_set_names(
     here: int, *, complete: bool, lacks: bool
 ) -> None:
     collector = some(proposable=lambda: dict.fromkeys(IDS[:here]), has=lambda _set: complete)
-    parts = some(collector=collector, context=some(quorum=3))
-    waiting: Any = some(parts=parts, choice=some(sets=lambda: ["a set"]))
+    choice = some(sets=lambda: ["a set"])
+    waiting: Any = some(collector=collector, context=some(quorum=3), choice=choice)
     assert Round.lacks.fget(waiting) is lacks  # type: ignore[attr-defined]
 
 
@@ -40,8 +41,8 @@ def test_a_round_lacks_a_quorum_or_what_a_set_names(
 def test_a_kind_that_nobody_takes_is_refused(kind: str, *, relies: bool, refused: int) -> None:
     seen: list[Any] = []
     checks = some(attested=lambda _envelope: relies)
-    parts = some(collector=some(checks=checks), outlet=some(refuse=lambda *what: seen.append(what)))
-    running: Any = some(parts=parts, _number=1, begun=True)
+    speaker = some(outlet=some(refuse=lambda *what: seen.append(what)))
+    running: Any = some(collector=some(checks=checks), speaker=speaker, number=1, begun=True)
     envelope = make_envelope(kind=kind)
     Round.take(running, envelope, 0.0)
     assert seen == [(envelope, Fault.UNKNOWN_KIND, Blame.SENDER)] * refused
@@ -54,8 +55,8 @@ def test_more_than_f_others_begin_a_round_early(
     begun: list[float] = []
     pace = Pace()
     monkeypatch.setattr(pace, "begun", lambda _number, _head: others)
-    parts = some(context=some(head=some(digest=b""), byzantine=1), pace=pace)
-    waiting: Any = some(parts=parts, begun=False, begins=9.0, _number=1, needed=9.0)
+    context = some(head=some(digest=b""), byzantine=1)
+    waiting: Any = some(context=context, pace=pace, begun=False, begins=9.0, number=1, needed=9.0)
     waiting._begin = begun.append
     Round._begin_if_due(waiting, 5.0)
     assert begun == [5.0] * begins
@@ -67,25 +68,29 @@ def test_a_round_that_plugins_do_not_open_is_sat_out() -> None:
     def refuses(*_what: Any, **_how: Any) -> None:
         raise RoundError.of("QRES-E508", "plugins.toy", "not this one")
 
-    parts = some(
-        position=some(info=None), contributed=lambda: None, dialogues=some(open_round=refuses)
+    opening: Any = some(
+        position=some(info=None),
+        own=lambda: None,
+        dialogues=some(open_round=refuses),
+        sit_out=reasons.append,
     )
-    opening: Any = some(parts=parts, sit_out=reasons.append)
     assert Round._open_plugins(opening, 0.0) is False
     assert "not this one" in reasons[0]
-    parts.dialogues.open_round = lambda *_what, **_how: None
+    opening.dialogues.open_round = lambda *_what, **_how: None
     assert Round._open_plugins(opening, 0.0) is True
 
 
 def test_what_is_gone_while_it_was_screened_is_not_proposed() -> None:
     held = dict.fromkeys(IDS[:3])
-    parts = some(
+    merger = some(choose=lambda: some(members=MEMBERS, against=()))
+    fresh: Any = some(
         opinions=some(waits_for=lambda _asked: False),
         context=some(quorum=3, kernel=some(has=lambda _hook: False)),
         collector=some(proposable=lambda: held),
+        merger=merger,
+        times=some(propose=0.0),
+        number=1,
     )
-    merger = some(choose=lambda: some(members=MEMBERS, against=()))
-    fresh: Any = some(parts=parts, merger=merger, times=some(propose=0.0), _number=1)
     assert Round._fresh(fresh, 1.0) == CandidateSet(1, MEMBERS[:3])
     del held[IDS[0]]
     assert Round._fresh(fresh, 1.0) is None, "fewer than a quorum"
@@ -106,9 +111,10 @@ def test_a_round_without_a_decision_says_what_it_lacked(
     collector = some(of_round=lambda: dict.fromkeys(IDS[:here]))
     engine = some(proposal=lambda _number: proposal)
     lost: Any = some(
-        parts=some(collector=collector, context=some(quorum=3)),
+        collector=collector,
+        context=some(quorum=3),
         choice=some(engine=engine, objection=objection),
-        _number=1,
+        number=1,
     )
     assert Round.why_lost(lost) == reason
 
@@ -119,6 +125,6 @@ def test_proofs_that_wait_are_checked_as_the_clock_goes_on(harness: ModuleType) 
     net.start()
     assert net.run(seconds=5.0, until=lambda: min(net.steps()) >= 1)
     net.run(seconds=0.2)
-    assert not net.machine(0)._parts.collector.proposable(), "control: they wait for the fourth"
+    assert not net.machine(0)._collector.proposable(), "control: they wait for the fourth"
     net.run(seconds=harness.DEADLINE)
     assert max(net.nodes[0].plugin("bulk").sizes) == 3

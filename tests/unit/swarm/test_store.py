@@ -19,10 +19,14 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import Envelope, RoundError, ValueRefusedError, Vector, model_digest
+from qres_core import Envelope, Vector, model_digest
 from qres_core.contract.stores import PrivateDatabase
-from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.journal import (
+from qres_core.errors import RoundError, ValueRefusedError
+from qres_core.swarm.ledger.chain import Head, Link
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Merged, Result, Void
+from qres_core.swarm.ledger.roster import Roster, RosterChange
+from qres_core.swarm.storage.journal import (
     _FACTS,
     APPLICATION_ID,
     FILE,
@@ -33,10 +37,7 @@ from qres_core.swarm.journal import (
     SqliteJournal,
     refuse_lost,
 )
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.results import Merged, Result, Void
-from qres_core.swarm.roster import Roster, RosterChange
-from qres_core.swarm.shelf import ShelvedMessage
+from qres_core.swarm.storage.shelf import ShelvedMessage
 
 NODE = b"\x01" * 32
 INITIAL: Vector = np.array([0, 1, -1, 2**31 - 1], dtype=np.int32)
@@ -826,11 +827,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from qres_core import Envelope, model_digest
-from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.journal import JournalEntry, SqliteJournal
-from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.results import Merged
-from qres_core.swarm.roster import Roster
+from qres_core.swarm.ledger.chain import Head, Link
+from qres_core.swarm.storage.journal import JournalEntry, SqliteJournal
+from qres_core.swarm.ledger.messages import CandidateSet, Member
+from qres_core.swarm.ledger.results import Merged
+from qres_core.swarm.ledger.roster import Roster
 
 node = bytes(32)
 initial = np.zeros(2000, dtype=np.int32)

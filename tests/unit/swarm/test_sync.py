@@ -8,12 +8,12 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_envelope
 
 from qres_core import Envelope, Fault, Vector
-from qres_core.swarm.chain import Link, decode_links, encode_links
-from qres_core.swarm.effects import SendTo
-from qres_core.swarm.leaving import Leaving
-from qres_core.swarm.messages import (
+from qres_core.swarm.context.effects import Refused, SendTo
+from qres_core.swarm.ledger.chain import Link, decode_links, encode_links
+from qres_core.swarm.ledger.messages import (
     HEAD,
     LINKS,
     OUTCOME_PRECOMMIT,
@@ -21,9 +21,10 @@ from qres_core.swarm.messages import (
     encode_model,
     encode_sync,
 )
-from qres_core.swarm.results import Void
-from qres_core.swarm.sync import MAX_EARLY, Ahead, CatchingUp, Pace
-from qres_core.testing import make_envelope
+from qres_core.swarm.ledger.results import Void
+from qres_core.swarm.machine.departure import Departure
+from qres_core.swarm.sync.catching_up import Ahead, CatchingUp
+from qres_core.swarm.sync.pace import MAX_EARLY, Pace
 
 FIVE = [0, 1, 2, 3, 4]
 OTHERS = [0, 1, 3, 4]
@@ -64,7 +65,7 @@ def catching_up(net: Any, index: int = BEHIND) -> CatchingUp:
 
 
 def true_links(net: Any) -> tuple[Link, ...]:
-    return catching_up(net, 0).links
+    return net.machine(0)._history.links
 
 
 def told(net: Any, by: int, *links: Link) -> Ahead | None:
@@ -84,7 +85,7 @@ def blamed(net: Any) -> set[bytes]:
 
 def said(net: Any, index: int) -> list[Envelope]:
     """What a node sent to one other since it was asked last."""
-    effects = net.machine(index)._parts.outlet.take()
+    effects = net.machine(index)._outlet.take()
     frames = [effect.frame for effect in effects if isinstance(effect, SendTo)]
     return [Envelope.from_bytes(frame, max_bytes=2**26) for frame in frames]
 
@@ -116,6 +117,9 @@ def test_links_of_other_members_are_refused_and_nobody_is_blamed(net: Any) -> No
     """Who tells of them may know more than this node."""
     assert told(net, 4, *true_links(net)[1:]) is None
     assert (unproven(net), blamed(net)) == (1, set())
+    effects = catching_up(net)._outlet.take()
+    (refused,) = [item for item in effects if isinstance(item, Refused)]
+    assert "swarm.roster of a new node" in refused.detail
 
 
 def test_a_history_in_parts_is_put_together_and_told_once(net: Any) -> None:
@@ -137,7 +141,7 @@ def test_who_shows_a_removal_is_counted_and_who_shows_an_older_link_is_not(
     node, links = catching_up(net), true_links(net)
     assert told(net, 4, *links) is not None
     assert node.told_removed_by == {net.ids[4]}
-    assert told(net, 1, node.links[-1]) is None, "it was a member there"
+    assert told(net, 1, node._history.links[-1]) is None, "it was a member there"
     assert node.told_removed_by == {net.ids[4]}
     assert told(net, 3, *links) is None
     assert node.told_removed_by == {net.ids[4], net.ids[3]}
@@ -145,7 +149,7 @@ def test_who_shows_a_removal_is_counted_and_who_shows_an_older_link_is_not(
 
 @pytest.mark.parametrize("proven", [False, True], ids=["unproven", "control"])
 def test_another_decision_stops_a_node_if_it_is_proven(net: Any, *, proven: bool) -> None:
-    last = catching_up(net).last
+    last = net.machine(BEHIND)._history.last
     assert last is not None
     other = attrs.evolve(last, result=Void("QRES-E508"), precommits=())
     if proven:
@@ -192,15 +196,14 @@ def test_who_was_removed_is_no_member(net: Any) -> None:
 @pytest.mark.parametrize("named", [True, False])
 def test_a_node_expects_its_removal_where_a_later_head_does_not_name_it(*, named: bool) -> None:
     left: list[int] = []
-    machine: Any = SimpleNamespace(
-        node_id=b"me",
-        _context=SimpleNamespace(is_member=True),
-        _is_out=lambda height, _now: left.append(height),
-        _left=7,
+    here: Any = SimpleNamespace(
+        _context=SimpleNamespace(node_id=b"me", is_member=True),
+        begin=lambda height, _now: left.append(height),
+        since=7,
     )
     after: Any = SimpleNamespace(roster=[b"me"] if named else [b"you"], height=9)
-    Leaving._expect_removal(machine, after, 0.0)
-    assert (machine._left, left) == ((None, []) if named else (7, [9]))
+    Departure.expect(here, after, 0.0)
+    assert (here.since, left) == ((None, []) if named else (7, [9]))
 
 
 # ── helping ───────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +214,7 @@ def test_what_is_about_a_head_that_is_unknown_is_not_about_a_past_one(net: Any) 
     for later in (0.0, 60.0):
         where = {"number": 1, "model": bytes(32)}
         assert not node.help_if_past(net.forge(4, "x", b"", **where), net.now + later)
-    past = next(iter(node.recent))
+    past = next(iter(node._history.recent))
     assert node.help_if_past(net.forge(4, "x", b"", number=1, model=past), net.now), "control"
 
 
@@ -226,14 +229,14 @@ def test_who_is_at_a_known_head_is_told_of_no_other_history(net: Any) -> None:
         return [message.kind for message in said(net, 0)]
 
     assert asked(machine.head.digest) == []
-    assert asked(next(iter(catching_up(net, 0).recent))) == []
+    assert asked(next(iter(net.machine(0)._history.recent))) == []
     assert asked(bytes(32)) == [HEAD], "control"
 
 
 def test_links_come_in_parts_from_the_epoch_that_is_asked_for_and_no_part_twice_soon(
     net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qres_core.swarm.sync.MAX_LINKS", 1)
+    monkeypatch.setattr("qres_core.swarm.sync.catching_up.MAX_LINKS", 1)
     first, second, last = ([link.head.digest] for link in true_links(net))
     said(net, 0)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qres_core import Envelope, Fault
-from qres_core.swarm.effects import SendTo
-from qres_core.swarm.messages import (
+from qres_core.swarm.context.effects import SendTo
+from qres_core.swarm.ledger.messages import (
     ENOUGH,
     STOP,
     decode_stop,
@@ -17,7 +17,7 @@ from qres_core.swarm.messages import (
     encode_stop,
     goal_digest,
 )
-from qres_core.swarm.until import Until
+from qres_core.swarm.machine.goal_votes import Until
 
 GOAL = goal_digest("loss < 1.0")
 
@@ -29,12 +29,12 @@ def _net(harness: ModuleType) -> Any:
         5, members=4, byzantine=1, puppets=[1, 2, 3, 4], options={"until": "loss < 1"}
     )
     made.start()
-    made.machine(0)._parts.outlet.take()
+    made.machine(0)._outlet.take()
     return made
 
 
 def until(net: Any) -> Until:
-    found = net.machine(0)._parts.until
+    found = net.machine(0)._until
     assert isinstance(found, Until)
     return found
 
@@ -52,7 +52,7 @@ def test_only_authentic_words_are_quoted_to_others(net: Any) -> None:
     for said in taken:
         until(net).take(said, net.now)
     assert until(net).reached
-    effects = [e for e in net.machine(0)._parts.outlet.take() if isinstance(e, SendTo)]
+    effects = [e for e in net.machine(0)._outlet.take() if isinstance(e, SendTo)]
     stops = [Envelope.from_bytes(effect.frame, max_bytes=2**20) for effect in effects]
     assert [stop.kind for stop in stops] == [STOP] * 3
     for stop in stops:
@@ -95,7 +95,7 @@ def test_who_quotes_words_of_a_key_that_was_replaced_since_is_not_blamed(
 ) -> None:
     kernel, author = net.machine(0).kernel, net.ids[2]
     authentic = kernel.authentic
-    monkeypatch.setattr(kernel, "key_index", lambda who: int(replaced and who == author))
+    monkeypatch.setattr(kernel.intake, "key_index", lambda who: int(replaced and who == author))
     monkeypatch.setattr(
         kernel, "authentic", lambda word, now: word.sender != author and authentic(word, now)
     )

@@ -11,15 +11,17 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import Fault, NodeId, RoundError, RoundInfo, RoundStatus, Update, VoidSet
-from qres_core.swarm import amendments
-from qres_core.swarm.amendments import Amendments
-from qres_core.swarm.chain import Head, Link, encode_links
-from qres_core.swarm.effects import Diverged
-from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion
-from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.results import Conclusion, Result, Void
+from qres_core import Fault, NodeId, RoundInfo, RoundStatus, Update
+from qres_core.dialogues import VoidSet
+from qres_core.errors import RoundError
+from qres_core.swarm.context.effects import Diverged
+from qres_core.swarm.contributions.merge import Merger
+from qres_core.swarm.ledger.chain import Head, Link, encode_links
+from qres_core.swarm.ledger.messages import CandidateSet, Member, encode_conclusion
+from qres_core.swarm.ledger.misbehaviour import Misbehaviour
+from qres_core.swarm.ledger.results import Conclusion, Result, Void
+from qres_core.swarm.members import amendments
+from qres_core.swarm.members.amendments import Amendments
 
 PLUGINS: Mapping[str, Any] = {"opener": {}}
 Senders = tuple[NodeId, ...]
@@ -228,7 +230,7 @@ def test_proof_of_another_set_stops_a_node_that_decided_one(harness: ModuleType)
     net.rule = quiet
     net.start()
     machine = net.machine(0)
-    assert net.run(seconds=20, until=lambda: machine._round.decided is not None)
+    assert net.run(seconds=20, until=lambda: machine._height.round.decided is not None)
     link = other_link(net, machine)
     net.rule = None
     net.inject(net.forge(1, "links", link, number=1, model=machine.head.digest), [0])
@@ -328,7 +330,7 @@ def test_a_ban_that_waits_holds_with_the_model_of_its_set(
     assert at(net, 1, range(5))
     net.rule = harness.Chaos(net, random.Random(1), {4: "double votes"}, heals=0.0)
     assert at(net, 6, range(4))
-    links = net.machine(0)._catching_up.recent.values()
+    links = net.machine(0)._history.recent.values()
     assert all(link.next.bans == () for link in links if link.head.height < 5)
     (made,) = [link for link in links if link.head.height == 5]
     assert made.next.bans == ((net.ids[4],) if waits else ())
@@ -358,7 +360,7 @@ def test_a_ban_that_waits_is_not_lost_although_its_evidence_is_too_old(
     assert at(net, 4, range(5))
     net.restart(2)
     assert at(net, 7, range(4))
-    links = net.machine(0)._catching_up.recent.values()
+    links = net.machine(0)._history.recent.values()
     carry = [(link.head.height, link.chosen.waits) for link in links if link.chosen.evidence]
     assert carry[0] == (1, True)
     assert max(carry)[0] <= 2, "once it is known that the ban waits, nobody carries it again"
@@ -377,7 +379,7 @@ def test_a_ban_at_once_is_not_carried_where_one_that_waits_leaves_too_few(
     net.start()
     assert at(net, 1, range(7))
     machine = net.machine(0)
-    carried = machine._choice._amendments
+    carried = machine._height.choice._amendments
     senders = tuple(Member(member, bytes(32)) for member in machine.head.roster.members)
     chosen = CandidateSet(1, senders, (double_vote(net, 5),))
     merger = cast("Merger", SimpleNamespace(remain=all_but_the_banned))
@@ -478,7 +480,7 @@ def test_a_change_holds_with_the_next_model_where_no_set_would_be_left_without_i
         machine = net.machine(index)
         assert senders(net, told(net, index, 1)) == [[0, 1, 2, 3, 4]]
         assert machine.head.roster.epoch == 0, "no model was made"
-        assert len(machine._catching_up.links) == 1, "no link is kept for it"
+        assert len(machine._history.links) == 1, "no link is kept for it"
     net.restart(1)
     stay = [0, 1, 3, 4]
     net.run(seconds=60, until=lambda: min(net.steps(stay)) >= 3)

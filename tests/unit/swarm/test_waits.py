@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qres_core import RoundStatus
 from qres_core.kernel.config import SwarmConfig
-from qres_core.swarm.timeouts import HeightPace, Stopwatch, Times, backoff, next_asked
+from qres_core.swarm.context.times import HeightPace, Stopwatch, Times, backoff, next_asked
 
 SWARM = SwarmConfig(name="waits", nodes=4, byzantine=1, quorum=3, deadline=10.0, vote_timeout=2.0)
 
@@ -56,7 +56,7 @@ def test_contributions_that_come_just_before_the_votes_are_over_cost_few_rounds(
     learns: bool,  # noqa: FBT001 - the case
 ) -> None:
     """All is here whenever a round is left, so nothing else says that it came too late."""
-    monkeypatch.setattr("qres_core.swarm.steps.Round.lacks", False)
+    monkeypatch.setattr("qres_core.swarm.machine.steps.Round.lacks", False)
     if not learns:
         monkeypatch.setattr(HeightPace, "late", lambda _pace, _deadline: None)
 
@@ -168,7 +168,7 @@ def test_one_liar_that_contributes_late_makes_nobody_wait_longer(
     """It comes when the others are about to give it up, later and later."""
     if waits_for_all:
         monkeypatch.setattr(
-            "qres_core.swarm.steps.Stopwatch", lambda now, _quorum: Stopwatch(now, 4)
+            "qres_core.swarm.machine.steps.Stopwatch", lambda now, _quorum: Stopwatch(now, 4)
         )
 
     def late(message: Any) -> Any:
@@ -180,6 +180,7 @@ def test_one_liar_that_contributes_late_makes_nobody_wait_longer(
     net = harness.Net(4, byzantine=1, quorum=3, rule=late)
     for index in range(4):
         net.machine(index).waits.adapts = True
+    net.wait_for_all()
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 8)
     stretch = max(net.machine(index).waits.stretch for index in range(3))

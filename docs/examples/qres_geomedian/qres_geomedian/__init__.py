@@ -1,7 +1,5 @@
 """The geometric median as an aggregation rule for QRES."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from operator import mul
@@ -10,16 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_core import (
-    Claims,
-    Needs,
-    Updates,
-    ValueRefusedError,
-    Vector,
-    Visibility,
-    hookimpl,
-    options,
-)
+from qres_core import Claims, Needs, Reads, Updates, Vector, Visibility, hookimpl, options
 
 __all__ = ["Geomedian", "mean", "weiszfeld"]
 
@@ -85,18 +74,11 @@ class Geomedian:
     def claims(self) -> Claims:
         """It withstands ``f`` liars if it sees single updates, most of them honest."""
         needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, by_products=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """The geometric median. Weights are claims, so they do not count.
-
-        Raises QRES-E505 for fewer than ``2 f + 1`` updates.
-        """
-        fewest = self.claims.needs.min_updates
-        if len(updates) < fewest:
-            what = f"{len(updates)} came, {fewest} are needed"
-            raise ValueRefusedError.of("QRES-E505", "updates", what)
+        """The geometric median. Weights are claims, so they do not count."""
         shares = weiszfeld(
             updates.inner_products(), iterations=self.iterations, smoothing=self.smoothing
         )

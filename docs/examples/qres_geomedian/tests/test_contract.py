@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qres_core.testing import AggregatorContract
+from qres_lab.testing import AggregatorContract
 
 from qres_geomedian import Geomedian
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qres_core import ValueRefusedError
-from qres_core.testing import host, make_round_info, make_updates, merged
+from qres_core.errors import ValueRefusedError
+from qres_lab.testing import make_round_info, make_updates, merged
 
 from qres_geomedian import Geomedian, mean, weiszfeld
 
@@ -95,7 +95,7 @@ def test_ranges_of_coordinates_give_what_whole_updates_give() -> None:
 def test_too_few_updates_are_refused() -> None:
     updates = make_updates([[1], [2], [3], [4]])
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
-        host(Geomedian(f=2)).hook.aggregate(updates=updates, round_info=make_round_info())
+        merged([Geomedian(f=2)], updates, make_round_info())
 
 
 @pytest.mark.parametrize(

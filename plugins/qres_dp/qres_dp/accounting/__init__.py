@@ -1,4 +1,4 @@
-"""What a number of noisy rounds costs, as an upper bound, and how much noise a budget asks for.
+"""Cost of a number of noisy rounds, as an upper bound, and the noise that a budget asks for.
 
 The *noise multiplier* z is the standard deviation of the noise over the sensitivity of what it is
 added to, in one round. The account is exact (:mod:`.gaussian`).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 from qres_dp.accounting import gaussian
 from qres_dp.accounting.composition import delta_of, spent
 from qres_dp.accounting.limits import (

@@ -1,4 +1,4 @@
-"""What rounds of several kinds add up to: exact.
+"""Sum of rounds of several kinds: exact.
 
 Rounds are Gaussian mechanisms whatever their noise, and compose to one with ``1/z**2 = sum
 1/z_i**2`` (:mod:`.gaussian`).

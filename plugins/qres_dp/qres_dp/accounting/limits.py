@@ -1,4 +1,4 @@
-"""What the accountants take, and how they say no.
+"""Inputs that the accountants take, and their refusals.
 
 Inside these limits every value is an upper bound; outside them there is a refusal, never a guess.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Final, TypeAlias
 
-from qres_core import CompatibilityError, ConfigError
+from qres_core.errors import CompatibilityError, ConfigError
 
 Kind: TypeAlias = float
 """What rounds of a kind have in common: the noise multiplier."""

@@ -42,7 +42,7 @@ _SHIFT: Final = 16
 
 
 def reach(factor: Factor, taken: Iterable[int], step: int) -> int:
-    """How far the row of a step can move for a bound of 1, in units of ``2**-16``.
+    """Most that the row of a step can move for a bound of 1, in units of ``2**-16``.
 
     ``taken``: the steps with an update of the node, in any order; those that are not in the row do
     not count. 0 for a row of noise alone.
@@ -52,7 +52,7 @@ def reach(factor: Factor, taken: Iterable[int], step: int) -> int:
 
 
 def grain_of(bound: int, dimension: int) -> int:
-    """How much farther rounding moves a row that one record is taken from, as a part of its reach.
+    """Further move by rounding of a row that one record is taken from, as a part of its reach.
 
     In each of ``d`` coordinates ``|trunc(a) - trunc(b)| <= |a - b| + 1``, so rows are up to
     ``sqrt(d)`` steps farther apart. Returns that over the bound, in units of ``2**-16``, rounded

@@ -30,7 +30,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from qres_core import ConfigError
+from qres_core.errors import ConfigError
 
 ONE: Final = 1 << 16
 """The coefficient 1."""
@@ -83,7 +83,7 @@ class Factor:
         return _root(self.band)
 
     def squared_sensitivity(self, steps: int, participation: Participation, grain: int = 0) -> int:
-        """How far one participant moves ``C x``, squared, for a clipping bound of 1.
+        """Move of ``C x`` by one participant, squared, for a clipping bound of 1.
 
         The coefficients are not negative and do not rise, and then the worst case is to take part
         as early and as often as allowed, with the same update: the norm of the sum of those

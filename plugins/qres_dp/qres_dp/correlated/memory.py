@@ -1,4 +1,4 @@
-"""What a node remembers to encode its updates and to decode sums: one file.
+"""Memory of a node to encode its updates and to decode sums: one file.
 
 Two tables, each of at most ``band`` vectors:
 
@@ -19,7 +19,8 @@ import attrs
 import numpy as np
 from qres_arithmetic import squared_norm
 
-from qres_core import DIGEST_BYTES, RoundError, Vector, stores
+from qres_core import DIGEST_BYTES, Vector, stores
+from qres_core.errors import RoundError
 from qres_dp.correlated.factor import Factor
 
 FILE: Final = "dp-encoding.sqlite"
@@ -44,7 +45,7 @@ _KIND: Final = stores.StoreKind(
 
 @attrs.frozen
 class EncodingShape:
-    """What the vectors of the file are, and whose."""
+    """Shape and owner of the vectors in the file."""
 
     swarm: str  # the swarm's name
     band: int  # coefficients of the matrix
@@ -58,7 +59,7 @@ class EncodingShape:
 
 @attrs.frozen(eq=False)
 class ModelChange:
-    """What a step did to the model."""
+    """Change of the model by a step."""
 
     before: bytes  # digest of the model before it, 32 bytes
     after: bytes  # digest of the model after it, 32 bytes

@@ -9,7 +9,8 @@ from typing import Self
 
 import attrs
 
-from qres_core import NodeId, OwnContributions, RoundError, ValueRefusedError
+from qres_core import NodeId, OwnContributions
+from qres_core.errors import RoundError, ValueRefusedError
 from qres_dp.accounting.composition import spent
 from qres_dp.accounting.limits import Kind
 from qres_dp.ledger import key as keys
@@ -22,7 +23,7 @@ __all__ = ["Owner", "PrivacyBudget", "PrivacyLedger"]
 
 @attrs.frozen
 class PrivacyBudget:
-    """What may be spent in all."""
+    """Budget of all spending."""
 
     epsilon: float  # of all releases together
     delta: float  # likewise
@@ -77,12 +78,12 @@ class PrivacyLedger:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether there is a ledger in the folder, or what is left of one."""
+        """True if there is a ledger in the folder, or what is left of one."""
         return LedgerStore.exists(folder)
 
     @staticmethod
     def read(folder: Path) -> tuple[Owner, Sequence[LedgerEntry]]:
-        """Whose ledger is in a folder, and its records, checked. Raises RoundError: QRES-E602."""
+        """Owner of the ledger in a folder, and checked records. Raises RoundError: QRES-E602."""
         store = LedgerStore(folder)
         store.close()
         return store.owner, store.records
@@ -107,7 +108,7 @@ class PrivacyLedger:
 
     @property
     def is_durable(self) -> bool:
-        """Whether it outlives the process."""
+        """True if it outlives the process."""
         return self._store is not None
 
     def __len__(self) -> int:
@@ -118,7 +119,7 @@ class PrivacyLedger:
         return spent(self._kinds, delta)
 
     def knows(self, swarm: str, node: NodeId) -> bool:
-        """Whether there is a charge of a node. O(records)."""
+        """True if there is a charge of a node. O(records)."""
         return any((r.charge.swarm, r.charge.node) == (swarm, node) for r in self._records)
 
     def expect(self, swarm: str, node: NodeId, known: OwnContributions) -> None:
@@ -158,7 +159,7 @@ class PrivacyLedger:
         raise RoundError.of("QRES-E602", "plugins.dp.ledger", what, fix)
 
     def after(self, charge: Charge, budget: PrivacyBudget) -> float:
-        """What will be spent after a charge.
+        """Spending after a charge.
 
         Args:
             charge: a release.
@@ -225,7 +226,7 @@ class PrivacyLedger:
 
 
 def _is_of(charge: Charge, known: OwnContributions) -> bool:
-    """Whether the contribution that the chain knows may be what was charged.
+    """True if the contribution that the chain knows may be what was charged.
 
     A height may take several rounds, and each contribution was another release. A training that
     began anew has the heights and rounds of the one before, and other heads.
@@ -245,7 +246,7 @@ def _sum_of(charge: Charge) -> tuple[str, bytes | int]:
 
 
 def _kind(charge: Charge) -> Kind:
-    """What a charge counts as.
+    """Kind of a charge.
 
     Version 0.2 had sampled rounds. They count as rounds without sampling, which cost no less.
     """

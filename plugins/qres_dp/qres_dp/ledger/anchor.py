@@ -1,4 +1,4 @@
-"""How long the ledger was when it was last written: a small second file beside it.
+"""Length of the ledger when it was last written: a small second file beside it.
 
 A chain of tags tells when a record was changed, not when the last ones were cut off or the whole
 file was removed or put back from an older copy. The anchor tells that. Where both files are put
@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import DIGEST_BYTES, RoundError, WireError, canonical, stores
+from qres_core import DIGEST_BYTES, canonical, stores
+from qres_core.errors import RoundError, WireError
 from qres_dp.ledger.key import unusable
 
 FILE: Final = "dp-ledger.anchor"

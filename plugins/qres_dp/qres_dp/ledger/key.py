@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qres_core import LabError, RoundError, stores
+from qres_core import stores
+from qres_core.errors import LabError, RoundError
 
 FILE: Final = "dp-ledger.key"
 KEY_BYTES: Final = 32

@@ -1,4 +1,4 @@
-"""What a ledger was found to lack: a small file in the node's folder, until the ledger has it.
+"""Lack of a ledger, as found: a small file in the node's folder, until the ledger has it.
 
 The swarm's chain names a contribution for a few heights only. Without this file a ledger that was
 set back would be refused for as long, and then be taken for all there is.
@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import NodeId, OwnContributions, RoundError, WireError, canonical, stores
+from qres_core import NodeId, OwnContributions, canonical, stores
+from qres_core.errors import RoundError, WireError
 from qres_dp.ledger import PrivacyLedger
 
 FILE: Final = "dp-ledger.lacks"
@@ -21,7 +22,7 @@ _TYPES: Final[list[type[Any]]] = [type(value) for value in attrs.astuple(OwnCont
 
 @attrs.define
 class Lack:
-    """What journal or chain knew of, when a ledger did not.
+    """Charges that journal or chain knew of, when a ledger did not.
 
     ``folder``: of the node, or ``None`` to forget it with the process. Raises RoundError: QRES-E602
     for a file that cannot be read.

@@ -1,4 +1,4 @@
-"""What a ledger writes down of a release."""
+"""Record of a ledger about a release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import DIGEST_BYTES, NODE_ID_BYTES, NodeId, WireError, canonical
+from qres_core import DIGEST_BYTES, NODE_ID_BYTES, NodeId, canonical
+from qres_core.errors import WireError
 
 MAX_BODY: Final = 2048
 NOTHING_LEFT: Final = bytes(DIGEST_BYTES)
@@ -121,7 +122,7 @@ class LedgerEntry:
 
 
 def genesis(key: bytes, owner: tuple[str, bytes, str, str]) -> bytes:
-    """What the first record's ``previous`` is: binds a chain to its owner, relation and unit."""
+    """Beginning of the chain of records: binds it to its owner, relation and unit."""
     return tag_of(key, canonical.dumps(list(owner)))
 
 

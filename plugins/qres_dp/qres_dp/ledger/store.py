@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 
 import attrs
 
-from qres_core import NodeId, RoundError, WireError, stores
+from qres_core import NodeId, stores
+from qres_core.errors import RoundError, WireError
 from qres_dp.ledger import anchor as anchors
 from qres_dp.ledger import key as keys
 from qres_dp.ledger.anchor import Anchor
@@ -28,7 +29,7 @@ SCHEMA_VERSION: Final = 2
 """Version 1 named releases and charged a name once. It is refused, and not migrated: what its names
 stand for is not known any more."""
 
-_KIND: Final = stores.StoreKind(
+KIND: Final = stores.StoreKind(
     file=FILE,
     name="a privacy ledger of QRES",
     application_id=APPLICATION_ID,
@@ -39,11 +40,13 @@ _KIND: Final = stores.StoreKind(
     "new folders",
     shared=True,  # other nodes with the same data, and `qres dp`
 )
+BESIDE: Final = (keys.FILE, anchors.FILE)
+"""What is read together with the file."""
 
 
 @attrs.frozen
 class Owner:
-    """Whose ledger it is, and what it is kept for."""
+    """Owner of a ledger, and the relation and unit it is kept for."""
 
     swarm: str  # the swarm's name; empty for the ledger of a data set
     node: NodeId  # the node's identity; empty for the ledger of a data set
@@ -71,7 +74,7 @@ class LedgerStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._db = stores.PrivateDatabase.open(folder, _KIND)
+        self._db = stores.PrivateDatabase.open(folder, KIND)
         try:
             self._key = keys.read(folder)
             self.records: list[LedgerEntry] = []
@@ -83,11 +86,11 @@ class LedgerStore:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether there is a ledger here, or what is left of one.
+        """True if there is a ledger here, or what is left of one.
 
         A key alone is none: it is made first, and nothing was charged with it.
         """
-        return stores.PrivateDatabase.exists(folder, _KIND) or (folder / anchors.FILE).exists()
+        return stores.PrivateDatabase.exists(folder, KIND) or (folder / anchors.FILE).exists()
 
     @classmethod
     def create(cls, folder: Path, owner: Owner) -> Self:
@@ -108,7 +111,7 @@ class LedgerStore:
             database.execute("INSERT INTO owner VALUES (?, ?, ?, ?)", attrs.astuple(owner))
 
         keys.make(folder)
-        stores.PrivateDatabase.create(folder, _KIND, fill).close()
+        stores.PrivateDatabase.create(folder, KIND, fill).close()
         return cls(folder)
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────

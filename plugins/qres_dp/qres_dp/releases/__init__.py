@@ -1,4 +1,4 @@
-"""What a node releases in a round, by mode: one class for each way, and no other place that asks.
+"""Releases of a node in a round, by mode: one class for each way, and no other place that asks.
 
 ===============  ==================  ============================================================
 mode             class               what is different

@@ -1,4 +1,4 @@
-"""What all modes have in common: from the options to a round's mechanism, and the hooks' halves."""
+"""Common part of all modes: from the options to a round's mechanism, and the hooks' halves."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from typing import ClassVar
 import attrs
 
 from qres_core import (
-    CompatibilityError,
-    Extent,
     Needs,
     NodeInfo,
     Outcome,
     OwnContributions,
-    Problem,
-    RoundError,
     RoundInfo,
     Surroundings,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     fixed,
 )
+from qres_core.claims import Extent
+from qres_core.errors import CompatibilityError, Problem, RoundError, ValueRefusedError
 from qres_dp import grid
 from qres_dp.accounting.limits import Kind
 from qres_dp.fitting import miscounts, misfits, of_round, refuse
@@ -37,7 +34,7 @@ from qres_dp.terms import Releaser, ReleaseTerms
 
 @attrs.define(eq=False)
 class Release(abc.ABC):
-    """What one node releases, by the rules of a mode."""
+    """Release of one node, by the rules of a mode."""
 
     terms: ReleaseTerms  # what the options come to
     # where the node keeps files, or ``None``
@@ -91,7 +88,7 @@ class Release(abc.ABC):
         return made
 
     def around(self, round_info: RoundInfo) -> Surroundings:
-        """What a round says of the swarm, with the colluders that all plugins count on."""
+        """Surroundings from a round, with the colluders that all plugins count on."""
         return of_round(round_info, self.colluding)
 
     def fitted(self, round_info: RoundInfo) -> Mechanism:
@@ -120,7 +117,7 @@ class Release(abc.ABC):
         )
 
     def cautions(self, around: Surroundings) -> Iterator[str]:
-        """What an operator of such a swarm should read."""
+        """Cautions for an operator of such a swarm."""
         if around.judges:
             names = " and ".join(f"plugins.{name}" for name in around.judges)
             yield (
@@ -130,7 +127,7 @@ class Release(abc.ABC):
             )
 
     def extent(self, around: Surroundings) -> Extent:
-        """How large an update is once it is clipped and has its noise."""
+        """Size of an update once it is clipped and has its noise."""
         length = self.terms.clip * self.terms.units
         try:
             made = self.mechanism(around)
@@ -144,12 +141,12 @@ class Release(abc.ABC):
     # ── the plan ──────────────────────────────────────────────────────────────────────────────
 
     def charges(self, rounds: int, around: Surroundings) -> Mapping[Kind, int]:
-        """What the ledger is charged with over so many rounds: noise multipliers."""
+        """Charges for the ledger over so many rounds: noise multipliers."""
         del around
         return {self.terms.multiplier: rounds}
 
     def told(self, around: Surroundings) -> Mapping[str, object]:
-        """What the mode adds to the mechanism of a plan's JSON."""
+        """Additions of the mode to the mechanism of a plan's JSON."""
         del around
         return {"noise": "independent"}
 
@@ -207,7 +204,7 @@ class Release(abc.ABC):
 
     @property
     def by(self) -> Releaser:
-        """Who releases. Raises RoundError: QRES-E602 before the node was set up."""
+        """Releaser of the node. Raises RoundError: QRES-E602 before the node was set up."""
         if self.releaser is None:
             raise RoundError.of("QRES-E602", "plugins.dp", "the node was not set up")
         return self.releaser
@@ -233,7 +230,7 @@ class Release(abc.ABC):
     def merge(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
     ) -> Vector:
-        """What the model changes by, int32, shape ``(d,)``.
+        """Change of the model, int32, shape ``(d,)``.
 
         ``proceed``: the rule; ``updates``: what :meth:`revealed` returned. Raises RoundError:
         QRES-E608 where this node alone cannot merge.

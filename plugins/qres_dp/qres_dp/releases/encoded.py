@@ -14,16 +14,15 @@ from qres_core import (
     Needs,
     Outcome,
     OwnContributions,
-    RoundError,
     RoundInfo,
     Surroundings,
     Update,
     Updates,
-    ValueRefusedError,
     Vector,
     Visibility,
     canonical,
 )
+from qres_core.errors import RoundError, ValueRefusedError
 from qres_dp.accounting.limits import Kind
 from qres_dp.clip import clip
 from qres_dp.correlated import (
@@ -157,7 +156,7 @@ class EncodedRelease(SharedRelease):
         return attrs.evolve(update, vector=noisy, weight=1)
 
     def carries(self, step: int) -> bool:
-        """Whether the node's data are in a step: in its turn, and not too soon after the last one.
+        """True if the node's data are in a step: in its turn, and not too soon after the last one.
 
         A new key gives a node another turn.
         """

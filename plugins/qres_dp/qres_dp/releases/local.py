@@ -31,7 +31,7 @@ class LocalRelease(Release):
 
 
 def noised(row: NDArray[np.signedinteger[Any]], mechanism: Mechanism) -> Vector:
-    """What is to leave, with the noise that is drawn at once, under a fresh key.
+    """Vector that is to leave, with noise that is drawn at once, under a fresh key.
 
     ``row``: int32 or int64, shape ``(d,)``. Returns int32, shape ``(d,)``.
     """

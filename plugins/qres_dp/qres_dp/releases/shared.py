@@ -7,15 +7,8 @@ from typing import ClassVar
 
 import attrs
 
-from qres_core import (
-    Needs,
-    Problem,
-    RoundInfo,
-    Surroundings,
-    Updates,
-    ValueRefusedError,
-    Visibility,
-)
+from qres_core import Needs, RoundInfo, Surroundings, Updates, Visibility
+from qres_core.errors import Problem, ValueRefusedError
 from qres_dp.fitting import watchers
 from qres_dp.releases.local import LocalRelease
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nacl import bindings
+from qres_lab.exhibits.secagg.reading import Spoils, unmasked
 from qres_secagg.dealing import Dealer, Dealing
-from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.failure import Reason
 from qres_secagg.keys import (
     KeyPair,

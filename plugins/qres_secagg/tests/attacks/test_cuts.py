@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_lab.exhibits.secagg.reading import Spoils, unmasked
 from qres_secagg import graph, survivors
-from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.failure import SecaggError
 from qres_secagg.parameters import choose
 from qres_secagg.survivors import exposed

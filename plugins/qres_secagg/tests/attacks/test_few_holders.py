@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
 from qres_secagg.failure import Reason, SecaggError
@@ -32,8 +33,6 @@ from qres_secagg.messages import (
 )
 from qres_secagg.parameters import GraphParameters, Parameters, choose
 from qres_secagg.session import Session
-
-from qres_core.testing import make_node_ids
 
 Make = Callable[..., Any]
 LIAR = 2

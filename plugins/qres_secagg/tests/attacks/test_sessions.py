@@ -22,7 +22,7 @@ from qres_secagg.messages import (
 )
 from qres_secagg.parameters import Parameters
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 
 Make = Callable[..., Any]
 

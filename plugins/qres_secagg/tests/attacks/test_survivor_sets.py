@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qres_lab.exhibits.secagg.reading import Spoils, unmasked
 from qres_secagg import survivors
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
-from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import Kind, decode_unmask
@@ -20,7 +20,7 @@ from qres_secagg.parameters import Parameters
 from qres_secagg.shamir import combine, decode, encode
 from qres_secagg.sharing import Secret
 
-from qres_core import CompatibilityError
+from qres_core.errors import CompatibilityError
 
 Make = Callable[..., Any]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_secagg import Secagg
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
@@ -20,18 +21,14 @@ from qres_secagg.messages import Kind
 from qres_core import (
     Accusation,
     Contribution,
-    DialogueMessage,
     NodeInfo,
     Outcome,
-    Revelation,
     RoundInfo,
     RoundStatus,
-    Send,
     Update,
     Updates,
-    VoidSet,
 )
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core.dialogues import DialogueMessage, Revelation, Send, VoidSet
 
 Carry = Callable[[bytes, bytes, Send], Send | None]
 """From sender, receiver and what is sent: what arrives, if anything."""

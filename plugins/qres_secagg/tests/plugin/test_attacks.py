@@ -9,9 +9,9 @@ from collections.abc import Collection
 import attrs
 import numpy as np
 import pytest
+from qres_lab.exhibits.secagg.reading import Spoils, unmasked
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
-from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
     MAX_LEADERS,
@@ -30,15 +30,9 @@ from qres_secagg.messages import (
 from qres_secagg.shamir import decode
 from secagg_swarm import PluginSwarm, plain_sum
 
-from qres_core import (
-    MAX_WEIGHT,
-    DialogueMessage,
-    QresError,
-    Send,
-    Update,
-    ValueRefusedError,
-    WireError,
-)
+from qres_core import MAX_WEIGHT, Update
+from qres_core.dialogues import DialogueMessage, Send
+from qres_core.errors import QresError, ValueRefusedError, WireError
 
 ZEROS = {"dimension": 4096}
 

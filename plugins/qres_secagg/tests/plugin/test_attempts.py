@@ -15,13 +15,15 @@ from qres_secagg.messages import SID_BYTES, Kind, decode_unmask
 from qres_secagg.store import SessionStore
 from secagg_swarm import Earlier, PluginSwarm, plain_sum, recorded
 
-from qres_core import NodeInfo, QresError, Send, Update
+from qres_core import NodeInfo, Update
+from qres_core.attacks.scenario import Scenario
+from qres_core.dialogues import Send
+from qres_core.errors import QresError
 from qres_core.kernel.config import parse
 from qres_core.lab import simulator
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.consensus import Consensus, Step
+from qres_core.swarm.consensus.engine import Consensus, Step
+from qres_core.training.tasks import TaskConfig
 
 
 def sessions(messages: list[tuple[bytes, bytes]]) -> set[bytes]:

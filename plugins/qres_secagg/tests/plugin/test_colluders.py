@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qres_lab.testing import first_draw, left_of_sums
 from qres_secagg import graph, sizing
 from qres_secagg.graph import split, topology
 from qres_secagg.messages import Kind
@@ -12,8 +13,8 @@ from qres_secagg.permission import Permission
 from qres_secagg.session import Session
 from secagg_swarm import PluginSwarm
 
-from qres_core import CompatibilityError, Send
-from qres_core.testing import first_draw, left_of_sums
+from qres_core.dialogues import Send
+from qres_core.errors import CompatibilityError
 
 N = 40
 GROUPS = {"group_size": 4, "min_size": 3, "corrupt": 0.05, "dropout": 0.15}

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from qres_secagg.messages import Kind
 from secagg_swarm import PluginSwarm, plain_sum, recorded
 
-from qres_core import Companion, Dialogue, DialogueMessage, QresError, Send, Update
+from qres_core import Companion, Update
+from qres_core.dialogues import Dialogue, DialogueMessage, Send
+from qres_core.errors import QresError
 
 
 def test_it_is_a_dialogue_and_ready_without_waiting_where_all_are_there() -> None:

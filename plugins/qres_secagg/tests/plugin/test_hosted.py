@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -11,21 +16,14 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+import qres_hosting as hosting
 from qres_secagg import hosted
 from qres_secagg.client import Client
 from qres_secagg.hosted import ClientSession
 from qres_secagg.messages import Kind
 
-from qres_core import (
-    CompatibilityError,
-    Envelope,
-    RoundError,
-    RoundStatus,
-    Update,
-    WireError,
-    canonical,
-    hosting,
-)
+from qres_core import Envelope, RoundStatus, Update, canonical
+from qres_core.errors import CompatibilityError, RoundError, WireError
 
 SIZE = 7
 MODEL, OTHER = bytes(32), bytes([1]) * 32
@@ -268,6 +266,85 @@ def secret_of(ends: Ends, client: int) -> bytes:
         return bytes(secret)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import qres_hosting as hosting
+from qres_core.contract.stores import PrivateDatabase
+from qres_hosting.retold import Retold
+
+settings, turn, at, empties = sys.argv[1:]
+calls, plain = [], PrivateDatabase.empty_log
+
+def empty_log(database):
+    calls.append(database)
+    if str(len(calls)) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if empties == "empties":
+        plain(database)
+
+def answered(*_turn):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+PrivateDatabase.empty_log = empty_log
+if at == "asked":
+    Retold.answered = answered
+with hosting.HostedClient(hosting.Host.read(Path(settings), seed=1), 0) as made:
+    made.converse(Path(turn).read_bytes())
+"""
+
+
+def killed(ends: Ends, turn: bytes, at: str, empties: str = "empties") -> bytes:
+    """All that is in a client's folder, once its process was killed.
+
+    ``at``: the call that empties the log before which it is killed; ``"asked"``: it is killed where
+    it looks what it answered before, with the file open.
+    """
+    asked = ends.folder.parent / "turn"
+    asked.write_bytes(turn)
+    command = [sys.executable, "-P", "-c", KILLED, str(ends.folder.parent / "qres.toml")]
+    process = subprocess.run([*command, str(asked), at, empties], check=False)
+    assert process.returncode == -signal.SIGKILL
+    folder = ends.database(0).parent
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed as POSIX does it")
+def test_a_client_that_is_killed_twice_leaves_no_secret(ends: Ends) -> None:
+    """The second kill comes where the file is open again, long before it is closed in order.
+
+    The controls: killed once, before the log is emptied, it leaves the secret of the round. So
+    does a second process that does not empty the log as it opens the file.
+    """
+    ends.begin()
+    ends.talk(ends.nodes)
+    ends.train(ends.nodes)
+    secret = secret_of(ends, 0)
+    ends.coordinator.decide()
+    here, before = ends.database(0).parent, ends.folder / "before"
+    last = b""
+
+    def keep(client: int, asked: bytes) -> bytes:
+        """The folder as it was before the turn after which the client has nothing more to say."""
+        nonlocal last
+        if client == 0 and secret_of(ends, 0):
+            shutil.rmtree(before, ignore_errors=True)
+            shutil.copytree(here, before)
+            last = asked
+        return asked
+
+    ends.talk(ends.nodes, keep)
+    assert not secret_of(ends, 0)
+    shutil.rmtree(here)
+    before.rename(here)
+    opening, over = "1", "2"
+    assert secret in killed(ends, last, over), "control: killed once"
+    assert secret in killed(ends, last, opening), "control: killed before it could"
+    assert secret in killed(ends, last, "asked", "does not"), "control: it does not empty it"
+    assert secret not in killed(ends, last, "asked")
+    assert not secret_of(ends, 0)
+
+
 # ── a coordinator that lies ───────────────────────────────────────────────────────────────────
 
 
@@ -430,7 +507,7 @@ def second_set_after_others(ends: Ends) -> hosting.HostedResult:
 def test_other_models_do_not_make_a_client_forget_a_set(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qres_core.hosting.retold.MOST_KEPT", 1)
+    monkeypatch.setattr("qres_hosting.retold.MOST_KEPT", 1)
     assert second_set_after_others(ends).merged is None
     assert any("QRES-E602" in each and "new key" in each for each in ends.refusals)
 
@@ -447,7 +524,7 @@ def test_if_the_oldest_were_forgotten_they_would(
             self._db.execute("INSERT OR IGNORE INTO kept (name, value) VALUES (?, ?)", (key, value))
             return bytes(self._db.one("SELECT value FROM kept WHERE name = ?", key))
 
-    monkeypatch.setattr("qres_core.hosting.retold.Retold.first", forgetful)
+    monkeypatch.setattr("qres_hosting.retold.Retold.first", forgetful)
     assert found(second_set_after_others(ends)) == mean([0, 1, 2, 3])
 
 

@@ -24,7 +24,7 @@ from qres_secagg.messages import (
 from qres_secagg.session import Session
 from secagg_swarm import PluginSwarm, plain_sum
 
-from qres_core import DialogueMessage, Send
+from qres_core.dialogues import DialogueMessage, Send
 
 PATIENCE = 2.0
 

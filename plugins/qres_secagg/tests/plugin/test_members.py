@@ -5,11 +5,12 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_secagg import Secagg
 from secagg_swarm import PluginSwarm, plain_sum
 
-from qres_core import CompatibilityError, NodeInfo, RoundError
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core import NodeInfo
+from qres_core.errors import CompatibilityError, RoundError
 
 NEW = b"\1" * 32
 

@@ -14,7 +14,9 @@ from qres_secagg.permission import Permission
 from qres_secagg.store import SessionStore
 from secagg_swarm import PluginSwarm, plain_sum, recorded
 
-from qres_core import Companion, NodeInfo, QresError, RoundError, Update, VoidSet
+from qres_core import Companion, NodeInfo, Update
+from qres_core.dialogues import VoidSet
+from qres_core.errors import QresError, RoundError
 
 VOID = "QRES-E604"
 LARGE: dict[str, Any] = {"corrupt": 0.1}

@@ -10,23 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_lab.testing import make_node_ids, make_round_info
+from qres_lab.testing.hosting import host
 from qres_secagg import Secagg
 from qres_secagg.revelation import ODD
 from qres_secagg.ring import MAX_WIDE_DIMENSION
 from secagg_swarm import PluginSwarm, half_even, plain_sum
 
-from qres_core import (
-    Companion,
-    CompatibilityError,
-    NodeInfo,
-    QresError,
-    Update,
-    Updates,
-    ValueRefusedError,
-    Visibility,
-)
-from qres_core.testing import make_node_ids, make_round_info
-from qres_core.testing.hosting import host
+from qres_core import Companion, NodeInfo, Update, Updates, Visibility
+from qres_core.errors import CompatibilityError, QresError, ValueRefusedError
 
 
 def node_info(n: int, byzantine: int = 0, folder: str | None = None) -> NodeInfo:

@@ -11,12 +11,13 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pytest
+from qres_lab.testing import make_node_ids, make_round_info
 from qres_secagg import Secagg
 from qres_secagg.store import FILE
 from secagg_swarm import PluginSwarm
 
-from qres_core import NodeInfo, QresError, RoundInfo, Update
-from qres_core.testing import make_node_ids, make_round_info
+from qres_core import NodeInfo, RoundInfo, Update
+from qres_core.errors import QresError
 
 OLD = attrs.evolve(make_round_info(17, nodes=5, number=9), step=8, height=8)
 """A round of a swarm that is at its ninth."""
@@ -104,7 +105,7 @@ def test_a_store_that_is_removed_under_a_running_node_keeps_it_out(tmp_path: Pat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from qres_core.testing import make_node_ids
+from qres_lab.testing import make_node_ids
 from qres_secagg.store import SessionStore
 from secagg_swarm import PluginSwarm
 

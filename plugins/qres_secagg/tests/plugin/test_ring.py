@@ -13,7 +13,8 @@ from qres_secagg.levels import finest, group_sizes
 from qres_secagg.parameters import Parameters
 from qres_secagg.ring import incoming, masked_under, mean, outgoing, weighted
 
-from qres_core import Companion, ValueRefusedError
+from qres_core import Companion
+from qres_core.errors import ValueRefusedError
 
 
 def parameters(ring: int, bound: int = 1000, noise: int = 0) -> Parameters:

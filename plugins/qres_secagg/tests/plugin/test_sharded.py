@@ -10,12 +10,12 @@ import pytest
 from qres_secagg.client import Client
 from qres_secagg.revelation import open_sums
 
-from qres_core import RoundError
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import RoundError
 from qres_core.kernel.config import parse
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.training.tasks import TaskConfig
 
 GROUPS = {"group_size": 4, "min_size": 3, "corrupt": 0.05}
 

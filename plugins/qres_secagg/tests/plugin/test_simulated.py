@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from qres_secagg.aggregator import Aggregator, GroupSum
 
-from qres_core import CompatibilityError, RoundInfo, Update, Vector
+from qres_core import RoundInfo, Update, Vector
+from qres_core.attacks.scenario import Scenario
+from qres_core.errors import CompatibilityError
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import SimulationResult
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.training.tasks import TaskConfig, make_task
 
 Tables = Mapping[str, Mapping[str, Any]]
 TRUST: Tables = {"memory": {}, "ed25519": {}, "replay": {}}

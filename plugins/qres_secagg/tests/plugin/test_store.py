@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from qres_secagg.store import FILE, KEPT_ROUNDS, SessionStore
 
-from qres_core import MAX_VOID_SETS, RoundError, stores
+from qres_core import stores
+from qres_core.dialogues import MAX_VOID_SETS
+from qres_core.errors import RoundError
 
 NODE = b"n" * 32
 

@@ -1,4 +1,4 @@
-"""Which engine runs: the one compiled with numba, or the one in plain Python.
+"""Choice of the engine: the one compiled with numba, or the one in plain Python.
 
 The switch is that of :mod:`qres_arithmetic`: one variable, one answer in a process.
 """
@@ -20,7 +20,7 @@ __all__ = ["Engine", "accelerated", "engine", "reference_only"]
 
 
 class Engine(Protocol):
-    """What both engines compute. Arrays have been checked; none is written to."""
+    """Computations of both engines. Arrays have been checked; none is written to."""
 
     def decode(self, words: Words) -> tuple[Words, int]:
         """Points of encodings ``(n, 4)``, and the index of the first invalid one or -1."""
@@ -51,7 +51,7 @@ class Engine(Protocol):
         ...
 
     def is_identity(self, points: Words) -> NDArray[np.bool_]:
-        """Which points are the identity of ristretto255."""
+        """Points that are the identity of ristretto255."""
         ...
 
     def msm(self, scalars: Words, points: Words) -> Words:
@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
     def row_table(self, points: Words) -> Any:
-        """What :meth:`commit_rows` needs to know of its generators."""
+        """Table of its generators for :meth:`commit_rows`."""
         ...
 
     def commit_rows(self, table: Any, values: NDArray[np.int32]) -> Words:
@@ -67,7 +67,7 @@ class Engine(Protocol):
         ...
 
     def fixed_table(self, points: Words) -> Any:
-        """What :meth:`fixed_msm` needs to know of its generators."""
+        """Table of its generators for :meth:`fixed_msm`."""
         ...
 
     def fixed_msm(self, table: Any, scalars: Words) -> Words:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_zk.group.backend import Engine, engine
 from qres_zk.group.blinding import blind
 from qres_zk.group.points import Points, add, checked_points

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError, WireError
+from qres_core.errors import ValueRefusedError, WireError
 from qres_zk.group.backend import engine
 from qres_zk.group.parameters import GENERATOR
 from qres_zk.group.reference.limbs import point_from_affine

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError, WireError
+from qres_core.errors import ValueRefusedError, WireError
 from qres_zk.group.parameters import ORDER
 
 Scalars: TypeAlias = NDArray[np.uint64]
@@ -89,7 +89,7 @@ def _words(data: bytes) -> Scalars:
 
 
 def _canonical(array: Scalars) -> NDArray[np.bool_]:
-    """Which rows are less than the order: compared from the highest word down."""
+    """Rows that are less than the order: compared from the highest word down."""
     less = np.zeros(len(array), dtype=np.bool_)
     same = np.ones(len(array), dtype=np.bool_)
     for word in reversed(range(_WORDS)):

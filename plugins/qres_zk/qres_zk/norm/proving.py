@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import squared_norm
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_zk.bundle import ProofBundle
 from qres_zk.challenges import (
     Challenges,

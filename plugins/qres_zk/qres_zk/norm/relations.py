@@ -1,4 +1,4 @@
-"""What prover and verifier of norm/v2 both compute."""
+"""Relations that prover and verifier of norm/v2 both compute."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import secrets
 import attrs
 import numpy as np
 
-from qres_core import WireError
+from qres_core.errors import WireError
 from qres_zk.bundle import ProofBundle
 from qres_zk.challenges import (
     Challenges,
@@ -113,7 +113,7 @@ def prepare(statement: NormStatement, context: Context, bundle: ProofBundle) -> 
 
 
 def holds(statement: NormStatement, terms: list[CombinedEquations]) -> bool:
-    """Whether the terms of all proofs together give the identity: one multiplication for all.
+    """True if the terms of all proofs together give the identity: one multiplication for all.
 
     With one proof that does not hold among them, the answer is yes with probability at most
     ``2**-126``.

@@ -25,12 +25,12 @@ class Halves(Protocol):
         ...
 
     def result(self) -> tuple[Words, Words]:
-        """What is left of a single row."""
+        """Rest of a single row."""
         ...
 
 
 class ScalarEngine(Protocol):
-    """What both compute. Arrays have been checked; none is written to."""
+    """Computations of both engines. Arrays have been checked; none is written to."""
 
     def project(self, values: Values, rows: Iterable[Bits], k: int) -> list[int]:
         """Sums of the coordinates that the bits choose."""

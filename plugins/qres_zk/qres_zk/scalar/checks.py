@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 
 LIMIT: Final = 2**40
 """Values are less than this, either way: sums of ``2**22`` of them stay within int64."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_zk.group.scalars import Scalars
 from qres_zk.scalar.backend import Halves, engine
 from qres_zk.scalar.checks import checked_values
@@ -41,7 +41,7 @@ class Folding:
 
     @property
     def rows(self) -> int:
-        """How many rows are left."""
+        """Number of rows that are left."""
         return self._state.rows
 
     def cross(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
+from qres_core.errors import ValueRefusedError
 from qres_zk.group.scalars import Scalars
 from qres_zk.scalar.backend import engine
 from qres_zk.scalar.checks import check_length, checked_values

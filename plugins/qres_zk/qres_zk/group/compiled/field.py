@@ -259,13 +259,13 @@ def unpacked(w0: Any, w1: Any, w2: Any, w3: Any) -> Any:
 
 @part
 def is_negative(value: Any) -> Any:
-    """Whether the residue is odd."""
+    """True where the residue is odd."""
     return (canonical(value)[0] & np.uint64(1)) != np.uint64(0)
 
 
 @part
 def same(left: Any, right: Any) -> Any:
-    """Whether two carried elements are equal."""
+    """True where two carried elements are equal."""
     a0, a1, a2, a3, a4 = canonical(sub(left, right))
     return (a0 | a1 | a2 | a3 | a4) == np.uint64(0)
 

@@ -41,7 +41,7 @@ _NEEDED: Final = ("+avx512f", "+avx512dq", "+avx512ifma")
 
 @cache
 def available() -> bool:
-    """Whether numba compiles for a processor that has the instructions."""
+    """True if numba compiles for a processor that has the instructions."""
     target = numba.core.registry.cpu_target.target_context.codegen()
     features = str(target.magic_tuple()[2]).split(",")
     return all(feature in features for feature in _NEEDED)
@@ -60,7 +60,7 @@ def broadcast(build: Any, word: Any) -> Any:
 
 
 def shuffle(places: list[int]) -> Any:
-    """Which of the words of two vectors to take."""
+    """Words of two vectors to take."""
     return ir.Constant(ir.VectorType(INDEX, LANES), places)
 
 
@@ -70,7 +70,7 @@ def constant(value: int) -> Element:
 
 
 def multiplier(build: Any, half: str) -> Any:
-    """What adds the lower (``l``) or the higher (``h``) 52 bits of a product to a word."""
+    """Instruction that adds the lower (``l``) or higher (``h``) 52 bits of a product to a word."""
     name = f"llvm.x86.avx512.vpmadd52{half}.uq.512"
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
     return numba.core.cgutils.get_or_insert_function(build.module, kind, name)
@@ -164,7 +164,7 @@ def store(build: Any, data: Any, offset: Any, value: Element) -> None:
 
 
 def array_data(context: Any, build: Any, kind: Any, array: Any) -> Any:
-    """Where an array's words begin."""
+    """Place at which an array's words begin."""
     return context.make_array(kind)(context, build, array).data
 
 

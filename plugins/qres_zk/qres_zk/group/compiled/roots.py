@@ -96,7 +96,7 @@ def _lengthen(scratch: Any, to: Any, of: Any, times: Any, by: Any) -> None:
 
 @part
 def place(slot: Any, i: Any, k: Any) -> Any:
-    """Where limb ``k`` of element ``i`` of a slot is."""
+    """Place of limb ``k`` of element ``i`` of a slot."""
     return slot + np.uint64(5 * LANES * (i // LANES) + LANES * k + i % LANES)
 
 

@@ -24,7 +24,7 @@ def absolute(value: int) -> int:
 
 
 def sqrt_ratio(u: int, v: int) -> tuple[bool, int]:
-    """Whether ``u / v`` is a square, and its root, or that of ``SQRT_M1 * u / v`` (section 4.2)."""
+    """Tell if ``u / v`` is a square, with its root, or that of ``SQRT_M1 u / v`` (section 4.2)."""
     u, v = u % _P, v % _P
     root = u * pow(v, 3, _P) * pow(u * pow(v, 7, _P), (_P - 5) // 8, _P) % _P
     check = v * root * root % _P

@@ -1,0 +1,1 @@
+"""A swarm in a box: real nodes on this machine, in folders and processes of their own."""

@@ -1,0 +1,1 @@
+"""Verbs of ``qres`` that serve study and the authors of plugins."""

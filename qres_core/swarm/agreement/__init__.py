@@ -1,0 +1,1 @@
+"""The two decisions of a height: the set to merge, and what became of it."""

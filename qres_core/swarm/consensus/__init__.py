@@ -1,0 +1,1 @@
+"""The engine of agreement: it decides one digest, and knows digests only."""

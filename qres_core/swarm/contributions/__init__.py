@@ -1,0 +1,1 @@
+"""Contributions of a round: taken in, checked, put into sets, and merged."""

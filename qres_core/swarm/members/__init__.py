@@ -1,0 +1,1 @@
+"""Changes of the members, and nodes that have another history."""

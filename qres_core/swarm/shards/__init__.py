@@ -1,0 +1,1 @@
+"""Sharded rounds: committees merge ranges of coordinates."""

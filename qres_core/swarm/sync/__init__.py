@@ -1,0 +1,1 @@
+"""Progress of the others, and catching up by a node that lags."""
