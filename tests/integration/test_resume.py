@@ -344,7 +344,7 @@ def test_attackers_draw_the_same_in_any_order(
         monkeypatch.setattr(Experiment, "stream", shared)
     found = [
         equal(
-            *attacked("noise", "events", tmp_path / str(seed), "bucketing", seed=seed, jitter=0.3)
+            *attacked("noise", "events", tmp_path / str(seed), "bucketing", seed=seed, jitter=0.1)
         )
         for seed in range(3)
     ]

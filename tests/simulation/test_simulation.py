@@ -304,7 +304,7 @@ def test_a_node_that_a_made_up_link_leads_back_is_seen(monkeypatch: pytest.Monke
 def test_a_member_that_one_liar_stops_with_its_old_removal_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    setting = misled(11, "old links", Shift(1.2, "remove", 2), Shift(2.5, "return", 2))
+    setting = misled(15, "old links", Shift(1.2, "remove", 2), Shift(2.5, "return", 2))
     played(setting)
 
     def at_once(self: Departure, after: Head, now: float) -> None:
