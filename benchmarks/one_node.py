@@ -181,9 +181,7 @@ class OneNode:
     @property
     def next_model(self) -> Vector:
         """The right one."""
-        merged = self.plan.joined(self.merged)
-        change = self.info.placed(merged, np.zeros(self.d, dtype=np.int32))
-        return add_saturating(self.model, change).vector
+        return add_saturating(self.model, self.plan.joined(self.merged)).vector
 
     # ── what the others made ──────────────────────────────────────────────────────────────────
 

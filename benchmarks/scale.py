@@ -38,8 +38,8 @@ BY_CHANCE = 1000, 100, 91
 TARGETS = {20: 4.0, 100: 11.0, 1000: 60.0}
 SHORT = {(1000, 100_000): 45.0}
 """There the messages beside the vectors are two fifths of all bytes, so that 60 is not reached."""
-BITS, PARTS, SHARE = 8, 4, 0.8
-"""Bits that updates are rounded to, fragments, and what they must save of the product."""
+BITS, SHARE = 8, 0.8
+"""Bits that updates are rounded to, and what they must save of the product."""
 ANY, LEARNED = 2**31 - 1, 2**12 - 1
 """The largest number of updates that do not pack, and of updates of 13 bits, as learned ones are.
 The merged update is not rounded, so that the product is missed by more where it has more bits."""
@@ -73,22 +73,19 @@ def _records(n: int, f: int, d: int, path: Path) -> list[Record]:
 
 
 def _together(n: int, f: int) -> list[Record]:
-    """Committees, rounding and fragments: what each saves, and all of them."""
+    """Committees and rounding: what each saves, and both."""
     d, name = 1_000_000, f"n = {n}, f = {f}, d = 1,000,000"
-    ways: list[dict[str, Any]] = [{}, {"bits": BITS}, {"fragments": PARTS}]
-    plain, bits, parts = (_played(n, f, d, LEARNED, **way) for way in ways)
-    octets = _played(n, f, d, LEARNED, bits=BITS, fragments=PARTS).total
+    plain, bits = _played(n, f, d, LEARNED), _played(n, f, d, LEARNED, bits=BITS)
     alone = {
         "sharded": plain.unsharded / plain.total,
         f"{BITS} bits": plain.unsharded / bits.unsharded,
-        f"{PARTS} fragments": plain.unsharded / parts.unsharded,
     }
-    together = plain.unsharded / octets
+    together = plain.unsharded / bits.total
     share = together / math.prod(alone.values())
     records = [Record(f"{name}: {way}", times, "times less") for way, times in alone.items()]
     return [
         *records,
-        Record(f"{name}: all three", together, "times less"),
+        Record(f"{name}: both", together, "times less"),
         Record(f"{name}: of their product", share, "", SHARE, at_least=True),
     ]
 

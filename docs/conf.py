@@ -46,7 +46,6 @@ nitpick_ignore = [
         "py:class",
         "qres_lab.exhibit.AttackOutcome",
     ),  # its values are told where it is used
-    ("py:class", "qres_core.contract.fragments.Fragment"),  # under its public name in the manual
 ]
 nitpick_ignore_regex = [
     (r"py:.*", _ELSEWHERE),

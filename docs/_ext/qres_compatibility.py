@@ -129,12 +129,6 @@ _SWARMS: Final = (
         "need whole updates of other nodes, or no vote on a set before they judge it",
     ),
     (
-        "Fragments",
-        "fragments",
-        "With [`swarm.fragments`](../explanation/fragments.md) = 3, ",
-        "keep a vector from one round to the next, or follow its length",
-    ),
-    (
         "Little memory",
         "memory",
         "With [`swarm.memory`](configuration.md) set, ",
@@ -161,8 +155,7 @@ _DECLARED: Final = (
     "The simulator plays all swarms on its own network. So the cells of `libp2p` and `grpc` rest "
     "on what these plugins declare. Their tests play them between processes, with a few other "
     "plugins. The sections on other swarms and on frameworks have single modes, not pairs. Of "
-    "combinations of these sections the tests play sharded rounds that cover fragments. "
-    "`qres check` answers for yours."
+    "combinations of these sections the tests play none. `qres check` answers for yours."
 )
 
 

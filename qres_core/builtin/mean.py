@@ -72,9 +72,7 @@ class Mean:
     def claims(self) -> Claims:
         """The mean works on anything and withstands nobody."""
         tolerates = None if self.unprotected else 0
-        return Claims(
-            tolerates=tolerates, averages=True, reads=Reads.COORDINATES, by_fragments=True
-        )
+        return Claims(tolerates=tolerates, averages=True, reads=Reads.COORDINATES)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

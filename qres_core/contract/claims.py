@@ -264,9 +264,6 @@ class Claims:
         needs: what must hold for its guarantee.
         reads: what of single updates it looks at.
         averages: the rule is a weighted mean of its rows.
-        by_fragments: it works where each round covers another fragment of the model
-            (``RoundInfo.fragment``): what it keeps from one round to the next is no vector, or is
-            kept for each coordinate, and its promise holds for updates of the fragment alone.
         notices: sentences that an operator should read, for example that an option weakens it.
         wraps: what a ``wrap_aggregate`` plugin does.
         hides: what a ``privatize`` plugin takes away from everything after it.
@@ -284,7 +281,6 @@ class Claims:
     needs: Needs = attrs.field(default=Needs(), validator=_exactly(Needs))
     reads: Reads = attrs.field(default=Reads.WHOLE, validator=_exactly(Reads))
     averages: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    by_fragments: bool = attrs.field(default=False, validator=_YES_OR_NO)
     notices: tuple[str, ...] = attrs.field(default=(), validator=_words)
     wraps: Wraps = attrs.field(default=Wraps(), validator=_exactly(Wraps))
     hides: Hides = attrs.field(default=Hides(), validator=_exactly(Hides))
@@ -338,9 +334,7 @@ class Surroundings:
         max_message_bytes: largest message that is sent or taken.
         authority: who may change the members: ``"members"`` or ``"ca"``.
         roster: identities of the nodes, hexadecimal; empty where they are not known yet.
-        dimension: coordinates of an update, which are those of the model or of its largest
-            fragment; 0 where they are not known yet.
-        fragments: parts of the model that rounds cover in turn; 1 where every round covers all.
+        dimension: coordinates of the model; 0 where they are not known yet.
         until: the goal that stops the swarm, as nodes say from their own figures; empty for none.
         hooks: hooks that the other plugins implement.
         visibility: what is visible of contributions in the end.
@@ -369,7 +363,6 @@ class Surroundings:
     authority: str = "members"
     roster: tuple[str, ...] = ()
     dimension: int = 0
-    fragments: int = 1
     until: str = ""
     hooks: frozenset[str] = frozenset()
     visibility: Visibility = Visibility.INDIVIDUAL

@@ -224,14 +224,6 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "majority of one. Samples of `swarm.participants` must hold a quorum in at least every "
             "other round if f members are silent.",
         ),
-        "QRES-E320": (
-            "rounds cannot cover fragments",
-            "With `swarm.fragments` above 1 each round covers another part of the model. A plugin "
-            "that takes in updates must claim to work `by_fragments`. A plugin that keeps a vector "
-            "from one round to the next would take one part for another. The message names it, "
-            "and the option that it needs to be without. A model also has at least as many "
-            "parameters as fragments.",
-        ),
         "QRES-E321": (
             "memory cannot be bounded",
             "With `swarm.memory` a node merges a range of coordinates at a time, and the rest of "

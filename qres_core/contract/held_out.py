@@ -55,25 +55,22 @@ class HeldOut:
         able = abilities_of(trainer)
         if able.validate is None:
             return None
-        method, covered = with_round(able.validate), round_info.cut(model)
+        method = with_round(able.validate)
 
         def validate(vector: Vector) -> float:
             with answering("validate", round_info):
-                loss: float = method(round_info.placed(vector, model), round_info.of_model)
+                loss: float = method(vector, round_info)
             return loss
 
         reference = able.reference
         if reference is None:
-            return cls(covered, validate)
+            return cls(model, validate)
 
         def train() -> Vector:
             with answering("reference", round_info):
-                whole = reference(model, round_info.of_model)
-            if round_info.fragment is None:
-                return whole
-            return round_info.cut(check_vector(whole, "trainer.reference", dimension=model.size))
+                return reference(model, round_info)
 
-        return cls(covered, validate, train)
+        return cls(model, validate, train)
 
     def loss(self) -> float:
         """Loss of the round's model itself; computed once."""

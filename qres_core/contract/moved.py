@@ -45,7 +45,6 @@ MOVED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "qres_lab": ("AttackFamily", "GalleryEntry", "GalleryOutcome", "GallerySetting"),
         "qres_core.training": (
             "BasedTrainer",
-            "Fragment",
             "HeldOut",
             "LastStep",
             "RecordClip",

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
-from qres_core.contract.fragments import Fragment
 from qres_core.contract.types import NodeId, Vector
-
-_Number = TypeVar("_Number", bound=np.generic)
 
 MAX_VOID_SETS: Final = 64
 """Sets that are kept on record for one model; see ``RoundInfo.void_sets``."""
@@ -48,8 +43,7 @@ class RoundInfo:
         number: round number, from 1; increases with every attempt. A node that waited for the
             others may open a number again, at another head.
         model_digest: :func:`~qres_core.model_digest` of the model the round starts from.
-        dimension: ``d``, the coordinates of an update. Where rounds cover fragments of the model
-            it is the length of this round's, and a trainer alone is told that of the whole model.
+        dimension: ``d``, the coordinates of the model and of an update.
         scale: power-of-two exponent of the grid: a coordinate ``v`` means ``v * 2**(scale - 16)``.
         roster: identities of the nodes that are members in this round, ascending.
         quorum: fewest contributions a round may close with.
@@ -67,8 +61,6 @@ class RoundInfo:
             committed to (QRES-E508), at most 16.
         ahead: whether the round is only thought of: may a set carry a change or a ban, if it makes
             no model? ``revealable`` then names nobody if what it would name could not be merged.
-        fragment: which coordinates of the model the round covers; ``None`` for all. Everything that
-            plugins see is about these coordinates alone. It follows from ``step``.
     """
 
     swarm: str
@@ -85,27 +77,6 @@ class RoundInfo:
     void_sets: tuple[VoidSet, ...] = ()
     mismatches: int = 0
     ahead: bool = False
-    fragment: Fragment | None = None
-
-    def cut(self, vector: NDArray[_Number]) -> NDArray[_Number]:
-        """Cut out the part that the round covers from a vector of all the model's coordinates."""
-        return vector if self.fragment is None else self.fragment.cut(vector)
-
-    def placed(
-        self, part: NDArray[_Number], around: NDArray[_Number] | None = None
-    ) -> NDArray[_Number]:
-        """A vector of all the model's coordinates, of what the round covers.
-
-        ``around``: what the other coordinates are taken from, zeros if not given.
-        """
-        return part if self.fragment is None else self.fragment.placed(part, around)
-
-    @property
-    def of_model(self) -> RoundInfo:
-        """The round as trainers see it, with the dimension of the whole model."""
-        if self.fragment is None:
-            return self
-        return attrs.evolve(self, dimension=self.fragment.whole)
 
 
 @attrs.frozen

@@ -136,9 +136,6 @@ def fitted(
 ) -> Update | None:
     """Result of a trainer's ``fit``; ``None`` where it says that there is nothing new.
 
-    A trainer returns an update of the whole model. Where the round covers a fragment of it, the
-    rest of the update is left out here.
-
     Args:
         trainer: the user's.
         model: the round's model, int32, shape ``(d,)``.
@@ -150,7 +147,7 @@ def fitted(
     """
     try:
         untyped: Any = trainer
-        update: Any = untyped.fit(model, round_info.of_model)
+        update: Any = untyped.fit(model, round_info)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a SystemExit or a CancelledError would end the node's thread
@@ -163,9 +160,7 @@ def fitted(
     if update.vector.size != model.size:
         said = f"returned {update.vector.size} coordinates, and the model has {model.size}"
         raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node)
-    if round_info.fragment is None:
-        return update
-    return attrs.evolve(update, vector=round_info.cut(update.vector))
+    return update
 
 
 def kept_by(trainer: RememberingTrainer, number: int, *, node: str = "") -> bytes:
@@ -210,7 +205,7 @@ def evaluated(
         TrainerError: QRES-E512: it raised, or returned something else than numbers by name.
     """
     try:
-        figures: object = with_round(evaluate)(model, round_info.of_model)
+        figures: object = with_round(evaluate)(model, round_info)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import (
     Any,
+    ClassVar,
     Final,
     Protocol,
     TypeVar,
@@ -56,6 +57,13 @@ def committee_size(nodes: int, byzantine: int) -> int:
 @attrs.frozen(kw_only=True)
 class SwarmConfig:
     """The ``[swarm]`` table: what all nodes must agree on."""
+
+    GONE: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "fragments": (
+            "is gone: updates of fewer bits save more, and learn more",
+            "leave it out, and add a plugin that rounds updates to few bits",
+        )
+    }
 
     name: str = attrs.field(
         # What an envelope can carry.
@@ -181,14 +189,6 @@ class SwarmConfig:
         metadata=_help(
             "Committee size of sharded rounds, odd: committees are drawn from the head, and more "
             "than half of one must agree. 0: 2 f + 1, a majority for any f liars."
-        ),
-    )
-    fragments: int = attrs.field(
-        default=1,
-        validator=options.whole(1, 1024),
-        metadata=_help(
-            "Parts of the model that rounds cover in turn: an update carries one part, which "
-            "divides the bytes of a round by this number. 1: every round covers all."
         ),
     )
     memory: int = attrs.field(

@@ -31,7 +31,6 @@ from qres_core.kernel.chain import (
     surroundings,
 )
 from qres_core.kernel.config import SwarmConfig, committee_size
-from qres_core.kernel.fragmented import unfragmented
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.ranged import unbounded
 from qres_core.kernel.remedies import (
@@ -108,7 +107,6 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_families(enabled),
         *_committees(enabled, swarm),
         *unsharded(enabled, swarm),
-        *unfragmented(enabled, swarm, dimension),
         *unbounded(enabled, swarm),
         *_votes_too_early(enabled, hidden),
         *_records(enabled),

@@ -186,7 +186,7 @@ class Adversary:
             self._kept[info.number] = self._now()
         context = AttackContext(
             info,
-            info.cut(model),
+            model,
             self.trainings.of(self._honest + number, info, model),
             self.trainings.honest(info, model),
             self._scenario.attackers,
@@ -196,7 +196,7 @@ class Adversary:
             self._boards.setdefault((info.number, info.model_digest), {}),
             partial(self._reference, info, model),
             partial(self._loss, info, model),
-            partial(self._examined, info, model),
+            partial(self._examined, model),
             partial(self._references, info, model),
             self.streams["attack"],
         )
@@ -239,9 +239,7 @@ class Adversary:
         made = (_reference_of(trainer, info, model) for trainer in trainers)
         return tuple(item for item in made if item is not None)
 
-    def _examined(
-        self, info: RoundInfo, model: Vector, merged: Vector, label: int | None
-    ) -> Examined | None:
+    def _examined(self, model: Vector, merged: Vector, label: int | None) -> Examined | None:
         """Loss and gradient on the test examples after a merge, where the trainer shows them."""
         trainer: Any = self.trainings.task.trainers[0]
         if not isinstance(trainer, NumpyTrainer | MomentumTrainer):
@@ -250,14 +248,14 @@ class Adversary:
         x, y = trainer.test_x[chosen], trainer.test_y[chosen]
         if not len(y):
             return None
-        moved = add_saturating(model, info.placed(merged)).vector
+        moved = add_saturating(model, merged).vector
         with np.errstate(over="ignore", invalid="ignore"):  # a lie may be as long as it likes
             found = trainer.model.loss_and_gradient(decode(moved, scale=trainer.scale), x, y)
-        return float(found[0]), info.cut(found[1])
+        return float(found[0]), found[1]
 
     def _loss(self, info: RoundInfo, model: Vector, merged: Vector) -> float | None:
         """The loss on the test examples after a merge, if the task measures one."""
-        moved = add_saturating(model, info.placed(merged)).vector
+        moved = add_saturating(model, merged).vector
         figures = evaluated(self.trainings.task.trainers[0].evaluate, moved, info)
         return figures.get("loss")
 

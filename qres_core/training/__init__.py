@@ -13,7 +13,6 @@ from qres_core.contract.on_demand import on_demand
 if TYPE_CHECKING:
     from qres_core.contract import partition
     from qres_core.contract.by_record import by_record
-    from qres_core.contract.fragments import Fragment
     from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.last_step import LastStep
     from qres_core.contract.record_clip import RecordClip
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _HOME: Final = {
     "by_record": ("by_record",),
-    "fragments": ("Fragment",),
     "held_out": ("HeldOut", "Screening"),
     "last_step": ("LastStep",),
     "record_clip": ("RecordClip",),
@@ -44,7 +42,6 @@ _HOME: Final = {
 
 __all__ = [
     "BasedTrainer",
-    "Fragment",
     "HeldOut",
     "LastStep",
     "RecordClip",

@@ -7,19 +7,18 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 import attrs
 import numpy as np
 
 from qres_core.contract.errors import ConfigError, LabError, QresError
-from qres_core.contract.options import flag, real, whole
+from qres_core.contract.options import real, whole
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.trainer_abilities import Wrapper, base_of
 from qres_core.contract.types import Vector, check_vector
 from qres_core.kernel.config import Config
-from qres_core.training.kept_rest import keeping_rest
 from qres_core.training.momentum import with_momentum
 from qres_core.training.tasks import Task, TaskConfig, make_task
 
@@ -47,6 +46,10 @@ def _no_options() -> dict[str, Any]:
 @attrs.frozen(kw_only=True)
 class TrainerConfig:
     """The ``[trainer]`` table: either ``entry`` or a table ``task``."""
+
+    GONE: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "keep_rest": ("is gone, as swarm.fragments is", "leave it out")
+    }
 
     entry: str = attrs.field(
         default="",
@@ -83,15 +86,6 @@ class TrainerConfig:
             "last one. It helps robust rules; 0.9 is usual. 0 sends each update as it is."
         ),
     )
-    keep_rest: bool = attrs.field(
-        default=True,
-        validator=flag(),
-        metadata=_help(
-            "With `swarm.fragments` above 1: the node trains on top of what it learned about the "
-            "fragments that are not due, and sends that when they are. false: it begins each round "
-            "with the agreed model alone."
-        ),
-    )
     seed: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(whole(0)),
@@ -117,13 +111,9 @@ class TrainerConfig:
             msg = "'options' are for 'entry', which is not set"
             raise ValueError(msg)
 
-    def around(self, trainer: Trainer, fragments: int) -> Trainer:
-        """The trainer with what the table makes of its updates.
-
-        ``fragments``: parts of the model that rounds cover in turn.
-        """
-        trainer = with_momentum(trainer, self.momentum)
-        return keeping_rest(trainer) if self.keep_rest and fragments > 1 else trainer
+    def around(self, trainer: Trainer) -> Trainer:
+        """The trainer with what the table makes of its updates."""
+        return with_momentum(trainer, self.momentum)
 
     @property
     def named(self) -> bool:
@@ -191,7 +181,6 @@ def make_work(config: Config) -> Work:
         nodes=swarm.nodes,
         seed=seed_of(config),
         scale=swarm.scale,
-        fragments=swarm.fragments,
     )
 
 
@@ -203,21 +192,19 @@ def share(
     nodes: int,
     seed: int,
     scale: int,
-    fragments: int = 1,
 ) -> Work:
     """Work of one node.
 
     ``folder``: where the module of ``entry`` is looked for, after what is installed; ``index``:
-    which node, from 0; ``fragments``: parts of the model that rounds cover in turn. Raises
-    ConfigError: as :func:`make_work`. Raises LabError: QRES-E801 where the module has no such
-    factory; what the built-in task refuses.
+    which node, from 0. Raises ConfigError: as :func:`make_work`. Raises LabError: QRES-E801 where
+    the module has no such factory; what the built-in task refuses.
     """
     if table.entry:
         place = {"index": index, "nodes": nodes, "seed": seed, "scale": scale}
         trainer, first = _own(table, _load(table.entry, folder), place)
-        return table.around(trainer, fragments), first
+        return table.around(trainer), first
     task = make_task(table.task or TaskConfig(), nodes=nodes, seed=seed, scale=scale)
-    return table.around(task.trainers[index], fragments), task.initial
+    return table.around(task.trainers[index]), task.initial
 
 
 def swarm_task(config: Config, *, seed: int) -> Task:
@@ -232,7 +219,7 @@ def swarm_task(config: Config, *, seed: int) -> Task:
     if not table.entry:
         built_in = table.task or TaskConfig()
         made = make_task(built_in, nodes=swarm.nodes, seed=seed, scale=swarm.scale)
-        trained = tuple(table.around(trainer, swarm.fragments) for trainer in made.trainers)
+        trained = tuple(table.around(trainer) for trainer in made.trainers)
         return attrs.evolve(made, trainers=trained, notices=notices(config))
     check_shared(table)
     factory = _load(table.entry, folder_of(config))
@@ -241,7 +228,7 @@ def swarm_task(config: Config, *, seed: int) -> Task:
     for index in range(swarm.nodes):
         place = {"index": index, "nodes": swarm.nodes, "seed": seed, "scale": swarm.scale}
         trainer, initial = _own(table, factory, place)
-        trainer = table.around(trainer, swarm.fragments)
+        trainer = table.around(trainer)
         first = initial if first is None else first
         check_first("node-0", first, f"node-{index}", initial)
         trainers.append(trainer)

@@ -162,12 +162,8 @@ def answer(labels: tuple[str, ...]) -> Answer:
     return Answer(labels, problems=min(refused, key=len))
 
 
-FRAGMENTS: Final = 3
-"""Parts of the model that rounds cover in turn, where they do."""
 SWARMS: Final[Mapping[str, Callable[[Setting], Options]]] = {
     "sharded": lambda _setting: {"aggregation": "sharded"},
-    "fragments": lambda _setting: {"fragments": FRAGMENTS},
-    "sharded fragments": lambda _setting: {"aggregation": "sharded", "fragments": FRAGMENTS},
     "memory": lambda _setting: {"memory": 1},
     "participants": lambda setting: {
         "participants": setting.nodes - 1,

@@ -140,11 +140,6 @@ def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words
 
 # ── other swarms ──────────────────────────────────────────────────────────────────────────────────
 
-WHOLE_ALONE = {
-    "dp: distributed, correlated": 'noise = "independent"',
-    "centred_clipping": "history = false",
-}
-"""Modes that keep a vector from round to round, or follow its length; and what to set instead."""
 NOT_SHARDED = {
     "reputation: gate", "reputation: weights", "validation", "bucketing", "centred_clipping", "dnc",
     "validated_mean",
@@ -158,15 +153,13 @@ COORDINATEWISE = {
 SUMS = {label for label in MODES if "secagg" in label or "distributed" in label}
 REFUSED = {
     "sharded": NOT_SHARDED,
-    "fragments": set(WHOLE_ALONE),
-    "sharded fragments": NOT_SHARDED | set(WHOLE_ALONE),
     "memory": set(MODES) - COORDINATEWISE,
     "participants": SUMS,
     "coordinator": set[str](),
 }
 """By the options of the swarm."""
-OF_OPTIONS = {"QRES-E319", "QRES-E320", "QRES-E321"}
-"""Refusals of sharded rounds and samples, of fragments, and of little memory."""
+OF_OPTIONS = {"QRES-E319", "QRES-E321"}
+"""Refusals of sharded rounds and samples, and of little memory."""
 
 
 @pytest.mark.parametrize("options", SWARMS)
@@ -181,32 +174,19 @@ def test_every_mode_works_in_every_swarm_or_is_refused_by_name(options: str) -> 
             assert "swarm." in problem.fix, label
 
 
-def test_what_is_in_the_way_of_fragments_is_named_with_the_option() -> None:
-    for label, instead in WHOLE_ALONE.items():
-        (problem,) = in_swarm(label, "fragments").problems
-        assert problem.code == "QRES-E320"
-        assert sides(problem) == {MODES[label].plugin, "swarm.fragments"}
-        assert "swarm.fragments = 1" in problem.fix
-        assert instead in problem.fix
-
-
 ONCE_EACH = [
-    *(("fragments", item) for item in ("dp: local", "quantize", "secagg: groups", "fedadam")),
     *(("sharded", item) for item in ("dp: local", "secagg: groups", "krum", "fedadam")),
-    ("fragments", "validated_mean"),
-    ("sharded fragments", "quantize"),
+    ("sharded", "quantize"),
     ("memory", "median"),
     ("participants", "fedadam"),
     ("coordinator", "secagg: groups"),
 ]
-MODELS = {"fragments": 4, "sharded fragments": 4}
-"""Rounds that are played, where two do not go all the way round."""
 
 
 @pytest.mark.parametrize(("options", "label"), ONCE_EACH)
 def test_a_swarm_runs(options: str, label: str) -> None:
     config = with_options(in_swarm(label, options), options)
-    assert tried(config, rounds=MODELS.get(options, 2)) == []
+    assert tried(config, rounds=2) == []
 
 
 @pytest.mark.long
@@ -215,8 +195,7 @@ def test_a_swarm_runs(options: str, label: str) -> None:
 def test_every_mode_that_is_supported_runs(options: str, part: int) -> None:
     answers = [found for label in MODES if (found := in_swarm(label, options)).supported]
     configs = {found.labels: with_options(found, options) for found in answers[part::PARTS]}
-    rounds = MODELS.get(options, 2)
-    failed = {name: bad for name, each in configs.items() if (bad := tried(each, rounds=rounds))}
+    failed = {name: bad for name, each in configs.items() if (bad := tried(each, rounds=2))}
     assert failed == {}
 
 

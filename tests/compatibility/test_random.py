@@ -120,7 +120,6 @@ SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "deadline_stretch": st.sampled_from([1.0, 100.0]),
         "proof_checks": st.just("committee"),
         "aggregation": st.just("sharded"),
-        "fragments": st.sampled_from([2, 3, 20]),
         "memory": st.sampled_from([1, 4096]),
         "standing_tolerance": st.sampled_from([0.0, 1.0]),
         "max_message_bytes": st.sampled_from([2**17, 2**28]),

@@ -35,7 +35,7 @@ class Spread:
 
 
 @pytest.mark.parametrize(("n", "f"), [(4, 1), (9, 2)])
-@pytest.mark.parametrize("more", [{}, {"fragments": 3, "bits": 8}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"bits": 8}], ids=str)
 def test_bytes_by_rule_are_those_of_the_simulator(
     n: int, f: int, more: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Committees, rounding to few bits and fragments together save about what they save one by one."""
+"""Committees and rounding to few bits together save about what they save one by one."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_the_size_from_which_it_pays_lies_between_two_that_were_measured(
 def test_what_each_saves_multiplies() -> None:
     """A merged shard is exact, so it is not rounded, and messages beside vectors stay: a fifth."""
     plain = received()
-    alone = [received(aggregation="sharded"), received(bits=8), received(fragments=4)]
+    alone = [received(aggregation="sharded"), received(bits=8)]
     assert min(plain / octets for octets in alone) > 1.5, "control: each saves something"
     product = np.prod([plain / octets for octets in alone])
-    together = plain / received(aggregation="sharded", bits=8, fragments=4)
+    together = plain / received(aggregation="sharded", bits=8)
     assert SHARE * product < together

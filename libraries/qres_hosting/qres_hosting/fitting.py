@@ -15,7 +15,6 @@ _NEEDS: Final = (
     ("aggregation", "everyone", "committees of members merge a sharded round"),
     ("proof_checks", "everyone", "committees of members check each other's proofs"),
     ("participants", 0, "members draw from an agreed head who trains"),
-    ("fragments", 1, "members agree on the fragment of a round"),
     ("authority", "members", "members decide who joins and who leaves"),
     ("memory", 0, "a node keeps the contributions of a height on its disk"),
     ("until", "", "members agree that the goal is reached"),

@@ -552,7 +552,6 @@ def test_the_check_says_what_a_coordinator_gives_up(tmp_path: Path) -> None:
         ('swarm.aggregation="sharded"', "swarm.aggregation"),
         ('swarm.proof_checks="committee"', "swarm.proof_checks"),
         ("swarm.participants=3", "swarm.participants"),
-        ("swarm.fragments=2", "swarm.fragments"),
         ('swarm.until="loss < 1"', "swarm.until"),
         ("swarm.rounds=3", "swarm.rounds"),
         ("swarm.memory=1000000", "swarm.memory"),

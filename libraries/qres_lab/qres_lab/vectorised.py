@@ -320,7 +320,7 @@ class VectorisedEngine:
         if merged is None:  # the height is over without a model
             self._head = self._head.after(chosen, Void(code))
             return lone.void(code), None
-        before, self._model = self._model, add_saturating(self._model, info.placed(merged)).vector
+        before, self._model = self._model, add_saturating(self._model, merged).vector
         digest = model_digest(self._model, self.step + 1)
         outcome = lone.closed(digest, difference(self._model, before))
         self._head = self._head.after(chosen, Merged(digest))

@@ -196,7 +196,6 @@ class Dp:
             wraps=Wraps(alters=release.alters),
             privatizes=Privatizes(reveals=False),
             reads=Reads.NOTHING,
-            by_fragments=True,  # but for the options that `check` names
             effective={
                 "epsilon": terms.budget.epsilon,
                 "noise_multiplier": terms.multiplier,
@@ -207,13 +206,11 @@ class Dp:
         """Check that swarm, grid and the plugins beside allow the mechanism.
 
         Returns see :func:`qres_dp.fitting.misfits`; QRES-E314 for what nodes would say of their
-        data without noise; QRES-E320 for noise that is taken back in other rounds; and what
-        an operator should read.
+        data without noise; and what an operator should read.
         """
         return [
             *self._release.misfits(around),
             *self._said_without_noise(around),
-            *self._whole_alone(around),
             *self._release.cautions(around),
         ]
 
@@ -227,16 +224,6 @@ class Dp:
             )
             fix = "leave swarm.until out, and set swarm.rounds"
             yield Problem("QRES-E314", "plugins.dp", what, fix)
-
-    def _whole_alone(self, around: Surroundings) -> Iterator[Problem]:
-        """Refuse fragments with options that are sound only for the same coordinates each round."""
-        terms, apart = self._terms, f"and swarm.fragments is {around.fragments}"
-        if around.fragments == 1:
-            return
-        if terms.correlation is not None:
-            what = f"correlated noise is taken back from the same coordinates, {apart}"
-            fix = 'noise = "independent" in [plugins.dp], or swarm.fragments = 1'
-            yield Problem("QRES-E320", "plugins.dp.noise", what, fix)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
         """Size of an update after the plugin, however large it was before."""

@@ -71,7 +71,7 @@ class Krum:
             visibility=Visibility.GROUP,
             min_updates=self._fewest,
         )
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -139,7 +139,7 @@ class Bulyan:
         Unequal weights are no obstacle: they are not looked at.
         """
         needs = Needs(visibility=Visibility.GROUP, min_updates=4 * self.f + 3)
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

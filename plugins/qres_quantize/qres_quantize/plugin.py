@@ -83,9 +83,7 @@ class Quantize:
     def claims(self) -> Claims:
         """Nothing about liars. It changes updates that noise was added to before."""
         needs = Needs(folder=True, outcomes=True)
-        return Claims(
-            tolerates=None, needs=needs, privatizes=Privatizes(reveals=False), by_fragments=True
-        )
+        return Claims(tolerates=None, needs=needs, privatizes=Privatizes(reveals=False))
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Refuse what would undo the rounding.
@@ -200,12 +198,11 @@ class Quantize:
 
         What is left over now is on the disk on return. Raises QRES-E602. O(d).
         """
-        left = self._left.vector(round_info.of_model.dimension)
-        target = update.vector.astype(np.int64) + round_info.cut(left)
+        left = self._left.vector(round_info.dimension)
+        target = update.vector.astype(np.int64) + left
         made = rounded(target, self.bits, self._key(round_info, target.tobytes()))
         rest = np.clip(target - made, -fixed.LIMIT, fixed.LIMIT).astype(np.int32)
-        # What is left over of the other fragments waits for their rounds.
-        self._left.sends(round_info, round_info.placed(rest, left))
+        self._left.sends(round_info, rest)
         return attrs.evolve(update, vector=made)
 
     def _key(self, info: RoundInfo, target: bytes) -> bytes:

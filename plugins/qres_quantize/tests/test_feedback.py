@@ -38,7 +38,6 @@ from qres_core import (
     stores,
 )
 from qres_core.errors import RoundError
-from qres_core.training import Fragment
 
 SIZE = 300
 ME, OTHER = bytes([1]) * 32, bytes([2]) * 32
@@ -60,7 +59,6 @@ class Ledger:
     folder: str | None = None
     bits: int = 2
     keeps_journal: bool = True
-    fragments: int = 1
     number: int = 0
     height: int = 0
     step: int = 0
@@ -85,11 +83,9 @@ class Ledger:
 
     @property
     def info(self) -> RoundInfo:
-        part = Fragment.of_step(self.step, self.fragments, SIZE)
-        length = SIZE if part is None else part.dimension
-        info = make_round_info(length, number=self.number, model_digest=named(f"model {self.step}"))
+        info = make_round_info(SIZE, number=self.number, model_digest=named(f"model {self.step}"))
         head = named(f"head {self.height}")
-        return attrs.evolve(info, height=self.height, step=self.step, head=head, fragment=part)
+        return attrs.evolve(info, height=self.height, step=self.step, head=head)
 
     @property
     def own(self) -> OwnContributions:
@@ -107,10 +103,8 @@ class Ledger:
     def send(self, seed: int = 0) -> Whole:
         rng = np.random.default_rng(self.number * 1000 + seed)
         update = np.rint(rng.laplace(0, 5000, SIZE)).astype(np.int32)
-        covered = self.info.cut(update)
-        sent = self.plugin.privatize(Update(covered, 1), self.info).vector.astype(np.int64)
-        whole = covered.astype(np.int64), sent
-        self.made.append((self.number, *map(self.info.placed, whole)))
+        sent = self.plugin.privatize(Update(update, 1), self.info).vector.astype(np.int64)
+        self.made.append((self.number, update.astype(np.int64), sent))
         self.left = self.number
         return sent
 
@@ -164,31 +158,12 @@ def play(ledger: Ledger, events: list[tuple[str, bool, bool]]) -> None:
 
 
 @pytest.mark.claim("C-quantize-2")
-@pytest.mark.parametrize("fragments", [1, 3])
 @settings(deadline=None, max_examples=60)
 @given(events=st.lists(st.tuples(st.sampled_from(EVENTS), st.booleans(), NEVER), max_size=9))
-def test_nothing_is_lost_or_added_twice(
-    fragments: int, events: list[tuple[str, bool, bool]]
-) -> None:
-    """Where rounds cover fragments, the rest of each waits for its next round."""
-    ledger = Ledger(fragments=fragments)
+def test_nothing_is_lost_or_added_twice(events: list[tuple[str, bool, bool]]) -> None:
+    ledger = Ledger()
     play(ledger, events)
     assert ledger.holds
-
-
-def test_the_rest_of_other_fragments_is_kept_or_the_law_breaks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    merged = [("merged", True, False)] * 4
-    ledger = Ledger(fragments=3)
-    play(ledger, merged)
-    assert ledger.holds
-    assert all(ledger.owed[start : start + 100].any() for start in (0, 100, 200))
-    placed = RoundInfo.placed
-    monkeypatch.setattr(RoundInfo, "placed", lambda info, part, _around=None: placed(info, part))
-    ledger = Ledger(fragments=3)  # the control
-    play(ledger, merged)
-    assert not ledger.holds
 
 
 @pytest.mark.claim("C-quantize-2")

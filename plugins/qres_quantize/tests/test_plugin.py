@@ -179,18 +179,16 @@ def asked(extra: str, **swarm: Any) -> list[tuple[str, str]]:
     return []
 
 
-def test_rounds_that_cover_fragments_take_it_and_so_do_committees() -> None:
+def test_committees_take_it() -> None:
     """A sender rounds its own update, whoever merges it."""
-    assert not asked("[plugins.mean]", fragments=3)
     assert not asked("[plugins.mean]", aggregation="sharded")
-    assert not asked("[plugins.mean]", aggregation="sharded", fragments=3)
 
 
 @pytest.mark.claim("C-quantize-6")
-def test_masks_refuse_it_with_fragments_too() -> None:
+def test_masks_refuse_it() -> None:
     secagg = f"{SECAGG}[plugins.replay]\n[plugins.mean]"
     fix = "remove [plugins.quantize] or [plugins.secagg]"
-    assert ("QRES-E303", fix) in asked(secagg, fragments=3)
+    assert ("QRES-E303", fix) in asked(secagg)
 
 
 def test_nobody_is_told_that_a_rounded_update_is_short() -> None:

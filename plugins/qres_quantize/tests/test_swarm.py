@@ -21,7 +21,6 @@ from qres_core.lab.checkpoint import Checkpoint
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.simulator import simulate
 from qres_core.swarm.ledger.messages import ContributionBody
-from qres_core.training.kept_rest import keeping_rest
 from qres_core.training.tasks import TaskConfig, make_task
 
 TASK = TaskConfig(name="quadratic", dimension=300, local_epochs=1, learning_rate=0.3)
@@ -177,8 +176,7 @@ class KilledError(Exception):
 class Broken:
     """A simulation that is killed after its second height, and goes on from what it saved."""
 
-    bits: int | None
-    fragments: int
+    bits: int
     engine: str = "events"
 
     def play(self, workers: int, killed_at: int = 0, **folders: Any) -> SimulationResult:
@@ -187,9 +185,8 @@ class Broken:
                 raise KilledError
 
         task = make_task(TASK, nodes=9, seed=5)
-        task = attrs.evolve(task, trainers=tuple(keeping_rest(each) for each in task.trainers))
         scene = Scenario(rounds=6, seed=5, engine=self.engine, workers=workers)
-        config = configured(self.bits, fragments=self.fragments)
+        config = configured(self.bits)
         return simulate(config, scene, task=task, progress=progress, **folders)
 
     def killed(self, folder: Path, workers: int) -> Path:
@@ -202,32 +199,24 @@ def digests(result: SimulationResult) -> list[str]:
     return [record.model_digest for record in result.rounds]
 
 
-@pytest.mark.parametrize(
-    ("bits", "fragments", "engine"),
-    [(2, 1, "events"), (None, 3, "events"), (2, 3, "events"), (2, 3, "vectorised")],
-)
-def test_killed_and_resumed_is_as_played_through(
-    bits: int | None, fragments: int, engine: str, tmp_path: Path
-) -> None:
-    simulation = Broken(bits, fragments, engine)
+@pytest.mark.parametrize("engine", ["events", "vectorised"])
+def test_killed_and_resumed_is_as_played_through(engine: str, tmp_path: Path) -> None:
+    simulation = Broken(2, engine)
     whole = digests(simulation.play(1))
     again = simulation.play(1, resume=simulation.killed(tmp_path / "run", 1))
     assert digests(again) == whole
     assert not any("quantize" in notice for notice in again.notices)
 
 
-@pytest.mark.parametrize(("bits", "fragments"), [(2, 1), (None, 3), (2, 3)])
-def test_so_it_is_with_workers_of_another_number(
-    bits: int | None, fragments: int, tmp_path: Path
-) -> None:
-    simulation = Broken(bits, fragments)
+def test_so_it_is_with_workers_of_another_number(tmp_path: Path) -> None:
+    simulation = Broken(2)
     whole = digests(simulation.play(1))
     assert digests(simulation.play(2, resume=simulation.killed(tmp_path / "run", 2))) == whole
 
 
 def test_what_plugins_keep_makes_it_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without it, the rounds after the break are others."""
-    simulation = Broken(2, 1)
+    simulation = Broken(2)
     whole, folder = digests(simulation.play(1)), simulation.killed(tmp_path / "run", 1)
     monkeypatch.setattr(Kernel, "recall", lambda *_args: None)
     forgotten = digests(simulation.play(1, resume=folder))
@@ -238,7 +227,7 @@ def test_what_plugins_keep_makes_it_so(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_memory_that_is_none_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulation = Broken(2, 1)
+    simulation = Broken(2)
     folder, recall = simulation.killed(tmp_path / "run", 1), Checkpoint.recall
 
     def spoiled(start: Checkpoint, *more: Any) -> None:

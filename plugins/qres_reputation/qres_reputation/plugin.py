@@ -237,7 +237,6 @@ class Reputation:
             notices=(notice,) if weighs else (),
             weighs=weighs,
             wraps=Wraps(alters=False),
-            by_fragments=True,  # its watch compares the updates of one round
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:

@@ -212,9 +212,7 @@ class Bucketing:
     def claims(self) -> Claims:
         """Single updates, so many that fewer than half of the buckets hold a liar."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(
-            tolerates=self.f, needs=needs, wraps=Wraps(merges=self.size), by_fragments=True
-        )
+        return Claims(tolerates=self.f, needs=needs, wraps=Wraps(merges=self.size))
 
     @hookimpl
     def wrap_aggregate(

@@ -97,7 +97,7 @@ class Caf:
     def claims(self) -> Claims:
         """Single updates, enough of them for the theorem."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=5 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

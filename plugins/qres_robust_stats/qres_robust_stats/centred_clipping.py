@@ -179,7 +179,6 @@ class CentredClipping:
             needs=Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1),
             notices=(notice,) if self.f else (),
             reads=Reads.WHOLE if self.history else Reads.PRODUCTS,
-            by_fragments=not self.history,  # it starts from the last round's result
         )
 
     def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n

@@ -136,7 +136,7 @@ class Clipping:
     def claims(self) -> Claims:
         """Single updates: what is long in a sum is no longer one sender's doing."""
         needs = Needs(visibility=Visibility.GROUP)
-        return Claims(tolerates=None, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=None, needs=needs, reads=Reads.PRODUCTS)
 
     @hookimpl
     def wrap_aggregate(

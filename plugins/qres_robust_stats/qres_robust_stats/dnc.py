@@ -226,7 +226,6 @@ class Dnc:
             tolerates=min(self.f, 1),
             needs=Needs(visibility=Visibility.GROUP, min_updates=self._fewest),
             notices=(notice,) if self.f >= 2 else (),
-            by_fragments=True,
         )
 
     def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n

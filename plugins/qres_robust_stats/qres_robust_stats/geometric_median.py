@@ -190,7 +190,7 @@ class GeometricMedian:
     def claims(self) -> Claims:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""

@@ -150,7 +150,7 @@ class Mda:
     def claims(self) -> Claims:
         """Single updates, of which a majority is honest."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness that follows from the bound by the diameter.

@@ -83,7 +83,7 @@ class Meamed:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.COORDINATES, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.COORDINATES)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

@@ -125,7 +125,6 @@ class Monna:
             needs=Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1),
             notices=(notice,),
             reads=Reads.PRODUCTS,
-            by_fragments=True,
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:

@@ -107,7 +107,7 @@ class Nnm:
     def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
-        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs, reads=Reads.PRODUCTS)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:

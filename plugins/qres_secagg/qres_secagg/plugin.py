@@ -204,7 +204,6 @@ class Secagg:
             needs=Needs(families=("authenticate", "replay_check")),
             hides=hides,
             notices=tuple(found),
-            by_fragments=True,  # a session is of one round, and all of one model of one fragment
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem | str]:

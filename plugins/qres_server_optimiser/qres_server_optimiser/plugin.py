@@ -35,7 +35,6 @@ from qres_core import (
     options,
 )
 from qres_core.errors import Problem, RoundError
-from qres_core.training import Fragment
 from qres_server_optimiser.state import FRESH, Arrays, OptimiserState
 from qres_server_optimiser.steps import (
     Reals,
@@ -107,21 +106,15 @@ class _ServerOptimiser(ABC):
 
         Raises QRES-E608 where this node lacks the state of the round's model. O(d).
         """
-        arrays, whole = self._held(round_info), round_info.of_model.dimension
-        if arrays is None or any(array.shape != (whole,) for array in arrays):
+        arrays, dimension = self._held(round_info), round_info.dimension
+        if arrays is None or any(array.shape != (dimension,) for array in arrays):
             what = "this node was not told of every step since the optimiser last began"
             fix = "none: it takes the models of others until it holds the state again"
             raise RoundError.of("QRES-E608", f"plugins.{self._name}", what, fix)
-        arrays = arrays or self._first(whole, round_info)
-        covered = tuple(round_info.cut(array) for array in arrays)
-        step, after = self._step(proceed(updates), covered, round_info)
-        # The state of the other coordinates stays. Only decided sets are merged, because nothing
-        # votes on what would be merged.
-        pairs = zip(after, arrays, strict=False)
-        self._next = (
-            round_info.model_digest,
-            tuple(round_info.placed(array, around) for array, around in pairs),
-        )
+        arrays = arrays or self._first(dimension, round_info)
+        step, after = self._step(proceed(updates), arrays, round_info)
+        # Only decided sets are merged, because nothing votes on what would be merged.
+        self._next = round_info.model_digest, after
         return step
 
     def _held(self, round_info: RoundInfo) -> Arrays | None:
@@ -179,7 +172,7 @@ class FedAvgM(_ServerOptimiser):
 
     ``step = momentum * last step + learning_rate * merged``. The last step is what the round before
     added to the model, so every node reads it off two agreed models. A node that caught up holds it
-    again after one round, or where rounds cover fragments after one of each.
+    again after one round.
 
     Robustness: what the rule promises holds for what it merges. An error of length ``e`` in every
     merge adds up to ``learning_rate * e / (1 - momentum)`` in a step.
@@ -210,8 +203,6 @@ class FedAvgM(_ServerOptimiser):
     _name: ClassVar[str] = "fedavgm"
     learning_rate: float = _rate(1.0, "Factor of what the rule merges. 1 takes it as it is.")
     momentum: float = _share(0.9, "Share of the last step that the next one repeats. Below 1.")
-    # steps of fragments that a node saw while it lacks the state: height, fragment, step
-    _seen: tuple[tuple[int, int, Vector], ...] = attrs.field(init=False, default=(), repr=False)
 
     @property
     def claims(self) -> Claims:
@@ -222,7 +213,7 @@ class FedAvgM(_ServerOptimiser):
             "as far off, if liars pull every merge the same way"
         )
         notices = (notice,) if self.momentum or reach > 1 else ()
-        return Claims(tolerates=None, notices=notices, reads=Reads.NOTHING, by_fragments=True)
+        return Claims(tolerates=None, notices=notices, reads=Reads.NOTHING)
 
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step == 0
@@ -239,28 +230,7 @@ class FedAvgM(_ServerOptimiser):
 
     def _after(self, outcome: Outcome, made: Arrays | None) -> Arrays | None:
         del made  # what all nodes added to the model, whoever merged it
-        info, change = outcome.round_info, outcome.change
-        if change is None:
-            return None
-        if info.fragment is None:
-            return (change,)
-        step, held = info.cut(change), self._held(info)
-        if held is None:
-            return self._gathered(info.fragment, info.height, step)
-        (last,) = held or self._first(change.size, info)
-        return (info.placed(step, last),)
-
-    def _gathered(self, fragment: Fragment, height: int, step: Vector) -> Arrays | None:
-        """The last steps of all fragments, once this node saw one after the other.
-
-        Heights without a model do not come between: after one the state begins anew.
-        """
-        recent = [seen for seen in self._seen if seen[0] > height - fragment.count]
-        self._seen = (*recent, (height, fragment.index, step))
-        if len(self._seen) < fragment.count:
-            return None
-        steps = sorted(self._seen, key=lambda seen: seen[1])
-        return (np.concatenate([made for _height, _index, made in steps]),)
+        return None if outcome.change is None else (outcome.change,)
 
 
 @attrs.define(eq=False)
@@ -294,7 +264,7 @@ class _Adaptive(_ServerOptimiser):
             "own size, so that small errors in quiet coordinates become whole steps, and a large "
             "one leaves short steps until the next restart"
         )
-        return Claims(tolerates=None, notices=(notice,), reads=Reads.NOTHING, by_fragments=True)
+        return Claims(tolerates=None, notices=(notice,), reads=Reads.NOTHING)
 
     @abstractmethod
     def _moment(self, second: Reals, square: Reals, beta2: float) -> Reals:

@@ -31,7 +31,6 @@ from qres_core import (
     stores,
 )
 from qres_core.errors import OptionError, RoundError
-from qres_core.training import Fragment
 
 Optimiser = FedAvgM | FedAdam | FedYogi
 KINDS: tuple[Callable[[], Optimiser], ...] = (FedAvgM, FedAdam, FedYogi)
@@ -405,75 +404,3 @@ def test_options() -> None:
     for bad in ({"beta1": 1.0}, {"beta2": -0.1}, {"tau": 1e-10}, {"restart": 0}):
         with pytest.raises(OptionError, match=r"(beta1|beta2|tau|restart): must be"):
             FedAdam(**bad)  # type: ignore[arg-type]
-
-
-# ── rounds that cover fragments ───────────────────────────────────────────────────────────────────
-
-
-def part_of(step: int, height: int | None = None) -> RoundInfo:
-    """A round that covers one of the two parameters."""
-    fragment = Fragment.of_step(step, 2, 2)
-    assert fragment is not None
-    return attrs.evolve(round_of(step, height), dimension=1, fragment=fragment)
-
-
-def merge_part(plugin: Optimiser, info: RoundInfo, merged: int) -> int:
-    def proceed(_updates: Updates) -> Vector:
-        return np.array([merged], dtype=np.int32)
-
-    (step,) = plugin.wrap_aggregate(proceed, of([[1]] * 3), info).tolist()
-    return int(step)
-
-
-def play_part(plugin: Optimiser, info: RoundInfo, merged: int) -> int:
-    step = merge_part(plugin, info, merged)
-    close(plugin, info, info.placed(np.int32([step])).tolist())
-    return step
-
-
-MERGED = (4000, -70, 3000, 10_000, -2500, 1, 900, -8)
-
-
-@pytest.mark.parametrize("make", KINDS)
-def test_the_optimiser_of_a_fragment_is_that_of_its_own_rounds(
-    make: Callable[[], Optimiser],
-) -> None:
-    """The oracle: for each parameter an optimiser that knows of no other."""
-    plugin = make()
-    steps = [play_part(plugin, part_of(step), merged) for step, merged in enumerate(MERGED)]
-    for index in range(2):
-        alone = make()
-        expected = [
-            play(alone, round_of(turn), (merged, 0))[0]
-            for turn, merged in enumerate(MERGED[index::2])
-        ]
-        assert steps[index::2] == expected
-    mixed = make()  # the control: one state for both
-    both = [play(mixed, round_of(step), (merged, 0))[0] for step, merged in enumerate(MERGED)]
-    assert both != steps
-
-
-def test_who_lacks_the_last_steps_holds_them_again_after_one_of_each_fragment() -> None:
-    holds, late = FedAvgM(), FedAvgM()
-    changes = []
-    for step, merged in enumerate(MERGED[:4]):
-        changes.append(play_part(holds, part_of(step), merged))
-    close(late, part_of(0), None)  # several steps at once
-    for step in (1, 2):
-        info = part_of(step)
-        with pytest.raises(RoundError, match="QRES-E608"):
-            merge_part(late, info, 1)
-        close(late, info, info.placed(np.int32([changes[step]])).tolist(), merged=False)
-    assert merge_part(late, part_of(3), MERGED[3]) == changes[3]
-
-
-def test_steps_with_a_height_between_that_nobody_told_of_are_not_put_together() -> None:
-    """It may have made no model, and then the others began anew."""
-    late = FedAvgM()
-    for info in (part_of(1, 1), part_of(2, 3)):
-        close(late, info, info.placed(np.int32([9])).tolist(), merged=False)
-    with pytest.raises(RoundError, match="QRES-E608"):
-        merge_part(late, part_of(3, 4), 1)
-    info = part_of(3, 4)
-    close(late, info, info.placed(np.int32([9])).tolist(), merged=False)
-    assert merge_part(late, part_of(4, 5), 0) == 8  # 0.9 of what its own last step was

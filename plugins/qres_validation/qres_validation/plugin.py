@@ -111,7 +111,7 @@ class Validation:
     def claims(self) -> Claims:
         """Rows to measure: single updates or means of groups."""
         needs = Needs(visibility=Visibility.GROUP, min_updates=1)
-        return Claims(tolerates=None, needs=needs, by_fragments=True)
+        return Claims(tolerates=None, needs=needs)
 
     # ── the same on every node ────────────────────────────────────────────────────────────────
 

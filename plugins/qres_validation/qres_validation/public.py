@@ -61,7 +61,6 @@ class PublicValidation:
         tolerates=None,
         wraps=Wraps(alters=False),
         reads=Reads.NOTHING,
-        by_fragments=True,
         notices=("the held-out examples must be the same on every node",),
     )
     """It passes on what it gets, or nothing."""

@@ -157,7 +157,7 @@ class ValidatedMean:
         needs = Needs(
             visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, equal_weights=True
         )
-        return Claims(tolerates=self.f, needs=needs, by_fragments=True)
+        return Claims(tolerates=self.f, needs=needs)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Refuse wrappers that change what was fitted: no proposal would pass its check."""

@@ -163,7 +163,6 @@ class Zk:
             # It keeps noised updates: what clips is refused where there is noise, see `check`.
             privatizes=Privatizes(reveals=False, accompanies=True, keeps=True),
             reads=Reads.NOTHING,  # but shards of them, where they stay visible
-            by_fragments=not self.center and not self.direction,  # they are vectors of one length
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:

@@ -644,15 +644,6 @@ def test_together_every_contribution_gets_the_verdict_it_gets_alone(
     assert judge.verify_all(tuple(sent), round_of()) == [ACCEPT] * NODES
 
 
-# ── rounds that cover fragments ───────────────────────────────────────────────────────────────────
-
-
-def test_a_reference_is_of_one_length_and_everything_else_of_any() -> None:
-    assert Zk(bound=1.0).claims.by_fragments
-    assert not Zk(bound=1.0, center="center.npy").claims.by_fragments
-    assert not Zk(bound=1.0, direction="direction.npy", threshold=1.0).claims.by_fragments
-
-
 def test_what_is_claimed_names_the_center() -> None:
     assert Zk(bound=1.0).claims.verifies.bounds == "norm at most 1"
     assert (

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
-from qres_core.contract.fragments import Fragment
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer_abilities import abilities_of
 from qres_core.contract.types import NodeId, NodeInfo, Vector
@@ -87,11 +86,6 @@ class NodeContext:
         self.quorum, self.threshold = roster.quorum, roster.threshold
         self.is_member = takes_part(head, self.node_id)
 
-    def covered(self, whole: int) -> int:
-        """Coordinates of an update at its head, of a model with so many."""
-        fragment = Fragment.of_step(self.head.step, self.swarm.fragments, whole)
-        return whole if fragment is None else fragment.dimension
-
     def proposer(self, number: int) -> NodeId:
         """Member that may propose in a round."""
         return self.head.proposer(number, coordinator=self.swarm.topology == "coordinator")
@@ -145,14 +139,13 @@ class Position:
         self.info = round_info(context.swarm, context.head, int(self.model.size), number)
 
 
-def round_info(swarm: SwarmConfig, head: Head, whole: int, number: int) -> RoundInfo:
-    """A round as plugins see it, at whatever head; ``whole``: coordinates of the model."""
-    fragment = Fragment.of_step(head.step, swarm.fragments, whole)
+def round_info(swarm: SwarmConfig, head: Head, dimension: int, number: int) -> RoundInfo:
+    """A round as plugins see it, at whatever head; ``dimension``: coordinates of the model."""
     return RoundInfo(
         swarm=head.swarm,
         number=number,
         model_digest=head.model,
-        dimension=whole if fragment is None else fragment.dimension,
+        dimension=dimension,
         scale=swarm.scale,
         roster=head.roster.members,
         quorum=head.roster.quorum,
@@ -162,7 +155,6 @@ def round_info(swarm: SwarmConfig, head: Head, whole: int, number: int) -> Round
         head=head.digest,
         void_sets=head.record.void_sets(head.roster.members),
         mismatches=head.record.mismatches,
-        fragment=fragment,
     )
 
 

@@ -313,7 +313,7 @@ def aggregation(
     before.
     """
     context = speaker.context
-    dimension = context.covered(int(speaker.position.model.size))
+    dimension = int(speaker.position.model.size)
     if context.swarm.aggregation == "sharded":
         return Sharded(speaker, gathering, dimension, away)
     return Whole(dimension)

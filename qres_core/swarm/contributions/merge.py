@@ -141,7 +141,7 @@ class Merger:
             for item in made
             if (name := names.get(item.sender)) is not None and name not in head.bans
         )
-        whole = self.info.of_model.dimension
+        whole = self.info.dimension
         info = round_info(self.kernel.swarm, head, whole, self.info.number + 1)
         ahead = attrs.evolve(info, ahead=self._merges[1])
         return tuple(item.sender for item in self.kernel.revealable(there, ahead))

@@ -227,9 +227,9 @@ class Height:
         elif isinstance(merged, Void):
             outcome.found(merged, now)
         else:
-            info, step = self.position.info, self.context.head.step + 1
-            made = self.make_model(self.position.model, step, info.placed(merged))
-            self.made = made if info.fragment is None else attrs.evolve(made, merged=merged)
+            step = self.context.head.step + 1
+            made = self.make_model(self.position.model, step, merged)
+            self.made = made
             self.catching_up.held[self.made.digest] = self.made.model
             # Where the set is merged of what is gone once this node stops, dialogues or shards,
             # nobody could make the model again.

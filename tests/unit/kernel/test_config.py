@@ -28,6 +28,7 @@ from qres_core.kernel.config import (
     parse,
     read_toml,
 )
+from qres_core.training.table import TrainerConfig
 
 SwarmTable = Callable[..., dict[str, Any]]
 ROSTER = tuple(f"{index:064x}" for index in range(4))
@@ -218,6 +219,17 @@ def test_an_unknown_table_is_refused_with_a_suggestion(swarm_table: SwarmTable) 
     (problem,) = problems({"swarm": swarm_table(), "plugin": {"krum": {}}})
     assert codes([problem]) == [("QRES-E102", "plugin")]
     assert problem.fix == "did you mean 'plugins'?"
+
+
+@pytest.mark.parametrize("value", [1, 4])
+def test_options_that_went_are_refused_with_what_to_do(swarm_table: SwarmTable, value: int) -> None:
+    raw = {"swarm": swarm_table(fragments=value), "trainer": {"keep_rest": bool(value % 2)}}
+    found = problems(raw, {"trainer": TrainerConfig})
+    assert {each.where for each in found} == {"swarm.fragments", "trainer.keep_rest"}
+    for each in found:
+        assert each.code == "QRES-E102"
+        assert each.what.startswith("is gone")
+        assert each.fix.startswith("leave it out")
 
 
 def test_a_section_is_unknown_until_it_is_asked_for(swarm_table: SwarmTable) -> None:

@@ -70,7 +70,7 @@ def test_need_for_needs_is_refused_at_the_start_and_by_every_test_of_the_suite(s
     assert "QRES-E211 plugins.rule: " in said
     assert "'need' is read by nobody (did you mean 'needs'? Write claims = Claims(needs=" in said
     tests = [name for name in dir(AggregatorContract) if name.startswith("test_agg_")]
-    assert len(tests) == 23
+    assert len(tests) == 22
     for name in tests:
         with pytest.raises((PluginError, ContractViolationError), match="did you mean 'needs'"):
             of_suite(misspelt, name)

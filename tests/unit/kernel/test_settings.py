@@ -116,7 +116,6 @@ SHARED: Final[Mapping[str, Any]] = {
     "authority": "ca",
     "proof_checks": "committee",
     "aggregation": "sharded",
-    "fragments": 4,
     "shard_committee": 57,
     "participants": 4,
     "max_message_bytes": 2048,

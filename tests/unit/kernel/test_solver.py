@@ -805,76 +805,15 @@ def test_sums_that_no_message_can_carry_are_refused() -> None:
     assert "larger groups" in found.fix
 
 
-# ── fragments ─────────────────────────────────────────────────────────────────────────────────────
-
-IN_TURN = attrs.evolve(
-    SHARDED_RULE,
-    instance=Silent(Claims(tolerates=None, reads=Reads.COORDINATES, by_fragments=True)),
-)
-
-
-@pytest.mark.parametrize(
-    "hook", ["privatize", "reveal", "verify", "aggregate", "wrap_aggregate", "screen", "endorse"]
-)
-def test_a_plugin_that_takes_in_updates_must_say_that_it_works_by_fragments(hook: str) -> None:
-    hooks = {"privatize": ("privatize",), "reveal": ("privatize", "reveal")}.get(hook, (hook,))
-    hooks = ("prove", "verify") if hook == "verify" else hooks
-    other = [] if hook == "aggregate" else [IN_TURN]
-    found = problem(*SIGNED, toy("silent", *hooks), *other, fragments=4)
-    assert (found.code, found.where) == ("QRES-E320", "plugins.silent")
-    assert found.what == "does not claim to work by_fragments, and swarm.fragments is 4"
-    instead = "use another rule" if hook == "aggregate" else "remove [plugins.silent]"
-    assert found.fix == f"swarm.fragments = 1, or {instead}"
-    assert not solution(*SIGNED, toy("silent", *hooks), *other).problems
-
-
-def test_what_sees_no_updates_is_not_asked_and_shards_go_with_fragments() -> None:
-    assert not solution(
-        *SIGNED, toy("standing", "reputation", "observe"), IN_TURN, fragments=4
-    ).problems
-    assert not solution(*SIGNED, IN_TURN, fragments=4, aggregation="sharded").problems
-
-
-@attrs.frozen
-class KeepsParts:
-    """A rule that works by fragments without its history, its file and its noise."""
-
-    history: bool = True
-    file: str = "a.npy"
-    share: float = 0.5
-
-    @property
-    def claims(self) -> Claims:
-        return Claims(tolerates=None, by_fragments=not (self.history and self.file and self.share))
-
-
-def test_the_option_that_stands_in_the_way_is_named() -> None:
-    rule = Enabled("rule", Installed.local("rule", KeepsParts), KeepsParts(), ("aggregate",))
-    found = problem(*SIGNED, rule, fragments=2)
-    assert found.fix == (
-        "swarm.fragments = 1, or history = false in [plugins.rule] or "
-        'file = "" in [plugins.rule] or share = 0.0 in [plugins.rule]'
-    )
-
-
-def test_a_model_has_no_fewer_parameters_than_fragments() -> None:
-    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3, fragments=9)
-    (found,) = solve([*SIGNED, IN_TURN], swarm, dimension=8).problems
-    assert (found.code, found.where) == ("QRES-E320", "swarm.fragments")
-    assert found.what == "is 9, and the model has 8 parameters"
-    assert not solve([*SIGNED, IN_TURN], swarm, dimension=9).problems
-    assert not solve([*SIGNED, IN_TURN], swarm).problems  # it is not known yet
-
-
 @attrs.define
 class Asks:
     """Notes how large an update it was told there would be."""
 
-    claims = Claims(tolerates=None, by_fragments=True)
-    told: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+    claims = Claims(tolerates=None)
+    told: list[int] = attrs.field(factory=list[int])
 
     def check(self, around: Surroundings) -> list[Problem]:
-        self.told.append((around.dimension, around.fragments))
+        self.told.append(around.dimension)
         return []
 
 
@@ -894,13 +833,13 @@ def test_a_plugin_is_told_of_the_goal_that_stops_the_swarm() -> None:
     assert found.what == "loss < 1"
 
 
-def test_a_plugin_is_told_of_the_largest_fragment() -> None:
+def test_a_plugin_is_told_how_large_the_model_is() -> None:
     asks = Asks()
     rule = Enabled("rule", Installed.local("rule", Asks), asks, ("aggregate",))
-    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3, fragments=4)
+    swarm = SwarmConfig(name="t", nodes=4, byzantine=1, quorum=3)
     solve([*SIGNED, rule], swarm, dimension=10)
     solve([*SIGNED, rule], swarm)
-    assert asks.told == [(3, 4), (0, 4)]
+    assert asks.told == [10, 0]
 
 
 # ── a budget of memory ────────────────────────────────────────────────────────────────────────────
@@ -950,7 +889,6 @@ ANY_SWARM = st.builds(
     insecure=st.booleans(),
     proof_checks=st.sampled_from(["everyone", "committee"]),
     aggregation=st.sampled_from(["everyone", "everyone", "sharded"]),
-    fragments=st.sampled_from([1, 1, 3]),
     memory=st.sampled_from([0, 0, 2**20]),
 )
 
@@ -1002,10 +940,10 @@ def test_any_combination_is_solved(
     found = solve(plugins, around)
     names = {plugin.name for plugin in plugins}
     for item in found.problems:
-        of_rounds = {"swarm.aggregation", "swarm.fragments", "swarm.memory"}
+        of_rounds = {"swarm.aggregation", "swarm.memory"}
         options = {"swarm.byzantine", "swarm.proof_checks", *of_rounds}
         assert item.where.removeprefix("plugins.") in {"plugins", *options, *names}
-        apart = {"QRES-E316", "QRES-E319", "QRES-E320", "QRES-E321"}
+        apart = {"QRES-E316", "QRES-E319", "QRES-E321"}
         assert "QRES-E301" <= item.code <= "QRES-E312" or item.code in apart
     if found.problems:
         return

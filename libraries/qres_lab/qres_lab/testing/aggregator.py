@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -13,9 +12,7 @@ import pytest
 from qres_core.contract.claims import Reads
 from qres_core.contract.errors import PluginError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.fragments import Fragment
-from qres_core.contract.rounds import Outcome, RoundStatus
-from qres_core.contract.types import MAX_WEIGHT, Updates, Vector
+from qres_core.contract.types import MAX_WEIGHT, Updates
 from qres_lab.testing.builders import make_updates
 from qres_lab.testing.hosting import host
 from qres_lab.testing.resistance import ResistanceRules
@@ -41,7 +38,7 @@ class AggregatorContract(ResistanceRules):
 
     Rules 1 to 11 are about form and the plainest lies. Rules 12 to 21 are about resistance, each
     after a way in which published libraries fail. Rule 22 is for rules that claim to read
-    coordinates or products alone, and rule 23 for those that claim to work ``by_fragments``.
+    coordinates or products alone.
 
     Attributes:
         dimension: coordinates of the test vectors. Default 7.
@@ -265,38 +262,6 @@ class AggregatorContract(ResistanceRules):
                     ]
                     if not np.array_equal(np.concatenate(parts), whole):
                         broken(rule, f"merged in {shards} shards the result is another")
-
-    def test_agg_23_fragments(self) -> None:
-        """QRES-AGG-23: a rule that claims to work by fragments takes none for another."""
-        rule = "QRES-AGG-23"
-        if not self._seat(self.make()).claims.by_fragments:
-            pytest.skip("claims.by_fragments is false")
-        for seed in _SEEDS:
-            mixed = self._in_turn(rule, seed, range(4))
-            alone = self._in_turn(rule, seed, range(0, 4, 2))
-            for step, result in alone.items():
-                if not np.array_equal(result, mixed[step]):
-                    broken(rule, "what it merged for one fragment changed the result of another")
-
-    def _in_turn(self, rule: str, seed: int, steps: Iterable[int]) -> dict[int, Vector]:
-        """Merge with a fresh rule in rounds that cover two fragments in turn, by step."""
-        plugin, made = self.make(), dict[int, Vector]()
-        for step in steps:
-            updates = self._honest(plugin, 10 * seed + step)
-            part = Fragment.of_step(step, 2, 2 * self.dimension)
-            info = attrs.evolve(
-                self._info(plugin, updates),
-                number=step + 1,
-                step=step,
-                height=step,
-                fragment=part,
-                model_digest=bytes([step]) * 32,
-            )
-            made[step] = self._merge(rule, plugin, updates, info)
-            change = info.placed(made[step])
-            outcome = Outcome(info, RoundStatus.CLOSED, bytes([step + 1]) * 32, change=change)
-            self._seat(plugin).manager.hook.round_closed(outcome=outcome)
-        return made
 
     def _range(self, plugin: object, rows: Rows, cut: tuple[int, int], seed: int) -> Updates:
         """A range of the rows' coordinates, with the products of whole rows if it needs them."""

@@ -30,7 +30,6 @@ RULES: Final[Mapping[str, str]] = MappingProxyType(
         "QRES-AGG-20": "does not wrap around",
         "QRES-AGG-21": "leaves its input alone under attack too",
         "QRES-AGG-22": "merges a range of coordinates alone as it says",
-        "QRES-AGG-23": "takes no fragment of the model for another",
         "QRES-AUTH-1": "is a plugin the kernel takes",
         "QRES-AUTH-2": "accepts what it signed",
         "QRES-AUTH-3": "rejects a message without its authenticator",

@@ -295,7 +295,7 @@ aggregation = "{aggregation}"
 
 [plugins.loopback]
 listen = 0
-peers = {{}}
+peers = {}
 
 [plugins.ed25519]
 [plugins.replay]
@@ -387,12 +387,11 @@ byzantine = 1
 quorum = 4
 deadline = 10.0
 vote_timeout = 3.0
-fragments = {fragments}
 memory = 400
 
 [plugins.loopback]
 listen = 0
-peers = {{}}
+peers = {}
 
 [plugins.ed25519]
 
@@ -410,13 +409,13 @@ dimension = 50
 
 @in_proc
 @pytest.mark.long
-def test_processes_make_the_models_of_the_simulator_by_fragments(tmp_path: Path) -> None:
+def test_processes_make_the_models_of_the_simulator_in_slices(tmp_path: Path) -> None:
     """Also a process that is killed in the middle, and goes on from its journal.
 
-    The budget of memory has most contributions lie on the disk, and a fragment merged in ranges.
+    The budget of memory lets most contributions lie on the disk, and these are merged in ranges.
     """
     config, box = tmp_path / "parts.toml", tmp_path / "box"
-    config.write_text(PARTS.format(fragments=3))
+    config.write_text(PARTS)
     command = qres("swarm", "up", str(config), "--folder", str(box), "--rounds", "11", "--json")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -435,13 +434,13 @@ def test_processes_make_the_models_of_the_simulator_by_fragments(tmp_path: Path)
     del raw["plugins"]["loopback"]
     raw["plugins"]["memory"] = {}
 
-    def simulated(fragments: int) -> str:
-        raw["swarm"]["fragments"] = fragments
+    def simulated(dimension: int) -> str:
+        raw["trainer"]["task"]["dimension"] = dimension
         swarm = parse(raw, source="parts", sections=SECTIONS)
         return simulate(swarm, Scenario(rounds=11)).model_digests[0]
 
-    assert {node["status"]["model_digest"] for node in report["nodes"]} == {simulated(3)}
-    assert report["model_digest"] != simulated(1)  # the control
+    assert {node["status"]["model_digest"] for node in report["nodes"]} == {simulated(50)}
+    assert report["model_digest"] != simulated(49)  # the control
 
 
 @in_proc
