@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import selectors
 import signal
 import threading
-from collections.abc import Callable, Generator
+import zlib
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -49,6 +52,105 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         return
     if asked.max_examples > HASTY:
         setattr(function, label, settings(asked, max_examples=HASTY))
+
+
+# ── what a test costs ─────────────────────────────────────────────────────────────────────────────
+
+COSTS = Path(__file__).parent / "scripts" / "costs.tsv"
+"""Processor seconds of the dearer cases, measured by `make costs`."""
+BUDGET = 1.0
+"""Processor seconds of a case, above which `make test` leaves it to the gate."""
+KEPT = 0.5
+"""Processor seconds from which a case is in :data:`COSTS`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the gate runs with."""
+    parser.addoption("--costs", type=Path, help="write the processor seconds of dear cases here")
+    parser.addoption("--turn", default="0/1", help="the share of long cases that is due: 3/7")
+
+
+def _costs() -> dict[str, float]:
+    """Processor seconds by case."""
+    if not COSTS.exists():
+        return {}
+    rows = (line.split("\t", 1) for line in COSTS.read_text("utf-8").splitlines())
+    return {case: float(seconds) for seconds, case in rows}
+
+
+def _is_due(case: str, turn: str) -> bool:
+    """True if a long case is to be played in this turn."""
+    day, _, days = turn.partition("/")
+    return zlib.crc32(case.encode()) % int(days) == int(day) % int(days)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the cases above the budget, and leave out the long ones whose turn it is not."""
+    costs, turn = _costs(), config.getoption("turn")
+    waiting: list[pytest.Item] = []
+    for item in items:
+        if costs.get(item.nodeid, 0.0) > BUDGET:
+            item.add_marker("gate")
+        if item.get_closest_marker("long") is not None and not _is_due(item.nodeid, turn):
+            waiting.append(item)
+    if waiting:
+        config.hook.pytest_deselected(items=waiting)
+        kept = set(map(id, waiting))
+        items[:] = [item for item in items if id(item) not in kept]
+
+
+def _processor() -> float:
+    """Processor seconds of this process and of the children that it waited for."""
+    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in spent)
+
+
+_BEGAN = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin to count."""
+    item.stash[_BEGAN] = _processor()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
+    """Say what the case cost, with its fixtures: a worker hands it to the process that counts."""
+    report = yield
+    if report.when == "teardown" and _BEGAN in item.stash:
+        report.user_properties.append(("processor", _processor() - item.stash[_BEGAN]))
+    return report
+
+
+def _spent(reports: Sequence[Any]) -> dict[str, float]:
+    """Processor seconds by case, of those that end here."""
+    found: dict[str, float] = {}
+    for report in reports:
+        said = dict(getattr(report, "user_properties", ()))
+        if "processor" in said and report.when == "teardown":
+            found[report.nodeid] = said["processor"]
+    return found
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name what was dearer than the budget, and write all costs where that is asked for."""
+    every = (report for reports in terminalreporter.stats.values() for report in reports)
+    spent = _spent([report for report in every if isinstance(report, pytest.TestReport)])
+    if not spent:
+        return
+    known = _costs()
+    dear = sorted(spent, key=lambda case: -spent[case])
+    over = [case for case in dear if spent[case] > BUDGET and known.get(case, 0.0) <= BUDGET]
+    total = sum(spent.values())
+    terminalreporter.write_line(f"{len(spent)} cases took {total:.0f} s of processors")
+    for case in over[:20]:
+        terminalreporter.write_line(f"{spent[case]:6.1f} s, above the budget: {case}")
+    target: Path | None = config.getoption("costs")
+    if target is not None:
+        rows = [f"{spent[case]:.1f}\t{case}\n" for case in sorted(dear) if spent[case] >= KEPT]
+        target.write_text("".join(rows), "utf-8")
 
 
 class VirtualTime:
