@@ -20,7 +20,7 @@ sdists = $(1)/bin/python -m pip install --quiet --no-deps --require-hashes --no-
 pins = $(wheels) && $(sdists)
 
 .DELETE_ON_ERROR:
-.PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
+.PHONY: demo node test test-gate test-all costs interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: large dp-utility audit fuzz swarm-simulation zk-slack
 .PHONY: mutants explore isolation compatibility random-swarms sharded-rounds full-stack gallery
 .PHONY: torch torch-page ray flower flower-long flower-before wheels rehearse
@@ -33,10 +33,21 @@ demo: $(VENV)/.demo
 node: $(VENV)/.node
 	$(BIN)/qres plugins
 
-# What a change needs: a worker for each core and one more, without the experiments marked `long`, with at most
-# twenty random examples for each test. Minutes.
+# What a change needs: a worker for each core and one more, with at most twenty random examples for each test, without
+# the experiments marked `long` and the cases that cost more than a second of a processor (scripts/costs.tsv). Minutes.
+# What a change of one distribution can break: make test DIST=qres_krum
+PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 test: $(VENV)/.test
-	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m "not long"
+	$(PYTEST) $(PARALLEL) -m "not long and not gate" $(if $(DIST),$$($(BIN)/python -P scripts/costs.py --tests $(DIST)))
+
+# What `make test` leaves to the gate, but for the experiments.
+test-gate: $(VENV)/.test
+	$(PYTEST) $(PARALLEL) -m "gate and not long"
+
+# Measure what each case costs, for scripts/costs.tsv; then the dearest. On an idle machine, now and then.
+costs: $(VENV)/.test
+	$(PYTEST) $(PARALLEL) -m "not long" --costs scripts/costs.tsv
+	$(BIN)/python -P scripts/costs.py
 
 # Everything, with as many random examples as each test asks for.
 test-all: $(VENV)/.test
