@@ -362,7 +362,7 @@ def test_readme_blocks_are_found_and_others_are_an_error() -> None:
         return subprocess.run(command, capture_output=True, check=False, text=True)
 
     assert "--only-binary :all: -r requirements/test.txt" in run("setup").stdout
-    tests = '.venv/bin/python -P -m pytest -n auto --dist worksteal -m "not long"\n'
+    tests = '.venv/bin/python -P -m pytest -n auto --dist worksteal -m "not long and not gate"\n'
     assert run("test").stdout == tests
     assert run("absent").returncode == 1
     assert "0 bash blocks" in run("absent").stderr
